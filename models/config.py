@@ -1,0 +1,351 @@
+"""Every knob of a pipeline, as frozen pydantic models: one YAML file is one `Pipeline`.
+
+Unknown keys are errors. A field marked `identity=False` changes how the work is done
+(concurrency, worker count), never its result, and so stays out of every cache key.
+"""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+Metric = Literal["ndcg", "recall", "hit", "precision", "mrr", "map"]
+Arm = Literal["baseline", "transfer"]
+
+_NOT_IDENTITY: dict[str, JsonValue] = {"identity": False}
+
+
+class Section(BaseModel):
+    """Base of every configuration section: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def identity(self) -> dict[str, Any]:
+        """The JSON-ready fields that decide the result (see the module docstring)."""
+        return {
+            name: _identity(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if not (
+                isinstance(field.json_schema_extra, dict)
+                and field.json_schema_extra.get("identity") is False
+            )
+        }
+
+    def digest(self) -> str:
+        """First 16 hex digits of the sha256 of `identity()`."""
+        canonical = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.identity()
+    if isinstance(value, dict):
+        return {str(key): _identity(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_identity(item) for item in value]
+    return value
+
+
+class Dataset(Section):
+    """Where the interactions come from: a folder of RecBole atomic files."""
+
+    name: str = Field("ml-100k", description="Stem of the atomic files: NAME.inter and NAME.item.")
+    path: str | None = Field(
+        None,
+        description="Folder with the atomic files; empty means the copy inside the RecBole wheel.",
+    )
+    title: str | None = Field("movie_title", description="Column of NAME.item with the title.")
+    year: str | None = Field("release_year", description="Column of NAME.item with the year.")
+    genres: str | None = Field("class", description="Column of NAME.item with the genres.")
+
+
+class Split(Section):
+    """How interactions are divided into train, valid and test."""
+
+    strategy: Literal["random", "leave-one-out", "temporal"] = Field(
+        "random",
+        description="random: per user, by ratios; leave-one-out: newest item is test, the one "
+        "before it valid; temporal: one global cut in time, by ratios.",
+    )
+    ratios: tuple[float, float, float] = Field(
+        (0.7, 0.1, 0.2), description="Shares of train, valid and test (random and temporal)."
+    )
+    seed: int = Field(42, description="Seed of the random strategy.")
+    short_histories: Literal["error", "train", "drop"] = Field(
+        "error",
+        description="Users with fewer than 3 interactions cannot give one to each of train, valid "
+        "and test: stop, keep them in train only, or drop them.",
+    )
+
+    @field_validator("ratios")
+    @classmethod
+    def _ratios_make_a_split(cls, ratios: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(ratios) <= 0 or abs(sum(ratios) - 1) > 1e-9:
+            raise ValueError(f"three shares above 0 that add up to 1 are needed, not {ratios}")
+        return ratios
+
+
+class History(Section):
+    """Which part of a user's training history a profile is written from."""
+
+    limit: int = Field(40, ge=1, description="At most this many interactions per user.")
+    order: Literal["newest", "best", "stratified"] = Field(
+        "stratified",
+        description="newest: latest first; best: highest rated first; stratified: the best and "
+        "the worst rated, half each, so that dislikes are seen.",
+    )
+
+
+class LLM(Section):
+    """An OpenAI-compatible chat endpoint."""
+
+    base_url: str | None = Field(None, description="Endpoint; empty means api.openai.com.")
+    model: str = Field("gpt-4o-mini", description="Model name as the endpoint knows it.")
+    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
+    max_tokens: int = Field(400, ge=16, description="Longest answer, in tokens.")
+    seed: int | None = Field(7, description="Sampling seed, where the endpoint honours one.")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        description="Environment variable with the key: its name, never the key.",
+    )
+    api_key_secret: str | None = Field(
+        None, description="Name of a Prefect Secret block with the key; used before the variable."
+    )
+    concurrency: int = Field(
+        16, ge=1, le=512, description="Requests in flight.", json_schema_extra=_NOT_IDENTITY
+    )
+    timeout_seconds: float = Field(
+        60, gt=0, description="Per request.", json_schema_extra=_NOT_IDENTITY
+    )
+    max_retries: int = Field(
+        6,
+        ge=0,
+        description="Retries per request on 408, 409, 429, 5xx and lost connections, with "
+        "exponential waits that honour Retry-After.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
+
+    def request_identity(self) -> dict[str, Any]:
+        """The fields that decide an answer: endpoint, model and sampling, but not the key."""
+        fields = {"base_url", "model", "temperature", "max_tokens", "seed"}
+        return {key: value for key, value in self.identity().items() if key in fields}
+
+
+class Profiles(Section):
+    """One text per user, written from training interactions only."""
+
+    provider: Literal["offline", "openai"] = Field(
+        "offline",
+        description="offline: readable statistics of the history, free, no LLM; openai: any "
+        "OpenAI-compatible endpoint.",
+    )
+    prompt: str = Field(
+        "user-movies",
+        description="Prompt template: a name in prompts/ (without .j2) or a path to a .j2 file.",
+    )
+    history: History = History()
+    llm: LLM = LLM()
+    max_missing: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of users that may end without a profile; above it the run stops.",
+    )
+
+
+class Embeddings(Section):
+    """The text model that turns profiles into vectors."""
+
+    provider: Literal["sentence-transformers", "openai"] = "sentence-transformers"
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        description="sentence-transformers: all-MiniLM-L6-v2 (ships in a package) or a local "
+        "folder; openai: text-embedding-3-small, text-embedding-ada-002, …",
+    )
+    base_url: str | None = Field(None, description="openai only; empty means api.openai.com.")
+    api_key_env: str = Field("OPENAI_API_KEY", description="openai only: the variable's name.")
+    api_key_secret: str | None = Field(None, description="openai only: a Prefect Secret block.")
+    precision: Literal["bfloat16", "float32"] = Field(
+        "bfloat16",
+        description="sentence-transformers only: bfloat16 is 2–3 times faster on recent CPUs at "
+        "cosine 0.9999 to float32.",
+    )
+    batch_size: int = Field(32, ge=1, json_schema_extra=_NOT_IDENTITY)
+    threads: int = Field(
+        1, ge=1, description="CPU threads of the text model.", json_schema_extra=_NOT_IDENTITY
+    )
+
+
+class Umap(Section):
+    """UMAP's own parameters (McInnes et al. 2018), passed by keyword."""
+
+    n_neighbors: int = Field(15, ge=2)
+    min_dist: float = Field(0.1, ge=0, le=1)
+    metric: Literal["cosine", "euclidean"] = "cosine"
+
+
+class Targets(Section):
+    """Embeddings reduced to the width of the tapped layer."""
+
+    reduction: Literal["umap", "pca"] = Field(
+        "umap", description="umap: as published; pca: principal components."
+    )
+    width: int | None = Field(
+        None, ge=1, description="Target width; empty means the width of each model's tapped layer."
+    )
+    seed: int = 42
+    centre: bool = Field(True, description="Subtract each coordinate's mean over users.")
+    scale: Literal["global", "per-coordinate", "none"] = Field(
+        "global",
+        description="Divide by one standard deviation over all coordinates (keeps their relative "
+        "sizes), or by each coordinate's own, so that the targets have unit variance.",
+    )
+    umap: Umap = Umap()
+
+
+Phase = Literal["transfer", "finetune"]
+
+
+class Freeze(Section):
+    """Layers held still in a phase: parameter names or globs, e.g. `item_embedding.*`."""
+
+    transfer: tuple[str, ...] = ()
+    finetune: tuple[str, ...] = ()
+
+
+class Transfer(Section):
+    """The knowledge-transfer settings (LLM-KT, arXiv 2411.00556, section 3)."""
+
+    alignment: Literal["rmse"] = Field("rmse", description="Reconstruction loss.")
+    alpha: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
+    )
+    schedule: Literal["two-phase", "joint"] = Field(
+        "two-phase",
+        description="two-phase: half of the epochs joint, half fine-tuning on the model's own "
+        "loss; joint: all epochs joint.",
+    )
+    scale: Literal["layer", "none"] | Annotated[float, Field(gt=0)] = Field(
+        "layer",
+        description="Scale of the targets when compared: layer: the tapped layer's own running "
+        "standard deviation; a number: that standard deviation; none: as they are in the file.",
+    )
+    freeze: Freeze = Freeze()
+
+
+class Tap(Section):
+    """What is aligned: a module's output, rows of a parameter, or a method's return value."""
+
+    kind: Literal["module", "parameter", "method"] = "module"
+    name: str = Field(description="Name inside the model, as `llmkt inspect MODEL` prints it.")
+    start: int | None = Field(None, ge=0, description="First column of the slice.")
+    stop: int | None = Field(None, ge=1, description="One past the last column of the slice.")
+
+
+class Model(Section):
+    """One RecBole model of the run."""
+
+    hyperparameters: dict[str, Any] = Field(
+        default_factory=dict, description="By RecBole's names; an unknown one is an error."
+    )
+    tap: Tap | None = Field(None, description="Empty means the model's default tap.")
+    transfer: dict[str, Any] = Field(
+        default_factory=dict, description="Overrides of the `transfer` section for this model."
+    )
+
+
+class Training(Section):
+    """The budget, the same for every arm."""
+
+    epochs: int = Field(60, ge=1, description="Total epochs, both phases together.")
+    patience: int = Field(
+        8,
+        ge=1,
+        description="Stop after this many epochs without a better validation score, counted from "
+        "the second half of the epochs on, in every arm alike.",
+    )
+    seeds: tuple[int, ...] = Field((1, 2), min_length=1)
+    arms: tuple[Arm, ...] = Field(("baseline", "transfer"), min_length=1)
+    valid_metric: str = Field("ndcg@10", description="METRIC@K for early stopping.")
+    threads: int = Field(
+        1, ge=1, description="CPU threads per training.", json_schema_extra=_NOT_IDENTITY
+    )
+    workers: int = Field(
+        2, ge=1, description="Trainings at the same time.", json_schema_extra=_NOT_IDENTITY
+    )
+
+    @field_validator("seeds", "arms")
+    @classmethod
+    def _no_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError(f"each value may stand once, not {values}")
+        return values
+
+    @field_validator("valid_metric")
+    @classmethod
+    def _metric_at_k(cls, value: str) -> str:
+        parse_metric(value)
+        return value
+
+
+class Evaluation(Section):
+    """Full-ranking metrics on valid and test."""
+
+    metrics: tuple[Metric, ...] = ("ndcg", "recall", "hit", "precision", "mrr", "map")
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10, 20), min_length=1)
+    primary: str = Field("ndcg@10", description="METRIC@K shown first in comparison and report.")
+
+
+class Pipeline(Section):
+    """One configuration file: one pipeline, one comparison."""
+
+    experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    dataset: Dataset = Dataset()
+    split: Split = Split()
+    profiles: Profiles = Profiles()
+    embeddings: Embeddings = Embeddings()
+    targets: Targets = Targets()
+    models: dict[str, Model] = Field(min_length=1, description="By RecBole's model names.")
+    transfer: Transfer = Transfer()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _metrics_are_computed(self) -> Self:
+        for key, value in (
+            ("training.valid_metric", self.training.valid_metric),
+            ("evaluation.primary", self.evaluation.primary),
+        ):
+            name, k = parse_metric(value)
+            if name not in self.evaluation.metrics or k not in self.evaluation.k:
+                raise ValueError(
+                    f"{key} is {value}, but evaluation.metrics and evaluation.k do not compute it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _transfer_overrides_are_valid(self) -> Self:
+        for name in self.models:
+            self.transfer_of(name)
+        return self
+
+    def transfer_of(self, model: str) -> Transfer:
+        """The `transfer` section as it holds for `model`, its overrides applied."""
+        overrides = self.models[model].transfer
+        return Transfer.model_validate(self.transfer.model_dump() | overrides)
+
+
+def parse_metric(text: str) -> tuple[str, int]:
+    """Split `ndcg@10` into `("ndcg", 10)`.
+
+    Raises:
+        ValueError: if the text is not METRIC@K with a known metric and K of at least 1.
+    """
+    names = Metric.__args__  # type: ignore[attr-defined]
+    match = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", text)
+    if match is None or match[1] not in names:
+        raise ValueError(f"{text!r} is not METRIC@K with METRIC one of {', '.join(names)}")
+    return match[1], int(match[2])

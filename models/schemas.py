@@ -1,0 +1,89 @@
+"""Column names and Arrow schemas of every Parquet artifact: the one vocabulary.
+
+Ids are raw tokens (strings) everywhere outside a model; `007` and `7` are two users.
+"""
+
+import pyarrow as pa
+
+USER = "user_id"
+ITEM = "item_id"
+RATING = "rating"
+TIMESTAMP = "timestamp"
+TITLE = "title"
+YEAR = "year"
+GENRES = "genres"
+TEXT = "text"
+EMBEDDING = "embedding"
+TARGET = "target"
+
+INTERACTIONS = pa.schema(
+    [
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field(RATING, pa.float32()),
+        pa.field(TIMESTAMP, pa.int64()),
+    ]
+)
+"""Grain: one user-item pair. `timestamp` in Unix seconds."""
+
+ITEMS = pa.schema(
+    [
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field(TITLE, pa.string()),
+        pa.field(YEAR, pa.int32()),
+        pa.field(GENRES, pa.list_(pa.string())),
+    ]
+)
+"""Grain: one item of the catalogue, with or without metadata."""
+
+USERS = pa.schema([pa.field(USER, pa.string(), nullable=False)])
+"""Grain: one user with at least one interaction."""
+
+PROFILES = pa.schema(
+    [
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field(TEXT, pa.string()),
+        pa.field("missing_reason", pa.string()),
+        pa.field("history_sha256", pa.string()),
+        pa.field("history_count", pa.int32()),
+        pa.field("profile_key", pa.string(), nullable=False),
+    ]
+)
+"""Grain: one user. `text` is null where no profile could be made, with the reason beside it.
+`history_sha256` and `history_count` record the interactions that the profile was written from."""
+
+LLM_CALLS = pa.schema(
+    [
+        pa.field("profile_key", pa.string(), nullable=False),
+        pa.field("provider", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("completion_tokens", pa.int64()),
+        pa.field("cost_usd", pa.float64()),
+        pa.field("cached", pa.bool_(), nullable=False),
+        pa.field("latency_seconds", pa.float64()),
+        pa.field("finished_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+"""Grain: one answer that a run used, paid for or served from the answer cache."""
+
+RANKINGS = pa.schema(
+    [
+        pa.field("split", pa.string(), nullable=False),
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field("items", pa.list_(pa.string()), nullable=False),
+        pa.field("scores", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+"""Grain: one user and split (`valid`: train items excluded; `test`: train and valid items
+excluded): the best K items of the whole catalogue, best first."""
+
+
+def vectors(column: str, width: int) -> pa.Schema:
+    """Schema of `embedding` and `target` tables: one row per user, `column` float32 (width,)."""
+    return pa.schema(
+        [
+            pa.field(USER, pa.string(), nullable=False),
+            pa.field(column, pa.list_(pa.float32(), width), nullable=False),
+        ]
+    )

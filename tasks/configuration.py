@@ -1,0 +1,111 @@
+"""One YAML file in, one validated `Pipeline` out, with errors that name file, key and fix."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from models.config import Pipeline
+from models.errors import BadInput
+from tasks.storage import PROJECT_ROOT
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """Read a pipeline configuration.
+
+    Args:
+        path: the YAML file.
+        overrides: `dotted.key=value` texts, the value in YAML, applied over the file.
+
+    Raises:
+        BadInput: for a missing or malformed file and for every unknown key or wrong value.
+    """
+    raw = _read(path)
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return Pipeline.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(f"{path}: " + "; ".join(_explain(error, Pipeline))) from error
+
+
+def read_prompt(name: str) -> str:
+    """The text of a prompt template: a name in `prompts/`, or a path to a .j2 file.
+
+    Raises:
+        BadInput: if there is no such template; the message lists those there are.
+    """
+    for candidate in (PROJECT_ROOT / "prompts" / f"{name}.j2", Path(name).expanduser()):
+        if candidate.is_file():
+            return candidate.read_text(encoding="utf-8")
+    known = sorted(file.stem for file in (PROJECT_ROOT / "prompts").glob("*.j2"))
+    raise BadInput(
+        f"profiles.prompt: there is no file {name} and no prompts/{name}.j2; "
+        f"prompts/ has {', '.join(known)}"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise BadInput(f"configuration file {path} does not exist")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path} must hold a mapping of settings, not {type(raw).__name__}")
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise BadInput(f"--set {override}: write it as dotted.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInput(f"--set {override}: the value is not valid YAML: {error}") from error
+    section = raw
+    for part in parts[:-1]:
+        if section.get(part) is None:
+            section[part] = {}
+        section = section[part]
+        if not isinstance(section, dict):
+            raise BadInput(f"--set {override}: {part} is a value, not a section")
+    section[parts[-1]] = value
+
+
+def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """One sentence per problem, with a suggestion for a misspelt key."""
+    sentences = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"]) or "the configuration"
+        if problem["type"] == "extra_forbidden":
+            known = _keys_beside(root, problem["loc"])
+            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            hint = f", did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+            sentences.append(f"{place} is not a known key{hint}")
+        elif problem["type"] == "missing":
+            sentences.append(f"{place} is required")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            given = problem["input"]
+            sentences.append(f"{place}: {message[0].lower()}{message[1:]} (got {given!r})")
+    return sentences
+
+
+def _keys_beside(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The known keys of the section in which the unknown key at `location` stands."""
+    section: Any = root
+    for part in location[:-1]:
+        fields = getattr(section, "model_fields", {})
+        if part in fields:
+            section = fields[part].annotation
+            arguments = getattr(section, "__args__", ())
+            sections = [a for a in arguments if hasattr(a, "model_fields")]
+            section = sections[0] if sections else section
+    return sorted(getattr(section, "model_fields", {}))

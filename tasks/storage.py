@@ -1,0 +1,167 @@
+"""The data folder: immutable artifacts named by their content, and the DuckDB file.
+
+Everything lives under `data_dir()`; nothing else in the project decides on a path there.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
+
+from models.errors import BadInput
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DATABASE_WAIT_SECONDS = 120.0
+
+_RECORDED_PACKAGES = ("llmkt-flow", "numpy", "pyarrow", "recbole", "torch", "umap-learn")
+
+
+def data_dir() -> Path:
+    """The data folder: the environment variable LLMKT_DATA_DIR, else `data/` in the project."""
+    return Path(os.environ.get("LLMKT_DATA_DIR") or PROJECT_ROOT / "data").expanduser().resolve()
+
+
+def database_path() -> Path:
+    """Where the results database is."""
+    return data_dir() / "results.duckdb"
+
+
+class MissingArtifact(RuntimeError):
+    """The file behind a handle is gone or no longer what was written."""
+
+
+class Handle(BaseModel):
+    """A small reference to an immutable artifact: what tasks hand each other instead of data."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    """Relative to the data folder, so that the folder can be moved."""
+    sha256: str
+    rows: int
+
+    @property
+    def file(self) -> Path:
+        """The artifact's absolute path."""
+        return data_dir() / self.path
+
+    def verify(self) -> Path:
+        """Return the file's path after comparing its sha256 with the one written.
+
+        Raises:
+            MissingArtifact: if the file is gone or was altered.
+        """
+        if not self.file.is_file():
+            raise MissingArtifact(f"{self.file} is gone")
+        with self.file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != self.sha256:
+            raise MissingArtifact(f"{self.file} was altered: sha256 {found}, not {self.sha256}")
+        return self.file
+
+
+@contextmanager
+def _new_artifact(stage: str, suffix: str) -> Iterator[tuple[Path, list[Handle]]]:
+    """Yield a temporary path to write to and a list that receives the finished handle."""
+    folder = data_dir() / "artifacts" / stage
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".writing-", suffix=suffix)
+    os.close(descriptor)
+    temporary, result = Path(name), list[Handle]()
+    try:
+        yield temporary, result
+        with temporary.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            os.fsync(stream.fileno())
+        final = folder / f"{sha256[:20]}{suffix}"
+        temporary.chmod(0o644)
+        temporary.replace(final)
+        result.append(Handle(path=final.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in _RECORDED_PACKAGES}
+
+
+def write_parquet(
+    stage: str,
+    table: pa.Table,
+    inputs: Mapping[str, Handle] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Handle:
+    """Write `table` once, under its own content digest, by temporary file and atomic rename.
+
+    The file's key-value metadata carries stage, digests of the inputs, configuration and
+    package versions as JSON under `llmkt`; no clock, so that equal work gives equal files.
+    """
+    record = {
+        "stage": stage,
+        "inputs": {name: handle.sha256 for name, handle in (inputs or {}).items()},
+        "config": dict(config or {}),
+        "versions": _versions(),
+    }
+    metadata = {**(table.schema.metadata or {}), b"llmkt": json.dumps(record, sort_keys=True)}
+    with _new_artifact(stage, ".parquet") as (path, result):
+        pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    return result[0].model_copy(update={"rows": table.num_rows})
+
+
+def write_bytes(stage: str, suffix: str, content: bytes, rows: int = 0) -> Handle:
+    """Write `content` (model weights, a report) under its digest, like `write_parquet`."""
+    with _new_artifact(stage, suffix) as (path, result):
+        path.write_bytes(content)
+    return result[0].model_copy(update={"rows": rows})
+
+
+def read_parquet(handle: Handle, columns: list[str] | None = None) -> pa.Table:
+    """Verify and read an artifact; see `Handle.verify` for errors."""
+    return pq.read_table(handle.verify(), columns=columns)
+
+
+@contextmanager
+def database(read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the results database, waiting while another process holds it.
+
+    Raises:
+        BadInput: if it does not exist (read-only) or stays busy for `DATABASE_WAIT_SECONDS`.
+    """
+    path = database_path()
+    if read_only and not path.exists():
+        raise BadInput(f"{path} does not exist: run `llmkt run CONFIG` first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        connection = _connect(path, read_only)
+    except duckdb.IOException as error:
+        raise BadInput(
+            f"{path} could not be opened within {DATABASE_WAIT_SECONDS:.0f} s, "
+            f"close the program that holds it: {error}"
+        ) from error
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@retry(
+    retry=retry_if_exception_message(match=r"(?is).*lock.*"),
+    stop=stop_after_delay(DATABASE_WAIT_SECONDS),
+    wait=wait_random(0.1, 0.5),
+    reraise=True,
+)
+def _connect(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(str(path), read_only=read_only)
