@@ -7,8 +7,9 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 Metric = Literal["ndcg", "recall", "hit", "precision", "mrr", "map"]
@@ -221,7 +222,12 @@ class Transfer(Section):
 
     alignment: Literal["rmse"] = Field("rmse", description="Reconstruction loss.")
     alpha: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.5, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
+        0.1, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
+    )
+    balance: Literal["gradient", "none"] = Field(
+        "gradient",
+        description="gradient: the transfer loss is rescaled so that alpha is its share of the "
+        "gradient at the tap, whatever the size of the model's loss; none: the published sum.",
     )
     schedule: Literal["two-phase", "joint"] = Field(
         "two-phase",
@@ -230,8 +236,8 @@ class Transfer(Section):
     )
     scale: Literal["layer", "none"] | Annotated[float, Field(gt=0)] = Field(
         "layer",
-        description="Scale of the targets when compared: layer: the tapped layer's own running "
-        "standard deviation; a number: that standard deviation; none: as they are in the file.",
+        description="Scale of the targets when compared: layer: the tapped layer's own standard "
+        "deviation in the first step; a number: that standard deviation; none: as in the file.",
     )
     freeze: Freeze = Freeze()
 
@@ -242,7 +248,9 @@ class Tap(Section):
     kind: Literal["module", "parameter", "method"] = "module"
     name: str = Field(description="Name inside the model, as `llmkt inspect MODEL` prints it.")
     start: int | None = Field(None, ge=0, description="First column of the slice.")
-    stop: int | None = Field(None, ge=1, description="One past the last column of the slice.")
+    stop: Annotated[int, Field(ge=1)] | Literal["half"] | None = Field(
+        None, description="One past the last column of the slice, or half of the width."
+    )
 
 
 class Model(Section):
@@ -257,22 +265,33 @@ class Model(Section):
     )
 
 
-class Training(Section):
-    """The budget, the same for every arm."""
+class Budget(Section):
+    """What a training may spend, the same for every arm."""
 
-    epochs: int = Field(60, ge=1, description="Total epochs, both phases together.")
+    epochs: int = Field(40, ge=1, description="Total epochs, both phases together.")
     patience: int = Field(
-        8,
+        6,
         ge=1,
         description="Stop after this many epochs without a better validation score, counted from "
         "the second half of the epochs on, in every arm alike.",
     )
-    seeds: tuple[int, ...] = Field((1, 2), min_length=1)
-    arms: tuple[Arm, ...] = Field(("baseline", "transfer"), min_length=1)
     valid_metric: str = Field("ndcg@10", description="METRIC@K for early stopping.")
     threads: int = Field(
         1, ge=1, description="CPU threads per training.", json_schema_extra=_NOT_IDENTITY
     )
+
+    @field_validator("valid_metric")
+    @classmethod
+    def _metric_at_k(cls, value: str) -> str:
+        parse_metric(value)
+        return value
+
+
+class Training(Budget):
+    """The budget, and which trainings are made with it."""
+
+    seeds: tuple[int, ...] = Field((1, 2), min_length=1)
+    arms: tuple[Arm, ...] = Field(("baseline", "transfer"), min_length=1)
     workers: int = Field(
         2, ge=1, description="Trainings at the same time.", json_schema_extra=_NOT_IDENTITY
     )
@@ -284,11 +303,9 @@ class Training(Section):
             raise ValueError(f"each value may stand once, not {values}")
         return values
 
-    @field_validator("valid_metric")
-    @classmethod
-    def _metric_at_k(cls, value: str) -> str:
-        parse_metric(value)
-        return value
+    def budget(self) -> Budget:
+        """The part that decides a single training's result."""
+        return Budget.model_validate(self.model_dump(include=set(Budget.model_fields)))
 
 
 class Evaluation(Section):
@@ -338,14 +355,61 @@ class Pipeline(Section):
         return Transfer.model_validate(self.transfer.model_dump() | overrides)
 
 
-def parse_metric(text: str) -> tuple[str, int]:
+class Job(Section):
+    """One training: everything that decides its result but the data.
+
+    A baseline has neither transfer nor tap, and so stays cached when those change.
+    """
+
+    model: str
+    arm: Arm
+    seed: int
+    hyperparameters: dict[str, Any]
+    transfer: Transfer | None
+    tap: Tap | None
+    budget: Budget
+    k: int = Field(description="Length of the rankings.")
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, model: str, arm: Arm, seed: int, tap: Tap) -> Self:
+        """The job of one model, arm and seed of a pipeline."""
+        knowing = arm != "baseline"
+        return cls(
+            model=model,
+            arm=arm,
+            seed=seed,
+            hyperparameters=pipeline.models[model].hyperparameters,
+            transfer=pipeline.transfer_of(model) if knowing else None,
+            tap=tap if knowing else None,
+            budget=pipeline.training.budget(),
+            k=max(pipeline.evaluation.k),
+        )
+
+
+def parse_metric(text: str) -> tuple[Metric, int]:
     """Split `ndcg@10` into `("ndcg", 10)`.
 
     Raises:
         ValueError: if the text is not METRIC@K with a known metric and K of at least 1.
     """
-    names = Metric.__args__  # type: ignore[attr-defined]
+    names = get_args(Metric)
     match = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", text)
     if match is None or match[1] not in names:
         raise ValueError(f"{text!r} is not METRIC@K with METRIC one of {', '.join(names)}")
-    return match[1], int(match[2])
+    return cast(Metric, match[1]), int(match[2])
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """Safe YAML in which `1e-3` is a number, as in YAML 1.2 and in RecBole's own files."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)|[-+]?(\d+\.\d*|\.\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """Read a YAML text; raises `yaml.YAMLError` where it is not YAML."""
+    return yaml.load(text, Loader=_YamlLoader)

@@ -4,6 +4,7 @@ Ids are raw tokens (strings) everywhere outside a model; `007` and `7` are two u
 """
 
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
 
 USER = "user_id"
 ITEM = "item_id"
@@ -87,3 +88,16 @@ def vectors(column: str, width: int) -> pa.Schema:
             pa.field(column, pa.list_(pa.float32(), width), nullable=False),
         ]
     )
+
+
+class Epoch(BaseModel):
+    """One epoch of a training; losses are means over its batches, seconds include validation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    phase: str
+    epoch: int
+    model_loss: float
+    transfer_loss: float | None
+    valid_score: float
+    seconds: float

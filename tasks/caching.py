@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
-from prefect import Task, task
+from prefect import Task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
-from prefect.filesystems import LocalFileSystem
 from prefect.locking.protocol import LockManager
 from prefect.serializers import JSONSerializer
 from prefect.transactions import IsolationLevel
@@ -67,13 +66,17 @@ def verify(value: Any) -> None:
             verify(item)
 
 
-class StageCache(LocalFileSystem):
-    """Persisted results under the data folder, wherever that is when they are used."""
+class Stage(Task[..., Any]):
+    """A task whose results live under the data folder, wherever that is when the task runs."""
 
-    _block_type_name = "LLM-KT stage cache"
+    @property
+    def result_storage(self) -> Path:
+        """Prefect's own default is fixed when settings load, before `--data-dir` is known."""
+        return data_dir() / "cache"
 
-    def _resolve_path(self, path: str) -> Path:
-        return LocalFileSystem(basepath=str(data_dir() / "cache"))._resolve_path(path)
+    @result_storage.setter
+    def result_storage(self, _: object) -> None:
+        """`Task.__init__` assigns its argument; the property above decides."""
 
 
 class KernelFileLocks(LockManager):
@@ -185,13 +188,13 @@ def content(value: Any) -> Any:
 
 def cache_key(name: str, version: int, inputs: Mapping[str, Any]) -> str:
     """Readable key: `name-vVERSION-` and 32 hex digits of the inputs' sha256."""
-    canonical = json.dumps(content(inputs), sort_keys=True)
+    canonical = json.dumps(content(inputs), sort_keys=True, default=str)
     return f"{name}-v{version}-{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"
 
 
 def stage(
     name: str, version: int, *, ignore: tuple[str, ...] = (), **options: Any
-) -> Callable[[F], Task[..., Any]]:
+) -> Callable[[F], Stage]:
     """Make a function a cached stage.
 
     Args:
@@ -209,14 +212,13 @@ def stage(
         isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=KernelFileLocks()
     )
 
-    def decorate(function: F) -> Task[..., Any]:
-        return task(  # type: ignore[call-overload, no-any-return]
+    def decorate(function: F) -> Stage:
+        return Stage(
             function,
             name=name,
             cache_policy=policy,
             persist_result=True,
             cache_result_in_memory=False,
-            result_storage=StageCache(),
             result_serializer=VerifiedJSON(),
             **options,
         )

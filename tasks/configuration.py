@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from models.config import Pipeline
+from models.config import Pipeline, parse_yaml
 from models.errors import BadInput
 from tasks.storage import PROJECT_ROOT
 
@@ -32,12 +32,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         raise BadInput(f"{path}: " + "; ".join(_explain(error, Pipeline))) from error
 
 
-def read_prompt(name: str) -> str:
-    """The text of a prompt template: a name in `prompts/`, or a path to a .j2 file.
+def prompt_of(pipeline: Pipeline) -> str:
+    """The text of the prompt template that the pipeline's profiles depend on.
+
+    The offline writer uses none, so that editing a prompt leaves offline profiles cached.
 
     Raises:
         BadInput: if there is no such template; the message lists those there are.
     """
+    if pipeline.profiles.provider == "offline":
+        return ""
+    name = pipeline.profiles.prompt
     for candidate in (PROJECT_ROOT / "prompts" / f"{name}.j2", Path(name).expanduser()):
         if candidate.is_file():
             return candidate.read_text(encoding="utf-8")
@@ -52,7 +57,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadInput(f"configuration file {path} does not exist")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -66,7 +71,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not separator or not all(parts):
         raise BadInput(f"--set {override}: write it as dotted.key=value")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise BadInput(f"--set {override}: the value is not valid YAML: {error}") from error
     section = raw

@@ -4,12 +4,16 @@ They are what Prefect persists per task, so they hold no secrets and stay a few 
 """
 
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
+import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from models.config import Arm, Model, Transfer
-from tasks.storage import Handle
+from models.config import Job
+from models.schemas import Epoch
+from tasks.caching import Verifiable
+from tasks.storage import Handle, MissingArtifact, database, database_path
 
 Provenance = Literal["train-only", "unknown", "leaky"]
 
@@ -69,30 +73,13 @@ class Targeted(Handoff):
     width: int
 
 
-class Epoch(Handoff):
-    """One epoch of a training; losses are means over its batches."""
-
-    phase: str
-    epoch: int
-    model_loss: float
-    transfer_loss: float | None
-    valid_score: float
-    seconds: float
-
-
 class Trained(Handoff):
     """One trained model: rankings (schema `RANKINGS`), weights and the course of training."""
 
-    model: str
-    arm: Arm
-    seed: int
-    layer: str
-    settings: Model
-    transfer: Transfer | None
+    job: Job
     rankings: Handle
     weights: Handle
     epochs: tuple[Epoch, ...]
-    epochs_budget: int
     best_epoch: int
     train_seconds: float
     flow_run_id: str | None
@@ -101,7 +88,10 @@ class Trained(Handoff):
 
 
 class Difference(Handoff):
-    """One arm against the baseline on one metric of one model, on test."""
+    """One arm against the baseline on one metric of one model, on test.
+
+    Means and standard deviations are over seeds; see `models.comparison.Comparison`.
+    """
 
     model: str
     arm: str
@@ -111,18 +101,56 @@ class Difference(Handoff):
     baseline_sd: float | None
     arm_mean: float
     arm_sd: float | None
-    gain_percent: float
-    difference: float
-    low: float
-    high: float
-    p_value: float
+    gain_percent: float | None
+    difference: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
     seeds: int
     users: int
     verdict: str
+    is_primary: bool
+
+
+class Evaluated(Handoff, Verifiable):
+    """What an evaluation wrote to DuckDB; it counts only while those rows are there."""
+
+    experiment: str
+    evaluation_id: str
+    config_hash: str
+    git_sha: str | None
+    run_ids: tuple[str, ...]
+    differences: tuple[Difference, ...]
+
+    def verify(self) -> None:
+        """Compare with what DuckDB holds.
+
+        Raises:
+            MissingArtifact: if rows are gone or were replaced by another evaluation's.
+        """
+        if not database_path().exists():
+            raise MissingArtifact(f"{database_path()} is gone")
+        try:
+            with database(read_only=True) as connection:
+                found = connection.execute(
+                    _EVALUATION_ROWS.read_text(), self.model_dump(include=_EVALUATION_KEYS)
+                ).fetchone()
+        except duckdb.CatalogException as error:
+            raise MissingArtifact(f"{database_path()} lacks a table: {error}") from error
+        if found != (len(self.run_ids), len(self.differences), 0):
+            raise MissingArtifact(
+                f"{database_path()} no longer holds evaluation {self.evaluation_id} of "
+                f"{self.experiment}"
+            )
+
+
+_EVALUATION_KEYS = {"experiment", "evaluation_id", "config_hash", "run_ids"}
+_EVALUATION_ROWS = Path(__file__).parent / "sql" / "evaluation_rows.sql"
 
 
 class Reported(Handoff):
-    """The comparison and where its report is."""
+    """The comparison and its report: the immutable one, and its copy under a stable name."""
 
     comparison: tuple[Difference, ...]
     report: Handle
+    page: Handle

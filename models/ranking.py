@@ -1,0 +1,80 @@
+"""Full ranking: the best K items of the whole catalogue for every user."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_SCORES_AT_ONCE = 1 << 24
+
+
+class Scorer(Protocol):
+    """What ranking needs of a recommender."""
+
+    module: torch.nn.Module
+    n_items: int
+    device: torch.device
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Scores of all items: float32 (len(users), n_items)."""
+
+
+class Seen:
+    """Items that are not recommended to a user again, by internal ids, in compressed rows."""
+
+    def __init__(self, users: NDArray[np.int64], items: NDArray[np.int64], n_users: int) -> None:
+        order = np.argsort(users, kind="stable")
+        counts = np.bincount(users, minlength=n_users)
+        self._items = torch.from_numpy(items[order])
+        self._counts = torch.from_numpy(counts)
+        self._starts = torch.from_numpy(np.concatenate(([0], np.cumsum(counts)[:-1])))
+
+    def cells(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """Row and column of every seen item in a score block of `users`: int64, equal lengths."""
+        users = users.cpu()
+        counts = self._counts[users]
+        rows = torch.repeat_interleave(torch.arange(len(users)), counts)
+        within = torch.arange(len(rows)) - torch.repeat_interleave(
+            counts.cumsum(0) - counts, counts
+        )
+        return rows, self._items[self._starts[users][rows] + within]
+
+
+def rank(
+    recommender: Scorer, users: NDArray[np.int64], seen: Seen, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rank all items for `users`, seen items and padding excluded.
+
+    Args:
+        recommender: scores all items for a block of users; put into evaluation mode meanwhile.
+        users: int64 (n,), internal ids.
+        seen: what to exclude.
+        k: length of a ranking.
+
+    Returns:
+        Items int64 (n, k) and scores float32 (n, k), best first. Where fewer than k items are
+        left, the rest has score -inf.
+    """
+    was_training = recommender.module.training
+    recommender.module.eval()
+    try:
+        blocks = list(_rank_blocks(recommender, torch.from_numpy(users), seen, k))
+    finally:
+        recommender.module.train(was_training)
+    return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+
+
+def _rank_blocks(
+    recommender: Scorer, users: Tensor, seen: Seen, k: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    for block in users.split(max(_SCORES_AT_ONCE // recommender.n_items, 1)):
+        # A copy: some models return a view of what they keep.
+        scores = recommender.scores(block.to(recommender.device)).float().clone()
+        scores[:, 0] = -torch.inf
+        rows, columns = seen.cells(block)
+        scores[rows.to(scores.device), columns.to(scores.device)] = -torch.inf
+        best = torch.topk(scores, k, dim=1)
+        yield best.indices.cpu().numpy(), best.values.cpu().numpy()

@@ -1,0 +1,120 @@
+"""Dividing interactions into train, valid and test, before anything else sees them.
+
+All three strategies work on integer codes in sorted (user, item) order, so that the result
+depends on the interactions and the seed alone, never on the order of rows in a file.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.config import Split
+from models.errors import BadInput
+from models.schemas import ITEM, TIMESTAMP, USER
+
+TRAIN, VALID, TEST, DROPPED = 0, 1, 2, 3
+_SHORTEST = 3
+
+
+def split(interactions: pa.Table, config: Split) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Divide `interactions` (schema `INTERACTIONS`) into train, valid and test tables.
+
+    random follows RecBole 1.2.1's ratio split per user (recbole/data/dataset/dataset.py,
+    `_calcu_split_ids`): shares are rounded down, but each of valid and test gets at least one.
+
+    Raises:
+        BadInput: for users with fewer than three interactions (unless the configuration says
+            what to do with them), and for strategies by time when timestamps are missing.
+    """
+    table = interactions.sort_by([(USER, "ascending"), (ITEM, "ascending")])
+    users = _codes(table[USER])
+    counts = np.bincount(users)
+    short = counts[users] < _SHORTEST
+    if short.any() and config.short_histories == "error":
+        raise BadInput(_short_histories(table, users, counts))
+
+    if config.strategy == "random":
+        parts = _random(users, counts, config)
+    elif config.strategy == "leave-one-out":
+        parts = _leave_one_out(users, counts, _timestamps(table, config))
+    else:
+        parts = _temporal(_timestamps(table, config), config)
+    parts[short] = TRAIN if config.short_histories == "train" else DROPPED
+    if not (parts == VALID).any() or not (parts == TEST).any():
+        raise BadInput(
+            f"split: {config.strategy} left valid or test empty; "
+            "use another strategy, other ratios or more data"
+        )
+    return (
+        table.filter(pa.array(parts == TRAIN)),
+        table.filter(pa.array(parts == VALID)),
+        table.filter(pa.array(parts == TEST)),
+    )
+
+
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    codes = pc.dictionary_encode(column.combine_chunks()).indices
+    return np.asarray(codes, dtype=np.int64)
+
+
+def _timestamps(table: pa.Table, config: Split) -> NDArray[np.int64]:
+    missing = table[TIMESTAMP].null_count
+    if missing:
+        raise BadInput(
+            f"split.strategy is {config.strategy}, but {missing} of {table.num_rows} interactions "
+            "have no timestamp; use strategy random or supply timestamps"
+        )
+    return np.asarray(table[TIMESTAMP], dtype=np.int64)
+
+
+def _position(users: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each row's rank within its user, given a row order that is grouped by user."""
+    starts = np.concatenate(([0], np.cumsum(np.bincount(users))))[:-1]
+    position = np.empty(len(users), dtype=np.int64)
+    position[order] = np.arange(len(users)) - starts[users[order]]
+    return position
+
+
+def _random(
+    users: NDArray[np.int64], counts: NDArray[np.int64], config: Split
+) -> NDArray[np.int64]:
+    keys = np.random.default_rng(config.seed).random(len(users))
+    position = _position(users, np.lexsort((keys, users)))
+    n_valid, n_test = (
+        np.maximum(np.floor(share * counts + 1e-9).astype(np.int64), 1)[users]
+        for share in config.ratios[1:]
+    )
+    n_train = counts[users] - n_valid - n_test
+    return np.where(position < n_train, TRAIN, np.where(position < n_train + n_valid, VALID, TEST))
+
+
+def _leave_one_out(
+    users: NDArray[np.int64], counts: NDArray[np.int64], timestamps: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The newest interaction is test, the one before it valid; ties go by item id."""
+    rows = np.arange(len(users))
+    from_end = counts[users] - _position(users, np.lexsort((rows, timestamps, users)))
+    return np.where(from_end == 1, TEST, np.where(from_end == 2, VALID, TRAIN))
+
+
+def _temporal(timestamps: NDArray[np.int64], config: Split) -> NDArray[np.int64]:
+    """One global cut: no training interaction is newer than any valid or test one."""
+    ordered = np.sort(timestamps)
+    shares = np.cumsum(config.ratios[:2])
+    first, second = (ordered[min(int(s * len(ordered)), len(ordered) - 1)] for s in shares)
+    return np.where(timestamps < first, TRAIN, np.where(timestamps < second, VALID, TEST))
+
+
+def _short_histories(table: pa.Table, users: NDArray[np.int64], counts: NDArray[np.int64]) -> str:
+    short = np.flatnonzero((counts > 0) & (counts < _SHORTEST))
+    first_rows = np.searchsorted(users, short[:5])
+    names = ", ".join(
+        f"{table[USER][int(row)].as_py()} ({counts[code]})"
+        for row, code in zip(first_rows, short[:5], strict=True)
+    )
+    return (
+        f"split: {len(short)} of {len(counts)} users have fewer than {_SHORTEST} interactions and "
+        f"cannot give one to each of train, valid and test: user {names}"
+        f"{', …' if len(short) > 5 else ''}; set split.short_histories to train or drop"
+    )

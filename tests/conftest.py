@@ -1,0 +1,36 @@
+"""Fixtures shared by the tests: a data folder of one's own, a small world, a Prefect server."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder that every artifact of the test goes to."""
+    folder = tmp_path / "data"
+    monkeypatch.setenv("LLMKT_DATA_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def no_run_logger() -> Iterator[None]:
+    """Let stages be called outside a run."""
+    from prefect.logging import disable_run_logger
+
+    with disable_run_logger():
+        yield
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One temporary Prefect server for all tests that run flows in this process."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
