@@ -1,0 +1,130 @@
+"""From rankings and held-out interactions to values per user, and from those to contrasts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.comparison import Comparison, Protocol, compare, obstacle
+from models.config import Evaluation, Job, parse_metric
+from models.errors import BadInput
+from models.metrics import HeldOut, PerUser, ranking_metrics
+from models.schemas import ITEM, USER
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class UserValues:
+    """A run's values on one split.
+
+    Attributes:
+        users: str (n_users,), ascending: users with both a ranking and held-out items.
+        values: per (metric, k) float64 (n_users,), in the order of `users`.
+    """
+
+    users: NDArray[np.str_]
+    values: dict[tuple[str, int], PerUser]
+
+
+def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) -> UserValues:
+    """Compute every metric at every cut-off for every user of a split.
+
+    Args:
+        rankings: schema `RANKINGS` (scores are not needed).
+        held: schema `INTERACTIONS`, the split's interactions.
+        split: which rankings to take.
+        config: metrics and cut-offs.
+
+    Raises:
+        BadInput: if no user has both a ranking and held-out items.
+    """
+    rankings = rankings.filter(pc.equal(rankings["split"], split)).sort_by(USER)
+    users, lists = (rankings[column].combine_chunks() for column in (USER, "items"))
+    held = held.filter(pc.is_in(held[USER], users))
+    if held.num_rows == 0:
+        raise BadInput(
+            f"no user has both {split} interactions and a ranking; change split.strategy or "
+            f"split.ratios so that users have training and {split} interactions"
+        )
+    # A user's code is its row in the rankings; items that nobody holds out need no code.
+    items = pc.unique(held[ITEM])
+    held_out = HeldOut(_codes(held[USER], users), _codes(held[ITEM], items), len(items))
+    hits = held_out.hits(_matrix(lists, items, max(config.k))[held_out.users])
+    return UserValues(
+        users=np.asarray(users.take(held_out.users).to_numpy(zero_copy_only=False), dtype=np.str_),
+        values=ranking_metrics(hits, held_out.n_relevant, config.metrics, config.k),
+    )
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One arm of one model against its baseline on one metric."""
+
+    model: str
+    arm: str
+    metric: str
+    k: int
+    is_primary: bool
+    comparison: Comparison
+
+
+def contrasts(runs: Sequence[tuple[Job, UserValues]], config: Evaluation) -> list[Contrast]:
+    """Compare every arm with the baseline of its model, over all seeds.
+
+    Returns:
+        Per metric and cut-off, the primary one first, one contrast per model and arm; none for
+        a model without a baseline.
+    """
+    groups: dict[tuple[str, str], list[tuple[Job, UserValues]]] = {}
+    for job, values in sorted(runs, key=lambda run: run[0].seed):
+        groups.setdefault((job.model, job.arm), []).append((job, values))
+    primary = parse_metric(config.primary)
+    metrics = [(metric, k) for metric in config.metrics for k in config.k]
+    return [
+        Contrast(*group, *metric, metric == primary, _compare(groups, group, metric))
+        for metric in sorted(metrics, key=lambda metric: metric != primary)
+        for group in groups
+        if group[1] != BASELINE and (group[0], BASELINE) in groups
+    ]
+
+
+def _compare(
+    groups: dict[tuple[str, str], list[tuple[Job, UserValues]]],
+    group: tuple[str, str],
+    metric: tuple[str, int],
+) -> Comparison:
+    arm, baseline = groups[group], groups[group[0], BASELINE]
+    return compare(
+        np.stack([values.values[metric] for _, values in arm]),
+        np.stack([values.values[metric] for _, values in baseline]),
+        obstacle(_protocol(arm), _protocol(baseline)),
+    )
+
+
+def _protocol(runs: list[tuple[Job, UserValues]]) -> Protocol:
+    return Protocol(
+        seeds=tuple(job.seed for job, _ in runs),
+        users=runs[0][1].users,
+        epochs_budgets=tuple(job.budget.epochs for job, _ in runs),
+    )
+
+
+def _codes(values: pa.Array | pa.ChunkedArray, known: pa.Array) -> NDArray[np.int64]:
+    """Position of each value in `known`: int64 (n,), -1 where it is not there."""
+    positions = pc.fill_null(pc.index_in(values, known), -1)
+    return np.asarray(positions, dtype=np.int64)
+
+
+def _matrix(lists: pa.ListArray, items: pa.Array, k: int) -> NDArray[np.int64]:
+    """Lists of items as codes: int64 (n_lists, k), cut at k or filled up with -1."""
+    lengths = np.asarray(pc.list_value_length(lists), dtype=np.int64)
+    rows = np.repeat(np.arange(len(lists)), lengths)
+    ranks = np.arange(len(rows)) - np.repeat(lengths.cumsum() - lengths, lengths)
+    shown = ranks < k
+    matrix = np.full((len(lists), k), -1, dtype=np.int64)
+    matrix[rows[shown], ranks[shown]] = _codes(lists.flatten(), items)[shown]
+    return matrix

@@ -1,0 +1,139 @@
+"""Results in words: numbers as they are printed, and what a comparison says in plain language.
+
+A `Row` has the keys of view `comparison`; those about profiles may be missing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.comparison import BETTER, NO_DIFFERENCE, NOT_COMPARABLE, WORSE
+
+Row = Mapping[str, Any]
+
+NOTHING = "–"
+
+_METRICS = {
+    "ndcg": "NDCG",
+    "recall": "Recall",
+    "hit": "Hit rate",
+    "precision": "Precision",
+    "mrr": "MRR",
+    "map": "MAP",
+}
+_PROFILE_NOTES = {
+    "offline": "Profiles: offline (statistics of the history), not an LLM.",
+    "openai": "Profiles: written by an LLM.",
+}
+_PROVENANCE_NOTES = {
+    "leaky": "Leaky: the profiles have seen held-out interactions, so this comparison is no "
+    "evidence.",
+    "unknown": "Unknown provenance: it is not recorded which interactions the profiles were "
+    "written from; they may have seen held-out ones.",
+}
+_ONE_SEED_NOTE = (
+    "One seed: the intervals cover the choice of users, not the luck of a training; "
+    "two or more seeds say more."
+)
+
+
+def metric_name(metric: str, k: int) -> str:
+    """`NDCG@10` for `("ndcg", 10)`."""
+    return f"{_METRICS.get(metric, metric)}@{k}"
+
+
+def number(value: float | None) -> str:
+    """Four decimals."""
+    return NOTHING if value is None else f"{value:.4f}"
+
+
+def mean_and_sd(mean: float, sd: float | None) -> str:
+    """`0.3680 ± 0.0050`, or the mean alone for a single seed."""
+    return number(mean) if sd is None else f"{mean:.4f} ± {sd:.4f}"
+
+
+def percent(value: float | None) -> str:
+    """Signed, one decimal."""
+    return NOTHING if value is None else _minus(f"{round(value, 1) + 0.0:+.1f} %")
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`[−0.0012, +0.0340]`."""
+    if low is None or high is None:
+        return NOTHING
+    return _minus(f"[{low:+.4f}, {high:+.4f}]")
+
+
+def p_value(value: float | None) -> str:
+    """Three decimals, or that it is below 0.001."""
+    if value is None:
+        return NOTHING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def kind(verdict: str) -> str:
+    """The verdict's class: one of better, worse, same, incomparable."""
+    known = {BETTER: "better", WORSE: "worse", NO_DIFFERENCE: "same"}
+    return known.get(verdict, "incomparable")
+
+
+def readable(row: Row) -> dict[str, str]:
+    """A row as the columns that people read, in their order."""
+    return {
+        "model": row["model"],
+        "arm": row["arm"],
+        "metric": metric_name(row["metric"], row["k"]),
+        "baseline": mean_and_sd(row["baseline_mean"], row["baseline_sd"]),
+        "with knowledge": mean_and_sd(row["arm_mean"], row["arm_sd"]),
+        "gain": percent(row["gain_percent"]),
+        "95 % CI of the difference": interval(row["ci_low"], row["ci_high"]),
+        "p": p_value(row["p_value"]),
+        "verdict": row["verdict"],
+    }
+
+
+def sentence(rows: Sequence[Row]) -> str:
+    """What the primary metric says, arm by arm, in one sentence each."""
+    primary = [row for row in rows if row["is_primary"]]
+    return " ".join(
+        _arm_sentence(arm, [row for row in primary if row["arm"] == arm])
+        for arm in dict.fromkeys(row["arm"] for row in primary)
+    )
+
+
+def _arm_sentence(arm: str, rows: Sequence[Row]) -> str:
+    models: dict[str, list[str]] = {}
+    for row in rows:
+        models.setdefault(row["verdict"].split(":")[0], []).append(row["model"])
+    phrases = {
+        BETTER: "better than the baseline for {}",
+        WORSE: "worse for {}",
+        NO_DIFFERENCE: "without a detectable difference for {}",
+        NOT_COMPARABLE: "not comparable for {}",
+    }
+    said = [text.format(_and(models[key])) for key, text in phrases.items() if key in models]
+    name = metric_name(rows[0]["metric"], rows[0]["k"])
+    return f"On {name}, {arm} is {'; '.join(said)}."
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader must know beside the numbers."""
+    said = [
+        known[row[key]]
+        for row in rows
+        for key, known in (
+            ("profile_source", _PROFILE_NOTES),
+            ("profile_provenance", _PROVENANCE_NOTES),
+        )
+        if row.get(key) in known
+    ]
+    if any(row["seeds"] == 1 for row in rows):
+        said.append(_ONE_SEED_NOTE)
+    return list(dict.fromkeys(said))

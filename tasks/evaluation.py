@@ -1,0 +1,287 @@
+"""Stage *evaluation*: metrics of every run and their comparison, the only writer of DuckDB."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from prefect.logging import get_run_logger
+
+from models.config import Pipeline, Tap
+from models.errors import BadInput
+from models.evaluation import UserValues, contrasts, score
+from models.schemas import ITEM, LLM_CALLS, USER
+from tasks.caching import content, stage
+from tasks.handoffs import Difference, Embedded, Evaluated, Profiled, Splits, Trained
+from tasks.storage import PROJECT_ROOT, database, database_path, read_parquet
+
+SPLITS = ("valid", "test")
+
+_SQL = Path(__file__).parent / "sql"
+_USER_METRICS = pa.schema(
+    {
+        "run_id": pa.string(),
+        "user_id": pa.string(),
+        "metric": pa.string(),
+        "k": pa.int32(),
+        "value": pa.float64(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One trained model and its values per split."""
+
+    run_id: str
+    trained: Trained
+    scores: dict[str, UserValues]
+
+
+@stage("evaluation", version=1)
+def evaluation(
+    pipeline: Pipeline,
+    splits: Splits,
+    trained: list[Trained],
+    profiled: Profiled | None,
+    embedded: Embedded | None,
+) -> Evaluated:
+    """Score every run on valid and test, compare the arms on test, write all of it to DuckDB.
+
+    Rows of a run are replaced as long as what decides it stays the same (see `_run_id`); the
+    experiment's comparison is replaced in any case.
+
+    Raises:
+        BadInput: if no user can be scored, or the database stays busy.
+    """
+    knowledge = _knowledge(pipeline, profiled, embedded)
+    runs = _scored(pipeline, splits, trained, knowledge)
+    run_ids = tuple(sorted(run.run_id for run in runs))
+    evaluated = Evaluated(
+        experiment=pipeline.experiment,
+        evaluation_id=_digest({"config": pipeline.digest(), "runs": run_ids}),
+        config_hash=pipeline.digest(),
+        git_sha=_git_sha(),
+        run_ids=run_ids,
+        differences=_differences(pipeline, runs),
+    )
+    _store(
+        {
+            "new_runs": _run_rows(pipeline, evaluated, runs, knowledge),
+            "new_metrics": _metric_rows(runs),
+            "new_user_metrics": _user_metric_rows(runs),
+            "new_epochs": _epoch_rows(runs),
+            "new_contrasts": _contrast_rows(pipeline, evaluated, knowledge),
+            "new_llm_calls": read_parquet(profiled.calls) if profiled else LLM_CALLS.empty_table(),
+        }
+    )
+    get_run_logger().info(
+        "%d runs and %d comparisons written to %s",
+        len(runs),
+        len(evaluated.differences),
+        database_path(),
+    )
+    return evaluated
+
+
+def comparison_rows(experiment: str | None = None) -> list[dict[str, Any]]:
+    """The view `comparison` of one experiment or of all, the primary metric first.
+
+    Raises:
+        BadInput: if there is nothing to show; says which experiments there are.
+    """
+    with database(read_only=True) as connection:
+        view = connection.sql(
+            (_SQL / "comparison.sql").read_text(), params={"experiment": experiment}
+        )
+        rows = [dict(zip(view.columns, row, strict=True)) for row in view.fetchall()]
+        known = connection.execute("SELECT DISTINCT experiment FROM runs ORDER BY ALL").fetchall()
+    names = [name for (name,) in known]
+    if rows:
+        return rows
+    if experiment is None or experiment in names:
+        raise BadInput(
+            f"{experiment or database_path()} holds no baseline with another arm to compare; set "
+            "training.arms to [baseline, transfer] and run again"
+        )
+    raise BadInput(
+        f"experiment {experiment} is not in {database_path()}, which has {', '.join(names)}"
+    )
+
+
+def _knowledge(
+    pipeline: Pipeline, profiled: Profiled | None, embedded: Embedded | None
+) -> dict[str, str | None]:
+    """The columns of `runs` that say where transferred knowledge comes from."""
+    return {
+        "reduction": pipeline.targets.reduction,
+        "prompt_hash": profiled.prompt_hash if profiled else None,
+        "profile_source": profiled.source if profiled else None,
+        "llm_model": profiled.llm_model if profiled else None,
+        "embedding_model": embedded.model if embedded else None,
+        "profile_provenance": profiled.provenance if profiled else None,
+    }
+
+
+def _scored(
+    pipeline: Pipeline, splits: Splits, trained: list[Trained], knowledge: dict[str, str | None]
+) -> list[_Run]:
+    held = {split: read_parquet(getattr(splits, split), [USER, ITEM]) for split in SPLITS}
+    runs = []
+    for run in trained:
+        rankings = read_parquet(run.rankings, ["split", USER, "items"])
+        scores = {
+            split: score(rankings, held[split], split, pipeline.evaluation) for split in SPLITS
+        }
+        runs.append(_Run(_run_id(pipeline, run, knowledge), run, scores))
+    return runs
+
+
+def _run_id(pipeline: Pipeline, run: Trained, knowledge: dict[str, str | None]) -> str:
+    """Digest of what decides a run: for a baseline, nothing that concerns profiles."""
+    return _digest(
+        {
+            "experiment": pipeline.experiment,
+            "dataset": pipeline.dataset,
+            "split": pipeline.split,
+            "job": run.job,
+            "rankings": run.rankings,
+            "knowledge": knowledge if run.job.transfer else None,
+        }
+    )
+
+
+def _differences(pipeline: Pipeline, runs: list[_Run]) -> tuple[Difference, ...]:
+    test = [(run.trained.job, run.scores["test"]) for run in runs]
+    facts = [asdict(contrast) for contrast in contrasts(test, pipeline.evaluation)]
+    return tuple(Difference(**fact.pop("comparison"), **fact) for fact in facts)
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content(value), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _run_rows(
+    pipeline: Pipeline, evaluated: Evaluated, runs: list[_Run], knowledge: dict[str, str | None]
+) -> pa.Table:
+    rows = []
+    for run in runs:
+        trained, job = run.trained, run.trained.job
+        rows.append(
+            {
+                "run_id": run.run_id,
+                "experiment": pipeline.experiment,
+                "dataset": pipeline.dataset.name,
+                "model": job.model,
+                "arm": job.arm,
+                "alignment": job.transfer.alignment if job.transfer else None,
+                "layer": _layer(job.tap) if job.tap else None,
+                "alpha": job.transfer.alpha if job.transfer else None,
+                "seed": job.seed,
+                "config_hash": evaluated.config_hash,
+                "epochs_budget": job.budget.epochs,
+                "epochs_run": len(trained.epochs),
+                "best_epoch": trained.best_epoch,
+                "train_seconds": trained.train_seconds,
+                "flow_run_id": trained.flow_run_id,
+                "git_sha": evaluated.git_sha,
+                "started_at": trained.started_at,
+                "finished_at": trained.finished_at,
+                "config": json.dumps({**pipeline.identity(), "job": job.identity()}),
+                **(knowledge if job.transfer else dict.fromkeys(knowledge)),
+            }
+        )
+    return pa.Table.from_pylist(rows)
+
+
+def _layer(tap: Tap) -> str:
+    """The tap's name, with its slice if it has one: `encoder[:half]`."""
+    if tap.start is None and tap.stop is None:
+        return tap.name
+    return f"{tap.name}[{'' if tap.start is None else tap.start}:{tap.stop or ''}]"
+
+
+def _metric_rows(runs: list[_Run]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {"run_id": run.run_id, "split": split, "metric": metric, "k": k, "value": values.mean()}
+            for run in runs
+            for split, scores in run.scores.items()
+            for (metric, k), values in scores.values.items()
+        ]
+    )
+
+
+def _user_metric_rows(runs: list[_Run]) -> pa.RecordBatchReader:
+    """One batch per run, metric and cut-off, made while DuckDB reads them."""
+    return pa.RecordBatchReader.from_batches(
+        _USER_METRICS,
+        (
+            pa.record_batch(
+                [
+                    pa.repeat(run.run_id, len(values)),
+                    pa.array(run.scores["test"].users, pa.string()),
+                    pa.repeat(metric, len(values)),
+                    pa.repeat(pa.scalar(k, pa.int32()), len(values)),
+                    pa.array(values),
+                ],
+                schema=_USER_METRICS,
+            )
+            for run in runs
+            for (metric, k), values in run.scores["test"].values.items()
+        ),
+    )
+
+
+def _epoch_rows(runs: list[_Run]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {"run_id": run.run_id, **epoch.model_dump()}
+            for run in runs
+            for epoch in run.trained.epochs
+        ]
+    )
+
+
+def _contrast_rows(
+    pipeline: Pipeline, evaluated: Evaluated, knowledge: dict[str, str | None]
+) -> pa.Table:
+    """No row where there is no baseline, or nothing beside it."""
+    known = {
+        "experiment": evaluated.experiment,
+        "evaluation_id": evaluated.evaluation_id,
+        "dataset": pipeline.dataset.name,
+        "profile_source": knowledge["profile_source"],
+        "profile_provenance": knowledge["profile_provenance"],
+    }
+    rows = [known | difference.model_dump() for difference in evaluated.differences]
+    return pa.table(
+        {name: [row[name] for row in rows] for name in (*known, *Difference.model_fields)}
+    )
+
+
+def _store(tables: Mapping[str, pa.Table | pa.RecordBatchReader]) -> None:
+    """All or nothing: an interrupted evaluation leaves the database as it was."""
+    with database() as connection:
+        connection.execute("BEGIN")
+        connection.execute((_SQL / "schema.sql").read_text())
+        for name, table in tables.items():
+            connection.register(name, table)
+        connection.execute((_SQL / "store_evaluation.sql").read_text())
+        connection.execute("COMMIT")
+
+
+def _git_sha() -> str | None:
+    """The commit of the project's own repository, None outside of one."""
+    command = ["git", "-C", str(PROJECT_ROOT), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    root, sha = done.stdout.splitlines()
+    return sha if Path(root).resolve() == PROJECT_ROOT else None

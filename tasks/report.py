@@ -1,0 +1,224 @@
+"""Stage *report*: one HTML file that needs no network; and the comparison as text."""
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.context import TaskRunContext
+from rich.table import Table
+from rich.text import Text
+from slugify import slugify
+
+from models import charts, wording
+from models.config import Pipeline, parse_metric
+from models.errors import BadInput
+from tasks.caching import stage
+from tasks.handoffs import Embedded, Evaluated, Profiled, Reported, Trained
+from tasks.storage import Handle, data_dir, write_bytes
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_STYLES = {"better": "bold green", "worse": "bold red", "same": "", "incomparable": "yellow"}
+
+
+@stage("report", version=1)
+def report(
+    pipeline: Pipeline,
+    evaluated: Evaluated,
+    trained: list[Trained],
+    profiled: Profiled | None,
+    embedded: Embedded | None,
+) -> Reported:
+    """Write the report, as an artifact and under its stable name `reports/EXPERIMENT.html`."""
+    source = {
+        "profile_source": profiled.source if profiled else None,
+        "profile_provenance": profiled.provenance if profiled else None,
+    }
+    rows = [difference.model_dump() | source for difference in evaluated.differences]
+    page = _page(pipeline, rows, trained, _facts(evaluated, trained, profiled, embedded))
+    artifact = write_bytes("report", ".html", page)
+    reported = Reported(
+        comparison=evaluated.differences,
+        report=artifact,
+        page=_publish(pipeline.experiment, page, artifact.sha256),
+    )
+    _show_in_prefect(pipeline.experiment, rows, reported.page.file)
+    return reported
+
+
+def find_report(experiment: str | None = None) -> Path:
+    """The report of an experiment, or the newest one.
+
+    Raises:
+        BadInput: if it is not there; says which there are.
+    """
+    folder = data_dir() / "reports"
+    pages = sorted(folder.glob("*.html"), key=lambda page: page.stat().st_mtime)
+    if not pages:
+        raise BadInput(f"{folder} holds no report: run `llmkt run CONFIG` first")
+    if experiment is None:
+        return pages[-1]
+    found = [page for page in pages if page.stem == experiment]
+    if not found:
+        known = ", ".join(sorted(page.stem for page in pages))
+        raise BadInput(f"{folder} has no report of experiment {experiment}; it has {known}")
+    return found[0]
+
+
+def comparison_table(rows: Sequence[wording.Row]) -> Table:
+    """Rows of view `comparison` for a terminal, one experiment after the other."""
+    experiments = list(dict.fromkeys(row.get("experiment") for row in rows))
+    table = Table(
+        title=str(experiments[0]) if experiments[0] and len(experiments) == 1 else None,
+        caption="\n".join(wording.notes(rows)) or None,
+        caption_justify="left",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    columns = ["experiment"] * (len(experiments) > 1) + list(wording.readable(rows[0]))
+    for column in columns:
+        is_text = column in {"experiment", "model", "arm", "metric", "verdict"}
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
+    for row in rows:
+        cells = wording.readable(row)
+        verdict = Text(cells["verdict"], _STYLES[wording.kind(row["verdict"])])
+        plain = [Text(cells.get(column, str(row.get(column)))) for column in columns[:-1]]
+        table.add_row(*plain, verdict)
+    return table
+
+
+def comparison_text(rows: Sequence[wording.Row], form: str) -> str:
+    """Rows of view `comparison` as `json`, `csv` (both in full precision) or `md`."""
+    if form == "json":
+        return json.dumps(list(rows), ensure_ascii=False)
+    if form == "csv":
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return stream.getvalue().removesuffix("\n")
+    readable = [{"experiment": row["experiment"], **wording.readable(row)} for row in rows]
+    lines = [list(readable[0]), ["---"] * len(readable[0])]
+    lines += [list(cells.values()) for cells in readable]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return "\n\n".join([table, *wording.notes(rows)])
+
+
+def _page(
+    pipeline: Pipeline,
+    rows: list[dict[str, Any]],
+    trained: list[Trained],
+    facts: Mapping[str, Mapping[str, Any]],
+) -> bytes:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    primary = wording.metric_name(*parse_metric(pipeline.evaluation.primary))
+    primary_rows = [row for row in rows if row["is_primary"]]
+    courses = [charts.Course(run.job, run.epochs, run.best_epoch) for run in trained]
+    page = environment.get_template("report.html.j2").render(
+        pipeline=pipeline,
+        rows=rows,
+        primary=primary,
+        valid_metric=parse_metric(pipeline.training.valid_metric),
+        primary_rows=primary_rows,
+        bars=charts.bars(primary_rows, primary) if primary_rows else None,
+        curves=charts.learning_curves(courses),
+        arms={run.job.arm: charts.COLOURS[run.job.arm] for run in trained},
+        trained=trained,
+        facts=facts,
+        words=wording,
+        configuration=yaml.safe_dump(
+            pipeline.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+        ),
+        plotly=Markup(get_plotlyjs()),
+    )
+    return page.encode()
+
+
+def _facts(
+    evaluated: Evaluated,
+    trained: list[Trained],
+    profiled: Profiled | None,
+    embedded: Embedded | None,
+) -> dict[str, dict[str, Any]]:
+    """Where the numbers come from, under headings."""
+    facts: dict[str, dict[str, Any]] = {}
+    if profiled:
+        facts["Profiles"] = {
+            "Source": profiled.source,
+            "Provenance": profiled.provenance,
+            "LLM": profiled.llm_model or "none",
+            "Prompt hash": profiled.prompt_hash,
+            "Users without a profile": profiled.missing,
+            "Answers paid for / from the cache": (
+                f"{profiled.answers_paid} / {profiled.answers_cached}"
+            ),
+            "Cost in USD": "not known" if profiled.cost_usd is None else f"{profiled.cost_usd:.4f}",
+            "Artifact, sha256": profiled.profiles.sha256,
+        }
+    if embedded:
+        facts["Embeddings"] = {
+            "Model": embedded.model,
+            "Width": embedded.width,
+            "Artifact, sha256": embedded.embeddings.sha256,
+        }
+    facts["Code and configuration"] = {
+        "Git commit": evaluated.git_sha or "not known",
+        "Configuration hash": evaluated.config_hash,
+        "Evaluation": evaluated.evaluation_id,
+    }
+    facts["Packages"] = _versions(trained[0].rankings)
+    return facts
+
+
+def _versions(rankings: Handle) -> dict[str, str]:
+    """Package versions at the time of training, from the artifact's own record."""
+    record = json.loads(pq.read_metadata(rankings.verify()).metadata[b"llmkt"])
+    versions: dict[str, str] = record["versions"]
+    return versions
+
+
+def _publish(experiment: str, page: bytes, sha256: str) -> Handle:
+    """Write the page under its stable name, all at once."""
+    folder = data_dir() / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".writing-")
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(page)
+    temporary, final = Path(name), folder / f"{experiment}.html"
+    temporary.chmod(0o644)
+    temporary.replace(final)
+    return Handle(path=final.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0)
+
+
+def _show_in_prefect(experiment: str, rows: Sequence[wording.Row], page: Path) -> None:
+    """Leave the comparison and a link to the page with the run, if this is one."""
+    if TaskRunContext.get() is None:
+        return
+    key = slugify(experiment)
+    create_link_artifact(
+        link=page.as_uri(), link_text=page.name, key=f"report-{key}", description=str(page)
+    )
+    if rows:
+        create_table_artifact(
+            table=[wording.readable(row) for row in rows],
+            key=f"comparison-{key}",
+            description=" ".join([wording.sentence(rows), *wording.notes(rows)]),
+        )

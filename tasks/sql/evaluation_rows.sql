@@ -1,0 +1,14 @@
+-- How many rows an evaluation has in the database, and how many have replaced its comparison.
+SELECT
+    (
+        SELECT count(*) FROM runs
+        WHERE list_contains($run_ids, run_id) AND config_hash = $config_hash
+    ) AS runs,
+    (
+        SELECT count(*) FROM contrasts
+        WHERE experiment = $experiment AND evaluation_id = $evaluation_id
+    ) AS contrasts,
+    (
+        SELECT count(*) FROM contrasts
+        WHERE experiment = $experiment AND evaluation_id <> $evaluation_id
+    ) AS contrasts_of_others;
