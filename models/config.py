@@ -74,7 +74,7 @@ class Split(Section):
     ratios: tuple[float, float, float] = Field(
         (0.7, 0.1, 0.2), description="Shares of train, valid and test (random and temporal)."
     )
-    seed: int = Field(42, description="Seed of the random strategy.")
+    seed: int = Field(2026, description="Seed of the random strategy.")
     short_histories: Literal["error", "train", "drop"] = Field(
         "error",
         description="Users with fewer than 3 interactions cannot give one to each of train, valid "
@@ -92,7 +92,12 @@ class Split(Section):
 class History(Section):
     """Which part of a user's training history a profile is written from."""
 
-    limit: int = Field(40, ge=1, description="At most this many interactions per user.")
+    limit: int = Field(
+        40,
+        ge=1,
+        description="At most this many interactions per user in a prompt; the offline writer "
+        "takes its statistics of the whole training history.",
+    )
     order: Literal["newest", "best", "stratified"] = Field(
         "stratified",
         description="newest: latest first; best: highest rated first; stratified: the best and "
@@ -111,9 +116,12 @@ class LLM(Section):
     api_key_env: str = Field(
         "OPENAI_API_KEY",
         description="Environment variable with the key: its name, never the key.",
+        json_schema_extra=_NOT_IDENTITY,
     )
     api_key_secret: str | None = Field(
-        None, description="Name of a Prefect Secret block with the key; used before the variable."
+        None,
+        description="Name of a Prefect Secret block with the key; used before the variable.",
+        json_schema_extra=_NOT_IDENTITY,
     )
     concurrency: int = Field(
         16, ge=1, le=512, description="Requests in flight.", json_schema_extra=_NOT_IDENTITY
@@ -167,8 +175,14 @@ class Embeddings(Section):
         "folder; openai: text-embedding-3-small, text-embedding-ada-002, …",
     )
     base_url: str | None = Field(None, description="openai only; empty means api.openai.com.")
-    api_key_env: str = Field("OPENAI_API_KEY", description="openai only: the variable's name.")
-    api_key_secret: str | None = Field(None, description="openai only: a Prefect Secret block.")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        description="openai only: the variable's name.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
+    api_key_secret: str | None = Field(
+        None, description="openai only: a Prefect Secret block.", json_schema_extra=_NOT_IDENTITY
+    )
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16",
         description="sentence-transformers only: bfloat16 is 2–3 times faster on recent CPUs at "
@@ -184,7 +198,7 @@ class Umap(Section):
     """UMAP's own parameters (McInnes et al. 2018), passed by keyword."""
 
     n_neighbors: int = Field(15, ge=2)
-    min_dist: float = Field(0.1, ge=0, le=1)
+    min_dist: float = Field(0.9, ge=0, le=1)
     metric: Literal["cosine", "euclidean"] = "cosine"
 
 

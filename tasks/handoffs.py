@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.config import Job
 from models.schemas import Epoch
-from tasks.caching import Verifiable
-from tasks.storage import Handle, MissingArtifact, database, database_path
+from tasks.storage import Handle, MissingArtifact, Verifiable, database, database_path
 
 Provenance = Literal["train-only", "unknown", "leaky"]
 

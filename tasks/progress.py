@@ -1,23 +1,29 @@
 """Progress of long stages: a bar in the terminal and a progress artifact in Prefect.
 
-A stage may run in another process than the terminal, so `track` leaves its state in a small
-file that `bars` reads; an interrupted stage's file goes with the next display.
+A stage may run in another process than the terminal, so it leaves its state in a small file,
+which both the terminal and the Prefect artifact follow.
 """
 
 import contextvars
 import json
 import os
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import TaskRunContext
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from slugify import slugify
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from tasks.storage import data_dir
 
@@ -25,65 +31,80 @@ _SECONDS_BETWEEN_BARS = 0.3
 _SECONDS_BETWEEN_ARTIFACTS = 3.0
 
 
-def _folder() -> Path:
-    return data_dir() / "progress"
+@dataclass
+class Tracker:
+    """Takes the number of steps done; may be called from another process, at any rate."""
+
+    description: str
+    total: int
+    spool: Path
+    _written_at: float = 0.0
+
+    def __call__(self, done: int) -> None:
+        """Note that `done` steps are done, unless a note was left a moment ago."""
+        now = time.monotonic()
+        if now - self._written_at < _SECONDS_BETWEEN_BARS and done < self.total:
+            return
+        self._written_at = now
+        state = {"description": self.description, "done": done, "total": self.total}
+        self.spool.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.spool.with_suffix(".tmp")
+        temporary.write_text(json.dumps(state))
+        temporary.replace(self.spool)
+
+
+def _read(spool: Path) -> tuple[str, int, int] | None:
+    try:
+        state = json.loads(spool.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return state["description"], state["done"], state["total"]
 
 
 @contextmanager
-def track(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Follow a stage of `total` steps; yields a function that takes the number of steps done.
-
-    Reporting happens beside the work, at most a few times a second, whatever the step rate.
-    """
-    done = 0
+def track(description: str, total: int) -> Iterator[Tracker]:
+    """Follow a stage of `total` steps; yields what the stage reports its steps to."""
+    spool = data_dir() / "progress" / f"{os.getpid()}-{uuid.uuid4().hex}.json"
     finished = threading.Event()
-
-    def report(value: int) -> None:
-        nonlocal done
-        done = value
-
-    def publish() -> None:
-        _folder().mkdir(parents=True, exist_ok=True)
-        spool = _folder() / f"{os.getpid()}-{uuid.uuid4().hex}.json"
-        artifact = _create_artifact(description)
-        waited, ended = 0.0, False
-        while not ended:
-            ended = finished.wait(_SECONDS_BETWEEN_BARS)
-            waited += _SECONDS_BETWEEN_BARS
-            state = {"description": description, "done": done, "total": total}
-            temporary = spool.with_suffix(".tmp")
-            temporary.write_text(json.dumps(state))
-            temporary.replace(spool)
-            if artifact and total and (ended or waited >= _SECONDS_BETWEEN_ARTIFACTS):
-                update_progress_artifact(artifact, min(100.0, 100.0 * done / total))
-                waited = 0.0
-        spool.unlink(missing_ok=True)
-
     thread = threading.Thread(
-        target=contextvars.copy_context().run, args=(publish,), daemon=True, name="progress"
+        target=contextvars.copy_context().run,
+        args=(_publish, description, spool, finished),
+        daemon=True,
+        name=f"progress of {description}",
     )
     thread.start()
     try:
-        yield report
+        yield Tracker(description, total, spool)
     finally:
         finished.set()
         thread.join()
+        spool.unlink(missing_ok=True)
 
 
-def _create_artifact(description: str) -> uuid.UUID | None:
+def _publish(description: str, spool: Path, finished: threading.Event) -> None:
+    """Keep a Prefect progress artifact up to date until the stage has finished."""
+    from prefect.artifacts import create_progress_artifact, update_progress_artifact
+    from prefect.context import TaskRunContext
+    from slugify import slugify
+
     if TaskRunContext.get() is None:
-        return None
-    created = create_progress_artifact(
-        progress=0.0, key=slugify(description), description=description
-    )
-    assert isinstance(created, uuid.UUID)
-    return created
+        return
+    artifact = create_progress_artifact(0.0, key=slugify(description), description=description)
+    assert isinstance(artifact, uuid.UUID)
+    ended = False
+    while not ended:
+        ended = finished.wait(_SECONDS_BETWEEN_ARTIFACTS)
+        state = _read(spool)
+        if state is not None:
+            _, done, total = state
+            update_progress_artifact(artifact, min(100.0, 100.0 * done / max(total, 1)))
 
 
 @contextmanager
 def bars(console: Console) -> Iterator[None]:
     """Show a bar for every stage that is being tracked, in this process or another."""
-    for stale in _folder().glob("*.json"):
+    folder = data_dir() / "progress"
+    for stale in folder.glob("*.json"):
         stale.unlink(missing_ok=True)
     finished = threading.Event()
     columns = (
@@ -93,7 +114,7 @@ def bars(console: Console) -> Iterator[None]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as display:
-        thread = threading.Thread(target=_follow, args=(display, finished), daemon=True)
+        thread = threading.Thread(target=_follow, args=(display, folder, finished), daemon=True)
         thread.start()
         try:
             yield
@@ -102,18 +123,16 @@ def bars(console: Console) -> Iterator[None]:
             thread.join()
 
 
-def _follow(display: Progress, finished: threading.Event) -> None:
-    shown = {}
+def _follow(display: Progress, folder: Path, finished: threading.Event) -> None:
+    shown: dict[Path, TaskID] = {}
     while not finished.wait(_SECONDS_BETWEEN_BARS):
-        current = set()
-        for spool in _folder().glob("*.json"):
-            try:
-                state = json.loads(spool.read_text())
-            except (FileNotFoundError, json.JSONDecodeError):
+        states = {spool: _read(spool) for spool in folder.glob("*.json")}
+        for spool, state in states.items():
+            if state is None:
                 continue
-            current.add(spool.name)
-            if spool.name not in shown:
-                shown[spool.name] = display.add_task(state["description"], total=state["total"])
-            display.update(shown[spool.name], completed=state["done"])
-        for name in set(shown) - current:
-            display.remove_task(shown.pop(name))
+            description, done, total = state
+            if spool not in shown:
+                shown[spool] = display.add_task(description, total=total)
+            display.update(shown[spool], completed=done)
+        for spool in set(shown) - set(states):
+            display.remove_task(shown.pop(spool))

@@ -72,8 +72,10 @@ def find_report(experiment: str | None = None) -> Path:
     return found[0]
 
 
-def comparison_table(rows: Sequence[wording.Row]) -> Table:
-    """Rows of view `comparison` for a terminal, one experiment after the other."""
+def comparison_table(rows: Sequence[wording.Row], all_metrics: bool = False) -> Table:
+    """Rows of view `comparison` for a terminal: the primary metric's alone, or all of them."""
+    if not all_metrics:
+        rows = [row for row in rows if row["is_primary"]]
     experiments = list(dict.fromkeys(row.get("experiment") for row in rows))
     table = Table(
         title=str(experiments[0]) if experiments[0] and len(experiments) == 1 else None,

@@ -12,15 +12,17 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from models.errors import BadInput
+
+if TYPE_CHECKING:
+    import duckdb
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DATABASE_WAIT_SECONDS = 120.0
@@ -42,7 +44,15 @@ class MissingArtifact(RuntimeError):
     """The file behind a handle is gone or no longer what was written."""
 
 
-class Handle(BaseModel):
+class Verifiable(BaseModel):
+    """A stage's result that stands for something that can vanish."""
+
+    def verify(self) -> object:
+        """Raise `MissingArtifact` if what this stands for is gone or was altered."""
+        raise NotImplementedError
+
+
+class Handle(Verifiable):
     """A small reference to an immutable artifact: what tasks hand each other instead of data."""
 
     model_config = ConfigDict(frozen=True)
@@ -134,12 +144,14 @@ def read_parquet(handle: Handle, columns: list[str] | None = None) -> pa.Table:
 
 
 @contextmanager
-def database(read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+def database(read_only: bool = False) -> Iterator["duckdb.DuckDBPyConnection"]:
     """Open the results database, waiting while another process holds it.
 
     Raises:
         BadInput: if it does not exist (read-only) or stays busy for `DATABASE_WAIT_SECONDS`.
     """
+    import duckdb  # not above: worker processes need the rest of this module, but no database
+
     path = database_path()
     if read_only and not path.exists():
         raise BadInput(f"{path} does not exist: run `llmkt run CONFIG` first")
@@ -163,5 +175,7 @@ def database(read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     wait=wait_random(0.1, 0.5),
     reraise=True,
 )
-def _connect(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+def _connect(path: Path, read_only: bool) -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
     return duckdb.connect(str(path), read_only=read_only)

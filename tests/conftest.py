@@ -28,9 +28,10 @@ def no_run_logger() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """One temporary Prefect server for all tests that run flows in this process."""
+def prefect_server() -> Iterator[str]:
+    """One temporary Prefect server for all tests that run flows; yields its API's URL."""
+    from prefect.settings import get_current_settings
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):
-        yield
+        yield str(get_current_settings().api.url)

@@ -28,6 +28,8 @@ def pipeline(**changes) -> Pipeline:
     settings = {
         "experiment": "tiny",
         "models": {"BPR": {"hyperparameters": {"embedding_size": 64}}},
+        "targets": {"reduction": "umap"},
+        "transfer": {"alpha": 0.5},
         "training": {"epochs": 4, "valid_metric": "recall@2", "seeds": [1, 2]},
         "evaluation": {"metrics": ["recall", "mrr"], "k": [1, 2], "primary": "recall@2"},
     }

@@ -1,5 +1,7 @@
 import json
-import multiprocessing
+import re
+import subprocess
+import sys
 import time
 from datetime import timedelta
 
@@ -12,10 +14,16 @@ import runs
 from models.config import Evaluation
 from models.errors import BadInput
 from models.evaluation import score
-from models.schemas import LLM_CALLS
+from models.schemas import INTERACTIONS, ITEMS, LLM_CALLS, PROFILES, RANKINGS, vectors
 from tasks.caching import VerifiedJSON, cache_key
 from tasks.evaluation import comparison_rows, evaluation
-from tasks.storage import MissingArtifact, database, database_path, write_parquet
+from tasks.storage import (
+    PROJECT_ROOT,
+    MissingArtifact,
+    database,
+    database_path,
+    write_parquet,
+)
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 
@@ -272,23 +280,23 @@ def test_a_failure_leaves_nothing_behind(inputs):
     assert everything() == before
 
 
-def _hold_database(path, seconds, held):
-    with duckdb.connect(path):
-        held.set()
-        time.sleep(seconds)
+HOLD_DATABASE = """
+import duckdb, sys, time
+with duckdb.connect(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(1)
+"""
 
 
 def test_a_busy_database_is_waited_for(inputs, data_dir):
     data_dir.mkdir(exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    held = context.Event()
-    holder = context.Process(target=_hold_database, args=(str(database_path()), 1.0, held))
-    holder.start()
-    assert held.wait(30)
+    command = [sys.executable, "-c", HOLD_DATABASE, str(database_path())]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
     began = time.perf_counter()
     evaluated = evaluation.fn(*inputs)
     assert time.perf_counter() - began > 0.7
-    holder.join()
+    assert holder.wait(10) == 0
     evaluated.verify()
 
 
@@ -331,3 +339,17 @@ def test_scoring_does_not_depend_on_row_order():
         for user in expected.users
     ]
     np.testing.assert_allclose(expected.values["recall", 10], by_hand)
+
+
+def test_the_data_folders_readme_names_every_column(inputs):
+    evaluation.fn(*inputs)
+    readme = (PROJECT_ROOT / "data" / "README.md").read_text()
+    parts = re.split(r"^#{2,3} `(\w+)[`/]", readme, flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    for table in ("runs", "metrics", "user_metrics", "epochs", "contrasts"):
+        columns = {name for name, *_ in query(f"DESCRIBE {table}")}
+        first_cells = re.findall(r"^\| (`.*?) \|", sections[table], flags=re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) == columns
+    known = set(re.findall(r"`(\w+)`", sections["artifacts"]))
+    tables = (INTERACTIONS, ITEMS, PROFILES, LLM_CALLS, RANKINGS, vectors("embedding", 2))
+    assert {name for table in tables for name in table.names} <= known

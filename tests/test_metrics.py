@@ -9,7 +9,7 @@ from models.config import Evaluation
 from models.metrics import HeldOut, ranking_metrics
 
 ALL = Evaluation().metrics
-NUMPY_1_NAMES = {"float": float, "int": int, "bool": bool, "float_": np.float64}
+NUMPY_1_NAMES = {"float": float, "int": int, "float_": np.float64}
 
 
 def test_values_worked_by_hand():

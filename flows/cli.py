@@ -1,0 +1,207 @@
+"""The `llmkt` command. Exit codes: 0 success, 1 failure, 2 input that the user can mend."""
+
+import json
+import os
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from models.errors import BadInput
+
+if TYPE_CHECKING:
+    from flows.transfer import Summary
+
+app = typer.Typer(
+    help="LLM knowledge transfer into collaborative filtering, honestly compared.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[Path, typer.Argument(help="The pipeline's YAML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.epochs=5."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where data lives; otherwise LLMKT_DATA_DIR, otherwise the project's data/."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Prefect's log, tracebacks.")]
+
+
+class Form(StrEnum):
+    """How a comparison is written."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    md = "md"
+
+
+def main() -> None:
+    """Run the command line; the entry point of `llmkt`."""
+    app(prog_name="llmkt")
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Set = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a pipeline: everything that is not cached, then the comparison."""
+    _settle(data_dir, verbose)
+    errors = Console(stderr=True)
+    with _plain_errors(verbose):
+        from flows.transfer import knowledge_transfer
+        from tasks.configuration import load
+        from tasks.progress import bars
+
+        pipeline = load(config, overrides or [])
+        with bars(errors):
+            summary = knowledge_transfer(pipeline)
+        if as_json:
+            typer.echo(summary.model_dump_json())
+        else:
+            _show(summary)
+
+
+@app.command()
+def compare(
+    experiment: Annotated[str | None, typer.Option(help="Only this experiment.")] = None,
+    form: Annotated[Form, typer.Option("--format", help="How to show it.")] = Form.table,
+    all_metrics: Annotated[
+        bool, typer.Option("--all", help="Every metric in the table, not the primary one alone.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the comparison of finished runs."""
+    _settle(data_dir)
+    with _plain_errors():
+        from tasks.evaluation import comparison_rows
+        from tasks.report import comparison_table, comparison_text
+
+        rows = comparison_rows(experiment)
+        if form is Form.table:
+            _wide_console().print(comparison_table(rows, all_metrics))
+        else:
+            typer.echo(comparison_text(rows, form.value))
+
+
+@app.command()
+def report(
+    experiment: Annotated[str | None, typer.Argument(help="Empty means the newest.")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Print where an experiment's report is."""
+    _settle(data_dir)
+    with _plain_errors():
+        from tasks.report import find_report
+
+        path = find_report(experiment)
+        typer.echo(path)
+        if open_it:
+            webbrowser.open(path.as_uri())
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the supported models and where knowledge enters them."""
+    from models.zoo import ZOO
+
+    rows = [
+        {
+            "model": name,
+            "family": entry.family,
+            "supported": True,
+            "tap": entry.tap.name,
+            "reason": None,
+        }
+        for name, entry in ZOO.items()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("model", "family", "default tap")
+    for name, entry in ZOO.items():
+        table.add_row(name, entry.family, f"{entry.tap.kind} {entry.tap.name}")
+    Console().print(table)
+
+
+@contextmanager
+def _plain_errors(verbose: bool = False) -> Iterator[None]:
+    """Turn what the user can mend into one sentence and exit code 2, a failure into code 1."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        yield
+    except BadInput as error:
+        console.print(f"[bold red]Error:[/] {escape(str(error))}")
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt as error:
+        console.print("Stopped; whatever was finished stays cached.")
+        raise typer.Exit(1) from error
+    except Exception as error:
+        if verbose:
+            raise
+        console.print(
+            f"[bold red]Failed:[/] {type(error).__name__}: {escape(str(error))}\n"
+            "Whatever was finished stays cached. For the traceback add --verbose."
+        )
+        raise typer.Exit(1) from error
+
+
+def _settle(data_dir: Path | None, verbose: bool = False) -> None:
+    """Fix what Prefect reads when it is imported: where it keeps its state and how it logs.
+
+    `[tool.prefect]` in pyproject.toml says the same for `prefect` itself, but holds only in the
+    project's folder, while `llmkt` may be called from anywhere. Run logs reach Prefect's
+    database in full; only the terminal is kept quiet.
+    """
+    if data_dir is not None:
+        os.environ["LLMKT_DATA_DIR"] = str(data_dir.expanduser().resolve())
+    home = os.environ.get("LLMKT_DATA_DIR") or Path(__file__).resolve().parent.parent / "data"
+    Path(home).mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(Path(home) / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def _wide_console() -> Console:
+    """A console on which a comparison's columns fit, also where there is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+def _show(summary: "Summary") -> None:
+    from tasks.evaluation import comparison_rows
+    from tasks.report import comparison_table
+
+    console = _wide_console()
+    stages = Table("stage", "", "state", "seconds", box=None, pad_edge=False)
+    for record in summary.stages:
+        of = f"{record.model} {record.arm}" if record.model else ""
+        stages.add_row(record.name, of, record.state, f"{record.seconds:.1f}")
+    console.print(stages)
+    if summary.comparison:
+        console.print(comparison_table(comparison_rows(summary.experiment)))
+        console.print("All metrics: llmkt compare --all, and in the report.")
+    console.print(f"Report: {summary.report}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Profiles without an LLM: readable statistics of a user's training history.
+
+The text is meant for a sentence embedder that reads a few hundred tokens: what sets the user
+apart comes first (genres, eras), then titles, then habits. Everything is relative to the
+population, because what all users share tells nothing about one of them.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.profiles import (
+    ROUNDING,
+    codes,
+    filled_ratings,
+    flat,
+    joined,
+    user_offsets,
+)
+from models.schemas import GENRES, ITEM, RATING, TEXT, TITLE, USER, YEAR
+
+WRITER = "offline-v1"
+"""Names the text's form; raise the number when the same history gives another text."""
+
+FAVOURITES = 16
+DISLIKED = 6
+
+_PRIOR = 4.0
+_STRONG, _SOME, _SELDOM = 1.5, 1.15, 0.75
+_MOST_GENRES = 64
+_PLACEHOLDERS = ("unknown", "no genres listed")
+_ERAS = 8
+
+
+def offline(history: pa.Table) -> pa.Table:
+    """Write every user's profile.
+
+    Args:
+        history: the result of `models.profiles.histories`: what each profile may be written
+            from. Ratings, timestamps, years and genres may be missing.
+
+    Returns:
+        `user_id` in sorted order and `text`, both strings, no nulls.
+    """
+    users, offsets = user_offsets(history)
+    user = np.repeat(np.arange(len(users)), np.diff(offsets))
+    sentences = [
+        *_genres(history, user, len(users)),
+        *_eras(history, user, len(users)),
+        *_titles(history, user, len(users)),
+        _habits(history, user, len(users)),
+    ]
+    space = pa.scalar(" ", pa.large_string())
+    text = pc.binary_join_element_wise(*sentences, space, null_handling="skip")
+    return pa.table({USER: users.cast(pa.string()), TEXT: text.cast(pa.string())})
+
+
+def lift(
+    groups: NDArray[np.int64], user: NDArray[np.int64], counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """How much more often than the population a user meets each group.
+
+    The ratio of observed to expected interactions, shrunk towards 1 by a gamma prior of
+    `_PRIOR` pseudo-interactions (DuMouchel 1999, "Bayesian data mining in large frequency
+    tables"), so that few interactions prove little in either direction.
+
+    Args:
+        groups: int64 (pairs,), the group of each pair of interaction and group.
+        user: int64 (pairs,), its user.
+        counts: int64 (n_users,), interactions per user, each in any number of groups.
+
+    Returns:
+        float64 (n_users, n_groups).
+    """
+    n_users, n_groups = len(counts), int(groups.max(initial=-1)) + 1
+    cells = np.bincount(user * n_groups + groups, minlength=n_users * n_groups)
+    observed = cells.reshape(n_users, n_groups).astype(np.float64)
+    expected = np.outer(counts / max(counts.sum(), 1), observed.sum(axis=0))
+    return (observed + _PRIOR) / (expected + _PRIOR)
+
+
+def _genres(history: pa.Table, user: NDArray[np.int64], n_users: int) -> list[pa.Array]:
+    lists = flat(history[GENRES])
+    frequent = pc.value_counts(lists.flatten()).sort(by="counts", order="descending")
+    names = pc.struct_field(frequent, "values")
+    names = names.filter(pc.invert(pc.is_in(names, pa.array([None, *_PLACEHOLDERS]))))[
+        :_MOST_GENRES
+    ]
+    group = pc.index_in(lists.flatten(), names)
+    known = np.asarray(pc.is_valid(group))
+    row = np.asarray(pc.list_parent_indices(lists)).astype(np.int64)[known]
+    has_genre = np.zeros(len(user), dtype=bool)
+    has_genre[row] = True
+    with_genre = np.bincount(user[has_genre], minlength=n_users)
+    ratio = lift(group.drop_null().to_numpy().astype(np.int64), user[row], with_genre)
+    some = (ratio > _SOME) & (ratio <= _STRONG)
+    return [
+        _sentence("Loves", _best(ratio, ratio > _STRONG, 4, names)),
+        _sentence("Likes", _best(ratio, some, 4, names)),
+        _sentence("Avoids", _best(-ratio, ratio < _SELDOM, 4, names)),
+    ]
+
+
+def _eras(history: pa.Table, user: NDArray[np.int64], n_users: int) -> list[pa.Array]:
+    """Eras have equal weight in the population, so that a catalogue of one decade has some too."""
+    known = np.asarray(pc.is_valid(history[YEAR]))
+    years = history[YEAR].drop_null().to_numpy()
+    if not len(years):
+        return []
+    starts = np.unique(np.quantile(years, np.arange(_ERAS) / _ERAS, method="higher"))
+    era = np.searchsorted(starts, years, side="right") - 1
+    ratio = lift(era, user[known], np.bincount(user[known], minlength=n_users))
+    names = pa.array(_era_names(starts.tolist(), int(years.max())), pa.large_string())
+    return [
+        _sentence("Favourite eras:", _best(ratio, ratio > _SOME, 3, names)),
+        _sentence("Few from", _best(-ratio, ratio < _SELDOM, 3, names)),
+    ]
+
+
+def _era_names(starts: list[int], newest: int) -> list[str]:
+    ends = [start - 1 for start in starts[1:]] + [newest]
+    names = [
+        f"{start}" if start == end else f"{start} to {end}"
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return [f"before {starts[1]}", *names[1:]] if len(starts) > 1 else names
+
+
+def _titles(history: pa.Table, user: NDArray[np.int64], n_users: int) -> list[pa.Array]:
+    """Best and worst rated; among equals the best known, which says most to an embedder."""
+    rating, item = filled_ratings(history), codes(history[ITEM])
+    popularity = np.bincount(item)[item]
+    counts = np.bincount(user, minlength=n_users)
+    mean = (np.bincount(user, rating, minlength=n_users) / counts)[user]
+    disliked = rating < np.minimum(mean, rating.mean()) - ROUNDING
+    titles = flat(history[TITLE])
+
+    def first(eligible: NDArray[np.bool_], best: NDArray[np.float64], most: int) -> pa.Array:
+        row = np.flatnonzero(eligible)
+        order = row[np.lexsort((item[row], -popularity[row], -best[row], user[row]))]
+        counts = np.bincount(user[order], minlength=n_users)
+        position = np.arange(len(order)) - (np.cumsum(counts) - counts)[user[order]]
+        chosen = titles.take(pa.array(order[position < most]))
+        return _listed(np.minimum(counts, most), chosen)
+
+    rated = history[RATING].null_count < history.num_rows
+    return [
+        _sentence("Favourites:" if rated else "Has chosen:", first(~disliked, rating, FAVOURITES)),
+        _sentence("Disliked:", first(disliked, -rating, DISLIKED)),
+    ]
+
+
+def _habits(history: pa.Table, user: NDArray[np.int64], n_users: int) -> pa.Array:
+    counts = np.bincount(user, minlength=n_users)
+    noun = pa.array(np.where(counts == 1, "title.", "titles."), pa.large_string())
+    titles = _words(pa.array(counts).cast(pa.large_string()), noun)
+    if history[RATING].null_count == history.num_rows:
+        return titles
+    mean = np.bincount(user, filled_ratings(history)) / counts
+    distance = mean - mean.mean()
+    manner = np.where(distance > mean.std(), "Generous ratings,", "Average ratings,")
+    manner = np.where(distance < -mean.std(), "Strict ratings,", manner)
+    shown = pc.round(pa.array(mean), 1).cast(pa.large_string())
+    return _words(pa.array(manner, pa.large_string()), shown, "over", titles)
+
+
+def _best(
+    score: NDArray[np.float64], eligible: NDArray[np.bool_], most: int, names: pa.Array
+) -> pa.Array:
+    """Per row, the names of the best scored eligible columns, best first."""
+    order = np.argsort(np.where(eligible, -score, np.inf), axis=1, kind="stable")[:, :most]
+    chosen = np.take_along_axis(eligible, order, axis=1)
+    return _listed(chosen.sum(axis=1), names.take(pa.array(order[chosen])))
+
+
+def _listed(counts: NDArray[np.int64], texts: pa.Array) -> pa.Array:
+    """Runs of `counts` texts each as "A, B, C"; null where there are none."""
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    lists = joined(offsets, texts.cast(pa.large_string()), ", ")
+    return pc.if_else(pa.array(counts > 0), lists, None)
+
+
+def _words(*parts: str | pa.Array) -> pa.Array:
+    """Join texts and columns of texts by spaces; null where one of them is."""
+    large = [pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in parts]
+    return pc.binary_join_element_wise(*large, pa.scalar(" ", pa.large_string()))
+
+
+def _sentence(opening: str, lists: pa.Array) -> pa.Array:
+    end = pa.scalar(".", pa.large_string()), pa.scalar("", pa.large_string())
+    return pc.binary_join_element_wise(_words(opening, lists), *end)

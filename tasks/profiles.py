@@ -1,0 +1,223 @@
+"""Stage *profiles*: one text per user, from statistics or from an LLM, and what it cost."""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from itertools import count, islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+
+from models.config import LLM, Profiles
+from models.errors import BadInput
+from models.offline import WRITER, offline
+from models.profiles import (
+    HISTORY_COUNT,
+    HISTORY_SHA256,
+    histories,
+    provenance,
+    record,
+    select,
+)
+from models.prompts import Messages, Prompt, render_all
+from models.schemas import LLM_CALLS, PROFILES, TEXT, USER
+from tasks.answers import Answer, AnswerStore, Question, answer_store, asking
+from tasks.caching import stage
+from tasks.chat import Outcome, api_key, ask, endpoint, require_reachable
+from tasks.handoffs import Profiled
+from tasks.progress import track
+from tasks.storage import Handle, read_parquet, write_parquet
+
+
+@stage("profiles", version=1)
+def profiles(config: Profiles, prompt: str, train: Handle, items: Handle) -> Profiled:
+    """Write a profile for every user of the training interactions.
+
+    Args:
+        config: provider, history policy and endpoint.
+        prompt: the text of the prompt template; not used offline.
+        train: schema `INTERACTIONS`.
+        items: schema `ITEMS`.
+
+    Raises:
+        BadInput: for a faulty template, a missing key, an endpoint that cannot be reached or
+            refuses, and too many users without an answer; the answers received are kept.
+    """
+    interactions, catalogue = read_parquet(train), read_parquet(items)
+    inputs = {"train": train, "items": items}
+    if config.provider == "offline":
+        # Statistics cost nothing, so they are taken of the whole history, not of a prompt's share.
+        whole = config.history.model_copy(update={"limit": max(interactions.num_rows, 1)})
+        return _write_offline(histories(interactions, catalogue, whole), inputs)
+    selected = select(interactions, config.history)
+    return _write_asked(config, Prompt(prompt, config.prompt), selected, catalogue, inputs)
+
+
+def preview(config: Profiles, prompt: str, train: Handle, items: Handle, n: int) -> list[Messages]:
+    """The prompts of the first `n` users, rendered as the stage would, without asking.
+
+    Raises:
+        BadInput: for a faulty template.
+    """
+    selected = select(read_parquet(train), config.history)
+    rendered = render_all(Prompt(prompt, config.prompt), selected, read_parquet(items))
+    return [messages for _, messages in islice(rendered, n)]
+
+
+def _write_offline(history: pa.Table, inputs: Mapping[str, Handle]) -> Profiled:
+    texts = offline(history)[TEXT]
+    keys = [_sha256([WRITER, text]) for text in texts.to_pylist()]
+    table = _table(history, texts, pa.nulls(len(keys), pa.string()), keys)
+    facts = {"writer": WRITER, "history": "all training interactions"}
+    return Profiled(
+        profiles=write_parquet("profiles", table, inputs, facts),
+        calls=write_parquet("profiles", LLM_CALLS.empty_table(), inputs, {"part": "calls"}),
+        source="offline",
+        llm_model=None,
+        prompt_hash=prompt_hash(WRITER),
+        provenance=provenance(table, history),
+        missing=0,
+        answers_cached=0,
+        answers_paid=0,
+        cost_usd=0.0,
+    )
+
+
+def _write_asked(
+    config: Profiles,
+    template: Prompt,
+    selected: pa.Table,
+    items: pa.Table,
+    inputs: Mapping[str, Handle],
+) -> Profiled:
+    with answer_store() as store:
+        keys = store.want(_questions(config, template, selected, items))
+        secret = _ready_to_ask(config.llm) if store.unanswered() else ""
+        with asking() if store.unanswered() or store.unexported() else nullcontext():
+            outcome = _ask(config, store, secret, len(keys))
+            _require_enough(config, keys, store.texts(), outcome)
+            result = _result(config, template, selected, inputs, keys, store, outcome)
+            store.mark_exported()
+    return result
+
+
+def _questions(
+    config: Profiles, template: Prompt, selected: pa.Table, items: pa.Table
+) -> Iterator[Question]:
+    """One per user, users in sorted order; the key is all that decides the answer."""
+    asked = {**config.llm.request_identity(), "base_url": endpoint(config.llm)}
+    for _, messages in render_all(template, selected, items):
+        chat = messages.chat()
+        yield Question(_sha256([config.provider, asked, chat]), chat)
+
+
+def _ready_to_ask(config: LLM) -> str:
+    secret = api_key(config)
+    require_reachable(config)
+    return secret
+
+
+def _ask(config: Profiles, store: AnswerStore, secret: str, n_users: int) -> Outcome:
+    """Ask what the store does not know, if anything, and keep every answer as it arrives."""
+    total = store.unanswered()
+    if not total:
+        return Outcome()
+    _logger().info("Asking %s for %d answers", config.llm.model, total)
+    with track("profiles", total) as report:
+        answers = count(1)
+
+        def keep(key: str, answer: Answer) -> None:
+            store.put(key, config.provider, config.llm.model, answer)
+            report(next(answers))
+
+        tolerated = int(config.max_missing * n_users)
+        outcome = ask(store.questions(), config.llm, secret, keep, tolerated)
+    if outcome.refused:
+        raise BadInput(outcome.refused)
+    return outcome
+
+
+def _require_enough(
+    config: Profiles, keys: list[str], texts: Mapping[str, str], outcome: Outcome
+) -> None:
+    """Judge how many users are without a profile."""
+    missing = [outcome.missing.get(key, "not asked") for key in keys if key not in texts]
+    if not missing:
+        return
+    causes = ", ".join(f"{n} {reason}" for reason, n in Counter(missing).most_common())
+    summary = (
+        f"{len(missing)} of {len(keys)} users ({len(missing) / len(keys):.1%}) "
+        f"are without a profile: {causes}"
+    )
+    if len(missing) > config.max_missing * len(keys):
+        stopped = ", for the asking stopped where nothing succeeded" if outcome.gave_up else ""
+        raise BadInput(
+            f"profiles: {summary}{stopped}; profiles.max_missing allows {config.max_missing:.1%}. "
+            "The answers received are kept, so a rerun asks only for the others"
+        )
+    _logger().warning("%s", summary)
+
+
+def _result(
+    config: Profiles,
+    template: Prompt,
+    selected: pa.Table,
+    inputs: Mapping[str, Handle],
+    keys: list[str],
+    store: AnswerStore,
+    outcome: Outcome,
+) -> Profiled:
+    """Write the profiles and the bill."""
+    answers = store.texts()
+    texts = pa.array([answers.get(key) for key in keys], pa.string())
+    reasons = pa.array([outcome.missing.get(key) for key in keys], pa.string())
+    table = _table(selected, texts, reasons, keys)
+    calls = store.calls()
+    paid = calls.filter(pc.invert(calls["cached"]))
+    facts = {
+        "prompt_hash": prompt_hash(template.text),
+        "history": config.history.identity(),
+        "llm": config.llm.request_identity(),
+    }
+    return Profiled(
+        profiles=write_parquet("profiles", table, inputs, facts),
+        calls=write_parquet("profiles", calls, inputs, {**facts, "part": "calls"}),
+        source="openai",
+        llm_model=config.llm.model,
+        prompt_hash=facts["prompt_hash"],
+        provenance=provenance(table, selected),
+        missing=texts.null_count,
+        answers_cached=calls.num_rows - paid.num_rows,
+        answers_paid=paid.num_rows,
+        cost_usd=None if paid["cost_usd"].null_count else float(sum(paid["cost_usd"].to_pylist())),
+    )
+
+
+def _table(selected: pa.Table, texts: pa.Array, reasons: pa.Array, keys: list[str]) -> pa.Table:
+    """Schema `PROFILES`; texts, reasons and keys in the order of `record`: users sorted."""
+    seen = record(selected)
+    columns = [seen[USER], texts, reasons, seen[HISTORY_SHA256], seen[HISTORY_COUNT], keys]
+    return pa.table(dict(zip(PROFILES.names, columns, strict=True)), schema=PROFILES)
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def prompt_hash(text: str) -> str:
+    """First 16 hex digits of a template's sha256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """The run's logger, or outside a run one that needs no Prefect."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger(__name__)

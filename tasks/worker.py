@@ -1,0 +1,188 @@
+"""Training in processes of its own, which start fast because they need no Prefect.
+
+RecBole and torch keep global state (random numbers, threads), so trainings share no process
+while they run; a process is used again for the next one.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from models.config import Job, parse_metric
+from models.embeddings import to_matrix
+from models.schemas import ITEM, RANKINGS, TARGET, USER
+from tasks.handoffs import Trained
+from tasks.progress import Tracker
+from tasks.storage import Handle, read_parquet, write_bytes, write_parquet
+
+if TYPE_CHECKING:
+    from models.holdout import Holdout
+    from models.recommender import Recommender
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# By default glibc hands each freed batch of tens of megabytes back to the kernel, which then
+# clears the pages anew for the next one: a quarter of SimpleX's time per epoch.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+}
+
+_pool: ProcessPoolExecutor | None = None
+
+
+@contextmanager
+def worker_processes(n: int) -> Iterator[None]:
+    """Let `in_worker` use up to `n` processes, which start when they are first needed."""
+    global _pool
+    for name, value in _KEEP_MEMORY.items():
+        os.environ.setdefault(name, value)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(
+        n, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),)
+    ) as pool:
+        _pool = pool
+        try:
+            yield
+        finally:
+            _pool = None
+
+
+def in_worker(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call `function` in a worker process; in this one where there are none."""
+    if _pool is None:
+        return function(*args, **kwargs)
+    return _pool.submit(function, *args, **kwargs).result()
+
+
+def _end_with_parent(parent: int) -> None:
+    """Leave no worker behind when the run that started it is killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The artifacts that a training reads; held-out test data is not among them."""
+
+    train: Handle
+    valid: Handle
+    users: Handle
+    items: Handle
+    targets: Handle | None
+
+    def handles(self) -> dict[str, Handle]:
+        """Those that are there, by name."""
+        return {name: handle for name, handle in vars(self).items() if handle is not None}
+
+
+def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None) -> Trained:
+    """Train one model and rank the catalogue for every user with training interactions."""
+    import torch
+    from safetensors.torch import save
+
+    from models.holdout import Holdout
+    from models.recommender import Recommender
+    from models.training import fit
+    from models.transfer.wrapper import ModelWrapper
+
+    started_at = datetime.now(UTC)
+    torch.set_num_threads(job.budget.threads)
+    recommender = Recommender(
+        job.model,
+        job.hyperparameters,
+        pairs=_pairs(inputs.train),
+        universe=(_column(inputs.users, USER), _column(inputs.items, ITEM)),
+        seed=job.seed,
+    )
+    targets = recommender.align(*_vectors(inputs.targets)) if inputs.targets else None
+    wrapper = ModelWrapper(recommender, job.transfer, job.tap, targets)
+    holdout = Holdout.of(recommender, _pairs(inputs.valid))
+    metric, k = parse_metric(job.budget.valid_metric)
+    fitted = fit(
+        recommender,
+        wrapper,
+        lambda: holdout.score(recommender, metric, k),
+        job.budget,
+        job.seed,
+        tracker,
+    )
+    rankings = _rankings(recommender, holdout, job.k)
+    best = {name: value.cpu() for name, value in recommender.module.state_dict().items()}
+    return Trained(
+        job=job,
+        rankings=write_parquet("training", rankings, inputs.handles(), job.identity()),
+        weights=write_bytes("weights", ".safetensors", save(best)),
+        epochs=fitted.epochs,
+        best_epoch=fitted.best_epoch,
+        train_seconds=fitted.seconds,
+        flow_run_id=flow_run_id,
+        started_at=started_at,
+        finished_at=datetime.now(UTC),
+    )
+
+
+def _column(handle: Handle, column: str) -> list[str]:
+    values: list[str] = read_parquet(handle, [column])[column].to_pylist()
+    return values
+
+
+def _pairs(handle: Handle) -> tuple[list[str], list[str]]:
+    return _column(handle, USER), _column(handle, ITEM)
+
+
+def _vectors(handle: Handle) -> tuple[list[str], NDArray[np.float32]]:
+    """User ids and float32 (n, width) of a targets artifact."""
+    table = read_parquet(handle)
+    return table[USER].to_pylist(), to_matrix(table[TARGET])
+
+
+def _rankings(recommender: "Recommender", holdout: "Holdout", k: int) -> pa.Table:
+    """Both splits' rankings (schema `RANKINGS`) for every user with training interactions."""
+    from models.ranking import rank
+
+    users = np.unique(recommender.train_users)
+    k = min(k, recommender.n_items - 1)
+    return pa.concat_tables(
+        _ranking_table(recommender, split, users, *rank(recommender, users, seen, k))
+        for split, seen in (("valid", holdout.seen), ("test", holdout.seen_or_held))
+    )
+
+
+def _ranking_table(
+    recommender: "Recommender",
+    split: str,
+    users: NDArray[np.int64],
+    items: NDArray[np.int64],
+    scores: NDArray[np.float32],
+) -> pa.Table:
+    """One row per user; places for which no item is left are dropped."""
+    offered = np.isfinite(scores)
+    offsets = np.concatenate(([0], np.cumsum(offered.sum(axis=1)))).astype(np.int32)
+    tokens = recommender.item_tokens[items[offered]]
+    return pa.table(
+        {
+            "split": pa.array([split] * len(users)),
+            USER: pa.array(recommender.user_tokens[users]),
+            "items": pa.ListArray.from_arrays(offsets, pa.array(tokens, pa.string())),
+            "scores": pa.ListArray.from_arrays(offsets, pa.array(scores[offered])),
+        },
+        schema=RANKINGS,
+    )
