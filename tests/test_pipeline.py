@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from fake_llm import KEY, TEMPLATE, FakeLLM, server  # noqa: F401 - a fixture
 
 from models.config import Split
 from models.split import split
@@ -183,6 +184,43 @@ def test_no_held_out_interaction_reaches_a_profile(world, first):
             named += len(titles)
     assert named > 60
     assert held_out > 100
+
+
+def test_an_edited_prompt_redoes_what_follows_and_the_key_stays_secret(world, first, server):
+    assert first
+    server.clear()
+    llm = FakeLLM(server)
+    server.expect_request("/v1/chat/completions").respond_with_handler(llm.handle)
+    prompt = world.folder / "mine.j2"
+    prompt.write_text(TEMPLATE)
+    overrides = [
+        "profiles.provider=openai",
+        f"profiles.llm.base_url={llm.url}",
+        f"profiles.prompt={prompt}",
+    ]
+    arguments = [part for override in overrides for part in ("--set", override)]
+
+    asked = states(world.run(*arguments, OPENAI_API_KEY=KEY))
+    assert asked["profiles"] == "ran"
+    n_prompts = len(llm.requests)
+    assert 10 < n_prompts == len(llm.titles())  # equal prompts are asked once
+    assert llm.keys == {f"Bearer {KEY}"}
+    assert not any("u1" in json.dumps(request["messages"]) for request in llm.requests)
+
+    assert set(states(world.run(*arguments, OPENAI_API_KEY=KEY)).values()) == {"cached"}
+    assert len(llm.requests) == n_prompts
+
+    prompt.write_text(TEMPLATE.replace("Likes", "Enjoys"))
+    edited = states(world.run(*arguments, OPENAI_API_KEY=KEY))
+    for name, state in edited.items():
+        untouched = name in ("interactions", "split") or "baseline" in name
+        assert state == ("cached" if untouched else "ran"), name
+    assert len(llm.requests) == 2 * n_prompts
+    with duckdb.connect(str(world.data / "results.duckdb"), read_only=True) as connection:
+        calls = connection.sql("SELECT count(*) FROM llm_calls WHERE NOT cached").fetchall()
+        assert calls == [(2 * n_prompts,)]
+    leaked = [p for p in world.data.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
+    assert not leaked
 
 
 @pytest.mark.parametrize(
