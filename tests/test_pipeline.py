@@ -12,11 +12,13 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fake_llm import KEY, TEMPLATE, FakeLLM, server  # noqa: F401 - a fixture
+from fake_llm import KEY, TEMPLATE, FakeLLM
 
 from models.config import Split
 from models.split import split
 from tasks.storage import PROJECT_ROOT
+
+pytest_plugins = ("fake_llm",)
 
 CONFIG = """
 experiment: toy
