@@ -97,7 +97,7 @@ def test_another_seed_gives_other_umap_coordinates(embeddings):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"n_neighbors": 4}, {"min_dist": 0.9}, {"metric": "euclidean"}]
+    "changed", [{"n_neighbors": 4}, {"min_dist": 0.1}, {"metric": "euclidean"}]
 )
 def test_each_umap_parameter_counts(embeddings, changed):
     default, other = (reduce(embeddings, 5, Targets(umap=umap)) for umap in ({}, changed))
