@@ -38,7 +38,7 @@ serve: setup
 	@export PREFECT_API_URL=$(API); set -e; \
 	mkdir -p data; \
 	$(BIN)/prefect server start > data/prefect-server.log 2>&1 & \
-	trap "kill $$!" EXIT; \
+	trap "kill $$!" EXIT INT TERM; \
 	until $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health')" 2>/dev/null; do sleep 1; done; \
 	$(BIN)/prefect --no-prompt work-pool create llmkt --type process --overwrite; \
 	$(BIN)/prefect --no-prompt deploy --all; \
