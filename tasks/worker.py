@@ -145,7 +145,8 @@ def _column(handle: Handle, column: str) -> list[str]:
 
 
 def _pairs(handle: Handle) -> tuple[list[str], list[str]]:
-    return _column(handle, USER), _column(handle, ITEM)
+    table = read_parquet(handle, [USER, ITEM])
+    return table[USER].to_pylist(), table[ITEM].to_pylist()
 
 
 def _vectors(handle: Handle) -> tuple[list[str], NDArray[np.float32]]:

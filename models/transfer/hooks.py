@@ -51,7 +51,7 @@ class HookManager:
         """
         self.model = model
         self.tap = tap
-        self._captured: list[Captured] = []
+        self._captured: Captured | None = None
         available = self.available(model, tap.kind)
         if tap.name not in available:
             raise BadInput(
@@ -77,7 +77,7 @@ class HookManager:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record the tap while the block runs; hooks are gone when it ends."""
-        self._captured.clear()
+        self._captured = None
         if self.tap.kind == "module":
             module = self.model.get_submodule(self.tap.name)
             handle = module.register_forward_hook(self._on_forward)
@@ -101,13 +101,12 @@ class HookManager:
         Raises:
             BadInput: if the tap did not fire.
         """
-        if not self._captured:
+        if self._captured is None:
             raise BadInput(
                 f"{type(self.model).__name__}: the {self.tap.kind} {self.tap.name} did not fire "
                 "while the loss was computed, so there is nothing to align; choose another tap"
             )
-        captured = self._captured[-1]
-        self._captured.clear()
+        captured, self._captured = self._captured, None
         return captured
 
     def _on_forward(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -140,4 +139,4 @@ class HookManager:
                 f"{self.tap.name}, which is {width} wide"
             )
         rows = None if ids is None else ids.reshape(-1)
-        self._captured.append(Captured(output, slice(start, stop), rows))
+        self._captured = Captured(output, slice(start, stop), rows)
