@@ -119,26 +119,45 @@ def report(
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
-    """List the supported models and where knowledge enters them."""
-    from models.zoo import ZOO
+    """List RecBole's models: where knowledge enters each, or why it is not supported."""
+    from models.zoo import catalogue
 
-    rows = [
-        {
-            "model": name,
-            "family": entry.family,
-            "supported": True,
-            "tap": entry.tap.name,
-            "reason": None,
-        }
-        for name, entry in ZOO.items()
-    ]
+    rows = catalogue()
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("model", "family", "default tap")
-    for name, entry in ZOO.items():
-        table.add_row(name, entry.family, f"{entry.tap.kind} {entry.tap.name}")
-    Console().print(table)
+    table = Table("model", "family", "default tap", "note")
+    for row in rows:
+        tap = row["tap"] or ("–" if row["supported"] else "not supported")
+        table.add_row(row["model"], row["family"], tap, row["reason"])
+    _wide_console().print(table)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A model's name, as `llmkt models` lists it.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Take hyper-parameters and tap from here.")
+    ] = None,
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what can be tapped in a model, on a toy data set of 24 users and 30 items."""
+    with _plain_errors():
+        from tasks.configuration import load
+        from tasks.training import inspected
+
+        chosen = load(config, overrides or []).models.get(model) if config else None
+        found = inspected(model, chosen)
+        if as_json:
+            typer.echo(found.model_dump_json())
+            return
+        table = Table("", "kind", "name", "yields in one step", "fires")
+        for row in found.taps:
+            table.add_row(row.mark, row.kind, row.name, row.shape, str(row.fires))
+        _wide_console().print(table)
+        for side, text in found.chosen.items():
+            typer.echo(f"{side}: {text}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
-from models.config import Job, Pipeline, Tap
+from models.config import BRIDGING, Job, Pipeline, Tap, Targets
 from models.errors import BadInput
 from tasks import configuration
 from tasks.caching import Stage
@@ -27,6 +27,8 @@ from tasks.training import tapped, training
 from tasks.worker import worker_processes
 
 StageState = Literal["ran", "cached", "partial"]
+Taps = dict[str, tuple[Tap, int] | None]
+"""Per model its tap and the width of the tapped layer; None where it has none."""
 
 
 class StageRecord(BaseModel):
@@ -69,14 +71,10 @@ def knowledge_transfer(
     profiled = embedded = None
     targeted: dict[str, Targeted] = {}
     if "transfer" in pipeline.training.arms:
-        widths = _target_widths(pipeline, taps)
+        forms = _target_forms(pipeline, taps)
         profiled = stages.run(profiles, pipeline.profiles, prompt, parts.train, data.items)
         embedded = stages.run(embeddings, pipeline.embeddings, profiled.profiles)
-        by_width = {
-            width: stages.run(targets, pipeline.targets, embedded.embeddings, width)
-            for width in sorted(set(widths.values()))
-        }
-        targeted = {model: by_width[width] for model, width in widths.items()}
+        targeted = _make_targets(forms, embedded, stages)
     trained = _train_all(pipeline, taps, data, parts, targeted, stages)
     evaluated = stages.run(evaluation, pipeline, parts, trained, profiled, embedded)
     reported = stages.run(report, pipeline, evaluated, trained, profiled, embedded)
@@ -132,7 +130,7 @@ def _state_of(state: State[Any], result: Any) -> StageState:
 
 def _train_all(
     pipeline: Pipeline,
-    taps: dict[str, tuple[Tap, int]],
+    taps: Taps,
     data: Interactions,
     parts: Splits,
     targeted: dict[str, Targeted],
@@ -142,12 +140,7 @@ def _train_all(
 
     All trainings end before a failure is raised, so that none is lost to another's mistake.
     """
-    jobs = [
-        Job.of(pipeline, model, arm, seed, taps[model][0])
-        for model in pipeline.models
-        for arm in pipeline.training.arms
-        for seed in pipeline.training.seeds
-    ]
+    jobs = pipeline.jobs({model: found[0] if found else None for model, found in taps.items()})
     workers = min(pipeline.training.workers, len(jobs))
     runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=workers)
     with worker_processes(workers), runner:
@@ -172,16 +165,35 @@ def _train_all(
     return results
 
 
-def _target_widths(pipeline: Pipeline, taps: dict[str, tuple[Tap, int]]) -> dict[str, int]:
-    """The width of each model's targets: that of its tapped layer."""
+def _make_targets(
+    forms: dict[str, tuple[Targets, int]], embedded: Embedded, stages: Stages
+) -> dict[str, Targeted]:
+    """Each model's targets; models that want the same share them."""
+    made: dict[tuple[str | None, int], Targeted] = {}
+    for settings, width in forms.values():
+        if (settings.reduction, width) not in made:
+            made[settings.reduction, width] = stages.run(
+                targets, settings, embedded.embeddings, width
+            )
+    return {model: made[of.reduction, width] for model, (of, width) in forms.items()}
+
+
+def _target_forms(pipeline: Pipeline, taps: Taps) -> dict[str, tuple[Targets, int]]:
+    """How each model's targets are made, and how wide: as its tapped layer, if not otherwise."""
     asked = pipeline.targets.width
-    for model, (tap, width) in taps.items():
-        if asked not in (None, width):
+    forms: dict[str, tuple[Targets, int]] = {}
+    for model, found in taps.items():
+        if found is None:
+            continue
+        tap, width = found
+        bridging = pipeline.transfer_of(model).alignment in BRIDGING
+        if asked not in (None, width) and not bridging:
             raise BadInput(
                 f"targets.width is {asked}, but the tapped layer {tap.name} of {model} is {width} "
                 f"wide; leave targets.width empty, or set models.{model}.tap with start and stop"
             )
-    return {model: width for model, (_, width) in taps.items()}
+        forms[model] = (pipeline.targets_of(model), asked or width)
+    return forms
 
 
 def _require_enough_items(pipeline: Pipeline, data: Interactions) -> None:

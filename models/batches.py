@@ -5,15 +5,27 @@ negatives for each batch in Python; here an epoch is drawn in large blocks on th
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from models.errors import BadInput
-from models.zoo import Loader
 
 _BLOCK_ROWS = 1 << 22
+
+Batch = dict[str, Tensor]
+
+
+class Batches(Protocol):
+    """One epoch of batches per iteration, each time in a new order."""
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The epoch's batches: columns by RecBole's names."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,27 @@ class Fields:
     item: str
     negative: str
     label: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Training pairs by internal ids (1 …; 0 is RecBole's padding).
+
+    Attributes:
+        users, items: int64 (n,).
+        n_users, n_items: numbers of internal ids, padding included.
+        features: item features by column, n_items rows each, joined to pointwise batches.
+    """
+
+    users: Tensor
+    items: Tensor
+    n_users: int
+    n_items: int
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def features_of(self, items: Tensor) -> Batch:
+        """The items' features, a row per item."""
+        return {name: of[items] for name, of in self.features.items()}
 
 
 @dataclass(frozen=True)
@@ -46,120 +79,157 @@ class Sampling:
         )
 
 
-class Batches:
-    """Iterates over one epoch of training batches, in a new order and with new negatives.
-
-    Args:
-        users: int64 (n,), internal ids of the training pairs (1 …; 0 is RecBole's padding).
-        items: int64 (n,), likewise.
-        n_users: number of internal user ids, padding included.
-        n_items: number of internal item ids, padding included.
-        loader: the form of a batch, see `models.zoo`.
-        batch_size: RecBole's `train_batch_size`: rows, negatives counted, or users.
-        sampling: how negatives are drawn.
-        fields: the names of the columns.
-        generator: source of all randomness here, on the tensors' device.
+class Negatives:
+    """Draws items that users have not interacted with.
 
     Raises:
         BadInput: if some user has interacted with every item, so that there is no negative.
     """
 
-    def __init__(
-        self,
-        users: Tensor,
-        items: Tensor,
-        n_users: int,
-        n_items: int,
-        loader: Loader,
-        batch_size: int,
-        sampling: Sampling,
-        fields: Fields,
-        generator: torch.Generator,
-    ) -> None:
-        self.users, self.items = users, items
-        self.n_items = n_items
-        self.loader = loader
-        self.sampling = sampling
-        self.fields = fields
-        self.generator = generator
-        counts = torch.bincount(users, minlength=n_users)
-        drawable = n_items - 1 if sampling.popularity is None else len(items.unique())
-        if loader != "users" and int(counts.max()) >= drawable:
+    def __init__(self, pairs: Pairs, sampling: Sampling, generator: torch.Generator) -> None:
+        self.per_positive = sampling.per_positive
+        self._n_items = pairs.n_items
+        self._generator = generator
+        self._weights: Tensor | None = None
+        drawable = pairs.n_items - 1
+        if sampling.popularity is not None:
+            popularity = torch.bincount(pairs.items, minlength=pairs.n_items).float()
+            self._weights = popularity**sampling.popularity
+            self._weights[popularity == 0] = 0.0
+            drawable = int((popularity > 0).sum())
+        counts = torch.bincount(pairs.users, minlength=pairs.n_users)
+        if int(counts.max()) >= drawable:
             raise BadInput(
                 f"a user has interacted with all {drawable} items that negative sampling draws "
                 "from: no negative item is left for that user; drop the user"
             )
-        self._positives = torch.sort(users * n_items + items).values
-        self._active_users = torch.nonzero(counts, as_tuple=True)[0]
-        if sampling.popularity is not None:
-            popularity = torch.bincount(items, minlength=n_items).float()
-            self._item_weights = popularity**sampling.popularity
-            self._item_weights[0] = 0.0
-        rows_per_positive = {
-            "pairwise": sampling.per_positive,
-            "pointwise": sampling.per_positive + 1,
-            "users": 1,
-        }[loader]
-        self._step = max(batch_size // rows_per_positive, 1)
+        self._positives = torch.sort(pairs.users * pairs.n_items + pairs.items).values
 
-    def __len__(self) -> int:
-        rows = len(self._active_users) if self.loader == "users" else len(self.users)
-        return -(-rows // self._step)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        if self.loader == "users":
-            for chunk in self._shuffled(len(self._active_users)).split(self._step):
-                yield {self.fields.user: self._active_users[chunk]}
-            return
-        block_rows = max(_BLOCK_ROWS // self._step, 1) * self._step
-        for block in self._shuffled(len(self.users)).split(block_rows):
-            users, items = self.users[block], self.items[block]
-            negatives = self._negatives(users)
-            for start in range(0, len(block), self._step):
-                rows = slice(start, start + self._step)
-                yield self._batch(users[rows], items[rows], negatives[:, rows].reshape(-1))
-
-    def _shuffled(self, n: int) -> Tensor:
-        return torch.randperm(n, generator=self.generator, device=self.users.device)
-
-    def _batch(self, users: Tensor, items: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        """Columns in RecBole's layout: one repeat of the positives per negative."""
-        per_positive = self.sampling.per_positive
-        names = self.fields
-        if self.loader == "pairwise":
-            return {
-                names.user: users.repeat(per_positive),
-                names.item: items.repeat(per_positive),
-                names.negative: negatives,
-            }
-        labels = torch.zeros(len(users) + len(negatives), device=users.device)
-        labels[: len(users)] = 1.0
-        return {
-            names.user: users.repeat(per_positive + 1),
-            names.item: torch.cat((items, negatives)),
-            names.label: labels,
-        }
-
-    def _negatives(self, users: Tensor) -> Tensor:
-        """Items that their users have not interacted with: int64 (per_positive, n)."""
-        users = users.repeat(self.sampling.per_positive)
+    def of(self, users: Tensor) -> Tensor:
+        """Negative items of users: int64 (per_positive, n)."""
+        users = users.repeat(self.per_positive)
         drawn = self._draw(len(users))
         redraw = torch.nonzero(self._is_positive(users, drawn), as_tuple=True)[0]
         while len(redraw):
             drawn[redraw] = self._draw(len(redraw))
             redraw = redraw[self._is_positive(users[redraw], drawn[redraw])]
-        return drawn.view(self.sampling.per_positive, -1)
+        return drawn.view(self.per_positive, -1)
 
     def _draw(self, n: int) -> Tensor:
-        if self.sampling.popularity is not None:
-            return torch.multinomial(
-                self._item_weights, n, replacement=True, generator=self.generator
-            )
-        return torch.randint(
-            1, self.n_items, (n,), generator=self.generator, device=self.users.device
-        )
+        if self._weights is not None:
+            return torch.multinomial(self._weights, n, replacement=True, generator=self._generator)
+        device = self._positives.device
+        return torch.randint(1, self._n_items, (n,), generator=self._generator, device=device)
 
     def _is_positive(self, users: Tensor, items: Tensor) -> Tensor:
-        codes = users * self.n_items + items
+        codes = users * self._n_items + items
         nearest = torch.searchsorted(self._positives, codes).clamp_(max=len(self._positives) - 1)
         return self._positives[nearest] == codes
+
+
+class PairBatches:
+    """Pairs with sampled negatives, new ones in each epoch.
+
+    Pairwise: (user, item, negative item). Pointwise: (user, item, label, item features), the
+    positives first. Columns are in RecBole's layout: one repeat of the positives per negative.
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        fields: Fields,
+        negatives: Negatives,
+        batch_size: int,
+        pointwise: bool,
+        generator: torch.Generator,
+    ) -> None:
+        """Take `batch_size` as RecBole does: rows, sampled negatives counted."""
+        self.pairs, self.fields, self.negatives = pairs, fields, negatives
+        self.pointwise = pointwise
+        self._generator = generator
+        self._step = max(batch_size // (negatives.per_positive + int(pointwise)), 1)
+
+    def __len__(self) -> int:
+        return -(-len(self.pairs.users) // self._step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        form = self._pointwise if self.pointwise else self._pairwise
+        block_rows = max(_BLOCK_ROWS // self._step, 1) * self._step
+        for block in shuffled(len(self.pairs.users), self._generator).split(block_rows):
+            users, items = self.pairs.users[block], self.pairs.items[block]
+            negatives = self.negatives.of(users)
+            for start in range(0, len(block), self._step):
+                rows = slice(start, start + self._step)
+                yield form(users[rows], items[rows], negatives[:, rows].reshape(-1))
+
+    def _pairwise(self, users: Tensor, items: Tensor, negatives: Tensor) -> Batch:
+        repeats = self.negatives.per_positive
+        return {
+            self.fields.user: users.repeat(repeats),
+            self.fields.item: items.repeat(repeats),
+            self.fields.negative: negatives,
+        }
+
+    def _pointwise(self, users: Tensor, items: Tensor, negatives: Tensor) -> Batch:
+        labels = torch.zeros(len(users) + len(negatives), device=users.device)
+        labels[: len(users)] = 1.0
+        items = torch.cat((items, negatives))
+        return {
+            self.fields.user: users.repeat(self.negatives.per_positive + 1),
+            self.fields.item: items,
+            self.fields.label: labels,
+            **self.pairs.features_of(items),
+        }
+
+
+class LabelledBatches:
+    """(user, item, label, item features) of the interactions themselves; nothing is sampled."""
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        fields: Fields,
+        labels: Tensor,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.pairs, self.fields, self.labels = pairs, fields, labels
+        self._generator = generator
+        self._step = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self._step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in shuffled(len(self.labels), self._generator).split(self._step):
+            items = self.pairs.items[rows]
+            yield {
+                self.fields.user: self.pairs.users[rows],
+                self.fields.item: items,
+                self.fields.label: self.labels[rows],
+                **self.pairs.features_of(items),
+            }
+
+
+class UserBatches:
+    """Whole users, each once per epoch, as RecBole feeds its autoencoders."""
+
+    def __init__(
+        self, pairs: Pairs, fields: Fields, batch_size: int, generator: torch.Generator
+    ) -> None:
+        self.fields = fields
+        self._users = pairs.users.unique()
+        self._generator = generator
+        self._step = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._users) // self._step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for chunk in shuffled(len(self._users), self._generator).split(self._step):
+            yield {self.fields.user: self._users[chunk]}
+
+
+def shuffled(n: int, generator: torch.Generator) -> Tensor:
+    """A random order of `n` rows: int64 (n,)."""
+    return torch.randperm(n, generator=generator, device=generator.device)

@@ -7,13 +7,18 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 Metric = Literal["ndcg", "recall", "hit", "precision", "mrr", "map"]
-Arm = Literal["baseline", "transfer"]
+Control = Literal["shuffled", "noise", "genre-histogram", "history-svd"]
+Arm = Literal["baseline", "transfer"] | Control
+Side = Literal["users", "items"]
+Reduction = Literal["umap", "pca", "none"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 _NOT_IDENTITY: dict[str, JsonValue] = {"identity": False}
 
@@ -205,8 +210,11 @@ class Umap(Section):
 class Targets(Section):
     """Embeddings reduced to the width of the tapped layer."""
 
-    reduction: Literal["umap", "pca"] = Field(
-        "umap", description="umap: as published; pca: principal components."
+    reduction: Reduction | None = Field(
+        None,
+        description="umap: as published; pca: principal components; none: the whole embedding, "
+        "for alignments that bridge widths. Empty means none for `linear`, `contrastive`, "
+        "`generative` and `relational`, umap for the others.",
     )
     width: int | None = Field(
         None, ge=1, description="Target width; empty means the width of each model's tapped layer."
@@ -231,10 +239,26 @@ class Freeze(Section):
     finetune: tuple[str, ...] = ()
 
 
+Alignment = Literal[
+    "rmse", "mse", "cosine", "contrastive", "generative", "linear", "relational", "init"
+]
+BRIDGING: frozenset[Alignment] = frozenset({"contrastive", "generative", "linear", "relational"})
+"""Alignments for which layer and target need not be equally wide."""
+
+
 class Transfer(Section):
     """The knowledge-transfer settings (LLM-KT, arXiv 2411.00556, section 3)."""
 
-    alignment: Literal["rmse"] = Field("rmse", description="Reconstruction loss.")
+    alignment: Alignment = Field(
+        "rmse",
+        description="rmse (as published), mse, cosine: the layer resembles the target; "
+        "contrastive, generative: RLMRec's two losses; linear: a learned head from the layer to "
+        "the whole embedding; relational: pairs are as similar as their profiles are; init: the "
+        "embedding starts from the target and is trained plainly.",
+    )
+    side: Literal["users", "items", "both"] = Field(
+        "users", description="Whose profiles are transferred: users, items or both."
+    )
     alpha: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
     )
@@ -243,24 +267,51 @@ class Transfer(Section):
         description="gradient: the transfer loss is rescaled so that alpha is its share of the "
         "gradient at the tap, whatever the size of the model's loss; none: the published sum.",
     )
-    schedule: Literal["two-phase", "joint"] = Field(
+    schedule: Literal["two-phase", "joint", "decay"] = Field(
         "two-phase",
         description="two-phase: half of the epochs joint, half fine-tuning on the model's own "
-        "loss; joint: all epochs joint.",
+        "loss; joint: all epochs joint; decay: all joint while alpha falls to 0 in a line.",
     )
     scale: Literal["layer", "none"] | Annotated[float, Field(gt=0)] = Field(
         "layer",
-        description="Scale of the targets when compared: layer: the tapped layer's own standard "
-        "deviation in the first step; a number: that standard deviation; none: as in the file.",
+        description="Scale of the targets for rmse, mse and init: layer: the tapped layer's own "
+        "standard deviation in the first step; a number: that standard deviation; none: as in "
+        "the file.",
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        0.2, description="contrastive only: InfoNCE's temperature."
+    )
+    mask: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2, description="generative only: share of the tapped vector's columns that are hidden."
     )
     freeze: Freeze = Freeze()
 
+    def sides(self) -> tuple[Side, ...]:
+        """The sides whose profiles are transferred."""
+        return ("users", "items") if self.side == "both" else (self.side,)
+
 
 class Tap(Section):
-    """What is aligned: a module's output, rows of a parameter, or a method's return value."""
+    """What is aligned: a module's output, a parameter, or a method's return value.
+
+    `llmkt inspect MODEL` lists what a model has.
+    """
 
     kind: Literal["module", "parameter", "method"] = "module"
     name: str = Field(description="Name inside the model, as `llmkt inspect MODEL` prints it.")
+    output: int | None = Field(
+        None, ge=0, description="Which element, where a module or method returns a tuple."
+    )
+    rows: Literal["batch", "all"] = Field(
+        "batch",
+        description="batch: one row per row of the batch, or per id that an embedding was asked "
+        "for; all: one row per user (item) of the data set, as graph models return them.",
+    )
+    pool: Literal["mean", "last"] | None = Field(
+        None,
+        description="Where rows are sequences: their mean over the entries that are not padding, "
+        "or their last entry.",
+    )
     start: int | None = Field(None, ge=0, description="First column of the slice.")
     stop: Annotated[int, Field(ge=1)] | Literal["half"] | None = Field(
         None, description="One past the last column of the slice, or half of the width."
@@ -273,7 +324,10 @@ class Model(Section):
     hyperparameters: dict[str, Any] = Field(
         default_factory=dict, description="By RecBole's names; an unknown one is an error."
     )
-    tap: Tap | None = Field(None, description="Empty means the model's default tap.")
+    tap: Tap | None = Field(None, description="Of users; empty means the model's default tap.")
+    item_tap: Tap | None = Field(
+        None, description="Of items; empty means the model's default item tap."
+    )
     transfer: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of the `transfer` section for this model."
     )
@@ -363,6 +417,22 @@ class Pipeline(Section):
             self.transfer_of(name)
         return self
 
+    def jobs(self, taps: Mapping[str, Tap | None]) -> "list[Job]":
+        """All trainings; a model without a tap has its baseline alone."""
+        return [
+            Job.of(self, model, arm, seed, tap)
+            for model, tap in taps.items()
+            for arm in self.training.arms
+            for seed in self.training.seeds
+            if tap is not None or arm == "baseline"
+        ]
+
+    def targets_of(self, model: str) -> Targets:
+        """The `targets` section as it holds for `model`, its reduction settled."""
+        bridging = self.transfer_of(model).alignment in BRIDGING
+        reduction = self.targets.reduction or ("none" if bridging else "umap")
+        return self.targets.model_copy(update={"reduction": reduction})
+
     def transfer_of(self, model: str) -> Transfer:
         """The `transfer` section as it holds for `model`, its overrides applied."""
         overrides = self.models[model].transfer
@@ -385,7 +455,7 @@ class Job(Section):
     k: int = Field(description="Length of the rankings.")
 
     @classmethod
-    def of(cls, pipeline: Pipeline, model: str, arm: Arm, seed: int, tap: Tap) -> Self:
+    def of(cls, pipeline: Pipeline, model: str, arm: Arm, seed: int, tap: Tap | None) -> Self:
         """The job of one model, arm and seed of a pipeline."""
         knowing = arm != "baseline"
         return cls(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.config import Metric
 from models.metrics import HeldOut, ranking_metrics
@@ -22,11 +23,13 @@ class Holdout:
         seen: training items, never ranked.
         seen_or_held: training and held-out items, which a later split's ranking excludes.
         held: the held-out items.
+        newest_last: internal user and item ids of the held-out pairs, in the order given.
     """
 
     seen: Seen
     seen_or_held: Seen
     held: HeldOut
+    newest_last: tuple[NDArray[np.int64], NDArray[np.int64]]
 
     @classmethod
     def of(cls, recommender: Recommender, pairs: Pairs) -> Self:
@@ -42,6 +45,7 @@ class Holdout:
             seen=Seen(recommender.train_users, recommender.train_items, recommender.n_users),
             seen_or_held=Seen(*both, recommender.n_users),
             held=HeldOut(users, items, recommender.n_items),
+            newest_last=(users, items),
         )
 
     def score(self, recommender: Recommender, metric: Metric, k: int) -> float:

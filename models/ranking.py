@@ -49,7 +49,7 @@ def rank(
     """Rank all items for `users`, seen items and padding excluded.
 
     Args:
-        recommender: scores all items for a block of users; put into evaluation mode meanwhile.
+        recommender: scores all items for a block of users; left in evaluation mode.
         users: int64 (n,), internal ids.
         seen: what to exclude.
         k: length of a ranking.
@@ -58,12 +58,8 @@ def rank(
         Items int64 (n, k) and scores float32 (n, k), best first. Where fewer than k items are
         left, the rest has score -inf.
     """
-    was_training = recommender.module.training
     recommender.module.eval()
-    try:
-        blocks = list(_rank_blocks(recommender, torch.from_numpy(users), seen, k))
-    finally:
-        recommender.module.train(was_training)
+    blocks = list(_rank_blocks(recommender, torch.from_numpy(users), seen, k))
     return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
 
 

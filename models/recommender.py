@@ -5,11 +5,10 @@ and uses numpy names that are gone; its data set reads files. All of that is con
 `Recommender` is built from ids in memory and offers a loss, scores and rankings.
 """
 
-import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
 from typing import Any, cast
 
 import numpy as np
@@ -17,86 +16,70 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.batches import Batches, Fields, Sampling
-from models.config import Tap, parse_yaml
+from models import protocols
+from models.batches import (
+    Batches,
+    Fields,
+    LabelledBatches,
+    Negatives,
+    PairBatches,
+    Pairs,
+    Sampling,
+    UserBatches,
+)
+from models.config import Side, Tap
 from models.errors import BadInput
-from models.schemas import ITEM, USER
-from models.transfer.hooks import HookManager
+from models.hyperparameters import hyperparameters
+from models.schemas import GENRES, ITEM, USER, YEAR
+from models.scoring import all_item_scores, ease_module
+from models.sequences import MaskedBatches, Masking, SequenceBatches, Sequences
+from models.transfer.hooks import HookManager, Sighting, survey
 from models.transfer.wrapper import Targets
 from models.zoo import entry
 
 LABEL = "label"
 NEGATIVE_PREFIX = "neg_"
-
-_TRAINING_ARGUMENTS = (
-    "learner",
-    "learning_rate",
-    "weight_decay",
-    "train_batch_size",
-    "train_neg_sample_args",
-    "clip_grad_norm",
-    "require_pow",
-)
-_SET_ELSEWHERE = {
-    "epochs": "training.epochs",
-    "stopping_step": "training.patience",
-    "seed": "training.seeds",
-    "valid_metric": "training.valid_metric",
-    "metrics": "evaluation.metrics",
-    "topk": "evaluation.k",
-    "eval_args": "split",
+_FIELDS = Fields(USER, ITEM, NEGATIVE_PREFIX + ITEM, LABEL)
+_MASKED = {
+    "MASK_INDEX": "MASK_INDEX",
+    "MASK_ITEM_SEQ": f"Mask_{ITEM}_list",
+    "POS_ITEMS": f"Pos_{ITEM}",
+    "NEG_ITEMS": f"Neg_{ITEM}",
 }
-_SCORED_PAIRS = 1 << 16
-_CACHED_PAIRS = 1 << 14
-"""Pairs whose hidden layer of 128 floats stays in a core's cache."""
+"""RecBole's names of a masked sequence's columns (recbole/data/transform.py)."""
 
 
-@cache
-def _properties(name: str) -> dict[str, Any]:
-    """RecBole's own defaults: `overall` or a model's name."""
-    folder = files("recbole") / "properties"
-    file = folder / "overall.yaml" if name == "overall" else folder / "model" / f"{name}.yaml"
-    return parse_yaml(file.read_text()) or {} if file.is_file() else {}
+@dataclass(frozen=True)
+class Universe:
+    """Everybody and everything there is, by raw ids.
 
-
-def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """RecBole's defaults for `model` with the given values over them, checked.
-
-    Raises:
-        BadInput: for an unsupported model, an unknown hyper-parameter (with the nearest known
-            one), one that the pipeline sets elsewhere, or a value of the wrong type.
+    Attributes:
+        users, items: all raw ids, in training or not.
+        years: per item, empty where unknown; read by context-aware models only.
+        genres: per item, likewise.
     """
-    entry(model)
-    known = {key: _properties("overall")[key] for key in _TRAINING_ARGUMENTS}
-    known |= _properties(model)
-    for key, value in given.items():
-        place = f"models.{model}.hyperparameters.{key}"
-        if key in _SET_ELSEWHERE:
-            raise BadInput(f"{place}: set {_SET_ELSEWHERE[key]} instead, which holds for all arms")
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
-            raise BadInput(f"{place} is not a hyper-parameter of RecBole's {model}; {hint}")
-        _check_type(place, value, known[key])
-    merged = known | dict(given)
-    if isinstance(given.get("train_neg_sample_args"), dict):
-        defaults = _properties("overall")["train_neg_sample_args"]
-        merged["train_neg_sample_args"] = defaults | given["train_neg_sample_args"]
-    return merged
+
+    users: Sequence[str]
+    items: Sequence[str]
+    years: Sequence[str] = ()
+    genres: Sequence[Sequence[str]] = ()
 
 
-def _check_type(place: str, value: Any, default: Any) -> None:
-    numbers = (int, float)
-    if default is None or (isinstance(default, float) and isinstance(value, int)):
-        return
-    same_kind = isinstance(value, type(default)) or (
-        isinstance(default, numbers) and isinstance(value, numbers)
-    )
-    if isinstance(value, bool) != isinstance(default, bool) or not same_kind:
-        raise BadInput(
-            f"{place}: {value!r} is a {type(value).__name__}, RecBole expects a "
-            f"{type(default).__name__} such as {default!r}"
-        )
+@dataclass(frozen=True)
+class Log:
+    """Training interactions by raw ids, all of equal length.
+
+    Attributes:
+        users, items: one pair each.
+        times: int64, Unix seconds; empty means in the order of the pairs.
+        labels: float32, 1 for liked; where given, a context-aware model learns them rather than
+            sampled negatives.
+    """
+
+    users: Sequence[str]
+    items: Sequence[str]
+    times: NDArray[np.int64] | None = None
+    labels: NDArray[np.float32] | None = None
 
 
 @cache
@@ -106,6 +89,8 @@ def _recbole() -> tuple[Any, Any, Any, Any]:
     from recbole.data.dataset import Dataset
     from recbole.data.interaction import Interaction
     from recbole.utils import FeatureSource, FeatureType, get_model
+
+    _restore_scipy()
 
     class ContainedConfig(Config):  # type: ignore[misc]
         """RecBole's configuration without the command line, `eval` and the environment."""
@@ -123,30 +108,42 @@ def _recbole() -> tuple[Any, Any, Any, Any]:
             self.final_config_dict |= {"single_spec": True, "local_rank": 0}
 
     class MemoryDataset(Dataset):  # type: ignore[misc]
-        """RecBole's data set over training pairs and the universe of ids, both in memory."""
+        """RecBole's data set over a log and the universe of ids, both in memory."""
 
         def _load_data(self, _token: str, _dataset_path: str) -> None:
             import pandas as pd
 
-            universe = self.config["universe"]
-            self.inter_feat = pd.DataFrame(self.config["training_pairs"])
-            self.user_feat = pd.DataFrame({USER: universe[USER]})
-            self.item_feat = pd.DataFrame({ITEM: universe[ITEM]})
-            for field, source in (
-                (USER, FeatureSource.USER_ID),
-                (ITEM, FeatureSource.ITEM_ID),
-            ):
-                self.field2type[field] = FeatureType.TOKEN
-                self.field2source[field] = source
-                self.field2seqlen[field] = 1
+            log: Log = self.config["log"]
+            universe: Universe = self.config["universe"]
+            self.inter_feat = pd.DataFrame({USER: list(log.users), ITEM: list(log.items)})
+            self.user_feat = pd.DataFrame({USER: list(universe.users)})
+            self.item_feat = pd.DataFrame({ITEM: list(universe.items)})
+            self._describe(USER, FeatureType.TOKEN, FeatureSource.USER_ID)
+            self._describe(ITEM, FeatureType.TOKEN, FeatureSource.ITEM_ID)
+            if universe.years:
+                self.item_feat[YEAR] = [year or "unknown" for year in universe.years]
+                self._describe(YEAR, FeatureType.TOKEN, FeatureSource.ITEM)
+            if universe.genres:
+                self.item_feat[GENRES] = [np.asarray(of, dtype=str) for of in universe.genres]
+                longest = max(1, *(len(of) for of in universe.genres))
+                self._describe(GENRES, FeatureType.TOKEN_SEQ, FeatureSource.ITEM, longest)
+
+        def _describe(self, field: str, kind: Any, source: Any, length: int = 1) -> None:
+            self.field2type[field], self.field2source[field] = kind, source
+            self.field2seqlen[field] = length
 
         def _data_filtering(self) -> None:
             """Filtering is the split's business."""
 
-        def _fill_nan(self) -> None:
-            """Ids are never missing here."""
-
     return ContainedConfig, MemoryDataset, Interaction, get_model
+
+
+def _restore_scipy() -> None:
+    """Give SciPy's `dok_matrix` back the `_update` with which graph models fill their adjacency."""
+    from scipy.sparse import dok_matrix
+
+    if not hasattr(dok_matrix, "_update"):
+        dok_matrix._update = lambda self, cells: self._dict.update(cells)
 
 
 class Recommender:
@@ -157,14 +154,15 @@ class Recommender:
         n_users, n_items: numbers of internal ids; id 0 is RecBole's padding.
         user_tokens, item_tokens: object (n_users,) and (n_items,), the raw ids of internal ids.
         train_users, train_items: int64 (n,), the training pairs by internal ids.
+        features: item features by column, each with n_items rows; context-aware models only.
     """
 
     def __init__(
         self,
         model: str,
         given: Mapping[str, Any],
-        pairs: tuple[Sequence[str], Sequence[str]],
-        universe: tuple[Sequence[str], Sequence[str]],
+        log: Log,
+        universe: Universe,
         seed: int,
         device: str = "cpu",
     ) -> None:
@@ -173,40 +171,75 @@ class Recommender:
         Args:
             model: a name in the zoo.
             given: hyper-parameters by RecBole's names.
-            pairs: raw user and item ids of the training interactions, of equal length.
-            universe: all raw user ids and all raw item ids, training or not.
+            log: the training interactions.
+            universe: all ids, training or not, and items' features.
             seed: of weights, dropout, shuffling and negatives.
             device: torch device.
+
+        Raises:
+            BadInput: for whatever is wrong with the model's name, hyper-parameters or data, and
+                for a package that it needs and that is missing.
         """
         self.name = model
         self.entry = entry(model)
         self.settings = hyperparameters(model, given)
-        config_class, dataset_class, self._interaction, get_model = _recbole()
-        config = config_class(model=model, dataset="llmkt", config_dict=dict(self.settings))
+        self.device = torch.device(device)
+        self._seed = seed
+        self._labels = log.labels
+        if self.entry.family != "context-aware":
+            universe = replace(universe, years=(), genres=())
+        config, dataset = self._data(log, universe)
+        self.n_users, self.n_items = int(dataset.num(USER)), int(dataset.num(ITEM))
+        self._ids = {field: dataset.field2token_id[field] for field in (USER, ITEM)}
+        self.user_tokens = np.asarray(dataset.field2id_token[USER], dtype=object)
+        self.item_tokens = np.asarray(dataset.field2id_token[ITEM], dtype=object)
+        self.train_users = self.user_ids(log.users)
+        self.train_items = self.item_ids(log.items)
+        self.features: dict[str, Tensor] = {
+            field: dataset.get_item_feature()[field].to(self.device)
+            for field in (YEAR, GENRES)
+            if field in dataset.field2type
+        }
+        self._sequences = self._history(log) if self.entry.family == "sequential" else None
+        self.module: nn.Module = self._module(config, dataset)
+
+    def _data(self, log: Log, universe: Universe) -> tuple[Any, Any]:
+        """RecBole's configuration and data set."""
+        config_class, dataset_class, self._interaction, _ = _recbole()
+        settings = dict(self.settings)
+        if settings.get("loss_type") == "CE":
+            settings["train_neg_sample_args"] = None  # RecBole insists
+        config = config_class(model=self.name, dataset="llmkt", config_dict=settings)
         for key, value in {
             "USER_ID_FIELD": USER,
             "ITEM_ID_FIELD": ITEM,
             "LABEL_FIELD": LABEL,
             "NEG_PREFIX": NEGATIVE_PREFIX,
-            "device": torch.device(device),
-            "training_pairs": {USER: list(pairs[0]), ITEM: list(pairs[1])},
-            "universe": {USER: list(universe[0]), ITEM: list(universe[1])},
+            "numerical_features": [],
+            "device": self.device,
+            "log": log,
+            "universe": universe,
+            **_MASKED,
         }.items():
             config[key] = value
         dataset = dataset_class(config)
         dataset.logger = logging.getLogger("recbole.dataset")
         dataset.logger.setLevel(logging.ERROR)
         dataset._change_feat_format()
-        self.device = torch.device(device)
-        self.n_users, self.n_items = int(dataset.num(USER)), int(dataset.num(ITEM))
-        self._ids = {field: dataset.field2token_id[field] for field in (USER, ITEM)}
-        self.user_tokens = np.asarray(dataset.field2id_token[USER], dtype=object)
-        self.item_tokens = np.asarray(dataset.field2id_token[ITEM], dtype=object)
-        self.train_users = self.user_ids(pairs[0])
-        self.train_items = self.item_ids(pairs[1])
-        torch.manual_seed(seed)
-        self.module: nn.Module = get_model(model)(config, dataset).to(self.device)
-        self._seed = seed
+        return config, dataset
+
+    def _module(self, config: Any, dataset: Any) -> nn.Module:
+        protocols.seed_all(self._seed)
+        if self.name == "EASE":
+            return ease_module(self)
+        try:
+            module: nn.Module = _recbole()[3](self.name)(config, dataset).to(self.device)
+            protocols.prepare(self.name, module, self._seed, self.train_items)
+        except ImportError as error:
+            raise BadInput(
+                f"models.{self.name} needs the package {error.name}, which is missing; install it"
+            ) from error
+        return module
 
     def user_ids(self, tokens: Sequence[str]) -> NDArray[np.int64]:
         """Internal ids of raw user ids: int64 (n,)."""
@@ -220,46 +253,131 @@ class Recommender:
         ids = self._ids[field]
         return np.fromiter((ids[token] for token in tokens), np.int64, len(tokens))
 
-    def align(self, users: Sequence[str], vectors: NDArray[np.float32]) -> Targets:
-        """Put target rows where their users' internal ids are; others are marked unknown.
+    def align(
+        self, tokens: Sequence[str], vectors: NDArray[np.float32], side: Side = "users"
+    ) -> Targets:
+        """Put target rows where their users' (items') internal ids are; others are unknown.
 
         Args:
-            users: raw user ids of the rows; users that the data set does not have are ignored.
-            vectors: float32 (len(users), width).
+            tokens: raw ids of the rows; those that the data set does not have are ignored.
+            vectors: float32 (len(tokens), width).
+            side: whose ids they are.
         """
-        ids = self._ids[USER]
-        present = np.fromiter((user in ids for user in users), bool, len(users))
+        field, n = (USER, self.n_users) if side == "users" else (ITEM, self.n_items)
+        ids = self._ids[field]
+        present = np.fromiter((token in ids for token in tokens), bool, len(tokens))
         rows = np.flatnonzero(present)
-        internal = self.user_ids([user for user in users if user in ids])
-        aligned = torch.zeros(self.n_users, vectors.shape[1])
-        known = torch.zeros(self.n_users, dtype=torch.bool)
+        internal = self._lookup(field, [token for token in tokens if token in ids])
+        aligned = torch.zeros(n, vectors.shape[1])
+        known = torch.zeros(n, dtype=torch.bool)
         aligned[internal] = torch.from_numpy(vectors[rows])
         known[internal] = True
         return Targets(aligned.to(self.device), known.to(self.device))
 
+    def _history(self, log: Log) -> Sequences:
+        """Every user's training items, oldest first."""
+        times = np.arange(len(log.users)) if log.times is None else log.times
+        order = np.lexsort((times, self.train_users))
+        return Sequences.of(
+            self.train_users[order],
+            self.train_items[order],
+            self.n_users,
+            self.settings["MAX_ITEM_LIST_LENGTH"],
+            self.device,
+        )
+
+    def extend_history(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> None:
+        """Let a sequential model see later items, oldest first, when it scores from here on.
+
+        Leave-one-out ranks the last item given all before it, the validation item included
+        (Kang and McAuley 2018, section 4.4). Other models are left as they are.
+        """
+        if self._sequences is not None:
+            self._sequences = self._sequences.extended(users, items)
+
     def batches(self) -> Batches:
         """Training batches in the form that the model expects."""
         generator = torch.Generator(device=self.device).manual_seed(self._seed)
-        return Batches(
-            users=torch.from_numpy(self.train_users).to(self.device),
-            items=torch.from_numpy(self.train_items).to(self.device),
-            n_users=self.n_users,
-            n_items=self.n_items,
-            loader=self.entry.loader,
-            batch_size=self.settings["train_batch_size"],
-            sampling=Sampling.from_recbole(self.settings["train_neg_sample_args"]),
-            fields=Fields(USER, ITEM, NEGATIVE_PREFIX + ITEM, LABEL),
-            generator=generator,
+        size = self.settings["train_batch_size"]
+        pairs = Pairs(
+            torch.from_numpy(self.train_users).to(self.device),
+            torch.from_numpy(self.train_items).to(self.device),
+            self.n_users,
+            self.n_items,
+            self.features,
         )
+        if self._labels is not None:
+            labels = torch.from_numpy(self._labels).to(self.device)
+            return LabelledBatches(pairs, _FIELDS, labels, size, generator)
+        if self.entry.loader == "users":
+            return UserBatches(pairs, _FIELDS, size, generator)
+        sampling = Sampling.from_recbole(self.settings["train_neg_sample_args"])
+        negatives = Negatives(pairs, sampling, generator)
+        if self._sequences is not None:
+            return self._sequence_batches(self._sequences, negatives, generator)
+        pointwise = self.entry.loader == "pointwise"
+        return PairBatches(pairs, _FIELDS, negatives, size, pointwise, generator)
+
+    def _sequence_batches(
+        self, sequences: Sequences, negatives: Negatives, generator: torch.Generator
+    ) -> Batches:
+        size = self.settings["train_batch_size"]
+        if self.entry.loader == "masked":
+            masking = Masking(
+                self.settings["mask_ratio"], self.settings["ft_ratio"], self.n_items, _MASKED
+            )
+            return MaskedBatches(sequences, _FIELDS, size, generator, negatives, masking)
+        compares = self.settings.get("loss_type") == "BPR"
+        return SequenceBatches(sequences, _FIELDS, size, generator, negatives if compares else None)
+
+    def passes(self, epoch: int) -> Iterator[protocols.Pass]:
+        """The passes over the batches that make one epoch; see `models.protocols`."""
+        return protocols.passes(self.name, self.module, self.settings, epoch)
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The model's own loss on a batch: a scalar."""
         losses = cast(Any, self.module).calculate_loss(self._interaction(batch))
         return cast(Tensor, sum(losses) if isinstance(losses, tuple) else losses)
 
-    def users_of(self, batch: dict[str, Tensor]) -> Tensor:
-        """The batch's internal user ids: int64 (n,)."""
-        return batch[USER]
+    def ids(self, side: Side, batch: dict[str, Tensor]) -> Tensor:
+        """The batch's internal ids of users or items, repeats included: int64 (n,).
+
+        A batch of whole users stands for all items.
+        """
+        if side == "users":
+            return batch[USER]
+        if ITEM not in batch:
+            return torch.arange(1, self.n_items, device=self.device)
+        columns = [batch[name] for name in (ITEM, NEGATIVE_PREFIX + ITEM) if name in batch]
+        return torch.cat(columns) if len(columns) > 1 else columns[0]
+
+    def rows(self, side: Side, table: str) -> range:
+        """Which rows of a table are the users' or the items'.
+
+        Context-aware models keep all token features in one table, a field after the other.
+        """
+        n = self.n_users if side == "users" else self.n_items
+        first = 0
+        if self.entry.family == "context-aware" and "token_embedding" in table:
+            fields = cast(Any, self.module).token_field_names
+            offsets = cast(Any, self.module).token_field_offsets
+            first = int(offsets[fields.index(USER if side == "users" else ITEM)])
+        return range(first, first + n)
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of all weights on the CPU; layers that share one tensor get a copy each."""
+        state = self.module.state_dict()
+        return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Load weights, and forget all that the model computed from others.
+
+        Graph models and DMF keep propagated vectors between predictions.
+        """
+        self.module.load_state_dict(weights)
+        for kept in ("restore_user_e", "restore_item_e", "i_embedding"):
+            if hasattr(self.module, kept):
+                setattr(self.module, kept, None)
 
     @torch.no_grad()
     def scores(self, users: Tensor) -> Tensor:
@@ -267,71 +385,83 @@ class Recommender:
 
         The caller has put the module into evaluation mode.
         """
-        model = cast(Any, self.module)
-        if self.name == "NeuMF":
-            return _neumf_scores(model, users)
-        try:
-            scores = model.full_sort_predict(self._interaction({USER: users}))
-        except NotImplementedError:
-            scores = self._pairwise_scores(users)
-        return cast(Tensor, scores).view(len(users), self.n_items)
+        return all_item_scores(self, users)
 
-    def _pairwise_scores(self, users: Tensor) -> Tensor:
-        """Scores by the model's `predict`, a block of users against all items at a time."""
-        items = torch.arange(self.n_items, device=self.device)
-        block = max(_SCORED_PAIRS // self.n_items, 1)
-        parts = [
-            cast(Any, self.module).predict(
-                self._interaction(
-                    {USER: part.repeat_interleave(self.n_items), ITEM: items.repeat(len(part))}
-                )
-            )
-            for part in users.split(block)
-        ]
-        return torch.cat(parts)
+    def interaction(self, users: Tensor, items: Tensor | None = None) -> Any:
+        """RecBole's form of users, or of user-item pairs with the items' features."""
+        columns = {USER: users}
+        if self._sequences is not None:
+            columns |= self._sequences.latest(users, _FIELDS)
+        if items is not None:
+            columns |= {ITEM: items} | {name: of[items] for name, of in self.features.items()}
+        return self._interaction(columns)
+
+    @torch.no_grad()
+    def predict(self, users: Tensor, items: Tensor) -> Tensor:
+        """RecBole's `predict` of user-item pairs: float32 (n,).
+
+        Context-aware models give the probability that the user likes the item.
+        """
+        scores = cast(Any, self.module).predict(self.interaction(users, items))
+        return cast(Tensor, scores).reshape(-1)
 
 
-def _neumf_scores(model: Any, users: Tensor) -> Tensor:
-    """All-item scores of RecBole's NeuMF without a copy of both vectors per pair.
+def toy(model: str, given: Mapping[str, Any]) -> Recommender:
+    """`model` on a data set of 24 users and 30 items, in training mode.
 
-    The first MLP layer is linear in [user; item], so both halves are computed once per user
-    and once per item and added per pair; scores are logits, which rank as `predict` does.
+    Raises:
+        BadInput: for whatever is wrong with the model or its hyper-parameters.
     """
-    if not (model.mf_train and model.mlp_train):
-        raise BadInput("models.NeuMF.hyperparameters: mf_train and mlp_train must both be true")
-    layers = [layer for layer in model.mlp_layers.mlp_layers if not isinstance(layer, nn.Dropout)]
-    first, rest = layers[0], layers[1:]
-    width = model.mlp_embedding_size
-    items_first = model.item_mlp_embedding.weight @ first.weight[:, width:].T + first.bias
-    users_first = model.user_mlp_embedding(users) @ first.weight[:, :width].T
-    mf_weight, mlp_weight = model.predict_layer.weight[0].split(
-        [model.mf_embedding_size, model.predict_layer.in_features - model.mf_embedding_size]
+    users = [f"u{n // 6}" for n in range(144)]
+    items = [f"i{(n // 6 * 5 + n % 6 * 2) % 30}" for n in range(144)]
+    universe = Universe(
+        [f"u{n}" for n in range(24)],
+        [f"i{n}" for n in range(30)],
+        years=[str(1990 + n % 5) for n in range(30)],
+        genres=[["a", "b"][: n % 3] for n in range(30)],
     )
-    scores: Tensor = (model.user_mf_embedding(users) * mf_weight) @ model.item_mf_embedding.weight.T
-    scores += model.predict_layer.bias
-    block = max(_CACHED_PAIRS // len(items_first), 1)
-    for start in range(0, len(users), block):
-        rows = slice(start, start + block)
-        hidden = users_first[rows, None, :] + items_first
-        for layer in rest:
-            hidden = layer(hidden)
-        scores[rows] += hidden @ mlp_weight
-    return scores
+    built = Recommender(model, given, Log(users, items), universe, seed=0)
+    built.module.train()
+    return built
 
 
-def probe(model: str, given: Mapping[str, Any], tap: Tap | None = None) -> tuple[Tap, int]:
+def probe(
+    model: str, given: Mapping[str, Any], tap: Tap | None = None, side: Side = "users"
+) -> tuple[Tap, int] | None:
     """Build `model` on a toy data set and run its tap once.
 
     Returns:
-        The tap (the zoo's default if none is given) and the width that it yields.
+        The tap (the zoo's default if none is given) and the width that it yields; None for a
+        model that has no tap because it is computed rather than trained.
 
     Raises:
         BadInput: for whatever is wrong with the model, its hyper-parameters or the tap.
     """
-    tap = tap or entry(model).tap
-    users, items = ["a", "a", "b", "b"], ["x", "y", "y", "z"]
-    toy = Recommender(model, given, (users, items), (["a", "b"], ["w", "x", "y", "z"]), seed=0)
-    hooks = HookManager(toy.module, tap)
+    small = toy(model, given)
+    if small.entry.loader is None:
+        if tap is not None:
+            raise BadInput(f"models.{model}.tap: {model} is computed without layers; remove it")
+        return None
+    tap = tap or small.entry.default_tap(side)
+    if tap is None:
+        raise BadInput(
+            f"models.{model}: {model} has no vector per item, so that items' profiles have no "
+            f"default tap; set transfer.side to users or models.{model}.item_tap"
+        )
+    hooks = HookManager(small.module, tap)
     with hooks.recording():
-        toy.loss(next(iter(toy.batches())))
-    return tap, hooks.take().vectors.shape[1]
+        small.loss(next(iter(small.batches())))
+    captured = hooks.take()
+    if captured is None:
+        fired = ", ".join(f"{s.kind} {s.name}" for s in sightings(small) if s.rows)
+        raise BadInput(
+            f"models.{model}: the {tap.kind} {tap.name} does not fire while the loss is computed, "
+            f"so there is nothing to align; what does: {fired}"
+        )
+    return tap, captured.vectors.shape[1]
+
+
+def sightings(recommender: Recommender) -> list[Sighting]:
+    """Everything that fires while the loss of one batch is computed."""
+    batch = next(iter(recommender.batches()))
+    return survey(recommender.module, lambda: recommender.loss(batch))

@@ -26,7 +26,7 @@ def reduce(embeddings: NDArray[np.float32], width: int, config: Targets) -> NDAr
         config: reduction, seed, centring and scale.
 
     Returns:
-        float32 (n_users, width).
+        float32 (n_users, width), or all of the embeddings' columns where nothing is reduced.
 
     Raises:
         BadInput: if all embeddings are equal, or there are too few users or dimensions for
@@ -37,10 +37,12 @@ def reduce(embeddings: NDArray[np.float32], width: int, config: Targets) -> NDAr
             f"targets: all {len(embeddings)} embeddings are equal, so they tell no users apart; "
             "check the profiles' texts"
         )
-    if config.reduction == "umap":
-        reduced = _umap(embeddings, width, config.umap, config.seed)
-    else:
+    if config.reduction == "none":
+        reduced = embeddings.astype(np.float64)
+    elif config.reduction == "pca":
         reduced = _pca(embeddings, width, config.seed)
+    else:
+        reduced = _umap(embeddings, width, config.umap, config.seed)
     return _standardise(reduced, config)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.batches import Batches
 from models.config import Budget, Transfer
 from models.errors import BadInput
+from models.protocols import seed_all
 from models.recommender import Recommender
 from models.schemas import Epoch
 from models.transfer.wrapper import ModelWrapper
@@ -23,6 +24,28 @@ class Phase:
     name: str
     epochs: range
     transferring: bool
+
+
+class Diverged(BadInput):
+    """A loss became NaN or infinite.
+
+    Attributes:
+        weights: the best epoch's until then; empty if there was none.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        epoch: int,
+        loss: float,
+        transfer_loss: float | None,
+        weights: dict[str, Tensor],
+    ) -> None:
+        super().__init__(
+            f"{model}: the loss is no longer finite in epoch {epoch} (model loss {loss}, "
+            f"transfer loss {transfer_loss}); lower learning_rate or alpha"
+        )
+        self.weights = weights
 
 
 @dataclass(frozen=True)
@@ -40,10 +63,15 @@ def second_half(epochs: int) -> int:
 
 
 def phases(transfer: Transfer | None, epochs: int) -> list[Phase]:
-    """The schedule: N/2 epochs of joint loss, then N/2 of fine-tuning (LLM-KT, section 3.3)."""
+    """The schedule: N/2 epochs of joint loss, then N/2 of fine-tuning (LLM-KT, section 3.3).
+
+    `joint` and `decay` transfer in all epochs; alignment `init` transfers before the first.
+    """
     if transfer is None:
         return [Phase("train", range(epochs), transferring=False)]
-    if transfer.schedule == "joint":
+    if transfer.alignment == "init":
+        return [Phase("finetune", range(epochs), transferring=False)]
+    if transfer.schedule in ("joint", "decay"):
         return [Phase("transfer", range(epochs), transferring=True)]
     half = second_half(epochs)
     return [
@@ -75,10 +103,13 @@ def fit(
         on_epoch: called with the number of epochs done.
 
     Raises:
-        BadInput: if a loss is no longer finite; says in which epoch and what to change.
+        Diverged: if a loss is no longer finite; says in which epoch and what to change, and
+            carries the best weights so far.
     """
-    torch.manual_seed(seed)
-    optimizer = _optimizer(recommender)
+    if recommender.entry.loader is None:
+        return _computed(validate, on_epoch)
+    seed_all(seed)
+    optimizer = _optimizer(recommender, [*wrapper.head_parameters()])
     batches = recommender.batches()
     judged_from = second_half(budget.epochs)
     history: list[Epoch] = []
@@ -88,12 +119,14 @@ def fit(
         wrapper.start_phase(phase.name)
         for number in phase.epochs:
             epoch_began = perf_counter()
+            wrapper.start_epoch(number, budget.epochs)
             model_loss, transfer_loss = _train_epoch(
-                recommender, wrapper, batches, optimizer, phase.transferring
+                recommender, wrapper, batches, optimizer, number, phase.transferring
             )
-            _require_finite(recommender.name, number, model_loss, transfer_loss)
+            if not math.isfinite(model_loss + (transfer_loss or 0.0)):
+                raise Diverged(recommender.name, number, model_loss, transfer_loss, best.weights)
             score = validate()
-            best.offer(number, score, recommender.module)
+            best.offer(number, score, recommender)
             history.append(
                 Epoch(
                     phase=phase.name,
@@ -108,8 +141,25 @@ def fit(
             if number - max(best.epoch, judged_from - 1) >= budget.patience:
                 break
     wrapper.weights.thaw()
-    best.restore(recommender.module)
+    recommender.restore(best.weights)
     return Fitted(tuple(history), best.epoch, perf_counter() - began)
+
+
+def _computed(validate: Callable[[], float], on_epoch: Callable[[int], None]) -> Fitted:
+    """The course of a model that was computed when it was built: one epoch, no loss."""
+    began = perf_counter()
+    score = validate()
+    on_epoch(1)
+    seconds = perf_counter() - began
+    epoch = Epoch(
+        phase="train",
+        epoch=0,
+        model_loss=0.0,
+        transfer_loss=None,
+        valid_score=score,
+        seconds=seconds,
+    )
+    return Fitted((epoch,), 0, seconds)
 
 
 class _Best:
@@ -118,17 +168,12 @@ class _Best:
     def __init__(self) -> None:
         self.epoch = -1
         self.score = -math.inf
-        self._weights: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}
 
-    def offer(self, epoch: int, score: float, module: nn.Module) -> None:
+    def offer(self, epoch: int, score: float, recommender: Recommender) -> None:
         if score > self.score:
             self.epoch, self.score = epoch, score
-            self._weights = {
-                name: value.detach().clone() for name, value in module.state_dict().items()
-            }
-
-    def restore(self, module: nn.Module) -> None:
-        module.load_state_dict(self._weights)
+            self.weights = recommender.weights()
 
 
 def _train_epoch(
@@ -136,31 +181,40 @@ def _train_epoch(
     wrapper: ModelWrapper,
     batches: Batches,
     optimizer: torch.optim.Optimizer,
+    epoch: int,
     transferring: bool,
 ) -> tuple[float, float | None]:
-    """One pass over the batches; returns both mean losses."""
+    """One epoch, as many passes over the batches as the model's own trainer makes.
+
+    Returns:
+        Both losses' means over the steps.
+    """
     recommender.module.train()
     clip = recommender.settings["clip_grad_norm"]
     model_total = torch.zeros((), device=recommender.device)
     transfer_total = torch.zeros((), device=recommender.device)
-    for batch in batches:
-        optimizer.zero_grad(set_to_none=True)
-        losses = wrapper.step_loss(batch, transferring)
-        losses.total.backward()
-        if clip:
-            nn.utils.clip_grad_norm_(recommender.module.parameters(), **clip)
-        optimizer.step()
-        model_total += losses.model.detach().reshape(())
-        if losses.transfer is not None:
-            transfer_total += losses.transfer.detach()
-    steps = len(batches)
+    steps = 0
+    for held_still in recommender.passes(epoch):
+        for batch in batches:
+            optimizer.zero_grad(set_to_none=True)
+            losses = wrapper.step_loss(batch, transferring)
+            losses.total.backward()
+            for parameter in held_still:
+                parameter.grad = None
+            if clip:
+                nn.utils.clip_grad_norm_(recommender.module.parameters(), **clip)
+            optimizer.step()
+            model_total += losses.model.detach().reshape(())
+            if losses.transfer is not None:
+                transfer_total += losses.transfer.detach()
+        steps += len(batches)
     return float(model_total) / steps, float(transfer_total) / steps if transferring else None
 
 
-def _optimizer(recommender: Recommender) -> torch.optim.Optimizer:
+def _optimizer(recommender: Recommender, heads: list[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer that RecBole's `learner` names (recbole/trainer/trainer.py), Adam fused."""
     settings = recommender.settings
-    parameters = list(recommender.module.parameters())
+    parameters = [*recommender.module.parameters(), *heads]
     rate, decay = settings["learning_rate"], settings["weight_decay"]
     learner = settings["learner"].lower()
     if learner == "adam":
@@ -178,11 +232,3 @@ def _optimizer(recommender: Recommender) -> torch.optim.Optimizer:
             f"adam, adamw, {', '.join(others)}"
         )
     return others[learner](parameters, lr=rate, weight_decay=decay)  # type: ignore[call-arg]
-
-
-def _require_finite(model: str, epoch: int, loss: float, transfer_loss: float | None) -> None:
-    if not math.isfinite(loss + (transfer_loss or 0.0)):
-        raise BadInput(
-            f"{model}: the loss is no longer finite in epoch {epoch} (model loss {loss}, "
-            f"transfer loss {transfer_loss}); lower learning_rate or alpha"
-        )

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from prefect.logging import get_run_logger
 
-from models.config import Pipeline, Tap
+from models.config import Job, Pipeline, Tap
 from models.errors import BadInput
 from models.evaluation import UserValues, contrasts, score
 from models.schemas import ITEM, LLM_CALLS, USER
@@ -58,7 +58,7 @@ def evaluation(
     Raises:
         BadInput: if no user can be scored, or the database stays busy.
     """
-    knowledge = _knowledge(pipeline, profiled, embedded)
+    knowledge = _knowledge(profiled, embedded)
     runs = _scored(pipeline, splits, trained, knowledge)
     run_ids = tuple(sorted(run.run_id for run in runs))
     evaluated = Evaluated(
@@ -113,12 +113,9 @@ def comparison_rows(experiment: str | None = None) -> list[dict[str, Any]]:
     )
 
 
-def _knowledge(
-    pipeline: Pipeline, profiled: Profiled | None, embedded: Embedded | None
-) -> dict[str, str | None]:
+def _knowledge(profiled: Profiled | None, embedded: Embedded | None) -> dict[str, str | None]:
     """The columns of `runs` that say where transferred knowledge comes from."""
     return {
-        "reduction": pipeline.targets.reduction,
         "prompt_hash": profiled.prompt_hash if profiled else None,
         "profile_source": profiled.source if profiled else None,
         "llm_model": profiled.llm_model if profiled else None,
@@ -150,9 +147,18 @@ def _run_id(pipeline: Pipeline, run: Trained, knowledge: dict[str, str | None]) 
             "split": pipeline.split,
             "job": run.job,
             "rankings": run.rankings,
-            "knowledge": knowledge if run.job.transfer else None,
+            "knowledge": _of_job(pipeline, run.job, knowledge),
         }
     )
+
+
+def _of_job(
+    pipeline: Pipeline, job: Job, knowledge: dict[str, str | None]
+) -> dict[str, str | None] | None:
+    """What a job knows and how it was reduced; None for a baseline."""
+    if job.transfer is None:
+        return None
+    return {**knowledge, "reduction": pipeline.targets_of(job.model).reduction}
 
 
 def _differences(pipeline: Pipeline, runs: list[_Run]) -> tuple[Difference, ...]:
@@ -182,6 +188,7 @@ def _run_rows(
                 "alignment": job.transfer.alignment if job.transfer else None,
                 "layer": _layer(job.tap) if job.tap else None,
                 "alpha": job.transfer.alpha if job.transfer else None,
+                "reduction": pipeline.targets_of(job.model).reduction if job.transfer else None,
                 "seed": job.seed,
                 "config_hash": evaluated.config_hash,
                 "epochs_budget": job.budget.epochs,

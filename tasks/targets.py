@@ -9,7 +9,7 @@ from tasks.handoffs import Targeted
 from tasks.storage import Handle, read_parquet, write_parquet
 
 
-@stage("targets", version=1)
+@stage("targets", version=2)
 def targets(config: Targets, embeddings: Handle, width: int) -> Targeted:
     """Reduce the embeddings of every user to `width`; see `models.targets.reduce` for errors.
 
@@ -20,8 +20,11 @@ def targets(config: Targets, embeddings: Handle, width: int) -> Targeted:
     reduced = to_table(table[USER].combine_chunks(), TARGET, matrix)
     return Targeted(
         targets=write_parquet(
-            "targets", reduced, {"embeddings": embeddings}, {**config.identity(), "width": width}
+            "targets",
+            reduced,
+            {"embeddings": embeddings},
+            {**config.identity(), "width": matrix.shape[1]},
         ),
-        reduction=config.reduction,
-        width=width,
+        reduction=config.reduction or "umap",
+        width=matrix.shape[1],
     )

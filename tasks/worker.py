@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 
 from models.config import Job, parse_metric
 from models.embeddings import to_matrix
-from models.schemas import ITEM, RANKINGS, TARGET, USER
+from models.errors import BadInput
+from models.schemas import GENRES, ITEM, RANKINGS, TARGET, TIMESTAMP, USER, YEAR
 from tasks.handoffs import Trained
 from tasks.progress import Tracker
 from tasks.storage import Handle, read_parquet, write_bytes, write_parquet
 
 if TYPE_CHECKING:
     from models.holdout import Holdout
-    from models.recommender import Recommender
+    from models.recommender import Log, Recommender, Universe
+    from models.transfer.wrapper import ModelWrapper
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,36 +102,35 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None) -
 
     from models.holdout import Holdout
     from models.recommender import Recommender
-    from models.training import fit
-    from models.transfer.wrapper import ModelWrapper
+    from models.training import Diverged, fit
 
     started_at = datetime.now(UTC)
     torch.set_num_threads(job.budget.threads)
     recommender = Recommender(
-        job.model,
-        job.hyperparameters,
-        pairs=_pairs(inputs.train),
-        universe=(_column(inputs.users, USER), _column(inputs.items, ITEM)),
-        seed=job.seed,
+        job.model, job.hyperparameters, _log(inputs.train), _universe(inputs), seed=job.seed
     )
-    targets = recommender.align(*_vectors(inputs.targets)) if inputs.targets else None
-    wrapper = ModelWrapper(recommender, job.transfer, job.tap, targets)
+    wrapper = _wrapped(recommender, job, inputs)
     holdout = Holdout.of(recommender, _pairs(inputs.valid))
     metric, k = parse_metric(job.budget.valid_metric)
-    fitted = fit(
-        recommender,
-        wrapper,
-        lambda: holdout.score(recommender, metric, k),
-        job.budget,
-        job.seed,
-        tracker,
-    )
+    try:
+        fitted = fit(
+            recommender,
+            wrapper,
+            lambda: holdout.score(recommender, metric, k),
+            job.budget,
+            job.seed,
+            tracker,
+        )
+    except Diverged as error:
+        if not error.weights:
+            raise BadInput(str(error)) from error
+        kept = write_bytes("weights", ".safetensors", save(error.weights))
+        raise BadInput(f"{error}. The best weights until then are in {kept.file}") from error
     rankings = _rankings(recommender, holdout, job.k)
-    best = {name: value.cpu() for name, value in recommender.module.state_dict().items()}
     return Trained(
         job=job,
         rankings=write_parquet("training", rankings, inputs.handles(), job.identity()),
-        weights=write_bytes("weights", ".safetensors", save(best)),
+        weights=write_bytes("weights", ".safetensors", save(recommender.weights())),
         epochs=fitted.epochs,
         best_epoch=fitted.best_epoch,
         train_seconds=fitted.seconds,
@@ -139,13 +140,54 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None) -
     )
 
 
+def _wrapped(recommender: "Recommender", job: Job, inputs: Inputs) -> "ModelWrapper":
+    """The recommender with its arm's transfer, or none."""
+    from models.recommender import probe
+    from models.transfer.wrapper import Knowledge, ModelWrapper
+
+    if job.transfer is None or inputs.targets is None:
+        return ModelWrapper(recommender)
+    probed = probe(job.model, job.hyperparameters, job.tap)
+    assert probed is not None
+    targets = recommender.align(*_vectors(inputs.targets))
+    knowledge = Knowledge("users", *probed, targets)
+    return ModelWrapper(recommender, job.transfer, [knowledge], job.seed)
+
+
+def _log(handle: Handle) -> "Log":
+    from models.recommender import Log
+
+    table = read_parquet(handle, [USER, ITEM, TIMESTAMP])
+    times = table[TIMESTAMP]
+    return Log(
+        table[USER].to_pylist(),
+        table[ITEM].to_pylist(),
+        times=None if times.null_count else np.asarray(times, dtype=np.int64),
+    )
+
+
+def _universe(inputs: Inputs) -> "Universe":
+    from models.recommender import Universe
+
+    items = read_parquet(inputs.items, [ITEM, YEAR, GENRES])
+    years = ["" if year is None else str(year) for year in items[YEAR].to_pylist()]
+    genres = [of or [] for of in items[GENRES].to_pylist()]
+    return Universe(
+        _column(inputs.users, USER),
+        items[ITEM].to_pylist(),
+        years if any(years) else (),
+        genres if any(genres) else (),
+    )
+
+
 def _column(handle: Handle, column: str) -> list[str]:
     values: list[str] = read_parquet(handle, [column])[column].to_pylist()
     return values
 
 
 def _pairs(handle: Handle) -> tuple[list[str], list[str]]:
-    table = read_parquet(handle, [USER, ITEM])
+    """Pairs of raw ids, oldest first."""
+    table = read_parquet(handle, [USER, ITEM, TIMESTAMP]).sort_by(TIMESTAMP)
     return table[USER].to_pylist(), table[ITEM].to_pylist()
 
 
@@ -161,10 +203,12 @@ def _rankings(recommender: "Recommender", holdout: "Holdout", k: int) -> pa.Tabl
 
     users = np.unique(recommender.train_users)
     k = min(k, recommender.n_items - 1)
-    return pa.concat_tables(
-        _ranking_table(recommender, split, users, *rank(recommender, users, seen, k))
-        for split, seen in (("valid", holdout.seen), ("test", holdout.seen_or_held))
+    valid = _ranking_table(recommender, "valid", users, *rank(recommender, users, holdout.seen, k))
+    recommender.extend_history(*holdout.newest_last)
+    test = _ranking_table(
+        recommender, "test", users, *rank(recommender, users, holdout.seen_or_held, k)
     )
+    return pa.concat_tables((valid, test))
 
 
 def _ranking_table(

@@ -5,25 +5,29 @@ import pytest
 import torch
 from worlds import N_ITEMS, N_USERS, recommender
 
-from models.batches import Batches, Fields, Sampling
+from models.batches import (
+    Fields,
+    LabelledBatches,
+    Negatives,
+    PairBatches,
+    Pairs,
+    Sampling,
+    UserBatches,
+)
 from models.errors import BadInput
 from models.ranking import Seen, rank
+from models.sequences import MaskedBatches, Masking, SequenceBatches, Sequences
 
 FIELDS = Fields("user", "item", "neg_item", "label")
 
 
 def batches(users, items, loader="pairwise", batch_size=8, n_items=7, seed=0, **sampling):
-    return Batches(
-        torch.tensor(users),
-        torch.tensor(items),
-        n_users=max(users) + 1,
-        n_items=n_items,
-        loader=loader,
-        batch_size=batch_size,
-        sampling=Sampling(**sampling),
-        fields=FIELDS,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    generator = torch.Generator().manual_seed(seed)
+    pairs = Pairs(torch.tensor(users), torch.tensor(items), max(users) + 1, n_items)
+    if loader == "users":
+        return UserBatches(pairs, FIELDS, batch_size, generator)
+    negatives = Negatives(pairs, Sampling(**sampling), generator)
+    return PairBatches(pairs, FIELDS, negatives, batch_size, loader == "pointwise", generator)
 
 
 USERS = [1, 1, 1, 2, 2, 3, 3, 3, 3, 3]
@@ -61,6 +65,89 @@ def test_pointwise_labels_tell_positives_from_negatives():
 def test_users_come_whole_and_once():
     seen = torch.cat([batch["user"] for batch in batches(USERS, ITEMS, "users", batch_size=2)])
     assert sorted(seen.tolist()) == [1, 2, 3]
+
+
+def test_labelled_batches_sample_nothing_and_join_features():
+    year = torch.arange(7) * 10
+    pairs = Pairs(torch.tensor(USERS), torch.tensor(ITEMS), 4, 7, {"year": year})
+    labels = torch.tensor([float(item % 2) for item in ITEMS])
+    source = LabelledBatches(pairs, FIELDS, labels, 4, torch.Generator().manual_seed(0))
+    epoch = list(source)
+    assert len(epoch) == len(source) == 3
+    rows = [
+        row
+        for batch in epoch
+        for row in zip(*(batch[c].tolist() for c in ("user", "item")), strict=True)
+    ]
+    assert sorted(rows) == sorted(PAIRS)
+    for batch in epoch:
+        assert torch.equal(batch["year"], batch["item"] * 10)
+        assert torch.equal(batch["label"], (batch["item"] % 2).float())
+
+
+def histories(longest=3):
+    """User 1 has items 1, 2, 6 and user 3 has 1 to 5, in this order; user 2 has 4, 5."""
+    return Sequences.of(np.array(USERS), np.array(ITEMS), 4, longest, torch.device("cpu"))
+
+
+def test_sequences_are_each_prefix_with_its_next_item():
+    source = SequenceBatches(histories(), FIELDS, 3, torch.Generator().manual_seed(0), None)
+    rows = {}
+    for batch in source:
+        columns = (batch["user"], batch["item"], batch["item_list"], batch["item_length"])
+        for user, item, items, length in zip(*(c.tolist() for c in columns), strict=True):
+            rows[user, item] = (items, length)
+    assert rows == {
+        (1, 2): ([1, 0, 0], 1),
+        (1, 6): ([1, 2, 0], 2),
+        (2, 5): ([4, 0, 0], 1),
+        (3, 2): ([1, 0, 0], 1),
+        (3, 3): ([1, 2, 0], 2),
+        (3, 4): ([1, 2, 3], 3),
+        (3, 5): ([2, 3, 4], 3),
+    }
+
+
+def test_the_latest_items_follow_an_extended_history():
+    latest = histories().latest(torch.tensor([1, 3]), FIELDS)
+    assert latest["item_list"].tolist() == [[1, 2, 6], [3, 4, 5]]
+    later = histories().extended(np.array([3, 2]), np.array([6, 1]))
+    latest = later.latest(torch.tensor([2, 3]), FIELDS)
+    assert latest["item_list"].tolist() == [[4, 5, 1], [4, 5, 6]]
+    assert latest["item_length"].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("last_ratio", [0.0, 1.0])
+def test_masked_windows_hide_items_and_say_which(last_ratio):
+    names = {key: key for key in ("MASK_ITEM_SEQ", "POS_ITEMS", "NEG_ITEMS", "MASK_INDEX")}
+    generator = torch.Generator().manual_seed(0)
+    pairs = Pairs(torch.tensor(USERS), torch.tensor(ITEMS), 4, 7)
+    negatives = Negatives(pairs, Sampling(), generator)
+    masking = Masking(0.5, last_ratio, token=7, columns=names)
+    source = MaskedBatches(histories(), FIELDS, 2, generator, negatives, masking)
+    own = {1: [1, 2, 6], 2: [4, 5], 3: [1, 2, 3, 4, 5]}
+    seen = set()
+    for _ in range(20):
+        for batch in source:
+            for row, user in enumerate(batch["user"].tolist()):
+                shown = batch["MASK_ITEM_SEQ"][row].tolist()
+                places, hidden = batch["MASK_INDEX"][row], batch["POS_ITEMS"][row]
+                assert 7 in shown
+                restored = list(shown)
+                for place, item, negative in zip(
+                    places.tolist(), hidden.tolist(), batch["NEG_ITEMS"][row].tolist(), strict=True
+                ):
+                    assert (user, negative) not in PAIRS
+                    if item:
+                        assert restored[place] == 7
+                        restored[place] = item
+                window = [item for item in restored if item]
+                text, all_items = str(window)[1:-1], str(own[user])[1:-1]
+                assert text in all_items
+                seen.add((user, tuple(window)))
+                if last_ratio:
+                    assert shown.index(7) == len(window) - 1
+    assert seen == {(1, (1, 2, 6)), (2, (4, 5)), (3, (3, 4, 5)), (3, (2, 3, 4)), (3, (1, 2, 3))}
 
 
 def test_negatives_are_uniform_over_what_is_left():
@@ -116,7 +203,7 @@ def test_rank_excludes_seen_items_and_padding(monkeypatch):
     assert items[2].tolist() == [4, 3, 1]
     assert items[0, :2].tolist() == [2, 1]
     assert np.isneginf(values[0, 2])
-    assert recommender.module.training
+    assert not recommender.module.training
 
 
 def test_rank_agrees_with_a_plain_loop():

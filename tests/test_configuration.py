@@ -102,7 +102,6 @@ def test_hyperparameters_pass_through():
     assert settings["train_neg_sample_args"]["sample_num"] == 4
     assert settings["train_neg_sample_args"]["distribution"] == "uniform"
     assert settings["reg_weight"] == 1e-05
-    assert set(ZOO) == {"BPR", "NeuMF", "SimpleX", "MultiVAE"}
 
 
 def test_a_misplaced_tap_is_found_before_any_work(tmp_path):

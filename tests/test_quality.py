@@ -8,7 +8,7 @@ from models.config import Budget, Dataset, Split
 from models.holdout import Holdout
 from models.metrics import HeldOut, ranking_metrics
 from models.ranking import rank
-from models.recommender import Recommender
+from models.recommender import Log, Recommender, Universe
 from models.split import split
 from models.training import fit
 from models.transfer.wrapper import ModelWrapper
@@ -33,11 +33,13 @@ def pairs(table):
 def test_baselines_reach_their_level_on_movielens(model, hyperparameters, floor):
     data = interactions.fn(Dataset(), raw_files(Dataset()))
     train, valid, test = split(read_parquet(data.interactions), Split())
-    universe = tuple(
-        read_parquet(handle)[name].to_pylist()
-        for handle, name in ((data.users, "user_id"), (data.items, "item_id"))
+    universe = Universe(
+        *(
+            read_parquet(handle)[name].to_pylist()
+            for handle, name in ((data.users, "user_id"), (data.items, "item_id"))
+        )
     )
-    built = Recommender(model, hyperparameters, pairs(train), universe, seed=1)
+    built = Recommender(model, hyperparameters, Log(*pairs(train)), universe, seed=1)
     holdout = Holdout.of(built, pairs(valid))
     budget = Budget(epochs=30, patience=5)
     fit(built, ModelWrapper(built), lambda: holdout.score(built, "ndcg", 10), budget, seed=1)

@@ -5,9 +5,9 @@ import torch
 
 from models.config import Budget, Transfer
 from models.holdout import Holdout
-from models.recommender import Recommender
+from models.recommender import Log, Recommender, Universe, probe
 from models.training import Fitted, fit
-from models.transfer.wrapper import ModelWrapper
+from models.transfer.wrapper import Knowledge, ModelWrapper
 
 torch.set_num_threads(1)
 
@@ -31,26 +31,57 @@ def interactions() -> tuple[Pairs, Pairs]:
     return train, valid
 
 
-def targets() -> tuple[list[str], np.ndarray]:
-    """Unit-variance targets, in an order of users that is not RecBole's."""
+def targets(side: str = "users", width: int = WIDTH) -> tuple[list[str], np.ndarray]:
+    """Unit-variance targets, in an order that is not RecBole's: two tastes, or their items."""
     rng = np.random.default_rng(1)
-    centres = rng.normal(size=(2, WIDTH))
-    users = USERS[::-1]
-    rows = [centres[int(user[1:]) % 2] + 0.1 * rng.normal(size=WIDTH) for user in users]
-    vectors = np.asarray(rows, dtype=np.float32)
-    return users, (vectors - vectors.mean(0)) / vectors.std()
+    centres = rng.normal(size=(2, width))
+    if side == "users":
+        tokens = USERS[::-1]
+        group = [int(user[1:]) % 2 for user in tokens]
+    else:
+        tokens = ITEMS[::-1]
+        group = [int(int(item[1:]) >= N_ITEMS // 2) for item in tokens]
+    vectors = (centres[group] + 0.1 * rng.normal(size=(len(tokens), width))).astype(np.float32)
+    return tokens, (vectors - vectors.mean(0)) / vectors.std()
+
+
+UNIVERSE = Universe(
+    USERS,
+    ITEMS,
+    years=[str(1990 + i % 3) for i in range(N_ITEMS)],
+    genres=[["drama", "war"][: i % 3] for i in range(N_ITEMS)],
+)
+SMALL: dict[str, dict[str, object]] = {
+    "NCL": {"num_clusters": 4},
+    "DGCF": {"n_factors": 2, "n_iterations": 1},
+    "SGL": {"n_layers": 2},
+    "SASRec": {"MAX_ITEM_LIST_LENGTH": 8},
+    "GRU4Rec": {"MAX_ITEM_LIST_LENGTH": 8},
+    "BERT4Rec": {"MAX_ITEM_LIST_LENGTH": 8},
+}
+"""Hyper-parameters that bring a model down to the size of this world."""
 
 
 def recommender(model: str, seed: int = 1, **hyperparameters) -> Recommender:
-    settings = {"train_batch_size": 64, **hyperparameters}
-    return Recommender(model, settings, interactions()[0], (USERS, ITEMS), seed)
+    settings = {"train_batch_size": 64, **SMALL.get(model, {}), **hyperparameters}
+    return Recommender(model, settings, Log(*interactions()[0]), UNIVERSE, seed)
 
 
-def wrap(built: Recommender, transfer: Transfer | None, tap=None, rows=None) -> ModelWrapper:
+def wrap(
+    built: Recommender, transfer: Transfer | None, tap=None, rows=None, sides=("users",)
+) -> ModelWrapper:
+    """Wrap `built`, with targets as wide as what is tapped unless `rows` are given."""
     if transfer is None:
         return ModelWrapper(built)
-    aligned = built.align(*(rows or targets()))
-    return ModelWrapper(built, transfer, tap or built.entry.tap, aligned)
+    given = {
+        key: value for key, value in built.settings.items() if key in SMALL.get(built.name, {})
+    }
+    knowledge = []
+    for side in sides:
+        found, width = probe(built.name, given, tap, side)
+        aligned = built.align(*(rows or targets(side, width)), side)
+        knowledge.append(Knowledge(side, found, width, aligned))
+    return ModelWrapper(built, transfer, knowledge, seed=1)
 
 
 def train(

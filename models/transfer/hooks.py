@@ -1,13 +1,17 @@
 """Hook Manager: reads an inner layer while the training loss is computed, and at no other time."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from models.config import Tap
 from models.errors import BadInput
+
+_NOT_TAPPED = {"calculate_loss", "predict", "full_sort_predict", "train", "e_step", "run_kmeans"}
 
 
 @dataclass(frozen=True)
@@ -15,24 +19,33 @@ class Captured:
     """What a tap yielded in one training step.
 
     Attributes:
-        source: float (…, full width), the tensor that the model goes on with.
-        columns: the tap's slice of its last dimension.
-        ids: int64 (n,), the internal user of each row, where the tap itself knows it; None
-            means that the rows follow the batch's users.
+        sources: float (…, full width) each: the tensors that the model goes on with, one per
+            firing that counts.
+        columns: the tap's slice of their last dimension.
+        ids: int64 (n,), the row of the table that each vector is, where the tap itself knows it.
+        entries: float (n, length), the weight of each entry of a sequence in its row's vector;
+            None where rows are no sequences.
     """
 
-    source: Tensor
+    sources: tuple[Tensor, ...]
     columns: slice
     ids: Tensor | None
+    entries: Tensor | None
 
     @property
     def vectors(self) -> Tensor:
         """The tapped rows: float (n, width), part of the autograd graph."""
-        return self.rows_of(self.source)
+        return self.rows_of(self.sources)
 
-    def rows_of(self, tensor: Tensor) -> Tensor:
-        """Rows and columns of a tensor shaped like `source`, such as its gradient."""
-        return tensor.reshape(-1, tensor.shape[-1])[:, self.columns]
+    def rows_of(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        """Rows and columns of tensors shaped like `sources`, such as their gradients.
+
+        It is linear, so that a gradient's rows are the pull on the vectors as they are pooled.
+        """
+        if self.entries is not None:
+            return torch.einsum("nl,nlw->nw", self.entries, tensors[0][..., self.columns])
+        rows = [tensor.reshape(-1, tensor.shape[-1])[:, self.columns] for tensor in tensors]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 class HookManager:
@@ -40,7 +53,9 @@ class HookManager:
 
     Hooks live exactly as long as that block, so prediction can never fire one and none is
     left behind. RecBole's models call `self.forward()` directly, which bypasses hooks on the
-    model itself; hooks on submodules, wrapped methods and parameters all work.
+    model itself; hooks on submodules, wrapped methods and parameters all work. An embedding's
+    every firing counts, since it says whose rows it gave; of anything else the first does, for
+    later ones are augmented views.
     """
 
     def __init__(self, model: nn.Module, tap: Tap) -> None:
@@ -66,70 +81,66 @@ class HookManager:
             return [name for name, _ in model.named_modules() if name]
         if kind == "parameter":
             return [name for name, _ in model.named_parameters()]
-        own = [cls for cls in type(model).__mro__ if cls.__module__.startswith("recbole.model")]
+        recbole = [c for c in type(model).__mro__ if c.__module__.startswith("recbole.model")]
         return sorted(
             name
-            for cls in own[:1]
-            for name, value in vars(cls).items()
-            if callable(value) and not name.startswith("_")
+            for name, value in vars(recbole[0]).items()
+            if callable(value) and not name.startswith("_") and name not in _NOT_TAPPED
         )
+
+    @property
+    def table(self) -> nn.Embedding | None:
+        """The embedding that is tapped, if the tap is one."""
+        if self.tap.kind != "module":
+            return None
+        module = self.model.get_submodule(self.tap.name)
+        return module if isinstance(module, nn.Embedding) else None
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record the tap while the block runs; hooks are gone when it ends."""
         self._captured = None
-        if self.tap.kind == "module":
-            module = self.model.get_submodule(self.tap.name)
-            handle = module.register_forward_hook(self._on_forward)
-            try:
-                yield
-            finally:
-                handle.remove()
-        elif self.tap.kind == "method":
-            self._wrap_method()
-            try:
-                yield
-            finally:
-                delattr(self.model, self.tap.name)
-        else:
+        if self.tap.kind == "parameter":
             yield
-            self._capture(self.model.get_parameter(self.tap.name), None)
+            self._capture(self.model.get_parameter(self.tap.name), ())
+            return
+        with _listening(self.model, self.tap.kind, self.tap.name, self._capture):
+            yield
 
-    def take(self) -> Captured:
-        """What was recorded when the tap fired last.
-
-        Raises:
-            BadInput: if the tap did not fire.
-        """
-        if self._captured is None:
-            raise BadInput(
-                f"{type(self.model).__name__}: the {self.tap.kind} {self.tap.name} did not fire "
-                "while the loss was computed, so there is nothing to align; choose another tap"
-            )
+    def take(self) -> Captured | None:
+        """What was recorded, None if the tap did not fire."""
         captured, self._captured = self._captured, None
         return captured
 
-    def _on_forward(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ids = inputs[0] if isinstance(module, nn.Embedding) else None
-        self._capture(output, ids)
+    def _capture(self, output: Any, arguments: tuple[Any, ...]) -> None:
+        is_table = self.table is not None and self.tap.pool is None
+        if self._captured is not None and not is_table:
+            return
+        source = self._element(output)
+        columns = self._columns(source.shape[-1])
+        ids = arguments[0].reshape(-1) if is_table else None
+        entries = self._entries(source, arguments) if self.tap.pool else None
+        before = self._captured
+        if before is not None and before.ids is not None and ids is not None:
+            self._captured = Captured(
+                (*before.sources, source), columns, torch.cat((before.ids, ids)), None
+            )
+        else:
+            self._captured = Captured((source,), columns, ids, entries)
 
-    def _wrap_method(self) -> None:
-        original = getattr(self.model, self.tap.name)
-
-        def recorded(*args: object, **kwargs: object) -> Tensor:
-            output: Tensor = original(*args, **kwargs)
-            self._capture(output, None)
-            return output
-
-        setattr(self.model, self.tap.name, recorded)
-
-    def _capture(self, output: Tensor, ids: Tensor | None) -> None:
+    def _element(self, output: Any) -> Tensor:
+        """The tapped tensor of what a module or method returned."""
+        index = self.tap.output
+        if isinstance(output, tuple | list) and index is not None and index < len(output):
+            output = output[index]
         if not isinstance(output, Tensor) or output.dim() < 2:
             raise BadInput(
                 f"{type(self.model).__name__}: the {self.tap.kind} {self.tap.name} does not "
-                "yield rows of vectors; choose another tap"
+                f"yield rows of vectors but {_shape(output)}; choose another tap, or set its output"
             )
-        width = output.shape[-1]
+        return output
+
+    def _columns(self, width: int) -> slice:
         start, stop = self.tap.start or 0, self.tap.stop or width
         if stop == "half":
             stop = width // 2
@@ -138,5 +149,109 @@ class HookManager:
                 f"{type(self.model).__name__}: the tap's slice {start}:{stop} does not fit "
                 f"{self.tap.name}, which is {width} wide"
             )
-        rows = None if ids is None else ids.reshape(-1)
-        self._captured = Captured(output, slice(start, stop), rows)
+        return slice(start, stop)
+
+    def _entries(self, source: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        """Weights of a sequence's entries; its ids are the first argument, 0 is padding."""
+        ids = arguments[0] if arguments else None
+        if not isinstance(ids, Tensor) or ids.shape != source.shape[:-1] or ids.dim() != 2:
+            raise BadInput(
+                f"{type(self.model).__name__}: the {self.tap.kind} {self.tap.name} does not yield "
+                f"sequences, so tap.pool {self.tap.pool} does not apply; remove it"
+            )
+        present = (ids != 0).to(source.dtype)
+        if self.tap.pool == "mean":
+            return present / present.sum(dim=1, keepdim=True).clamp(min=1)
+        places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+        last = (present * places).argmax(dim=1, keepdim=True)
+        return torch.zeros_like(present).scatter_(1, last, 1.0)
+
+
+@contextmanager
+def _listening(
+    model: nn.Module, kind: str, name: str, hear: Callable[[Any, tuple[Any, ...]], None]
+) -> Iterator[None]:
+    """Call `hear(output, arguments)` whenever a module or method of the model has run."""
+    if kind == "module":
+        handle = model.get_submodule(name).register_forward_hook(
+            lambda _module, arguments, output: hear(output, arguments)
+        )
+        try:
+            yield
+        finally:
+            handle.remove()
+        return
+    original = getattr(model, name)
+
+    def heard(*arguments: Any, **keywords: Any) -> Any:
+        output = original(*arguments, **keywords)
+        hear(output, arguments)
+        return output
+
+    already_heard = name in vars(model)
+    setattr(model, name, heard)
+    try:
+        yield
+    finally:
+        if already_heard:
+            setattr(model, name, original)
+        else:
+            delattr(model, name)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Something that can be tapped: it ran while a training loss was computed.
+
+    Attributes:
+        kind, name: as in a `Tap`.
+        shape: of what it yielded first, in words.
+        fires: how often it ran in one step.
+        rows: whether it yields rows of vectors, so that it may be tapped.
+    """
+
+    kind: Literal["module", "parameter", "method"]
+    name: str
+    shape: str
+    fires: int
+    rows: bool
+
+
+def survey(model: nn.Module, step: Callable[[], object]) -> list[Sighting]:
+    """Everything in `model` that yields something while `step` computes a training loss."""
+    heard: dict[tuple[Literal["module", "method"], str], list[Any]] = {}
+
+    def hearing(outputs: list[Any]) -> Callable[[Any, tuple[Any, ...]], None]:
+        return lambda output, _: outputs.append(output)
+
+    kinds: tuple[Literal["module", "method"], ...] = ("module", "method")
+    with ExitStack() as stack:
+        for kind in kinds:
+            for name in HookManager.available(model, kind):
+                outputs = heard.setdefault((kind, name), [])
+                stack.enter_context(_listening(model, kind, name, hearing(outputs)))
+        step()
+    fired = [
+        Sighting(kind, name, _shape(outputs[0]), len(outputs), _has_rows(outputs[0]))
+        for (kind, name), outputs in heard.items()
+        if outputs
+    ]
+    parameters = [
+        Sighting("parameter", name, _shape(value), 1, value.dim() == 2)
+        for name, value in model.named_parameters()
+    ]
+    return fired + parameters
+
+
+def _shape(output: Any) -> str:
+    """`(64, 32)`, or `2 outputs: (64, 32), (64, 8)`."""
+    if isinstance(output, Tensor):
+        return str(tuple(output.shape))
+    if isinstance(output, tuple | list):
+        return f"{len(output)} outputs: {', '.join(_shape(part) for part in output)}"
+    return f"a {type(output).__name__}"
+
+
+def _has_rows(output: Any) -> bool:
+    parts = output if isinstance(output, tuple | list) else (output,)
+    return any(isinstance(part, Tensor) and part.dim() >= 2 for part in parts)

@@ -4,29 +4,155 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-Alignment = Callable[[Tensor, Tensor], Tensor]
+from models.config import Transfer
 
 _TINY = 1e-12
 _STEPS_BETWEEN_BALANCES = 4
 
 
-def rmse(hidden: Tensor, target: Tensor) -> Tensor:
-    """Root mean squared error over all rows and columns (LLM-KT, section 3.2).
+class Alignment(nn.Module):
+    """A reconstruction loss, with a head of its own where it needs one.
 
-    Args:
-        hidden: float (n, width), the tapped layer.
-        target: float (n, width), the profiles' targets of the same users.
-
-    Returns:
-        A scalar. The root is taken of the error plus 1e-12, so that the gradient stays finite
-        where the layer equals its target.
+    Attributes:
+        one_row_each: whether a user (item) that a batch repeats may enter only once, because
+            rows are compared with each other.
+        scaled: whether targets are brought to the layer's scale first.
     """
-    return torch.sqrt(torch.mean((hidden - target) ** 2) + _TINY)
+
+    one_row_each = False
+    scaled = False
+
+    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar, of hidden float (n, width) and target float (n, target width)."""
+        raise NotImplementedError
 
 
-ALIGNMENTS: dict[str, Alignment] = {"rmse": rmse}
+class Rmse(Alignment):
+    """Root mean squared error over all rows and columns (LLM-KT, section 3.2)."""
+
+    scaled = True
+
+    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """The root is of the error plus 1e-12, so that its gradient is finite at the target."""
+        return torch.sqrt(torch.mean((hidden - target) ** 2) + _TINY)
+
+
+class Mse(Alignment):
+    """Mean squared error over all rows and columns."""
+
+    scaled = True
+
+    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Its pull fades near the target, where RMSE's does not."""
+        return functional.mse_loss(hidden, target)
+
+
+class Cosine(Alignment):
+    """One minus the mean cosine of layer and target: direction alone."""
+
+    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Both are equally wide."""
+        return 1 - functional.cosine_similarity(hidden, target).mean()
+
+
+class Contrastive(Alignment):
+    """InfoNCE between the layer and a projection of the target (RLMRec-Con, Ren et al. 2024).
+
+    The profile is projected to the layer's width by a two-layer perceptron, and each row has to
+    be told apart from the other rows of the batch (van den Oord et al. 2018, equation 4).
+    """
+
+    one_row_each = True
+
+    def __init__(self, width: int, target_width: int, temperature: float) -> None:
+        super().__init__()
+        self.project = _perceptron(target_width, width)
+        self.temperature = temperature
+
+    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of each row's own profile among all rows' profiles."""
+        layer = functional.normalize(hidden, dim=1)
+        profile = functional.normalize(self.project(target), dim=1)
+        own = torch.arange(len(hidden), device=hidden.device)
+        return functional.cross_entropy(layer @ profile.T / self.temperature, own)
+
+
+class Generative(Alignment):
+    """Reconstructs the target from a masked layer (RLMRec-Gen, Ren et al. 2024).
+
+    RLMRec masks nodes before graph convolution; masked here are columns of the tapped vector,
+    which every model has. The error is one minus the cosine.
+    """
+
+    def __init__(self, width: int, target_width: int, mask: float, seed: int) -> None:
+        super().__init__()
+        self.reconstruct = _perceptron(width, target_width)
+        self.mask = mask
+        self._seed = seed
+        self._generator: torch.Generator | None = None
+
+    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """The mask is drawn from a generator of its own: the model's random numbers stay its."""
+        if self._generator is None or self._generator.device != hidden.device:
+            self._generator = torch.Generator(device=hidden.device).manual_seed(self._seed)
+        drawn = torch.rand(hidden.shape, generator=self._generator, device=hidden.device)
+        kept = hidden * (drawn >= self.mask) / (1 - self.mask)
+        return 1 - functional.cosine_similarity(self.reconstruct(kept), target).mean()
+
+
+class Linear(Alignment):
+    """A learned linear head from the layer to the whole embedding, by RMSE: no reduction."""
+
+    def __init__(self, width: int, target_width: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, target_width)
+
+    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """RMSE of the predicted against the whole embedding."""
+        return torch.sqrt(torch.mean((self.head(hidden) - target) ** 2) + _TINY)
+
+
+class Relational(Alignment):
+    """Two rows are to be as similar as their targets (relational distillation, Park et al. 2019).
+
+    Mean squared difference of the two cosine matrices, without their diagonals.
+    """
+
+    one_row_each = True
+
+    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """0 where there is one row only."""
+        layer = functional.normalize(hidden, dim=1)
+        profile = functional.normalize(target, dim=1)
+        difference = layer @ layer.T - profile @ profile.T
+        pairs = max(len(hidden) * (len(hidden) - 1), 1)
+        return (difference**2).fill_diagonal_(0.0).sum() / pairs
+
+
+def _perceptron(inputs: int, outputs: int) -> nn.Sequential:
+    """Two layers with the mean of both widths between them, as RLMRec's projections."""
+    between = (inputs + outputs) // 2
+    return nn.Sequential(nn.Linear(inputs, between), nn.LeakyReLU(), nn.Linear(between, outputs))
+
+
+def alignment(transfer: Transfer, width: int, target_width: int, seed: int) -> Alignment:
+    """The configured alignment; the seed decides its head's first weights and its masks."""
+    made: dict[str, Callable[[], Alignment]] = {
+        "rmse": Rmse,
+        "mse": Mse,
+        "cosine": Cosine,
+        "contrastive": lambda: Contrastive(width, target_width, transfer.temperature),
+        "generative": lambda: Generative(width, target_width, transfer.mask, seed),
+        "linear": lambda: Linear(width, target_width),
+        "relational": Relational,
+        "init": Rmse,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return made[transfer.alignment]()
 
 
 @dataclass(frozen=True)
@@ -39,40 +165,36 @@ class Losses:
 
 
 class LossManager:
-    """Joins both losses: `(1 - alpha) · model + alpha · ratio · transfer` (LLM-KT, equation 2).
+    """Weighs one side's transfer against the model's own loss (LLM-KT, equation 2).
 
-    The published sum has a ratio of 1. There, alpha means one thing for BPR, whose loss is
-    below one, and another for MultiVAE, whose loss is in the hundreds. Balanced by gradient, the
-    ratio is the running ratio of both losses' gradient norms at the tapped layer, so that alpha
-    is the transfer's share of the pull on that layer.
+    The published sum is `(1 - alpha) · model + alpha · transfer`. There, alpha means one thing
+    for BPR, whose loss is below one, and another for MultiVAE, whose loss is in the hundreds.
+    Balanced by gradient, transfer is multiplied by the running ratio of both losses' gradient
+    norms at the tapped layer, so that alpha is the transfer's share of the pull on that layer.
     """
 
-    def __init__(self, alignment: str, alpha: float, balance: str = "none") -> None:
-        self.align = ALIGNMENTS[alignment]
-        self.alpha = alpha
+    def __init__(self, align: Alignment, balance: str = "none") -> None:
+        self.align = align
         self.balance = balance
         self.ratio = 1.0
         self._steps = 0
 
-    def join(
+    def weigh(
         self, model_loss: Tensor, hidden: Tensor, target: Tensor, pull: Callable[[Tensor], float]
-    ) -> Losses:
-        """Combine; where no row of the batch has a profile the model's loss stands alone.
+    ) -> tuple[Tensor, Tensor]:
+        """The transfer loss, and the same on the model loss's scale: two scalars.
 
         Args:
             model_loss: a scalar.
-            hidden: float (n, width), the tapped rows that have a profile.
-            target: float (n, width), their targets.
+            hidden: float (n, width), the tapped rows that have a profile; n of at least 1.
+            target: float (n, target width), their targets.
             pull: the norm of a loss's gradient at the tapped rows.
         """
-        if len(hidden) == 0:
-            return Losses(model_loss, model_loss, None)
-        transfer = self.align(hidden, target)
+        transfer: Tensor = self.align(hidden, target)
         if self.balance == "gradient" and self._steps % _STEPS_BETWEEN_BALANCES == 0:
             self._rebalance(pull(model_loss), pull(transfer))
         self._steps += 1
-        total = (1 - self.alpha) * model_loss + self.alpha * self.ratio * transfer
-        return Losses(total, model_loss, transfer)
+        return transfer, self.ratio * transfer
 
     def _rebalance(self, of_model: float, of_transfer: float) -> None:
         """Move the ratio towards the present one, where both losses pull at all."""

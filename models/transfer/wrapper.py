@@ -1,41 +1,64 @@
 """Model Wrapper: a recommender's loss, with or without knowledge transfer."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from models.config import Tap, Transfer
+from models.config import BRIDGING, Side, Tap, Transfer
 from models.errors import BadInput
-from models.transfer.hooks import Captured, HookManager
-from models.transfer.losses import Losses, LossManager
+from models.transfer.hooks import Captured, HookManager, survey
+from models.transfer.losses import Losses, LossManager, alignment
 from models.transfer.weights import WeightsManager
 
 
 class Trainable(Protocol):
     """What the wrapper needs of a recommender (`models.recommender.Recommender`)."""
 
+    name: str
     module: nn.Module
 
     def loss(self, batch: Any) -> Tensor:
         """The model's own loss on a batch: a scalar."""
 
-    def users_of(self, batch: Any) -> Tensor:
-        """The batch's internal user ids: int64 (n,)."""
+    def ids(self, side: Side, batch: Any) -> Tensor:
+        """The batch's internal ids of users or items, with repeats: int64 (n,)."""
+
+    def rows(self, side: Side, table: str) -> range:
+        """Which rows of an embedding table or parameter are the users' or the items'."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets aligned to a model's internal user ids.
+    """Targets aligned to a model's internal ids of users or items.
 
     Attributes:
-        vectors: float32 (n_users, width), zero where unknown.
-        known: bool (n_users,), False for users without a profile: they are masked out.
+        vectors: float32 (n_users or n_items, width), zero where unknown.
+        known: bool (n_users or n_items,), False where there is no profile: masked out.
     """
 
     vectors: Tensor
     known: Tensor
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What one side's transfer needs.
+
+    Attributes:
+        side: whose profiles.
+        tap: where they enter.
+        width: of the tapped layer, as `models.recommender.probe` finds it.
+        targets: what the layer is to resemble.
+    """
+
+    side: Side
+    tap: Tap
+    width: int
+    targets: Targets
 
 
 class ModelWrapper:
@@ -49,75 +72,157 @@ class ModelWrapper:
         self,
         recommender: Trainable,
         transfer: Transfer | None = None,
-        tap: Tap | None = None,
-        targets: Targets | None = None,
+        knowledge: Sequence[Knowledge] = (),
+        seed: int = 0,
     ) -> None:
-        """Wrap `recommender`; without `transfer` it trains as a baseline."""
+        """Wrap `recommender`; without `transfer` it trains as a baseline.
+
+        Raises:
+            BadInput: if a tap is not there or does not fit its targets.
+        """
         self.recommender = recommender
         self.transfer = transfer
         self.weights = WeightsManager(recommender.module)
-        self._layer_spread: float | None = None
-        if transfer is not None:
-            assert tap is not None
-            assert targets is not None
-            self.targets = targets
-            self.hooks = HookManager(recommender.module, tap)
-            self.losses = LossManager(transfer.alignment, transfer.alpha, transfer.balance)
+        self.alpha = transfer.alpha if transfer else 0.0
+        self.sides = [_Transferred(recommender, transfer, k, seed) for k in knowledge if transfer]
+        if transfer and transfer.alignment == "init":
+            for side in self.sides:
+                side.initialise()
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of alignment heads, which train beside the model and are then dropped."""
+        for side in self.sides:
+            yield from side.losses.align.parameters()
 
     def start_phase(self, phase: str) -> None:
         """Freeze what the configuration holds still in this phase, thaw the rest."""
         frozen = self.transfer.freeze.model_dump().get(phase, ()) if self.transfer else ()
         self.weights.freeze_only(frozen)
 
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Let alpha fall in a line from the first epoch to nothing after the last, if asked to."""
+        if self.transfer and self.transfer.schedule == "decay":
+            self.alpha = self.transfer.alpha * (1 - epoch / epochs)
+
     def step_loss(self, batch: Any, transferring: bool) -> Losses:
-        """The losses of one step; `transferring` says whether the joint loss is on."""
+        """The losses of one step; `transferring` says whether the joint loss is on.
+
+        Where no row of the batch has a profile the model's loss stands alone.
+        """
         if not transferring:
             loss = self.recommender.loss(batch)
             return Losses(loss, loss, None)
-        with self.hooks.recording():
+        with ExitStack() as recording:
+            for side in self.sides:
+                recording.enter_context(side.hooks.recording())
             loss = self.recommender.loss(batch)
+        weighed = [side.weigh(loss, batch) for side in self.sides]
+        parts = [part for part in weighed if part is not None]
+        if not parts:
+            return Losses(loss, loss, None)
+        total = (1 - self.alpha) * loss
+        for _, on_model_scale in parts:
+            total = total + self.alpha * on_model_scale
+        return Losses(total, loss, torch.stack([transfer for transfer, _ in parts]).sum())
+
+
+class _Transferred:
+    """One side's transfer: its hooks, its targets and its loss."""
+
+    def __init__(
+        self, recommender: Trainable, transfer: Transfer | None, knowledge: Knowledge, seed: int
+    ) -> None:
+        assert transfer is not None
+        self.recommender = recommender
+        self.transfer = transfer
+        self.side = knowledge.side
+        self.targets = knowledge.targets
+        self.hooks = HookManager(recommender.module, knowledge.tap)
+        self._layer_spread: float | None = None
+        self._rows = recommender.rows(self.side, knowledge.tap.name)
+        _require_own_table(recommender.name, self.hooks, self._rows, self.side)
+        target_width = self.targets.vectors.shape[1]
+        if transfer.alignment not in BRIDGING and knowledge.width != target_width:
+            raise BadInput(
+                f"the tapped layer {knowledge.tap.name} is {knowledge.width} wide, the targets "
+                f"are {target_width} wide; set targets.width or the tap's slice"
+            )
+        align = alignment(transfer, knowledge.width, target_width, seed)
+        self.losses = LossManager(align.to(self.targets.vectors.device), transfer.balance)
+
+    def initialise(self) -> None:
+        """Start the tapped table from the targets, on its own scale (alignment `init`)."""
+        tap = self.hooks.tap
+        table = self.hooks.table.weight if self.hooks.table is not None else None
+        if tap.kind == "parameter":
+            table = self.recommender.module.get_parameter(tap.name)
+        if table is None:
+            raise BadInput(
+                f"transfer.alignment init starts a table from the targets, but the {tap.kind} "
+                f"{tap.name} of {self.recommender.name} is none; tap an embedding or a parameter"
+            )
+        ids = self.targets.known.nonzero().flatten()
+        with torch.no_grad():
+            columns = self._sliced(table)
+            columns[ids + self._rows.start] = self.targets.vectors[ids] * self._scale(columns)
+
+    def weigh(self, loss: Tensor, batch: Any) -> tuple[Tensor, Tensor] | None:
+        """The transfer loss and the same on the model loss's scale; None without any profile."""
         captured = self.hooks.take()
-        rows, users = self._aligned(captured, batch)
-        hidden = captured.vectors[rows]
-        target = self.targets.vectors[users] * self._scale(hidden)
+        if captured is None:
+            raise BadInput(_did_not_fire(self.recommender, self.hooks.tap, batch))
+        vectors = captured.vectors
+        rows, ids = self._aligned(captured, len(vectors), batch)
+        if len(rows) == 0:
+            return None
+        if self.losses.align.one_row_each:
+            rows, ids = _first_of_each(rows, ids)
+        hidden, target = vectors[rows], self.targets.vectors[ids]
+        if self.losses.align.scaled:
+            target = target * self._scale(hidden)
 
         def pull(loss: Tensor) -> float:
             return _gradient_norm(loss, captured, rows)
 
-        return self.losses.join(loss, hidden, target, pull)
+        return self.losses.weigh(loss, hidden, target, pull)
 
-    def _aligned(self, captured: Captured, batch: Any) -> tuple[Tensor, Tensor]:
+    def _aligned(self, captured: Captured, n_rows: int, batch: Any) -> tuple[Tensor, Tensor]:
         """Which tapped rows have a profile, and whose they are: both int64 (n,)."""
-        width, target_width = captured.vectors.shape[1], self.targets.vectors.shape[1]
-        if width != target_width:
-            raise BadInput(
-                f"the tapped layer {self.hooks.tap.name} is {width} wide, the targets are "
-                f"{target_width} wide; set targets.width or the tap's slice"
-            )
-        if self.hooks.tap.kind == "parameter":
-            users = self.recommender.users_of(batch).unique()
-            users = users[self.targets.known[users]]
-            return users, users
-        users = captured.ids if captured.ids is not None else self._batch_users(captured, batch)
-        rows = self.targets.known[users].nonzero().flatten()
-        return rows, users[rows]
+        tap = self.hooks.tap
+        if tap.kind == "parameter" or tap.rows == "all":
+            if n_rows < self._rows.stop:
+                raise BadInput(
+                    f"the tap {tap.name} yields {n_rows} rows, but there are {len(self._rows)} "
+                    f"{self.side}; choose a tap with one row for each, or tap.rows batch"
+                )
+            ids = self.recommender.ids(self.side, batch).unique()
+            ids = ids[self.targets.known[ids]]
+            return ids + self._rows.start, ids
+        if captured.ids is not None:
+            ids = captured.ids - self._rows.start
+            inside = ((ids >= 0) & (ids < len(self._rows))).nonzero().flatten()
+            rows, ids = inside, ids[inside]
+        else:
+            ids = self._batch_ids(n_rows, batch)
+            rows = torch.arange(len(ids), device=ids.device)
+        has_profile = self.targets.known[ids]
+        return rows[has_profile], ids[has_profile]
 
-    def _batch_users(self, captured: Captured, batch: Any) -> Tensor:
+    def _batch_ids(self, n_rows: int, batch: Any) -> Tensor:
         # RecBole repeats a batch's users once per negative item; the rows are the first repeat.
-        users, n_rows = self.recommender.users_of(batch), len(captured.vectors)
-        if n_rows == 0 or len(users) % n_rows:
+        ids = self.recommender.ids(self.side, batch)
+        if n_rows == 0 or len(ids) % n_rows:
             raise BadInput(
-                f"the tap {self.hooks.tap.name} yields {n_rows} rows for {len(users)} users "
-                "of the batch: they cannot be matched; choose a tap with one row per user"
+                f"the tap {self.hooks.tap.name} yields {n_rows} rows for {len(ids)} {self.side} "
+                f"of the batch: they cannot be matched; choose a tap with one row for each"
             )
-        return users[:n_rows]
+        return ids[:n_rows]
 
     def _scale(self, hidden: Tensor) -> float:
         """What unit-variance targets are multiplied by; the layer's own spread is taken once.
 
         Following the layer while it trains would let its growth pull the targets along.
         """
-        assert self.transfer is not None
         if isinstance(self.transfer.scale, float):
             return self.transfer.scale
         if self.transfer.scale == "none":
@@ -126,10 +231,50 @@ class ModelWrapper:
             self._layer_spread = float(hidden.detach().std()) if hidden.numel() > 1 else 1.0
         return self._layer_spread
 
+    def _sliced(self, table: Tensor) -> Tensor:
+        """The tap's columns of a table, as a view."""
+        width = table.shape[1]
+        start, stop = self.hooks.tap.start or 0, self.hooks.tap.stop or width
+        return table[:, start : width // 2 if stop == "half" else stop]
+
+
+def _require_own_table(model: str, hooks: HookManager, rows: range, side: Side) -> None:
+    """Refuse an embedding whose rows are not this side's: it would align strangers."""
+    table = hooks.table
+    if table is None or hooks.tap.pool is not None or rows.start > 0:
+        return
+    has = table.num_embeddings
+    own = has >= len(rows) if "token_embedding" in hooks.tap.name else has - len(rows) <= 1
+    if has < len(rows) or not own:
+        raise BadInput(
+            f"models.{model}: the tap {hooks.tap.name} has {has} rows, but there are {len(rows)} "
+            f"{side} (padding counted); it is not the {side}' table, choose another tap"
+        )
+
+
+def _did_not_fire(recommender: Trainable, tap: Tap, batch: Any) -> str:
+    seen = survey(recommender.module, lambda: recommender.loss(batch))
+    names = ", ".join(f"{sight.kind} {sight.name}" for sight in seen if sight.rows)
+    return (
+        f"{recommender.name}: the {tap.kind} {tap.name} did not fire while the loss was computed, "
+        f"so there is nothing to align; what does: {names}"
+    )
+
+
+def _first_of_each(rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The first row of each id, ascending by id."""
+    unique, place = ids.unique(return_inverse=True)
+    first = torch.full_like(unique, len(ids)).scatter_reduce_(
+        0, place, torch.arange(len(ids), device=ids.device), "amin"
+    )
+    return rows[first], unique
+
 
 def _gradient_norm(loss: Tensor, captured: Captured, rows: Tensor) -> float:
     """How hard `loss` pulls on the tapped rows; 0 where it does not depend on them."""
-    if not captured.source.requires_grad:
+    if not all(source.requires_grad for source in captured.sources):
         return 0.0
-    gradient = torch.autograd.grad(loss, captured.source, retain_graph=True, allow_unused=True)[0]
-    return 0.0 if gradient is None else float(captured.rows_of(gradient)[rows].norm())
+    gradients = torch.autograd.grad(
+        loss, captured.sources, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return float(captured.rows_of(gradients)[rows].norm())
