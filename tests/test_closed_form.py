@@ -233,7 +233,8 @@ def test_scale_and_offset_of_embeddings_do_not_matter():
 
 def test_embeddings_that_are_all_alike_say_nothing():
     train = interactions()
-    alike = SideInformation(items=np.full((N_ITEMS, 5), 0.1, np.float32))
+    rounding = 1e-8 * np.random.default_rng(0).normal(size=(N_ITEMS, 5))
+    alike = SideInformation(items=np.array([3.0, -1.0, 0.5, 2.0, 1.0]) + rounding)
     assert np.allclose(fit(train, REG, "l3ae", ALPHA, alike).item_weights, ease(train, REG))
 
 
