@@ -1,0 +1,294 @@
+"""EASE and its relatives that know profiles: item-item weights by one linear solve, no epochs.
+
+EASE (Steck 2019, "Embarrassingly shallow autoencoders for sparse data") predicts the interactions
+X (n_users, n_items) from themselves. All models here are one generalisation of it: W stacks item
+weights B over weights C of further inputs, Z = [X, γU], M is what B is pulled to, and over W
+with diag B = 0 they minimise
+
+    ‖X − ZW‖² + λ‖B − M‖² + λ‖C‖².                                                    (1)
+
+Each column j is a ridge regression of its own, with one multiplier μ_j for B_jj = 0. With
+P = (ZᵀZ + λI)⁻¹ and E = [I; 0] we have ZᵀX = (P⁻¹ − λI)E, and the gradient vanishes at
+
+    W = P(ZᵀX + λEM − E·diag μ) = E + λPEM − PE·diag(λ + μ),                          (2)
+
+where B_jj = 0 means λ + μ_j = (1 + λ(PEM)_jj) / P_jj. EASE is Z = X, M = 0 (Steck, equation 8).
+
+Embeddings are centred over the profiles that there are and brought to unit length: F of items
+(n_items, width), U of users. α is the knowledge's share. S are the weights of an EASE on F alone:
+the coordinates are its users, its λ is `side_reg`.
+
+add-ease (Jeunen et al. 2020, "Closed-form models for collaborative filtering with
+    side-information"): (1−α)·B + α·S.
+collective (same paper): F's coordinates are further rows of X, weighed so that the Gram matrix
+    is (1−α)·XᵀX + α·c·FFᵀ, c the mean of XᵀX's diagonal: λ means the same at every α.
+l3ae (Moon et al. 2025, "LLM-enhanced linear autoencoders for recommendation"): the ridge is
+    λ(1−α)‖B‖² + λα‖B − S‖², which is λ‖B − αS‖² and a constant: (1) with M = αS.
+
+Users' embeddings are U in (1), with γ² = α·c / (mean of UᵀU's diagonal). Only B's diagonal is held
+at zero: a profile written from a user's items tells of the very items that it helps to predict,
+and nothing but the ridge on C guards against that.
+
+What has no profile is left out. Where one of two items has none, add-ease keeps B's weight and
+l3ae pulls to 0 as EASE does; in collective, an unknown item's column is solved without F. A user
+without a profile has a zero row in U, and tells of B alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.linalg import lapack
+
+from models.errors import BadInput
+
+Method = Literal["add-ease", "collective", "l3ae"]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+SIDE_REG = 10.0
+MAX_ITEMS = 20_000
+PEAK_MATRICES = 4
+"""At most so many float64 (n_items, n_items) are held at a time."""
+
+_NOISE = 1e-6
+"""A centred vector shorter than this share of the longest is float32's rounding."""
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class SideInformation:
+    """Embeddings of profiles, float (n, width), and which rows hold one, bool (n,).
+
+    No embeddings mean no knowledge of that side, no marks that all rows are known. Rows that are
+    not known are never read.
+    """
+
+    items: NDArray[np.floating[Any]] | None = None
+    items_known: Bools | None = None
+    users: NDArray[np.floating[Any]] | None = None
+    users_known: Bools | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedForm:
+    """A fitted model: scores are `history @ item_weights + user_vectors @ user_weights`.
+
+    Attributes:
+        history: sparse float32 (n_users, n_items), the training matrix.
+        item_weights: float32 (n_items, n_items), from row i to column j; zero diagonal.
+        user_vectors: float32 (n_users, width), zero where a user has no profile; width may be 0.
+        user_weights: float32 (width, n_items).
+    """
+
+    history: sparse.csr_matrix
+    item_weights: NDArray[np.float32]
+    user_vectors: NDArray[np.float32]
+    user_weights: NDArray[np.float32]
+
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Scores of all items, seen ones too, for rows of the training matrix.
+
+        float32 (len(users), n_items), for int64 (n,) row numbers.
+        """
+        scores = np.empty((len(users), self.item_weights.shape[1]), dtype=np.float32)
+        for start in range(0, len(users), _BLOCK):
+            rows = users[start : start + _BLOCK]
+            block = scores[start : start + _BLOCK]
+            block[:] = self.history[rows] @ self.item_weights
+            if self.user_vectors.shape[1]:
+                block += self.user_vectors[rows] @ self.user_weights
+        return scores
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """All that scoring needs, as named arrays: what `from_weights` reads."""
+        return {
+            "item_weights": self.item_weights,
+            "user_vectors": self.user_vectors,
+            "user_weights": self.user_weights,
+            "history_starts": self.history.indptr,
+            "history_items": self.history.indices,
+            "history_values": self.history.data,
+        }
+
+    @classmethod
+    def from_weights(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The model with these `weights()`; it scores the same to the bit.
+
+        Raises:
+            BadInput: if an array is missing.
+        """
+        try:
+            item_weights, vectors = arrays["item_weights"], arrays["user_vectors"]
+            rows = [arrays[f"history_{part}"] for part in ("values", "items", "starts")]
+            history = sparse.csr_matrix(tuple(rows), shape=(len(vectors), len(item_weights)))
+            return cls(history, item_weights, vectors, arrays["user_weights"])
+        except KeyError as error:
+            raise BadInput(f"EASE: the weights lack {error}; train the model again") from error
+
+
+def ease(train: sparse.csr_matrix | Floats, reg_weight: float) -> Floats:
+    """EASE's weights: float64 (n_items, n_items), B_ij = −P_ij / P_jj and a zero diagonal.
+
+    Args:
+        train: sparse (n_users, n_items), or its dense Gram matrix (n_items, n_items).
+        reg_weight: λ, above 0.
+
+    Raises:
+        BadInput: for too many items, or a λ that leaves the system singular.
+    """
+    _check(train.shape[1], "l3ae", 0.0, reg_weight=reg_weight)
+    gram = _gram(train) if sparse.issparse(train) else train.copy()
+    return _solve(gram, reg_weight, len(gram))
+
+
+def fit(
+    train: sparse.csr_matrix,
+    reg_weight: float,
+    method: Method = "l3ae",
+    alpha: float = 0.0,
+    side: SideInformation | None = None,
+    side_reg: float = SIDE_REG,
+) -> ClosedForm:
+    """Fit EASE with the knowledge in `side`, as the module describes; EASE itself at α = 0.
+
+    Args:
+        train: sparse (n_users, n_items), 1 per interaction.
+        reg_weight: λ, above 0.
+        method: how items' embeddings enter.
+        alpha: the knowledge's share, from 0 to 1.
+        side: the embeddings, in the order of the rows and columns of `train`.
+        side_reg: λ of S, above 0, against vectors of unit length; add-ease and l3ae only.
+
+    Raises:
+        BadInput: for too many items, values out of range, or embeddings that do not fit `train`.
+    """
+    n_users, n_items = train.shape
+    _check(n_items, method, alpha, reg_weight=reg_weight, side_reg=side_reg)
+    side = side or SideInformation()
+    items, known = _unit("items", side.items, side.items_known, n_items)
+    users, present = _unit("users", side.users, side.users_known, n_users)
+    gram = _gram(train)
+    size = float(gram.trace()) / n_items
+    inputs = np.zeros((n_users, 0))
+    if alpha > 0 and present.any():
+        inputs = users * np.sqrt(alpha * size * users.shape[1] / present.sum())
+        cross = np.asarray(train.T @ inputs)
+        gram = np.block([[gram, cross], [cross.T, inputs.T @ inputs]])
+    if alpha == 0 or not known.any():
+        weights = _solve(gram, reg_weight, n_items)
+    elif method == "l3ae":
+        weights = _solve(gram, reg_weight, n_items, alpha * _semantic(items, side_reg))
+    elif method == "collective":
+        weights = _collective(gram, reg_weight, alpha, np.sqrt(alpha * size) * items, known)
+    else:
+        weights = _solve(gram, reg_weight, n_items)
+        weights[:n_items] *= 1 - alpha * np.outer(known, known)
+        weights[:n_items] += alpha * _semantic(items, side_reg)
+    single = weights.astype(np.float32)
+    history = sparse.csr_matrix(train, dtype=np.float32)
+    return ClosedForm(history, single[:n_items], inputs.astype(np.float32), single[n_items:])
+
+
+def _check(n_items: int, method: str, alpha: float, **weights: float) -> None:
+    if n_items > MAX_ITEMS:
+        gigabytes = PEAK_MATRICES * 8 * n_items**2 / 1e9
+        raise BadInput(
+            f"EASE: {n_items} items need about {gigabytes:.0f} GB of memory, the limit is "
+            f"{MAX_ITEMS} items; leave out the rarest items or this model"
+        )
+    if method not in get_args(Method):
+        raise BadInput(f"EASE: method is {method}; set it to one of {', '.join(get_args(Method))}")
+    for name, value in weights.items():
+        if not (np.isfinite(value) and value > 0):
+            raise BadInput(f"EASE: {name} is {value}; set it to a number above 0")
+    if not 0 <= alpha <= 1:
+        raise BadInput(f"EASE: alpha is {alpha}; set it to a number from 0 to 1")
+
+
+def _unit(
+    what: str, given: NDArray[np.floating[Any]] | None, known: Bools | None, n: int
+) -> tuple[Floats, Bools]:
+    """Centred unit vectors, float64 (n, width), zero where unknown, and which are known."""
+    if given is None:
+        return np.zeros((n, 0)), np.zeros(n, dtype=bool)
+    known = np.ones(n, dtype=bool) if known is None else known
+    if given.ndim != 2 or len(given) != n or given.size == 0 or known.shape != (n,):
+        raise BadInput(
+            f"EASE: {n} {what} need embeddings of shape ({n}, width) and {n} marks of which are "
+            f"known, not {given.shape} and {known.shape}; embed the profiles of this data set"
+        )
+    rows = np.asarray(given[known], dtype=np.float64)
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        raise BadInput(
+            f"EASE: row {np.flatnonzero(known)[bad][0]} of the {what}' embeddings has values that "
+            "are not finite; embed its profile again"
+        )
+    unit = np.zeros(given.shape)
+    if len(rows):
+        longest = np.linalg.norm(rows, axis=1).max()
+        rows -= rows.mean(axis=0)
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        unit[known] = np.where(norms > _NOISE * longest, rows / np.maximum(norms, 1e-300), 0.0)
+    return unit, known
+
+
+def _gram(train: sparse.csr_matrix) -> Floats:
+    rows = sparse.csr_matrix(train, dtype=np.float64)
+    dense: Floats = (rows.T @ rows).toarray(order="C")
+    return dense
+
+
+def _semantic(vectors: Floats, reg: float) -> Floats:
+    """S: float64 (n_items, n_items), the weights of an EASE whose data are F's coordinates.
+
+    By Woodbury (FFᵀ + ρI)⁻¹ = (I − Q)/ρ with Q = F(FᵀF + ρI)⁻¹Fᵀ, hence S_ij = Q_ij / (1 − Q_jj):
+    a system as large as F is wide, not as there are items.
+    """
+    inner = vectors.T @ vectors
+    inner[np.diag_indices_from(inner)] += reg
+    weights: Floats = vectors @ np.linalg.solve(inner, vectors.T)
+    weights /= 1 - weights.diagonal()
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
+def _collective(gram: Floats, reg: float, alpha: float, features: Floats, known: Bools) -> Floats:
+    """W of collective, `features` being F times the root of its weight."""
+    n_items = len(known)
+    joint = (1 - alpha) * gram
+    joint[:n_items, :n_items] += features @ features.T
+    weights = _solve(joint, reg, n_items)
+    if not known.all():
+        weights[:, ~known] = _solve(gram, reg, n_items)[:, ~known]
+    return weights
+
+
+def _solve(gram: Floats, reg: float, n_items: int, pull: Floats | None = None) -> Floats:
+    """W of equation 2, float64 (n_inputs, n_items); `gram` is ZᵀZ, overwritten, `pull` is M."""
+    gram[np.diag_indices_from(gram)] += reg
+    weights = _inverse(gram)[:, :n_items]
+    if pull is None:
+        weights /= -weights.diagonal()
+    else:
+        pulled = weights @ pull
+        pulled *= reg
+        weights *= -(1 + pulled.diagonal()) / weights.diagonal()
+        weights += pulled
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
+def _inverse(matrix: Floats) -> Floats:
+    """Inverse of a symmetric positive definite matrix, by Cholesky, in its own memory."""
+    # The transposed view is in LAPACK's order, so that nothing is copied.
+    factor, failed = lapack.dpotrf(matrix.T, lower=1, overwrite_a=1)
+    if failed:
+        raise BadInput("EASE: reg_weight is too small for these interactions; raise it")
+    inverse: Floats = lapack.dpotri(factor, lower=1, overwrite_c=1)[0]
+    inverse += np.tril(inverse, -1).T
+    return inverse.T
