@@ -2,17 +2,14 @@
 
 import asyncio
 import json
-import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
-
-from prefect.blocks.system import Secret
 
 from models.config import LLM
 from models.errors import BadInput
@@ -53,35 +50,6 @@ class _Refused(Exception):
 def endpoint(config: LLM) -> str:
     """The endpoint's address. The client's own default would depend on the environment."""
     return (config.base_url or OPENAI_URL).rstrip("/")
-
-
-def api_key(config: LLM) -> str:
-    """The key, from the Prefect Secret block if one is named, else from the environment.
-
-    Raises:
-        BadInput: if there is none; the message names the variable and the block's option.
-    """
-    if config.api_key_secret is not None:
-        source = f"Prefect Secret {config.api_key_secret}"
-        try:
-            key = str(cast("Secret[str]", Secret.load(config.api_key_secret)).get()).strip()
-        except ValueError:
-            raise BadInput(
-                f"profiles.llm.api_key_secret: there is no {source}; create the block, or leave "
-                f"the option empty to use the environment variable {config.api_key_env}"
-            ) from None
-    else:
-        source = f"environment variable {config.api_key_env}"
-        key = os.environ.get(config.api_key_env, "").strip()
-    if not key:
-        raise BadInput(
-            f"profiles.llm: there is no key; set the environment variable {config.api_key_env} "
-            "(to any word for a server that checks none), or name a Prefect Secret block in "
-            "profiles.llm.api_key_secret, or set profiles.provider to offline"
-        )
-    if not (key.isascii() and key.isprintable()):
-        raise BadInput(f"profiles.llm: the {source} holds characters that no key has; correct it")
-    return key
 
 
 def require_reachable(config: LLM) -> None:
