@@ -153,6 +153,19 @@ class LLM(Section):
     concurrency: int = Field(
         16, ge=1, le=512, description="Requests in flight.", json_schema_extra=_NOT_IDENTITY
     )
+    requests_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="The endpoint's limit, retries included; empty means none.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
+    tokens_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="The endpoint's limit; a request counts with its text and max_tokens until "
+        "its answer says what it used. Empty means none.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
     timeout_seconds: float = Field(
         60, gt=0, description="Per request.", json_schema_extra=_NOT_IDENTITY
     )
@@ -160,7 +173,7 @@ class LLM(Section):
         6,
         ge=0,
         description="Retries per request on 408, 409, 429, 5xx and lost connections, with "
-        "exponential waits that honour Retry-After.",
+        "exponential waits with jitter that honour Retry-After.",
         json_schema_extra=_NOT_IDENTITY,
     )
 

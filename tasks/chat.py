@@ -14,6 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 from models.config import LLM
 from models.errors import BadInput
 from tasks.answers import Answer, Question
+from tasks.rate_limit import Bucket, Limits
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -135,12 +136,38 @@ async def _ask(
         base_url=endpoint(config),
         timeout=config.timeout_seconds,
         max_retries=config.max_retries,
-        http_client=DefaultAioHttpClient(),
+        http_client=DefaultAioHttpClient(**_hooks(config)),
     ) as client:
         async with asyncio.TaskGroup() as group:
             for _ in range(config.concurrency):
                 group.create_task(work(client))
     return outcome
+
+
+def _hooks(config: LLM) -> dict[str, Any]:
+    """Keep to the limits where every request passes, the client's own retries included."""
+    rates = (config.requests_per_minute, config.tokens_per_minute)
+    if rates == (None, None):
+        return {}
+    limits = Limits(*(Bucket(rate) if rate else None for rate in rates), config.max_tokens)
+
+    async def before(request: Any) -> None:
+        await limits.admit(request.content)
+
+    async def after(response: Any) -> None:
+        await response.aread()
+        limits.settle(response.request.content, _tokens_used(response))
+
+    return {"event_hooks": {"request": [before], "response": [after]}}
+
+
+def _tokens_used(response: Any) -> int | None:
+    """What the endpoint counted for an answer; None where it does not say."""
+    try:
+        used = response.json()["usage"]["total_tokens"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return used if isinstance(used, int) else None
 
 
 async def _attempt(
