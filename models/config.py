@@ -166,6 +166,19 @@ class LLM(Section):
         "its answer says what it used. Empty means none.",
         json_schema_extra=_NOT_IDENTITY,
     )
+    batch_poll_seconds: float = Field(
+        30,
+        gt=0,
+        description="openai-batch: how often a batch is looked at.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
+    batch_wait_hours: float = Field(
+        25,
+        ge=0,
+        description="openai-batch: how long a run waits; batches go on without it, and the next "
+        "run picks them up.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
     timeout_seconds: float = Field(
         60, gt=0, description="Per request.", json_schema_extra=_NOT_IDENTITY
     )

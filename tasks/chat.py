@@ -146,10 +146,13 @@ async def _ask(
 
 def _hooks(config: LLM) -> dict[str, Any]:
     """Keep to the limits where every request passes, the client's own retries included."""
-    rates = (config.requests_per_minute, config.tokens_per_minute)
-    if rates == (None, None):
+    requests, tokens = (
+        Bucket(rate) if rate else None
+        for rate in (config.requests_per_minute, config.tokens_per_minute)
+    )
+    if requests is None and tokens is None:
         return {}
-    limits = Limits(*(Bucket(rate) if rate else None for rate in rates), config.max_tokens)
+    limits = Limits(requests, tokens, config.max_tokens)
 
     async def before(request: Any) -> None:
         await limits.admit(request.content)
@@ -188,7 +191,7 @@ async def _attempt(
             break
         usages.append(completion.get("usage") if isinstance(completion, dict) else None)
         if problem is None:
-            text, problem = _judge(completion)
+            text, problem = judge(completion)
         if problem is None:
             break
     if not usages:
@@ -213,15 +216,7 @@ async def _complete(
     """
     import openai
 
-    body: dict[str, Any] = {
-        "model": config.model,
-        "messages": messages,
-        "temperature": config.temperature,
-        "max_tokens": config.max_tokens,
-    }
-    if config.seed is not None:
-        # The same seed would bring the same unusable answer again.
-        body["seed"] = config.seed + attempt
+    body = request_body(config, messages, attempt)
     try:
         # `chat.completions.create` would send the same, at twice the CPU time per request.
         completion = await client.post("/chat/completions", cast_to=object, body=body)
@@ -233,13 +228,27 @@ async def _complete(
         passing = error.status_code in (408, 409, 429) or error.status_code >= 500
         if passing and error.code != "insufficient_quota":
             return None, f"HTTP {error.status_code}"
-        raise _Refused(_explain(error, config, client.api_key)) from None
+        raise _Refused(explain(error, config, client.api_key)) from None
     except (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError):
         return None, _MALFORMED
     return completion, None
 
 
-def _judge(completion: Any) -> tuple[str | None, str | None]:
+def request_body(config: LLM, messages: list[dict[str, str]], attempt: int) -> dict[str, Any]:
+    """What is sent for a prompt, at its `attempt`-th repetition."""
+    body: dict[str, Any] = {
+        "model": config.model,
+        "messages": messages,
+        "temperature": config.temperature,
+        "max_tokens": config.max_tokens,
+    }
+    if config.seed is not None:
+        # The same seed would bring the same unusable answer again.
+        body["seed"] = config.seed + attempt
+    return body
+
+
+def judge(completion: Any) -> tuple[str | None, str | None]:
     """The text of a completion, or why it is of no use."""
     try:
         choice = completion["choices"][0]
@@ -254,7 +263,7 @@ def _judge(completion: Any) -> tuple[str | None, str | None]:
     return (text, None) if text else (None, "empty")
 
 
-def _explain(error: Any, config: LLM, key: str) -> str:
+def explain(error: Any, config: LLM, key: str) -> str:
     """One sentence about a refusal, without the key, which the server's words may quote."""
     body = error.body
     detail = str(body.get("message") or body if isinstance(body, dict) else error.message)

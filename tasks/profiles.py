@@ -28,6 +28,7 @@ from models.profiles import (
 from models.prompts import Messages, Prompt, render_all
 from models.schemas import LLM_CALLS, PROFILES, TEXT, USER
 from tasks.answers import Answer, AnswerStore, Question, answer_store, asking
+from tasks.batch import ask_in_batches
 from tasks.caching import stage
 from tasks.chat import Outcome, ask, endpoint, require_reachable
 from tasks.configuration import api_key
@@ -144,6 +145,8 @@ def _ask(config: Profiles, store: AnswerStore, secret: str, n_users: int) -> Out
             report(next(answers))
 
         tolerated = int(config.max_missing * n_users)
+        if config.provider == "openai-batch":
+            return ask_in_batches(store, config.llm, secret, keep)
         outcome = ask(store.questions(), config.llm, secret, keep, tolerated)
     if outcome.refused:
         raise BadInput(outcome.refused)
@@ -195,7 +198,7 @@ def _result(
     return Profiled(
         profiles=write_parquet("profiles", table, inputs, facts),
         calls=write_parquet("profiles", calls, inputs, {**facts, "part": "calls"}),
-        source="openai",
+        source=config.provider,
         llm_model=config.llm.model,
         prompt_hash=facts["prompt_hash"],
         provenance=provenance(table, selected),
