@@ -3,9 +3,12 @@
 A server process on this machine answers every chat request after 200 ms. The stage asks it for
 the profiles of 2,000 users, everything included: rendering prompts, HTTP, answers committed one
 by one, the Parquet file. `efficiency` is the ideal time, users / concurrency · 200 ms, over the
-stage's time. With trouble, a tenth of the requests meets 429, 500 or a time-out; then every
-profile must arrive and no prompt be answered twice.
+stage's time; `asking alone` is the same over the time from the first request to the last answer
+as the server sees them, without the rendering before and the file after. With trouble, a tenth of
+the requests meets 429, 500 or a time-out; then every profile must arrive and no prompt be
+answered twice.
 
+`RSS + MB` is how much resident memory grew from the second quarter of a run to its second half.
 The server shares the cores with the stage; on a busy machine take the best of several rounds.
 
     .venv/bin/python benchmarks/llm_throughput.py [--rounds 3] [--users 2000] [--json]
@@ -75,9 +78,10 @@ def show(runs: dict[int, dict[str, Any]], troubled: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    names = ("seconds", "ideal", "efficiency", "cpu_seconds", "rss_growth_mb")
-    table = Table("concurrency", *names, "missing", "answered twice")
-    for wide, run in [*runs.items(), (f"{CONCURRENCIES[0]}, {TROUBLE:.0%} trouble", troubled)]:
+    names = ("seconds", "ideal", "efficiency", "asking", "cpu_seconds", "rss_growth_mb")
+    heads = ("s", "ideal s", "efficiency", "asking alone", "CPU s", "RSS + MB")
+    table = Table("wide", *heads, "missing", "twice")
+    for wide, run in [*runs.items(), (f"{CONCURRENCIES[0]} {TROUBLE:.0%}", troubled)]:
         figures = [f"{run[name]:.3g}" for name in names]
         table.add_row(str(wide), *figures, str(run["missing"]), str(run["answered_twice"]))
     Console().print(table)
@@ -114,6 +118,7 @@ def measure(url: str, users: int, concurrency: int, trouble: float) -> dict[str,
         "seconds": seconds,
         "ideal": ideal,
         "efficiency": ideal / seconds,
+        "asking": ideal / answers["seconds"],
         "cpu_seconds": cpu,
         "rss_growth_mb": (max(sizes[len(sizes) // 2 :]) - max(early)) / 2**20,
         "missing": done.missing + users - answers["prompts"],
@@ -185,21 +190,26 @@ async def serve() -> None:
     """Answer chat requests after `LATENCY`; print the address once ready."""
     from aiohttp import web
 
-    state: dict[str, Any] = {"trouble": 0.0, "answers": Counter(), "rng": random.Random(0)}
+    state: dict[str, Any] = {"answers": Counter(), "first": 0.0, "last": 0.0}
+    state |= {"trouble": 0.0, "rng": random.Random(0)}
 
     async def chat(request: web.Request) -> web.Response:
         body = await request.read()
+        state["first"] = state["first"] or perf_counter()
         draw = state["rng"].random()
         if draw < state["trouble"]:
             return await stumble(draw / state["trouble"])
         await asyncio.sleep(LATENCY)
         state["answers"][json.loads(body)["messages"][-1]["content"]] += 1
+        state["last"] = perf_counter()
         return web.Response(body=COMPLETION, content_type="application/json")
 
     async def statistics(request: web.Request) -> web.Response:
         answers = state["answers"]
-        state.update(trouble=float(request.query["trouble"]), answers=Counter())
-        return web.json_response({"prompts": len(answers), "successes": sum(answers.values())})
+        counts = {"prompts": len(answers), "successes": sum(answers.values())}
+        counts["seconds"] = state["last"] - state["first"]
+        state.update(trouble=float(request.query["trouble"]), answers=Counter(), first=0.0)
+        return web.json_response(counts)
 
     async def stumble(draw: float) -> web.Response:
         if draw < 1 / 3:

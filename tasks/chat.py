@@ -1,6 +1,7 @@
 """Asking an OpenAI-compatible endpoint many prompts, and what to think of its answers."""
 
 import asyncio
+import gc
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -97,7 +98,13 @@ def ask(
         tolerated: how many answers may be missing; a long row of failures beyond it ends the
             asking, for the sake of time and money.
     """
-    return asyncio.run(_ask(questions, config, key, keep, tolerated))
+    # What was imported by now stays: with it out of the collector's way, collections in between
+    # the answers cost milliseconds instead of tenths of seconds.
+    gc.freeze()
+    try:
+        return asyncio.run(_ask(questions, config, key, keep, tolerated))
+    finally:
+        gc.unfreeze()
 
 
 async def _ask(
