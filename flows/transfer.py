@@ -18,10 +18,11 @@ from tasks.caching import Stage
 from tasks.embeddings import embeddings
 from tasks.evaluation import evaluation
 from tasks.handoffs import Difference, Embedded, Interactions, Profiled, Splits, Targeted, Trained
+from tasks.import_files import take_in_embeddings, take_in_profiles
 from tasks.interactions import interactions, raw_files
 from tasks.profiles import profiles
 from tasks.report import report
-from tasks.split import split
+from tasks.split import split, split_files
 from tasks.targets import targets
 from tasks.training import tapped, training
 from tasks.worker import worker_processes
@@ -67,13 +68,12 @@ def knowledge_transfer(
 
     data = stages.run(interactions, pipeline.dataset, raw_files(pipeline.dataset))
     _require_enough_items(pipeline, data)
-    parts = stages.run(split, pipeline.split, data.interactions)
+    parts = stages.run(split, pipeline.split, data.interactions, split_files(pipeline.split))
     profiled = embedded = None
     targeted: dict[str, Targeted] = {}
     if "transfer" in pipeline.training.arms:
         forms = _target_forms(pipeline, taps)
-        profiled = stages.run(profiles, pipeline.profiles, prompt, parts.train, data.items)
-        embedded = stages.run(embeddings, pipeline.embeddings, profiled.profiles)
+        profiled, embedded = _describe_users(pipeline, prompt, data, parts, stages)
         targeted = _make_targets(forms, embedded, stages)
     trained = _train_all(pipeline, taps, data, parts, targeted, stages)
     evaluated = stages.run(evaluation, pipeline, parts, trained, profiled, embedded)
@@ -84,6 +84,18 @@ def knowledge_transfer(
         comparison=list(evaluated.differences),
         report=reported.page.file,
     )
+
+
+def _describe_users(
+    pipeline: Pipeline, prompt: str, data: Interactions, parts: Splits, stages: "Stages"
+) -> tuple[Profiled | None, Embedded]:
+    """Profiles and their embeddings; vectors made elsewhere need no profiles."""
+    vectors = take_in_embeddings(pipeline.embeddings)
+    if vectors:
+        return None, stages.run(embeddings, pipeline.embeddings, None, parts.train, vectors)
+    texts = take_in_profiles(pipeline.profiles)
+    profiled = stages.run(profiles, pipeline.profiles, prompt, parts.train, data.items, texts)
+    return profiled, stages.run(embeddings, pipeline.embeddings, profiled.profiles)
 
 
 class Stages:

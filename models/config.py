@@ -71,19 +71,38 @@ class Dataset(Section):
 class Split(Section):
     """How interactions are divided into train, valid and test."""
 
-    strategy: Literal["random", "leave-one-out", "temporal"] = Field(
+    strategy: Literal["random", "leave-one-out", "temporal", "files"] = Field(
         "random",
         description="random: per user, by ratios; leave-one-out: newest item is test, the one "
-        "before it valid; temporal: one global cut in time, by ratios.",
+        "before it valid; temporal: one global cut in time, by ratios; files: as the files train, "
+        "test and perhaps valid say.",
+    )
+    train: str | None = Field(
+        None,
+        description="files only: tab-separated user, item and whatever follows, with or without a "
+        "header; interactions of the data set that are in no file are left out.",
+        json_schema_extra=_NOT_IDENTITY,  # what the files hold decides, see tasks/split.py
+    )
+    valid: str | None = Field(
+        None,
+        description="files only: like train; empty means a share of each user's train, by seed.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
+    test: str | None = Field(
+        None, description="files only: like train.", json_schema_extra=_NOT_IDENTITY
+    )
+    valid_share: float = Field(
+        0.1, gt=0, lt=1, description="files only: the share of train that becomes valid."
     )
     ratios: tuple[float, float, float] = Field(
         (0.7, 0.1, 0.2), description="Shares of train, valid and test (random and temporal)."
     )
-    seed: int = Field(2026, description="Seed of the random strategy.")
+    seed: int = Field(2026, description="Seed of the random strategy and of valid_share.")
     short_histories: Literal["error", "train", "drop"] = Field(
         "error",
         description="Users with fewer than 3 interactions cannot give one to each of train, valid "
-        "and test: stop, keep them in train only, or drop them.",
+        "and test: stop, keep them in train only, or drop them. With files it is about users "
+        "without a training interaction, of whom nothing can be learnt: stop, or leave them out.",
     )
 
     @field_validator("ratios")
@@ -92,6 +111,14 @@ class Split(Section):
         if min(ratios) <= 0 or abs(sum(ratios) - 1) > 1e-9:
             raise ValueError(f"three shares above 0 that add up to 1 are needed, not {ratios}")
         return ratios
+
+    @model_validator(mode="after")
+    def _files_are_named(self) -> Self:
+        if self.strategy == "files" and (self.train is None or self.test is None):
+            raise ValueError("strategy files needs train and test, the paths of two files")
+        if self.strategy != "files" and (self.train or self.valid or self.test):
+            raise ValueError("train, valid and test are paths for strategy files only")
+        return self
 
 
 class History(Section):
@@ -131,6 +158,32 @@ class LLM(Section):
     concurrency: int = Field(
         16, ge=1, le=512, description="Requests in flight.", json_schema_extra=_NOT_IDENTITY
     )
+    requests_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="The endpoint's limit, retries included; empty means none.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
+    tokens_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="The endpoint's limit; a request counts with its text and max_tokens until "
+        "its answer says what it used. Empty means none.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
+    batch_poll_seconds: float = Field(
+        30,
+        gt=0,
+        description="openai-batch: how often a batch is looked at.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
+    batch_wait_hours: float = Field(
+        25,
+        ge=0,
+        description="openai-batch: how long a run waits; batches go on without it, and the next "
+        "run picks them up.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
     timeout_seconds: float = Field(
         60, gt=0, description="Per request.", json_schema_extra=_NOT_IDENTITY
     )
@@ -138,7 +191,7 @@ class LLM(Section):
         6,
         ge=0,
         description="Retries per request on 408, 409, 429, 5xx and lost connections, with "
-        "exponential waits that honour Retry-After.",
+        "exponential waits with jitter that honour Retry-After.",
         json_schema_extra=_NOT_IDENTITY,
     )
 
@@ -148,13 +201,33 @@ class LLM(Section):
         return {key: value for key, value in self.identity().items() if key in fields}
 
 
+class Columns(Section):
+    """How an imported file names what is read from it."""
+
+    user: str = Field("user_id", description="Column with the raw user id.")
+    text: str = Field("text", description="profiles: column with the text, e.g. summary.")
+    embedding: str = Field("embedding", description="embeddings: column with the vector.")
+
+
 class Profiles(Section):
     """One text per user, written from training interactions only."""
 
-    provider: Literal["offline", "openai"] = Field(
+    provider: Literal["offline", "openai", "openai-batch", "import"] = Field(
         "offline",
         description="offline: readable statistics of the history, free, no LLM; openai: any "
-        "OpenAI-compatible endpoint.",
+        "OpenAI-compatible endpoint; openai-batch: its Batch API, at half the price and within a "
+        "day; import: a file of profiles made elsewhere.",
+    )
+    path: str | None = Field(
+        None,
+        description="import only: a .csv, .tsv, .json, .jsonl or .parquet file with one text per "
+        "user, and where possible history_sha256 and history_count beside it.",
+        json_schema_extra=_NOT_IDENTITY,  # what the file holds decides, see tasks/imports.py
+    )
+    columns: Columns = Columns()
+    unknown_users: Literal["error", "drop"] = Field(
+        "error",
+        description="import only: what to do with users that the training part does not have.",
     )
     prompt: str = Field(
         "user-movies",
@@ -169,11 +242,43 @@ class Profiles(Section):
         description="Share of users that may end without a profile; above it the run stops.",
     )
 
+    @model_validator(mode="after")
+    def _import_has_a_path(self) -> Self:
+        _require_path(self.provider, self.path)
+        return self
+
 
 class Embeddings(Section):
     """The text model that turns profiles into vectors."""
 
-    provider: Literal["sentence-transformers", "openai"] = "sentence-transformers"
+    provider: Literal["sentence-transformers", "openai", "import"] = Field(
+        "sentence-transformers",
+        description="sentence-transformers: a local model; openai: any OpenAI-compatible endpoint; "
+        "import: a file of vectors made elsewhere, which needs no profiles.",
+    )
+    path: str | None = Field(
+        None,
+        description="import only: a .parquet, .npy, .pt or .json file with one vector per user.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
+    ids: str | None = Field(
+        None,
+        description="import only: the user ids of a .npy file or a bare .pt tensor, one a line or "
+        "a JSON list; empty means the file's own name with .ids.txt or .ids.json at its end.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
+    columns: Columns = Columns()
+    unknown_users: Literal["error", "drop"] = Field(
+        "error",
+        description="import only: what to do with users that the training part does not have.",
+    )
+    max_missing: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="import only: share of users that may be without a vector; above it the run "
+        "stops.",
+    )
     model: str = Field(
         "all-MiniLM-L6-v2",
         description="sentence-transformers: all-MiniLM-L6-v2 (ships in a package) or a local "
@@ -190,13 +295,29 @@ class Embeddings(Section):
     )
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16",
-        description="sentence-transformers only: bfloat16 is 2–3 times faster on recent CPUs at "
-        "cosine 0.9999 to float32.",
+        description="sentence-transformers only: bfloat16 is about twice as fast on recent CPUs, "
+        "at cosine 0.9999 to float32.",
     )
-    batch_size: int = Field(32, ge=1, json_schema_extra=_NOT_IDENTITY)
+    batch_size: int = Field(
+        16,
+        ge=1,
+        description="sentence-transformers only: texts at once; small batches of like length "
+        "stay in the CPU's cache and waste little on padding.",
+        json_schema_extra=_NOT_IDENTITY,
+    )
     threads: int = Field(
         1, ge=1, description="CPU threads of the text model.", json_schema_extra=_NOT_IDENTITY
     )
+
+    @model_validator(mode="after")
+    def _import_has_a_path(self) -> Self:
+        _require_path(self.provider, self.path)
+        return self
+
+
+def _require_path(provider: str, path: str | None) -> None:
+    if (provider == "import") != (path is not None):
+        raise ValueError("provider import and path belong together: set both or neither")
 
 
 class Umap(Section):

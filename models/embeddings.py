@@ -45,16 +45,19 @@ def distinct_texts(profiles: pa.Table) -> Texts:
     return Texts(encoded.dictionary.to_pylist(), users.take(first).to_pylist(), users, rows)
 
 
-def batches(texts: Sequence[str], size: int) -> Iterator[NDArray[np.intp]]:
+def batches(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.intp]]:
     """Yield indices of at most `size` texts of similar length, the longest texts first.
 
     Like lengths waste least on padding. Texts of one length keep their order, so that what is
     left after an interruption falls into the same batches: a text model's last bits depend on
     what else is in the batch.
+
+    Args:
+        lengths: each text's length as the text model counts it, in tokens where it is known.
+        size: texts per batch.
     """
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    longest_first = np.argsort(-lengths, kind="stable")
-    for start in range(0, len(texts), size):
+    longest_first = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    for start in range(0, len(lengths), size):
         yield longest_first[start : start + size]
 
 

@@ -1,8 +1,10 @@
 """Dividing interactions into train, valid and test, before anything else sees them.
 
-All three strategies work on integer codes in sorted (user, item) order, so that the result
+All strategies work on integer codes in sorted (user, item) order, so that the result
 depends on the interactions and the seed alone, never on the order of rows in a file.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +36,8 @@ def split(interactions: pa.Table, config: Split) -> tuple[pa.Table, pa.Table, pa
     if short.any() and config.short_histories == "error":
         raise BadInput(_short_histories(table, users, counts))
 
+    if config.strategy == "files":
+        raise ValueError("strategy files needs the files' pairs: see split_as_given")
     if config.strategy == "random":
         parts = _random(users, counts, config)
     elif config.strategy == "leave-one-out":
@@ -51,6 +55,112 @@ def split(interactions: pa.Table, config: Split) -> tuple[pa.Table, pa.Table, pa
         table.filter(pa.array(parts == VALID)),
         table.filter(pa.array(parts == TEST)),
     )
+
+
+def split_as_given(
+    interactions: pa.Table, given: Mapping[str, pa.Table], config: Split
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Divide `interactions` as files say; what no file has is left out.
+
+    Ratings and times are the data set's own. Without a valid part, each user with at least two
+    training interactions gives `valid_share` of them, rounded down but at least one.
+
+    Args:
+        interactions: schema `INTERACTIONS`.
+        given: `user_id` and `item_id` (string) of train, test and perhaps valid.
+        config: `valid_share`, `seed` and `short_histories`.
+
+    Raises:
+        BadInput: for pairs that the data set does not have, that one file lists twice or two
+            files share, and for users without a training interaction (unless left out).
+    """
+    table = interactions.sort_by([(USER, "ascending"), (ITEM, "ascending")])
+    known = _pairs(table)
+    parts = np.full(len(known), DROPPED)
+    for name, code in (("train", TRAIN), ("valid", VALID), ("test", TEST)):
+        if name in given:
+            rows = _rows_of(given[name], name, known)
+            _require_free(parts, rows, name, table)
+            parts[rows] = code
+    users = _codes(table[USER])
+    n_train = np.bincount(users[parts == TRAIN], minlength=int(users.max(initial=-1)) + 1)
+    cold = (n_train[users] == 0) & (parts != DROPPED)
+    if cold.any() and config.short_histories == "error":
+        raise BadInput(_cold_users(table.filter(pa.array(cold))))
+    parts[cold] = DROPPED
+    if "valid" not in given:
+        parts[_held_out(users, parts, n_train, config)] = VALID
+    if not all((parts == code).any() for code in (TRAIN, VALID, TEST)):
+        raise BadInput("split: the files leave train, valid or test empty; give each some rows")
+    train, valid, test = (table.filter(pa.array(parts == c)) for c in (TRAIN, VALID, TEST))
+    return train, valid, test
+
+
+def _pairs(table: pa.Table) -> pa.Array:
+    """User and item as one text, with a separator that no tab-separated file can hold."""
+    texts = pc.binary_join_element_wise(table[USER], table[ITEM], "\t")
+    return pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], pa.string())
+
+
+def _rows_of(given: pa.Table, name: str, known: pa.Array) -> NDArray[np.int64]:
+    """Each given pair's row in the data set."""
+    pairs = _pairs(given)
+    rows = pc.index_in(pairs, known)
+    strangers = pairs.filter(pc.is_null(rows))
+    if len(strangers):
+        raise BadInput(
+            f"split.{name}: {len(strangers)} of {len(pairs)} user-item pairs are not in the data "
+            f"set: {_shown(strangers)}; use the files of this data set, or correct the ids"
+        )
+    found = np.asarray(rows, dtype=np.int64)
+    unique, counts = np.unique(found, return_counts=True)
+    if len(unique) < len(found):
+        raise BadInput(
+            f"split.{name}: {(counts > 1).sum()} user-item pairs are listed more than once: "
+            f"{_shown(known.take(pa.array(unique[counts > 1])))}; keep one row of each"
+        )
+    return found
+
+
+def _require_free(
+    parts: NDArray[np.int64], rows: NDArray[np.int64], name: str, table: pa.Table
+) -> None:
+    taken = rows[parts[rows] != DROPPED]
+    if len(taken):
+        others = sorted({("train", "valid", "test")[code] for code in parts[taken]})
+        raise BadInput(
+            f"split.{name}: {len(taken)} user-item pairs are in split.{' and '.join(others)} as "
+            f"well: {_shown(_pairs(table.take(pa.array(taken))))}; keep each pair in one file"
+        )
+
+
+def _held_out(
+    users: NDArray[np.int64],
+    parts: NDArray[np.int64],
+    n_train: NDArray[np.int64],
+    config: Split,
+) -> NDArray[np.int64]:
+    """Rows of train that become valid, drawn per user."""
+    rows = np.flatnonzero(parts == TRAIN)
+    keys = np.random.default_rng(config.seed).random(len(rows))
+    position = _position(users[rows], np.lexsort((keys, users[rows])))
+    share = np.maximum(np.floor(config.valid_share * n_train + 1e-9).astype(np.int64), 1)
+    share[n_train < 2] = 0
+    return np.asarray(rows[position < share[users[rows]]])
+
+
+def _cold_users(rows: pa.Table) -> str:
+    users = pc.unique(rows[USER])
+    return (
+        f"split: {len(users)} users are in valid or test without a training interaction: "
+        f"{', '.join(users[:10].to_pylist())}{', …' if len(users) > 10 else ''}; give them one, "
+        "or set split.short_histories to drop, which leaves them out"
+    )
+
+
+def _shown(pairs: pa.Array) -> str:
+    shown = [" ".join(pair.split("\t")) for pair in pairs[:10].to_pylist()]
+    return ", ".join(shown) + (", …" if len(pairs) > 10 else "")
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -141,6 +141,17 @@ class AnswerStore:
         )
         self._connection.execute(_PUT, values)
 
+    def has(self, key: str, finished_at: datetime) -> bool:
+        """True if exactly this answer was put before: putting it again would bill it twice."""
+        query = "SELECT count(*) FROM answers WHERE key = ? AND finished_at = ?"
+        (count,) = self._connection.execute(query, (key, finished_at.timestamp())).fetchone()
+        return bool(count)
+
+    def knows(self, keys: Iterable[str]) -> bool:
+        """True if every key has a usable answer, whether or not this run asks for it."""
+        query = "SELECT 1 FROM answers WHERE key = ? AND text IS NOT NULL"
+        return all(self._connection.execute(query, (key,)).fetchone() for key in keys)
+
     def texts(self) -> dict[str, str]:
         """The usable answers by key."""
         return dict(

@@ -1,14 +1,16 @@
 """One YAML file in, one validated `Pipeline` out, with errors that name file, key and fix."""
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
+from prefect.blocks.system import Secret
 from pydantic import BaseModel, ValidationError
 
-from models.config import Pipeline, parse_yaml
+from models.config import LLM, Embeddings, Pipeline, parse_yaml
 from models.errors import BadInput
 from tasks.storage import PROJECT_ROOT
 
@@ -35,12 +37,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 def prompt_of(pipeline: Pipeline) -> str:
     """The text of the prompt template that the pipeline's profiles depend on.
 
-    The offline writer uses none, so that editing a prompt leaves offline profiles cached.
+    The offline writer and imported profiles use none, so that editing a prompt leaves them cached.
 
     Raises:
         BadInput: if there is no such template; the message lists those there are.
     """
-    if pipeline.profiles.provider == "offline":
+    if pipeline.profiles.provider in ("offline", "import"):
         return ""
     name = pipeline.profiles.prompt
     for candidate in (PROJECT_ROOT / "prompts" / f"{name}.j2", Path(name).expanduser()):
@@ -51,6 +53,41 @@ def prompt_of(pipeline: Pipeline) -> str:
         f"profiles.prompt: there is no file {name} and no prompts/{name}.j2; "
         f"prompts/ has {', '.join(known)}"
     )
+
+
+def api_key(config: LLM | Embeddings) -> str:
+    """The endpoint's key, from the Prefect Secret block if one is named, else the environment.
+
+    Raises:
+        BadInput: if there is none, or it holds what no header can carry; the message names the
+            variable or the block, never the key.
+    """
+    section = "profiles.llm" if isinstance(config, LLM) else "embeddings"
+    if config.api_key_secret is not None:
+        source = f"Prefect Secret {config.api_key_secret}"
+        try:
+            key = str(cast("Secret[str]", Secret.load(config.api_key_secret)).get()).strip()
+        except ValueError:
+            raise BadInput(
+                f"{section}.api_key_secret: there is no {source}; create the block, or leave "
+                f"the option empty to use the environment variable {config.api_key_env}"
+            ) from None
+    else:
+        source = f"environment variable {config.api_key_env}"
+        key = os.environ.get(config.api_key_env, "").strip()
+    if not key:
+        without = {
+            "profiles.llm": "profiles.provider to offline",
+            "embeddings": "embeddings.provider to sentence-transformers",
+        }
+        raise BadInput(
+            f"{section}: the {source} is empty, so there is no key; set the environment variable "
+            f"{config.api_key_env} (to any word for a server that checks none), or name a Prefect "
+            f"Secret block in {section}.api_key_secret, or set {without[section]}"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise BadInput(f"{section}: the {source} holds characters that no key has; correct it")
+    return key
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -23,18 +23,34 @@ from models.errors import BadInput
 from models.schemas import EMBEDDING, TEXT, USER
 from tasks.caching import stage
 from tasks.handoffs import Embedded
+from tasks.imports import import_embeddings
 from tasks.progress import track
 from tasks.storage import Handle, data_dir, read_parquet, write_parquet
 from tasks.text_models import batch_size, identity, open_text_model
 
 
 @stage("embeddings", version=1)
-def embeddings(config: Embeddings, profiles: Handle) -> Embedded:
-    """Embed the texts of `profiles` (schema `PROFILES`); users without a text get no row.
+def embeddings(
+    config: Embeddings,
+    profiles: Handle | None,
+    train: Handle | None = None,
+    imported: dict[str, Handle] | None = None,
+) -> Embedded:
+    """One vector per user; users without a text, or not in an imported file, get no row.
+
+    Args:
+        config: the text model, or the imported file's columns.
+        profiles: schema `PROFILES`, whose texts are embedded; None for imported vectors.
+        train: import only: schema `INTERACTIONS`, whose users the vectors belong to.
+        imported: import only: what `take_in_embeddings` took in.
 
     Raises:
-        BadInput: if there is no text, the text model cannot be had, or its answer is wrong.
+        BadInput: if there is no text, the text model cannot be had, its answer is wrong, or the
+            imported file is.
     """
+    if imported and train:
+        return import_embeddings(config, imported, train)
+    assert profiles is not None
     texts = distinct_texts(read_parquet(profiles, [USER, TEXT]))
     matrix, cached = _embed(config, texts)
     get_run_logger().info(
@@ -91,9 +107,9 @@ def _embed_missing(
     wanted = [texts.distinct[index] for index in missing]
     done = len(keys) - len(missing)
     with open_text_model(config, wanted) as model:
-        for batch in batches(wanted, batch_size(config)):
+        for batch in batches(model.lengths, batch_size(config)):
             indices = missing[batch]
-            rows = model([texts.distinct[index] for index in indices])
+            rows = model.embed([texts.distinct[index] for index in indices])
             matrix = checked(rows, [texts.owners[index] for index in indices], width)
             store.write([keys[index] for index in indices], matrix)
             width = matrix.shape[1]

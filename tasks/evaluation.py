@@ -16,7 +16,7 @@ from models.errors import BadInput
 from models.evaluation import UserValues, contrasts, score
 from models.schemas import ITEM, LLM_CALLS, USER
 from tasks.caching import content, stage
-from tasks.handoffs import Difference, Embedded, Evaluated, Profiled, Splits, Trained
+from tasks.handoffs import Difference, Embedded, Evaluated, Profiled, Splits, Trained, origin
 from tasks.storage import PROJECT_ROOT, database, database_path, read_parquet
 
 SPLITS = ("valid", "test")
@@ -117,10 +117,9 @@ def _knowledge(profiled: Profiled | None, embedded: Embedded | None) -> dict[str
     """The columns of `runs` that say where transferred knowledge comes from."""
     return {
         "prompt_hash": profiled.prompt_hash if profiled else None,
-        "profile_source": profiled.source if profiled else None,
+        **origin(profiled, embedded),
         "llm_model": profiled.llm_model if profiled else None,
         "embedding_model": embedded.model if embedded else None,
-        "profile_provenance": profiled.provenance if profiled else None,
     }
 
 

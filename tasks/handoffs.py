@@ -44,7 +44,7 @@ class Profiled(Handoff):
 
     profiles: Handle
     calls: Handle
-    source: Literal["offline", "openai"]
+    source: Literal["offline", "openai", "openai-batch", "import"]
     llm_model: str | None
     prompt_hash: str
     provenance: Provenance
@@ -62,6 +62,20 @@ class Embedded(Handoff):
     width: int
     texts_cached: int
     texts_embedded: int
+    missing: int = 0
+    provenance: Provenance | None = None
+    """Of imported vectors, which have no profiles here; None where the profiles' holds."""
+
+
+def origin(profiled: Profiled | None, embedded: Embedded | None) -> dict[str, str | None]:
+    """Who wrote the knowledge and what it may have seen: the columns of `runs` by that name.
+
+    Imported vectors have no profiles here, so they speak for themselves.
+    """
+    if profiled is None:
+        imported = embedded.provenance if embedded else None
+        return {"profile_source": "import" if imported else None, "profile_provenance": imported}
+    return {"profile_source": profiled.source, "profile_provenance": profiled.provenance}
 
 
 class Targeted(Handoff):

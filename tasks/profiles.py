@@ -28,15 +28,20 @@ from models.profiles import (
 from models.prompts import Messages, Prompt, render_all
 from models.schemas import LLM_CALLS, PROFILES, TEXT, USER
 from tasks.answers import Answer, AnswerStore, Question, answer_store, asking
+from tasks.batch import ask_in_batches
 from tasks.caching import stage
-from tasks.chat import Outcome, api_key, ask, endpoint, require_reachable
+from tasks.chat import Outcome, ask, endpoint, require_reachable
+from tasks.configuration import api_key
 from tasks.handoffs import Profiled
+from tasks.imports import import_profiles
 from tasks.progress import track
 from tasks.storage import Handle, read_parquet, write_parquet
 
 
 @stage("profiles", version=1)
-def profiles(config: Profiles, prompt: str, train: Handle, items: Handle) -> Profiled:
+def profiles(
+    config: Profiles, prompt: str, train: Handle, items: Handle, imported: Handle | None = None
+) -> Profiled:
     """Write a profile for every user of the training interactions.
 
     Args:
@@ -44,6 +49,7 @@ def profiles(config: Profiles, prompt: str, train: Handle, items: Handle) -> Pro
         prompt: the text of the prompt template; not used offline.
         train: schema `INTERACTIONS`.
         items: schema `ITEMS`.
+        imported: the file of the import provider, from `take_in_profiles`.
 
     Raises:
         BadInput: for a faulty template, a missing key, an endpoint that cannot be reached or
@@ -51,6 +57,8 @@ def profiles(config: Profiles, prompt: str, train: Handle, items: Handle) -> Pro
     """
     interactions, catalogue = read_parquet(train), read_parquet(items)
     inputs = {"train": train, "items": items}
+    if imported is not None:
+        return import_profiles(config, imported, interactions, inputs)
     if config.provider == "offline":
         # Statistics cost nothing, so they are taken of the whole history, not of a prompt's share.
         whole = config.history.model_copy(update={"limit": max(interactions.num_rows, 1)})
@@ -137,6 +145,8 @@ def _ask(config: Profiles, store: AnswerStore, secret: str, n_users: int) -> Out
             report(next(answers))
 
         tolerated = int(config.max_missing * n_users)
+        if config.provider == "openai-batch":
+            return ask_in_batches(store, config.llm, secret, keep)
         outcome = ask(store.questions(), config.llm, secret, keep, tolerated)
     if outcome.refused:
         raise BadInput(outcome.refused)
@@ -188,7 +198,7 @@ def _result(
     return Profiled(
         profiles=write_parquet("profiles", table, inputs, facts),
         calls=write_parquet("profiles", calls, inputs, {**facts, "part": "calls"}),
-        source="openai",
+        source=config.provider,
         llm_model=config.llm.model,
         prompt_hash=facts["prompt_hash"],
         provenance=provenance(table, selected),

@@ -21,7 +21,7 @@ from models import charts, wording
 from models.config import Pipeline, parse_metric
 from models.errors import BadInput
 from tasks.caching import stage
-from tasks.handoffs import Embedded, Evaluated, Profiled, Reported, Trained
+from tasks.handoffs import Embedded, Evaluated, Profiled, Reported, Trained, origin
 from tasks.storage import Handle, data_dir, write_bytes
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -37,10 +37,7 @@ def report(
     embedded: Embedded | None,
 ) -> Reported:
     """Write the report, as an artifact and under its stable name `reports/EXPERIMENT.html`."""
-    source = {
-        "profile_source": profiled.source if profiled else None,
-        "profile_provenance": profiled.provenance if profiled else None,
-    }
+    source = origin(profiled, embedded)
     rows = [difference.model_dump() | source for difference in evaluated.differences]
     page = _page(pipeline, rows, trained, _facts(evaluated, trained, profiled, embedded))
     artifact = write_bytes("report", ".html", page)
@@ -179,6 +176,11 @@ def _facts(
         facts["Embeddings"] = {
             "Model": embedded.model,
             "Width": embedded.width,
+            **(
+                {"Provenance": embedded.provenance, "Users without a vector": embedded.missing}
+                if embedded.provenance
+                else {}
+            ),
             "Artifact, sha256": embedded.embeddings.sha256,
         }
     facts["Code and configuration"] = {

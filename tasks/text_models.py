@@ -1,18 +1,18 @@
 """The text models behind the embeddings stage: a local one, or an OpenAI-compatible endpoint."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from prefect.blocks.system import Secret
 from prefect.logging import get_run_logger
 
 from models.config import Embeddings
 from models.errors import BadInput
+from tasks.configuration import api_key
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -25,8 +25,15 @@ OPENAI_BATCH = 128
 OPENAI_TIMEOUT_SECONDS = 60.0
 OPENAI_RETRIES = 6
 
-TextModel = Callable[[list[str]], list[Any]]
-"""Texts in, what should be as many vectors out: the caller checks it."""
+
+@dataclass(frozen=True)
+class TextModel:
+    """A text model, ready to embed the texts that it was opened for."""
+
+    embed: Callable[[list[str]], list[Any]]
+    """Texts in, what should be as many vectors out: the caller checks it."""
+    lengths: list[int]
+    """Each text's length, in tokens where the model's tokenizer is at hand, else in characters."""
 
 
 def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextManager[TextModel]:
@@ -36,7 +43,7 @@ def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextMana
         BadInput: on entry if it cannot be had, in use if the endpoint fails.
     """
     if config.provider == "openai":
-        return _remote_model(config)
+        return _remote_model(config, texts)
     return _local_model(config, texts)
 
 
@@ -78,7 +85,7 @@ def _local_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
     torch.set_num_threads(config.threads)
     try:
         model = _load(config)
-        _warn_of_long_texts(model, texts)
+        lengths = _token_counts(model, texts)
 
         def embed(batch: list[str]) -> list[Any]:
             output = model.encode(
@@ -86,7 +93,7 @@ def _local_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
             )
             return list(output.float().numpy())
 
-        yield embed
+        yield TextModel(embed, lengths)
     finally:
         torch.set_num_threads(threads_before)
 
@@ -134,12 +141,14 @@ def minilm_folder() -> Path:
     return folder
 
 
-def _warn_of_long_texts(model: "SentenceTransformer", texts: list[str]) -> None:
+def _token_counts(model: "SentenceTransformer", texts: list[str]) -> list[int]:
+    """How many tokens (else characters) the model reads of each text; warns of cut ones."""
     limit = model.max_seq_length
-    if limit is None:
-        return
+    if limit is None:  # it reads everything, perhaps with a tokenizer of another kind
+        return [len(text) for text in texts]
     tokens = model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-    too_long = sum(len(ids) > limit for ids in tokens)
+    counts = [len(ids) for ids in tokens]
+    too_long = sum(count > limit for count in counts)
     if too_long:
         get_run_logger().warning(
             "%d of %d texts are longer than the %d tokens that the text model reads; "
@@ -148,6 +157,7 @@ def _warn_of_long_texts(model: "SentenceTransformer", texts: list[str]) -> None:
             len(texts),
             limit,
         )
+    return [min(count, limit) for count in counts]
 
 
 def _url(config: Embeddings) -> str:
@@ -155,14 +165,14 @@ def _url(config: Embeddings) -> str:
 
 
 @contextmanager
-def _remote_model(config: Embeddings) -> Iterator[TextModel]:
+def _remote_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
     """An OpenAI-compatible endpoint.
 
     Its errors are raised without their causes: those carry the request and with it the key.
     """
     import openai
 
-    key, url = _api_key(config), _url(config)
+    key, url = api_key(config), _url(config)
 
     def embed(batch: list[str]) -> list[Any]:
         try:
@@ -186,7 +196,7 @@ def _remote_model(config: Embeddings) -> Iterator[TextModel]:
     with openai.OpenAI(
         api_key=key, base_url=url, timeout=OPENAI_TIMEOUT_SECONDS, max_retries=OPENAI_RETRIES
     ) as client:
-        yield embed
+        yield TextModel(embed, [len(text) for text in texts])
 
 
 def _in_order(answer: Any, url: str) -> list[Any]:
@@ -203,21 +213,3 @@ def _in_order(answer: Any, url: str) -> list[Any]:
             f"embeddings: {url} numbered {len(data)} vectors {list(by_index)[:5]}…, not 0, 1, …"
         )
     return [by_index[index] for index in range(len(data))]
-
-
-def _api_key(config: Embeddings) -> str:
-    """The key, from the Prefect Secret block if one is named, else from the environment."""
-    if config.api_key_secret is not None:
-        try:
-            return str(cast(Secret[str], Secret.load(config.api_key_secret)).get()).strip()
-        except ValueError as error:
-            raise BadInput(
-                f"embeddings.api_key_secret: there is no Prefect Secret {config.api_key_secret}"
-            ) from error
-    key = os.environ.get(config.api_key_env, "").strip()
-    if not key:
-        raise BadInput(
-            f"embeddings.api_key_env: the environment variable {config.api_key_env} is empty; "
-            "set it to the endpoint's key (to any word where the endpoint needs none)"
-        )
-    return key

@@ -3,11 +3,11 @@
 import pytest
 import yaml
 
-from models.config import Job, Pipeline, Transfer
+from models.config import LLM, Embeddings, Job, Pipeline, Transfer
 from models.errors import BadInput
 from models.recommender import hyperparameters
 from models.zoo import ZOO
-from tasks.configuration import load, prompt_of
+from tasks.configuration import api_key, load, prompt_of
 from tasks.storage import PROJECT_ROOT
 from tasks.training import tapped
 
@@ -152,3 +152,18 @@ def test_prompts_are_found_by_name_or_path(tmp_path):
     with pytest.raises(BadInput, match=r"no prompts/absent\.j2; prompts/ has .*user-movies"):
         prompt_of(pipeline("absent"))
     assert prompt_of(Pipeline.model_validate(MINIMAL)) == ""  # offline profiles use none
+
+
+@pytest.mark.parametrize("section", [LLM, Embeddings])
+def test_a_key_is_checked_alike_wherever_it_is_used(section, monkeypatch):
+    config = section(api_key_env="LLMKT_TEST_KEY")
+    name = "profiles.llm" if section is LLM else "embeddings"
+    monkeypatch.setenv("LLMKT_TEST_KEY", " sk-fine\n")
+    assert api_key(config) == "sk-fine"
+    monkeypatch.setenv("LLMKT_TEST_KEY", "  ")
+    with pytest.raises(BadInput, match=rf"{name}: .*LLMKT_TEST_KEY.*{name}\.api_key_secret"):
+        api_key(config)
+    monkeypatch.setenv("LLMKT_TEST_KEY", "sk-…secret")
+    with pytest.raises(BadInput, match=f"{name}: .*LLMKT_TEST_KEY holds") as error:
+        api_key(config)
+    assert "secret" not in str(error.value)

@@ -9,7 +9,7 @@ from werkzeug import Response
 
 from models.errors import BadInput
 from models.schemas import LLM_CALLS
-from tasks import chat
+from tasks import chat, configuration
 from tasks.profiles import profiles
 from tasks.storage import read_parquet
 
@@ -173,7 +173,7 @@ def test_the_key_may_come_from_a_prefect_secret(llm, monkeypatch):
         def get(self) -> str:
             return "from-the-block"
 
-    monkeypatch.setattr(chat, "Secret", Block)
+    monkeypatch.setattr(configuration, "Secret", Block)
     with pytest.raises(BadInput, match=r"api_key_secret.*other"):
         run(config(llm, api_key_secret="other"), "Heat")
     run(config(llm, api_key_secret="my-key"), "Heat")

@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS runs (
     seed               BIGINT NOT NULL,
     config_hash        VARCHAR NOT NULL,  -- of the pipeline that evaluated the run last
     prompt_hash        VARCHAR,
-    profile_source     VARCHAR,           -- offline or openai
+    profile_source     VARCHAR,           -- offline, openai, openai-batch or import
     llm_model          VARCHAR,           -- NULL for offline profiles
     embedding_model    VARCHAR,
     profile_provenance VARCHAR,           -- train-only, unknown or leaky

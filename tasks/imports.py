@@ -1,0 +1,154 @@
+"""The `import` provider: profiles and embeddings that were made elsewhere, checked and taken over.
+
+Users are found by raw token. What a file does not have is masked out of the transfer and counts
+against `max_missing`; provenance is `unknown` unless the file carries records that match train.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from prefect.logging import get_run_logger
+
+from models.config import Embeddings, Profiles
+from models.embeddings import to_table
+from models.imports import matrix_of, provenance_of, require_few_missing, rows_of_users
+from models.profiles import HISTORY_COUNT, HISTORY_SHA256
+from models.schemas import EMBEDDING, LLM_CALLS, PROFILES, TEXT, USER
+from tasks.handoffs import Embedded, Profiled
+from tasks.import_files import read_profiles, read_vectors
+from tasks.storage import Handle, read_parquet, write_parquet
+
+ABSENT = "not in the imported file"
+BLANK = "blank in the imported file"
+
+
+def import_profiles(
+    config: Profiles, imported: Handle, train: pa.Table, inputs: Mapping[str, Handle]
+) -> Profiled:
+    """Write `PROFILES` from a file taken in by `take_in_profiles`.
+
+    Args:
+        config: the file's columns, and what to do with missing and unknown users.
+        imported: the file.
+        train: schema `INTERACTIONS`.
+        inputs: what the artifact is recorded to come from.
+
+    Raises:
+        BadInput: for a file that cannot be read, unknown or repeated ids, too many missing users.
+    """
+    source = f"profiles.path {config.path}"
+    table = read_profiles(imported, config.columns, source).combine_chunks()
+    users = _users(train)
+    rows, dropped = rows_of_users(
+        table[USER].combine_chunks(), users, source, "profiles", config.unknown_users
+    )
+    _tell(source, dropped)
+    taken = table.drop_columns([USER]).take(pa.array(rows, mask=rows < 0))
+    texts = pc.utf8_trim_whitespace(taken[TEXT].combine_chunks())
+    texts = pc.if_else(pc.not_equal(texts, ""), texts, None)
+    is_missing = pc.is_null(texts)
+    warning = require_few_missing(
+        users.filter(is_missing), len(users), source, "profiles", config.max_missing
+    )
+    if warning:
+        get_run_logger().warning("%s", warning)
+    reasons = pc.if_else(is_missing, pa.array(np.where(rows < 0, ABSENT, BLANK)), None)
+    result = _profiles(users, texts, reasons, taken)
+    has_text = result.filter(pc.is_valid(result[TEXT]))
+    inputs = {**inputs, "imported": imported}
+    return Profiled(
+        profiles=write_parquet("profiles", result, inputs, {"provider": "import"}),
+        calls=write_parquet("profiles", LLM_CALLS.empty_table(), inputs, {"part": "calls"}),
+        source="import",
+        llm_model=None,
+        prompt_hash=imported.sha256[:16],
+        provenance=provenance_of(has_text, train, config.history),
+        missing=texts.null_count,
+        answers_cached=0,
+        answers_paid=0,
+        cost_usd=0.0,
+    )
+
+
+def _profiles(users: pa.Array, texts: pa.Array, reasons: pa.Array, taken: pa.Table) -> pa.Table:
+    """Schema `PROFILES`; `taken` has the histories' records, if the file had any."""
+    nothing = {
+        name: pa.nulls(len(users), PROFILES.field(name).type)
+        for name in (HISTORY_SHA256, HISTORY_COUNT)
+    }
+    columns = {
+        **nothing,
+        **{name: taken[name] for name in nothing if name in taken.column_names},
+        USER: users,
+        TEXT: texts,
+        "missing_reason": reasons,
+        "profile_key": pa.array([_key(text) for text in texts.to_pylist()]),
+    }
+    return pa.table([columns[name] for name in PROFILES.names], schema=PROFILES)
+
+
+def import_embeddings(config: Embeddings, files: dict[str, Handle], train: Handle) -> Embedded:
+    """Write `vectors("embedding", width)` from files taken in by `take_in_embeddings`.
+
+    Args:
+        config: the file's columns, and what to do with missing and unknown users.
+        files: the raw artifacts `vectors` and, for bare matrices, `ids`.
+        train: schema `INTERACTIONS`.
+
+    Raises:
+        BadInput: for a file that cannot be read, unknown or repeated ids, too many missing users,
+            vectors of mixed width or with values that are not finite.
+    """
+    source, interactions = f"embeddings.path {config.path}", read_parquet(train)
+    ids, vectors, records = read_vectors(files, config.columns, source)
+    matrix = matrix_of(vectors, ids, source)
+    users = _users(interactions)
+    rows, dropped = rows_of_users(ids, users, source, "embeddings", config.unknown_users)
+    _tell(source, dropped)
+    has_vector = rows >= 0
+    missing = users.filter(pa.array(~has_vector))
+    warning = require_few_missing(missing, len(users), source, "embeddings", config.max_missing)
+    if warning:
+        get_run_logger().warning("%s", warning)
+    kept = users.filter(pa.array(has_vector))
+    table = to_table(kept, EMBEDDING, matrix[rows[has_vector]])
+    return Embedded(
+        embeddings=write_parquet(
+            "embeddings", table, {**files, "train": train}, {"provider": "import"}
+        ),
+        model=f"imported {files['vectors'].sha256[:16]}",
+        width=matrix.shape[1],
+        texts_cached=0,
+        texts_embedded=0,
+        missing=len(missing),
+        provenance=_provenance(records, rows[has_vector], interactions),
+    )
+
+
+def _provenance(
+    records: pa.Table | None, rows: NDArray[np.int64], interactions: pa.Table
+) -> Literal["train-only", "unknown"]:
+    if records is None:
+        return "unknown"
+    return provenance_of(records.take(pa.array(rows)), interactions, None)
+
+
+def _users(train: pa.Table) -> pa.Array:
+    """The training part's users, sorted."""
+    users = pc.unique(train[USER])
+    return users.take(pc.sort_indices(users))
+
+
+def _tell(source: str, dropped: int) -> None:
+    if dropped:
+        get_run_logger().warning("%s: %d unknown users dropped", source, dropped)
+
+
+def _key(text: str | None) -> str:
+    return hashlib.sha256(json.dumps(["import", text]).encode()).hexdigest()
