@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from models.config import Embeddings
 from models.embeddings import Texts, batches, checked, distinct_texts, to_table
 from models.errors import BadInput
-from models.schemas import EMBEDDING, TEXT, USER
+from models.schemas import EMBEDDING
 from tasks.caching import stage
 from tasks.handoffs import Embedded
 from tasks.progress import track
@@ -30,22 +30,23 @@ from tasks.text_models import batch_size, identity, open_text_model
 
 @stage("embeddings", version=1)
 def embeddings(config: Embeddings, profiles: Handle) -> Embedded:
-    """Embed the texts of `profiles` (schema `PROFILES`); users without a text get no row.
+    """Embed the texts of `profiles` of users or items; those without a text get no row.
 
     Raises:
         BadInput: if there is no text, the text model cannot be had, or its answer is wrong.
     """
-    texts = distinct_texts(read_parquet(profiles, [USER, TEXT]))
+    texts = distinct_texts(read_parquet(profiles))
     matrix, cached = _embed(config, texts)
     get_run_logger().info(
-        "Embedded %d distinct texts of %d users with %s: %d from the store, %d anew",
+        "Embedded %d distinct texts of %d subjects (%s) with %s: %d from the store, %d anew",
         len(texts.distinct),
-        len(texts.users),
+        len(texts.subjects),
+        texts.key,
         config.model,
         cached,
         len(texts.distinct) - cached,
     )
-    table = to_table(texts.users, EMBEDDING, matrix[texts.rows])
+    table = to_table(texts.subjects, EMBEDDING, matrix[texts.rows], texts.key)
     return Embedded(
         embeddings=write_parquet("embeddings", table, {"profiles": profiles}, config.identity()),
         model=config.model,
@@ -94,7 +95,7 @@ def _embed_missing(
         for batch in batches(wanted, batch_size(config)):
             indices = missing[batch]
             rows = model([texts.distinct[index] for index in indices])
-            matrix = checked(rows, [texts.owners[index] for index in indices], width)
+            matrix = checked(rows, [texts.owners[index] for index in indices], width, texts.key)
             store.write([keys[index] for index in indices], matrix)
             width = matrix.shape[1]
             done += len(indices)
