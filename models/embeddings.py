@@ -10,39 +10,48 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.errors import BadInput
-from models.schemas import TEXT, USER, vectors
+from models.schemas import ITEM, TEXT, USER, vectors
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Every text once, and which text each user has."""
+    """Every text once, and which text each subject, user or item, has."""
 
     distinct: list[str]
     owners: list[str]
-    """For each distinct text the first user who has it: the name of its row in messages."""
-    users: pa.Array
-    """Users with a text, in the order of the profiles."""
+    """For each distinct text the first subject that has it: the name of its row in messages."""
+    subjects: pa.Array
+    """Users or items with a text, in the order of the profiles."""
     rows: NDArray[np.int64]
-    """int64 (n_users,): index of each user's text in `distinct`."""
+    """int64 (n_users,): index of each subject's text in `distinct`."""
+    key: str
+    """`USER` or `ITEM`: whose profiles these are."""
 
 
 def distinct_texts(profiles: pa.Table) -> Texts:
-    """Collect the distinct texts of `profiles` (schema `PROFILES`).
+    """Collect the distinct texts of `profiles` (`profiles_schema`, with either key).
 
-    A user whose text is null or blank has no profile and is left out.
+    A subject whose text is null or blank has no profile and is left out.
 
     Raises:
-        BadInput: if no user has a text.
+        BadInput: if nobody has a text.
     """
+    key = ITEM if ITEM in profiles.column_names else USER
     is_written = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(profiles[TEXT]), ""), False)
     written = profiles.filter(is_written).combine_chunks()
     if written.num_rows == 0:
-        raise BadInput("profiles: no user has a text, so there is nothing to embed")
-    users = written[USER].combine_chunks()
+        raise BadInput(f"profiles: no {_noun(key)} has a text, so there is nothing to embed")
+    subjects = written[key].combine_chunks()
     encoded = written[TEXT].combine_chunks().dictionary_encode()
     rows = encoded.indices.to_numpy().astype(np.int64)
     first = np.unique(rows, return_index=True)[1]
-    return Texts(encoded.dictionary.to_pylist(), users.take(first).to_pylist(), users, rows)
+    return Texts(
+        encoded.dictionary.to_pylist(), subjects.take(first).to_pylist(), subjects, rows, key
+    )
+
+
+def _noun(key: str) -> str:
+    return key.removesuffix("_id")
 
 
 def batches(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.intp]]:
@@ -62,29 +71,30 @@ def batches(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.intp]]:
 
 
 def checked(
-    rows: Sequence[Any], owners: Sequence[str], width: int | None = None
+    rows: Sequence[Any], owners: Sequence[str], width: int | None = None, key: str = USER
 ) -> NDArray[np.float32]:
     """Stack a text model's answer for one batch into float32 (n, width).
 
     Args:
         rows: one vector per text.
-        owners: the user whose profile each text is, for messages.
+        owners: the user or item whose profile each text is, for messages.
         width: the width of the vectors seen so far, if any.
+        key: `USER` or `ITEM`, for messages.
 
     Raises:
-        BadInput: if there are more or fewer vectors than texts, or naming the first user whose
+        BadInput: if there are more or fewer vectors than texts, or naming the first one whose
             vector is no list of numbers, has another width or a value that is not finite.
     """
     if len(rows) != len(owners):
         raise BadInput(f"embeddings: {len(owners)} texts were sent, {len(rows)} vectors came back")
     matrix: list[NDArray[np.float32]] = []
     for row, owner in zip(rows, owners, strict=True):
-        vector = _vector(row, owner)
+        vector = _vector(row, f"{_noun(key)} {owner}")
         width = width or len(vector)
         if len(vector) != width:
             raise BadInput(
-                f"embeddings: the vector of user {owner} has width {len(vector)}, others have "
-                f"{width}; embeddings.model must be one model with one width"
+                f"embeddings: the vector of {_noun(key)} {owner} has width {len(vector)}, others "
+                f"have {width}; embeddings.model must be one model with one width"
             )
         matrix.append(vector)
     return np.stack(matrix)
@@ -96,22 +106,24 @@ def _vector(row: Any, owner: str) -> NDArray[np.float32]:
             vector = np.asarray(row, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise BadInput(
-            f"embeddings: what came back for user {owner} is not a list of numbers"
+            f"embeddings: what came back for {owner} is not a list of numbers"
         ) from error
     if vector.ndim != 1 or vector.size == 0:
-        raise BadInput(f"embeddings: the vector of user {owner} is empty or not flat")
+        raise BadInput(f"embeddings: the vector of {owner} is empty or not flat")
     if not np.isfinite(vector).all():
-        raise BadInput(f"embeddings: the vector of user {owner} has values that are not finite")
+        raise BadInput(f"embeddings: the vector of {owner} has values that are not finite")
     return vector
 
 
-def to_table(users: pa.Array, column: str, matrix: NDArray[np.float32]) -> pa.Table:
-    """Pair users with their vectors, float32 (n_users, width); schema `vectors(column, width)`."""
+def to_table(
+    subjects: pa.Array, column: str, matrix: NDArray[np.float32], key: str = USER
+) -> pa.Table:
+    """Pair subjects with their vectors, float32 (n, width), as `vectors(column, width, key)`."""
     width = matrix.shape[1]
     flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).ravel())
     fixed = pa.FixedSizeListArray.from_arrays(flat, width)
-    schema = vectors(column, width)
-    return pa.table([users, fixed.cast(schema.field(column).type)], schema=schema)
+    schema = vectors(column, width, key)
+    return pa.table([subjects, fixed.cast(schema.field(column).type)], schema=schema)
 
 
 def to_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:

@@ -40,16 +40,22 @@ ITEMS = pa.schema(
 USERS = pa.schema([pa.field(USER, pa.string(), nullable=False)])
 """Grain: one user with at least one interaction."""
 
-PROFILES = pa.schema(
-    [
-        pa.field(USER, pa.string(), nullable=False),
-        pa.field(TEXT, pa.string()),
-        pa.field("missing_reason", pa.string()),
-        pa.field("history_sha256", pa.string()),
-        pa.field("history_count", pa.int32()),
-        pa.field("profile_key", pa.string(), nullable=False),
-    ]
-)
+
+def profiles_schema(key: str) -> pa.Schema:
+    """Schema of profiles of users (`key` is `USER`) or of items (`ITEM`): one row per subject."""
+    return pa.schema(
+        [
+            pa.field(key, pa.string(), nullable=False),
+            pa.field(TEXT, pa.string()),
+            pa.field("missing_reason", pa.string()),
+            pa.field("history_sha256", pa.string()),
+            pa.field("history_count", pa.int32()),
+            pa.field("profile_key", pa.string(), nullable=False),
+        ]
+    )
+
+
+PROFILES = profiles_schema(USER)
 """Grain: one user. `text` is null where no profile could be made, with the reason beside it.
 `history_sha256` and `history_count` record the interactions that the profile was written from."""
 
@@ -80,11 +86,11 @@ RANKINGS = pa.schema(
 excluded): the best K items of the whole catalogue, best first."""
 
 
-def vectors(column: str, width: int) -> pa.Schema:
-    """Schema of `embedding` and `target` tables: one row per user, `column` float32 (width,)."""
+def vectors(column: str, width: int, key: str = USER) -> pa.Schema:
+    """Schema of `embedding` and `target` tables: one row per `key`, `column` float32 (width,)."""
     return pa.schema(
         [
-            pa.field(USER, pa.string(), nullable=False),
+            pa.field(key, pa.string(), nullable=False),
             pa.field(column, pa.list_(pa.float32(), width), nullable=False),
         ]
     )

@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from models.config import Embeddings
 from models.embeddings import Texts, batches, checked, distinct_texts, to_table
 from models.errors import BadInput
-from models.schemas import EMBEDDING, TEXT, USER
+from models.schemas import EMBEDDING
 from tasks.caching import stage
 from tasks.handoffs import Embedded
 from tasks.imports import import_embeddings
@@ -36,7 +36,7 @@ def embeddings(
     train: Handle | None = None,
     imported: dict[str, Handle] | None = None,
 ) -> Embedded:
-    """One vector per user; users without a text, or not in an imported file, get no row.
+    """One vector per user or item; those without a text, or not in an imported file, get no row.
 
     Args:
         config: the text model, or the imported file's columns.
@@ -51,17 +51,18 @@ def embeddings(
     if imported and train:
         return import_embeddings(config, imported, train)
     assert profiles is not None
-    texts = distinct_texts(read_parquet(profiles, [USER, TEXT]))
+    texts = distinct_texts(read_parquet(profiles))
     matrix, cached = _embed(config, texts)
     get_run_logger().info(
-        "Embedded %d distinct texts of %d users with %s: %d from the store, %d anew",
+        "Embedded %d distinct texts of %d subjects (%s) with %s: %d from the store, %d anew",
         len(texts.distinct),
-        len(texts.users),
+        len(texts.subjects),
+        texts.key,
         config.model,
         cached,
         len(texts.distinct) - cached,
     )
-    table = to_table(texts.users, EMBEDDING, matrix[texts.rows])
+    table = to_table(texts.subjects, EMBEDDING, matrix[texts.rows], texts.key)
     return Embedded(
         embeddings=write_parquet("embeddings", table, {"profiles": profiles}, config.identity()),
         model=config.model,
@@ -110,7 +111,7 @@ def _embed_missing(
         for batch in batches(model.lengths, batch_size(config)):
             indices = missing[batch]
             rows = model.embed([texts.distinct[index] for index in indices])
-            matrix = checked(rows, [texts.owners[index] for index in indices], width)
+            matrix = checked(rows, [texts.owners[index] for index in indices], width, texts.key)
             store.write([keys[index] for index in indices], matrix)
             width = matrix.shape[1]
             done += len(indices)

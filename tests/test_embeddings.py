@@ -13,7 +13,7 @@ from werkzeug import Response
 from models.config import Embeddings
 from models.embeddings import batches, checked, distinct_texts, to_matrix
 from models.errors import BadInput
-from models.schemas import EMBEDDING, PROFILES, USER, vectors
+from models.schemas import EMBEDDING, ITEM, PROFILES, USER, profiles_schema, vectors
 from tasks import text_models
 from tasks.embeddings import embeddings
 from tasks.storage import data_dir, read_parquet, write_parquet
@@ -56,6 +56,12 @@ def embed(texts, **settings):
     return done, table[USER].to_pylist(), to_matrix(table[EMBEDDING])
 
 
+def item_profiles(texts):
+    """The same artifact with items as its subjects."""
+    table = read_parquet(profiles(texts)).rename_columns({USER: ITEM})
+    return write_parquet("profiles", table.cast(profiles_schema(ITEM)))
+
+
 def cosine(a, b):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
@@ -84,10 +90,31 @@ def test_distinct_texts_leave_out_users_without_a_text():
     texts = distinct_texts(table)
     assert texts.distinct == ["x", "y"]
     assert texts.owners == ["a", "c"]
-    assert texts.users.to_pylist() == ["a", "c", "d"]
+    assert texts.subjects.to_pylist() == ["a", "c", "d"]
     assert texts.rows.tolist() == [0, 1, 0]
     with pytest.raises(BadInput, match="no user has a text"):
         distinct_texts(table.slice(4))
+
+
+def test_distinct_texts_of_items_say_whose_they_are():
+    table = pa.table({"item_id": list("abc"), "text": ["x", None, "x"]})
+    texts = distinct_texts(table)
+    assert (texts.key, texts.owners, texts.subjects.to_pylist()) == (ITEM, ["a"], ["a", "c"])
+    with pytest.raises(BadInput, match="no item has a text"):
+        distinct_texts(table.slice(1, 1))
+    with pytest.raises(BadInput, match="the vector of item a has values that are not finite"):
+        checked([[float("nan")]], ["a"], key=ITEM)
+
+
+def test_items_are_embedded_under_their_own_key_with_the_vectors_of_the_same_user_texts():
+    texts = ["drama of the sea", None, "comedy"]
+    done = embeddings.fn(Embeddings(), item_profiles(texts))
+    table = read_parquet(done.embeddings)
+    assert table.schema.equals(vectors(EMBEDDING, done.width, ITEM))
+    assert table[ITEM].to_pylist() == ["u0", "u2"]
+    _, users, matrix = embed(texts)
+    assert users == ["u0", "u2"]
+    assert np.array_equal(to_matrix(table[EMBEDDING]), matrix)
 
 
 def test_batches_go_from_the_longest_to_the_shortest_and_are_stable():
