@@ -1,0 +1,74 @@
+"""Our side of the comparison: what `models.training.fit` does, an epoch at a time."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.movielens import MovieLens, pairs
+from models.config import Transfer
+from models.holdout import Holdout
+from models.metrics import HeldOut, ranking_metrics
+from models.ranking import rank
+from models.recommender import Recommender, probe
+from models.training import _optimizer, _train_epoch
+from models.transfer.wrapper import ModelWrapper
+
+
+class Ours:
+    """One model with its data, batches and optimizer."""
+
+    def __init__(
+        self,
+        model: str,
+        settings: dict[str, Any],
+        data: MovieLens,
+        seed: int,
+        device: str,
+        transfer: Transfer | None = None,
+    ) -> None:
+        """Build; with `transfer`, random targets of unit variance stand in for profiles."""
+        self.recommender = Recommender(
+            model, settings, pairs(data.train), (data.users, data.items), seed, device
+        )
+        self.module = self.recommender.module
+        self._transferring = transfer is not None
+        self._wrapper = self._wrap(transfer, settings, data, seed)
+        self._wrapper.start_phase("transfer" if transfer else "train")
+        self._holdout = Holdout.of(self.recommender, pairs(data.valid))
+        users, items = pairs(data.test)
+        self._test = HeldOut(
+            self.recommender.user_ids(users),
+            self.recommender.item_ids(items),
+            self.recommender.n_items,
+        )
+        torch.manual_seed(seed)
+        self._optimizer = _optimizer(self.recommender)
+        self._batches = self.recommender.batches()
+
+    def _wrap(
+        self, transfer: Transfer | None, settings: dict[str, Any], data: MovieLens, seed: int
+    ) -> ModelWrapper:
+        if transfer is None:
+            return ModelWrapper(self.recommender)
+        tap, width = probe(self.recommender.name, settings)
+        vectors = np.random.default_rng(seed).standard_normal((len(data.users), width))
+        targets = self.recommender.align(data.users, vectors.astype(np.float32))
+        return ModelWrapper(self.recommender, transfer, tap, targets)
+
+    def train_epoch(self) -> None:
+        """One epoch as `fit` trains it."""
+        _train_epoch(
+            self.recommender, self._wrapper, self._batches, self._optimizer, self._transferring
+        )
+
+    def validate(self) -> float:
+        """NDCG@10 on the validation part: full ranking."""
+        return self._holdout.score(self.recommender, "ndcg", 10)
+
+    def test(self) -> float:
+        """NDCG@10 on the test part: full ranking, training and validation items excluded."""
+        held = self._test
+        ranked, _ = rank(self.recommender, held.users, self._holdout.seen_or_held, 10)
+        values = ranking_metrics(held.hits(ranked), held.n_relevant, ["ndcg"], [10])
+        return float(values["ndcg", 10].mean())
