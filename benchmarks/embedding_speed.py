@@ -121,7 +121,8 @@ def embed_by_stage(written: Handle, threads: int, precision: str) -> Vectors:
 
 def unit(vectors: Vectors) -> Vectors:
     """Rows of length 1."""
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths: Vectors = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths)
 
 
 if __name__ == "__main__":

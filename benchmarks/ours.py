@@ -3,16 +3,16 @@
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.movielens import MovieLens, pairs
 from models.config import Transfer
 from models.holdout import Holdout
 from models.metrics import HeldOut, ranking_metrics
+from models.protocols import seed_all
 from models.ranking import rank
-from models.recommender import Recommender, probe
+from models.recommender import Log, Recommender, Universe, probe
 from models.training import _optimizer, _train_epoch
-from models.transfer.wrapper import ModelWrapper
+from models.transfer.wrapper import Knowledge, ModelWrapper
 
 
 class Ours:
@@ -29,7 +29,7 @@ class Ours:
     ) -> None:
         """Build; with `transfer`, random targets of unit variance stand in for profiles."""
         self.recommender = Recommender(
-            model, settings, pairs(data.train), (data.users, data.items), seed, device
+            model, settings, Log(*pairs(data.train)), Universe(data.users, data.items), seed, device
         )
         self.module = self.recommender.module
         self._transferring = transfer is not None
@@ -42,8 +42,9 @@ class Ours:
             self.recommender.item_ids(items),
             self.recommender.n_items,
         )
-        torch.manual_seed(seed)
-        self._optimizer = _optimizer(self.recommender)
+        seed_all(seed)
+        self._optimizer = _optimizer(self.recommender, [*self._wrapper.head_parameters()])
+        self._epoch = 0
         self._batches = self.recommender.batches()
 
     def _wrap(
@@ -51,16 +52,25 @@ class Ours:
     ) -> ModelWrapper:
         if transfer is None:
             return ModelWrapper(self.recommender)
-        tap, width = probe(self.recommender.name, settings)
+        probed = probe(self.recommender.name, settings)
+        assert probed is not None
+        tap, width = probed
         vectors = np.random.default_rng(seed).standard_normal((len(data.users), width))
         targets = self.recommender.align(data.users, vectors.astype(np.float32))
-        return ModelWrapper(self.recommender, transfer, tap, targets)
+        knowledge = Knowledge("users", tap, width, targets)
+        return ModelWrapper(self.recommender, transfer, [knowledge], seed)
 
     def train_epoch(self) -> None:
         """One epoch as `fit` trains it."""
         _train_epoch(
-            self.recommender, self._wrapper, self._batches, self._optimizer, self._transferring
+            self.recommender,
+            self._wrapper,
+            self._batches,
+            self._optimizer,
+            self._epoch,
+            self._transferring,
         )
+        self._epoch += 1
 
     def validate(self) -> float:
         """NDCG@10 on the validation part: full ranking."""

@@ -21,7 +21,6 @@ _TRAINING_ARGUMENTS = (
     "require_pow",
 )
 _SEQUENCE_ARGUMENTS: dict[str, Any] = {"MAX_ITEM_LIST_LENGTH": 50}
-_EASE_ARGUMENTS: dict[str, Any] = {"method": "l3ae"}
 _SET_ELSEWHERE = {
     "epochs": "training.epochs",
     "stopping_step": "training.patience",
@@ -56,8 +55,6 @@ def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     known |= _properties(model)
     if family == "sequential":
         known = _SEQUENCE_ARGUMENTS | known
-    if model == "EASE":
-        known = _EASE_ARGUMENTS | known
     for key, value in given.items():
         place = f"models.{model}.hyperparameters.{key}"
         if key in _SET_ELSEWHERE:

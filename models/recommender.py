@@ -28,10 +28,11 @@ from models.batches import (
     UserBatches,
 )
 from models.config import Side, Tap
+from models.ease import Ease
 from models.errors import BadInput
 from models.hyperparameters import hyperparameters
 from models.schemas import GENRES, ITEM, USER, YEAR
-from models.scoring import all_item_scores, ease_module
+from models.scoring import all_item_scores
 from models.sequences import MaskedBatches, Masking, SequenceBatches, Sequences
 from models.transfer.hooks import HookManager, Sighting, survey
 from models.transfer.wrapper import Targets
@@ -231,7 +232,8 @@ class Recommender:
     def _module(self, config: Any, dataset: Any) -> nn.Module:
         protocols.seed_all(self._seed)
         if self.name == "EASE":
-            return ease_module(self)
+            shape = (self.n_users, self.n_items)
+            return Ease(self.train_users, self.train_items, shape, self.settings["reg_weight"])
         try:
             module: nn.Module = _recbole()[3](self.name)(config, dataset).to(self.device)
             protocols.prepare(self.name, module, self._seed, self.train_items)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from models.ease import Ease
 from models.errors import BadInput
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ _CACHED_PAIRS = 1 << 14
 def all_item_scores(recommender: "Recommender", users: Tensor) -> Tensor:
     """Scores of all items: float32 (len(users), n_items)."""
     model = cast(Any, recommender.module)
+    if isinstance(recommender.module, Ease):
+        return recommender.module.scores(users)
     if recommender.name == "NeuMF":
         return _neumf_scores(model, users)
     if recommender.name == "FISM":
@@ -83,8 +86,3 @@ def _fism_scores(model: Any, users: Tensor) -> Tensor:
     coefficient = model.history_lens[users].float().pow(-model.alpha).unsqueeze(1)
     products = (summed * coefficient) @ model.item_dst_embedding.weight.T
     return cast(Tensor, products + model.user_bias[users].unsqueeze(1) + model.item_bias)
-
-
-def ease_module(recommender: "Recommender") -> nn.Module:
-    """EASE as a module, computed from the training pairs."""
-    raise BadInput(f"models.{recommender.name} is not there yet")

@@ -26,14 +26,12 @@ class Entry:
             model that is computed rather than trained by gradient.
         tap: where users' knowledge enters by default: the user's vector that is scored.
         item_tap: likewise for items; None where the model has no vector per item.
-        computed_with_knowledge: without a tap, but its closed form takes profiles in.
     """
 
     family: Family
     loader: Loader | None
     tap: Tap | None = None
     item_tap: Tap | None = None
-    computed_with_knowledge: bool = False
 
     def default_tap(self, side: Side) -> Tap | None:
         """The side's default tap."""
@@ -137,7 +135,7 @@ ZOO: dict[str, Entry] = {
     "Random": _computed(),
     "ItemKNN": _computed(),
     "AsymKNN": _computed(),
-    "EASE": Entry("general", None, computed_with_knowledge=True),
+    "EASE": _computed(),
     "SLIMElastic": _computed(),
     "ADMMSLIM": _computed(),
     "NCEPLRec": _computed(),

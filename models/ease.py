@@ -1,0 +1,48 @@
+"""EASE as a module that is scored and saved like any other; see `models.closed_form`."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor, nn
+
+from models.closed_form import ClosedForm, fit
+
+
+class Ease(nn.Module):
+    """A closed form, computed when it is built.
+
+    Its buffers are what `models.closed_form.ClosedForm.weights` holds, so that a `state_dict`
+    is all that scoring needs.
+    """
+
+    def __init__(
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        shape: tuple[int, int],
+        reg_weight: float,
+    ) -> None:
+        """Fit EASE.
+
+        Args:
+            users: int64 (n,), of the training pairs, by internal ids.
+            items: int64 (n,), likewise.
+            shape: numbers of internal user and item ids, padding included.
+            reg_weight: λ.
+
+        Raises:
+            BadInput: for too many items, or a λ that is out of range.
+        """
+        super().__init__()
+        ones = np.ones(len(users), dtype=np.float32)
+        train = sparse.csr_matrix((ones, (users, items)), shape=shape)
+        for name, value in fit(train, reg_weight).weights().items():
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(value)))
+
+    @torch.no_grad()
+    def scores(self, users: Tensor) -> Tensor:
+        """Scores of all items: float32 (len(users), n_items)."""
+        arrays = {name: value.cpu().numpy() for name, value in self.named_buffers()}
+        form = ClosedForm.from_weights(arrays)
+        return torch.from_numpy(form.scores(users.cpu().numpy())).to(users.device)
