@@ -208,7 +208,7 @@ def _wide_console() -> Console:
 
 def _show(summary: "Summary") -> None:
     from tasks.evaluation import comparison_rows
-    from tasks.report import comparison_table
+    from tasks.report import comparison_table, reference_lines
 
     console = _wide_console()
     stages = Table("stage", "", "state", "seconds", box=None, pad_edge=False)
@@ -219,6 +219,8 @@ def _show(summary: "Summary") -> None:
     if summary.comparison:
         console.print(comparison_table(comparison_rows(summary.experiment)))
         console.print("All metrics: llmkt compare --all, and in the report.")
+    for line in reference_lines(summary.references):
+        console.print(line)
     console.print(f"Report: {summary.report}", soft_wrap=True)
 
 

@@ -11,22 +11,33 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
-from models.config import BRIDGING, Job, Pipeline, Tap, Targets
+from models.config import BRIDGING, CONTROLS, Arm, Job, Pipeline, Tap, Targets
 from models.errors import BadInput
 from tasks import configuration
 from tasks.caching import Stage
 from tasks.embeddings import embeddings
 from tasks.evaluation import evaluation
-from tasks.handoffs import Difference, Embedded, Interactions, Profiled, Splits, Targeted, Trained
+from tasks.handoffs import (
+    Difference,
+    Embedded,
+    Interactions,
+    Profiled,
+    Reference,
+    Splits,
+    Targeted,
+    Trained,
+)
 from tasks.import_files import take_in_embeddings, take_in_profiles
 from tasks.interactions import interactions, raw_files
 from tasks.profiles import profiles
 from tasks.report import report
 from tasks.split import split, split_files
-from tasks.targets import targets
+from tasks.targets import controls, targets
 from tasks.training import tapped, training
 from tasks.worker import worker_processes
 
+Training = tuple[str, Arm, int]
+"""Model, arm and seed."""
 StageState = Literal["ran", "cached", "partial"]
 Taps = dict[str, tuple[Tap, int] | None]
 """Per model its tap and the width of the tapped layer; None where it has none."""
@@ -48,6 +59,7 @@ class Summary(BaseModel):
     experiment: str
     stages: list[StageRecord]
     comparison: list[Difference]
+    references: list[Reference]
     report: Path
 
 
@@ -70,11 +82,12 @@ def knowledge_transfer(
     _require_enough_items(pipeline, data)
     parts = stages.run(split, pipeline.split, data.interactions, split_files(pipeline.split))
     profiled = embedded = None
-    targeted: dict[str, Targeted] = {}
-    if "transfer" in pipeline.training.arms:
+    targeted: dict[Training, Targeted] = {}
+    if set(pipeline.training.arms) != {"baseline"}:
         forms = _target_forms(pipeline, taps)
         profiled, embedded = _describe_users(pipeline, prompt, data, parts, stages)
-        targeted = _make_targets(forms, embedded, stages)
+        made = _make_targets(forms, embedded, stages)
+        targeted = _per_training(pipeline, made, parts, data, stages)
     trained = _train_all(pipeline, taps, data, parts, targeted, stages)
     evaluated = stages.run(evaluation, pipeline, parts, trained, profiled, embedded)
     reported = stages.run(report, pipeline, evaluated, trained, profiled, embedded)
@@ -82,6 +95,7 @@ def knowledge_transfer(
         experiment=pipeline.experiment,
         stages=stages.records,
         comparison=list(evaluated.differences),
+        references=list(evaluated.references),
         report=reported.page.file,
     )
 
@@ -145,7 +159,7 @@ def _train_all(
     taps: Taps,
     data: Interactions,
     parts: Splits,
-    targeted: dict[str, Targeted],
+    targeted: dict[Training, Targeted],
     stages: Stages,
 ) -> list[Trained]:
     """Train every model, arm and seed in worker processes.
@@ -165,7 +179,9 @@ def _train_all(
                     "valid_pairs": parts.valid,
                     "users": data.users,
                     "items": data.items,
-                    "targets": targeted[job.model].targets if job.transfer else None,
+                    "targets": targeted[job.model, job.arm, job.seed].targets
+                    if job.transfer
+                    else None,
                 },
             )
             for job in jobs
@@ -188,6 +204,28 @@ def _make_targets(
                 targets, settings, embedded.embeddings, width
             )
     return {model: made[of.reduction, width] for model, (of, width) in forms.items()}
+
+
+def _per_training(
+    pipeline: Pipeline,
+    made: dict[str, Targeted],
+    parts: Splits,
+    data: Interactions,
+    stages: Stages,
+) -> dict[Training, Targeted]:
+    """The targets of every training with knowledge, controls included."""
+    targeted: dict[Training, Targeted] = {}
+    for model, of_profiles in made.items():
+        settings = pipeline.targets_of(model)
+        for arm in pipeline.training.arms:
+            for seed in pipeline.training.seeds:
+                if arm in CONTROLS:
+                    targeted[model, arm, seed] = stages.run(
+                        controls, settings, arm, of_profiles.targets, parts.train, data.items, seed
+                    )
+                else:
+                    targeted[model, arm, seed] = of_profiles
+    return targeted
 
 
 def _target_forms(pipeline: Pipeline, taps: Taps) -> dict[str, tuple[Targets, int]]:

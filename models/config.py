@@ -377,9 +377,6 @@ class Transfer(Section):
         "the whole embedding; relational: pairs are as similar as their profiles are; init: the "
         "embedding starts from the target and is trained plainly.",
     )
-    side: Literal["users", "items", "both"] = Field(
-        "users", description="Whose profiles are transferred: users, items or both."
-    )
     alpha: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
     )
@@ -406,10 +403,6 @@ class Transfer(Section):
         0.2, description="generative only: share of the tapped vector's columns that are hidden."
     )
     freeze: Freeze = Freeze()
-
-    def sides(self) -> tuple[Side, ...]:
-        """The sides whose profiles are transferred."""
-        return ("users", "items") if self.side == "both" else (self.side,)
 
 
 class Tap(Section):
@@ -445,10 +438,7 @@ class Model(Section):
     hyperparameters: dict[str, Any] = Field(
         default_factory=dict, description="By RecBole's names; an unknown one is an error."
     )
-    tap: Tap | None = Field(None, description="Of users; empty means the model's default tap.")
-    item_tap: Tap | None = Field(
-        None, description="Of items; empty means the model's default item tap."
-    )
+    tap: Tap | None = Field(None, description="Empty means the model's default tap.")
     transfer: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of the `transfer` section for this model."
     )

@@ -6,6 +6,7 @@ and uses numpy names that are gone; its data set reads files. All of that is con
 """
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -84,14 +85,9 @@ class Log:
 
 
 @cache
-def _recbole() -> tuple[Any, Any, Any, Any]:
-    """Import RecBole and return (Config, Dataset, Interaction, get_model) made to behave."""
+def _config_class() -> Any:
+    """RecBole's configuration made to behave."""
     from recbole.config import Config
-    from recbole.data.dataset import Dataset
-    from recbole.data.interaction import Interaction
-    from recbole.utils import FeatureSource, FeatureType, get_model
-
-    _restore_scipy()
 
     class ContainedConfig(Config):  # type: ignore[misc]
         """RecBole's configuration without the command line, `eval` and the environment."""
@@ -107,6 +103,15 @@ def _recbole() -> tuple[Any, Any, Any, Any]:
 
         def _init_device(self) -> None:
             self.final_config_dict |= {"single_spec": True, "local_rank": 0}
+
+    return ContainedConfig
+
+
+@cache
+def _dataset_class() -> Any:
+    """RecBole's data set, in memory."""
+    from recbole.data.dataset import Dataset
+    from recbole.utils import FeatureSource, FeatureType
 
     class MemoryDataset(Dataset):  # type: ignore[misc]
         """RecBole's data set over a log and the universe of ids, both in memory."""
@@ -136,7 +141,27 @@ def _recbole() -> tuple[Any, Any, Any, Any]:
         def _data_filtering(self) -> None:
             """Filtering is the split's business."""
 
-    return ContainedConfig, MemoryDataset, Interaction, get_model
+        def _fill_nan(self) -> None:
+            """The padding item alone lacks features; RecBole fills in a way that pandas drops."""
+            if YEAR in self.item_feat:
+                self.item_feat[YEAR] = self.item_feat[YEAR].fillna(0)
+            if GENRES in self.item_feat:
+                nothing = np.empty(0, dtype=np.int64)
+                self.item_feat[GENRES] = self.item_feat[GENRES].map(
+                    lambda of: of if isinstance(of, np.ndarray) else nothing
+                )
+
+    return MemoryDataset
+
+
+@cache
+def _recbole() -> tuple[Any, Any]:
+    """RecBole's Interaction and get_model."""
+    from recbole.data.interaction import Interaction
+    from recbole.utils import get_model
+
+    _restore_scipy()
+    return Interaction, get_model
 
 
 def _restore_scipy() -> None:
@@ -189,28 +214,31 @@ class Recommender:
         self._labels = log.labels
         if self.entry.family != "context-aware":
             universe = replace(universe, years=(), genres=())
-        config, dataset = self._data(log, universe)
-        self.n_users, self.n_items = int(dataset.num(USER)), int(dataset.num(ITEM))
-        self._ids = {field: dataset.field2token_id[field] for field in (USER, ITEM)}
-        self.user_tokens = np.asarray(dataset.field2id_token[USER], dtype=object)
-        self.item_tokens = np.asarray(dataset.field2id_token[ITEM], dtype=object)
-        self.train_users = self.user_ids(log.users)
-        self.train_items = self.item_ids(log.items)
-        self.features: dict[str, Tensor] = {
-            field: dataset.get_item_feature()[field].to(self.device)
-            for field in (YEAR, GENRES)
-            if field in dataset.field2type
-        }
-        self._sequences = self._history(log) if self.entry.family == "sequential" else None
-        self.module: nn.Module = self._module(config, dataset)
+        with warnings.catch_warnings():
+            # RecBole calls what pandas and torch have announced to drop; the lock pins both.
+            warnings.simplefilter("ignore")
+            config, dataset = self._data(log, universe)
+            self.n_users, self.n_items = int(dataset.num(USER)), int(dataset.num(ITEM))
+            self._ids = {field: dataset.field2token_id[field] for field in (USER, ITEM)}
+            self.user_tokens = np.asarray(dataset.field2id_token[USER], dtype=object)
+            self.item_tokens = np.asarray(dataset.field2id_token[ITEM], dtype=object)
+            self.train_users = self.user_ids(log.users)
+            self.train_items = self.item_ids(log.items)
+            self.features: dict[str, Tensor] = {
+                field: dataset.get_item_feature()[field].to(self.device)
+                for field in (YEAR, GENRES)
+                if field in dataset.field2type
+            }
+            self._sequences = self._history(log) if self.entry.family == "sequential" else None
+            self.module: nn.Module = self._module(config, dataset)
 
     def _data(self, log: Log, universe: Universe) -> tuple[Any, Any]:
         """RecBole's configuration and data set."""
-        config_class, dataset_class, self._interaction, _ = _recbole()
+        self._interaction = _recbole()[0]
         settings = dict(self.settings)
         if settings.get("loss_type") == "CE":
             settings["train_neg_sample_args"] = None  # RecBole insists
-        config = config_class(model=self.name, dataset="llmkt", config_dict=settings)
+        config = _config_class()(model=self.name, dataset="llmkt", config_dict=settings)
         for key, value in {
             "USER_ID_FIELD": USER,
             "ITEM_ID_FIELD": ITEM,
@@ -223,7 +251,7 @@ class Recommender:
             **_MASKED,
         }.items():
             config[key] = value
-        dataset = dataset_class(config)
+        dataset = _dataset_class()(config)
         dataset.logger = logging.getLogger("recbole.dataset")
         dataset.logger.setLevel(logging.ERROR)
         dataset._change_feat_format()
@@ -235,7 +263,7 @@ class Recommender:
             shape = (self.n_users, self.n_items)
             return Ease(self.train_users, self.train_items, shape, self.settings["reg_weight"])
         try:
-            module: nn.Module = _recbole()[3](self.name)(config, dataset).to(self.device)
+            module: nn.Module = _recbole()[1](self.name)(config, dataset).to(self.device)
             protocols.prepare(self.name, module, self._seed, self.train_items)
         except ImportError as error:
             raise BadInput(
@@ -448,7 +476,7 @@ def probe(
     if tap is None:
         raise BadInput(
             f"models.{model}: {model} has no vector per item, so that items' profiles have no "
-            f"default tap; set transfer.side to users or models.{model}.item_tap"
+            f"default tap"
         )
     hooks = HookManager(small.module, tap)
     with hooks.recording():

@@ -43,7 +43,7 @@ def reduce(embeddings: NDArray[np.float32], width: int, config: Targets) -> NDAr
         reduced = _pca(embeddings, width, config.seed)
     else:
         reduced = _umap(embeddings, width, config.umap, config.seed)
-    return _standardise(reduced, config)
+    return standardise(reduced, config)
 
 
 def _umap(
@@ -100,7 +100,7 @@ def _pca(embeddings: NDArray[np.float32], width: int, seed: int) -> NDArray[np.f
     return np.asarray(components, dtype=np.float64)
 
 
-def _standardise(reduced: NDArray[np.float64], config: Targets) -> NDArray[np.float32]:
+def standardise(reduced: NDArray[np.float64], config: Targets) -> NDArray[np.float32]:
     """Centre per coordinate, and divide by standard deviations taken around those centres."""
     centred = reduced - reduced.mean(axis=0)
     if config.scale == "global":

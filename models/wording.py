@@ -95,6 +95,11 @@ def readable(row: Row) -> dict[str, str]:
     }
 
 
+def reference(model: str, metric: str, k: int, mean: float, sd: float | None) -> str:
+    """A model without knowledge in a sentence: what the others should beat."""
+    return f"{model}, without knowledge: {metric_name(metric, k)} {mean_and_sd(mean, sd)}"
+
+
 def sentence(rows: Sequence[Row]) -> str:
     """What the primary metric says, arm by arm, in one sentence each."""
     primary = [row for row in rows if row["is_primary"]]

@@ -6,17 +6,27 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pyarrow as pa
 from prefect.logging import get_run_logger
 
-from models.config import Job, Pipeline, Tap
+from models.config import Job, Pipeline, Tap, parse_metric
 from models.errors import BadInput
-from models.evaluation import UserValues, contrasts, score
+from models.evaluation import BASELINE, UserValues, contrasts, score
 from models.schemas import ITEM, LLM_CALLS, USER
 from tasks.caching import content, stage
-from tasks.handoffs import Difference, Embedded, Evaluated, Profiled, Splits, Trained, origin
+from tasks.handoffs import (
+    Difference,
+    Embedded,
+    Evaluated,
+    Profiled,
+    Reference,
+    Splits,
+    Trained,
+    origin,
+)
 from tasks.storage import PROJECT_ROOT, database, database_path, read_parquet
 
 SPLITS = ("valid", "test")
@@ -42,7 +52,7 @@ class _Run:
     scores: dict[str, UserValues]
 
 
-@stage("evaluation", version=1)
+@stage("evaluation", version=2)
 def evaluation(
     pipeline: Pipeline,
     splits: Splits,
@@ -68,6 +78,7 @@ def evaluation(
         git_sha=_git_sha(),
         run_ids=run_ids,
         differences=_differences(pipeline, runs),
+        references=_references(pipeline, runs),
     )
     _store(
         {
@@ -154,9 +165,14 @@ def _run_id(pipeline: Pipeline, run: Trained, knowledge: dict[str, str | None]) 
 def _of_job(
     pipeline: Pipeline, job: Job, knowledge: dict[str, str | None]
 ) -> dict[str, str | None] | None:
-    """What a job knows and how it was reduced; None for a baseline."""
+    """What a job knows and how it was reduced; None for a baseline.
+
+    Two controls hold nothing of any profile; the others are made of the profiles' targets.
+    """
     if job.transfer is None:
         return None
+    if job.arm in ("genre-histogram", "history-svd"):
+        return dict.fromkeys((*knowledge, "reduction"))
     return {**knowledge, "reduction": pipeline.targets_of(job.model).reduction}
 
 
@@ -164,6 +180,29 @@ def _differences(pipeline: Pipeline, runs: list[_Run]) -> tuple[Difference, ...]
     test = [(run.trained.job, run.scores["test"]) for run in runs]
     facts = [asdict(contrast) for contrast in contrasts(test, pipeline.evaluation)]
     return tuple(Difference(**fact.pop("comparison"), **fact) for fact in facts)
+
+
+def _references(pipeline: Pipeline, runs: list[_Run]) -> tuple[Reference, ...]:
+    """Models that have a baseline and nothing else, best first."""
+    metric, k = parse_metric(pipeline.evaluation.primary)
+    knowing = {run.trained.job.model for run in runs if run.trained.job.arm != BASELINE}
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        if run.trained.job.model not in knowing:
+            value = float(run.scores["test"].values[metric, k].mean())
+            values.setdefault(run.trained.job.model, []).append(value)
+    references = [
+        Reference(
+            model=model,
+            metric=metric,
+            k=k,
+            mean=mean(of_seeds),
+            sd=stdev(of_seeds) if len(of_seeds) > 1 else None,
+            seeds=len(of_seeds),
+        )
+        for model, of_seeds in values.items()
+    ]
+    return tuple(sorted(references, key=lambda reference: -reference.mean))
 
 
 def _digest(value: Mapping[str, Any]) -> str:
@@ -187,7 +226,6 @@ def _run_rows(
                 "alignment": job.transfer.alignment if job.transfer else None,
                 "layer": _layer(job.tap) if job.tap else None,
                 "alpha": job.transfer.alpha if job.transfer else None,
-                "reduction": pipeline.targets_of(job.model).reduction if job.transfer else None,
                 "seed": job.seed,
                 "config_hash": evaluated.config_hash,
                 "epochs_budget": job.budget.epochs,
@@ -199,7 +237,7 @@ def _run_rows(
                 "started_at": trained.started_at,
                 "finished_at": trained.finished_at,
                 "config": json.dumps({**pipeline.identity(), "job": job.identity()}),
-                **(knowledge if job.transfer else dict.fromkeys(knowledge)),
+                **(_of_job(pipeline, job, knowledge) or dict.fromkeys((*knowledge, "reduction"))),
             }
         )
     return pa.Table.from_pylist(rows)

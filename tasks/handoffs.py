@@ -125,6 +125,20 @@ class Difference(Handoff):
     is_primary: bool
 
 
+class Reference(Handoff):
+    """A model without an arm of knowledge: what the others should beat, on test.
+
+    Mean and standard deviation of the primary metric are over seeds.
+    """
+
+    model: str
+    metric: str
+    k: int
+    mean: float
+    sd: float | None
+    seeds: int
+
+
 class Evaluated(Handoff, Verifiable):
     """What an evaluation wrote to DuckDB; it counts only while those rows are there."""
 
@@ -134,6 +148,7 @@ class Evaluated(Handoff, Verifiable):
     git_sha: str | None
     run_ids: tuple[str, ...]
     differences: tuple[Difference, ...]
+    references: tuple[Reference, ...] = ()
 
     def verify(self) -> None:
         """Compare with what DuckDB holds.
@@ -165,5 +180,6 @@ class Reported(Handoff):
     """The comparison and its report: the immutable one, and its copy under a stable name."""
 
     comparison: tuple[Difference, ...]
+    references: tuple[Reference, ...]
     report: Handle
     page: Handle

@@ -21,14 +21,14 @@ from models import charts, wording
 from models.config import Pipeline, parse_metric
 from models.errors import BadInput
 from tasks.caching import stage
-from tasks.handoffs import Embedded, Evaluated, Profiled, Reported, Trained, origin
+from tasks.handoffs import Embedded, Evaluated, Profiled, Reference, Reported, Trained, origin
 from tasks.storage import Handle, data_dir, write_bytes
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STYLES = {"better": "bold green", "worse": "bold red", "same": "", "incomparable": "yellow"}
 
 
-@stage("report", version=1)
+@stage("report", version=2)
 def report(
     pipeline: Pipeline,
     evaluated: Evaluated,
@@ -39,15 +39,22 @@ def report(
     """Write the report, as an artifact and under its stable name `reports/EXPERIMENT.html`."""
     source = origin(profiled, embedded)
     rows = [difference.model_dump() | source for difference in evaluated.differences]
-    page = _page(pipeline, rows, trained, _facts(evaluated, trained, profiled, embedded))
+    facts = _facts(evaluated, trained, profiled, embedded)
+    page = _page(pipeline, rows, trained, facts, reference_lines(evaluated.references))
     artifact = write_bytes("report", ".html", page)
     reported = Reported(
         comparison=evaluated.differences,
+        references=evaluated.references,
         report=artifact,
         page=_publish(pipeline.experiment, page, artifact.sha256),
     )
     _show_in_prefect(pipeline.experiment, rows, reported.page.file)
     return reported
+
+
+def reference_lines(references: Sequence[Reference]) -> list[str]:
+    """Models without knowledge, one line each."""
+    return [wording.reference(of.model, of.metric, of.k, of.mean, of.sd) for of in references]
 
 
 def find_report(experiment: str | None = None) -> Path:
@@ -116,6 +123,7 @@ def _page(
     rows: list[dict[str, Any]],
     trained: list[Trained],
     facts: Mapping[str, Mapping[str, Any]],
+    references: Sequence[str],
 ) -> bytes:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -134,6 +142,7 @@ def _page(
     page = environment.get_template("report.html.j2").render(
         pipeline=pipeline,
         rows=rows,
+        references=references,
         primary=primary,
         valid_metric=parse_metric(pipeline.training.valid_metric),
         primary_rows=primary_rows,

@@ -1,6 +1,7 @@
 """Stage *targets*: embeddings reduced to the width of a tapped layer."""
 
-from models.config import Targets
+from models.config import Control, Targets
+from models.controls import genre_histogram, history_svd, noise, shuffled
 from models.embeddings import to_matrix, to_table
 from models.schemas import EMBEDDING, TARGET, USER
 from models.targets import reduce
@@ -27,4 +28,43 @@ def targets(config: Targets, embeddings: Handle, width: int) -> Targeted:
         ),
         reduction=config.reduction or "umap",
         width=matrix.shape[1],
+    )
+
+
+@stage("controls", version=1)
+def controls(
+    config: Targets, arm: Control, targeted: Handle, train: Handle, items: Handle, seed: int
+) -> Targeted:
+    """Targets of a control arm for the users, and of the width, of `targeted`.
+
+    Args:
+        config: the targets' section.
+        arm: what stands in for profiles; see `models.controls`.
+        targeted: the profiles' targets.
+        train: schema `INTERACTIONS`.
+        items: schema `ITEMS`.
+        seed: the training's, with which shuffled and noise are drawn anew.
+
+    Raises:
+        BadInput: if the data has nothing to make the control of.
+    """
+    table = read_parquet(targeted)
+    users, vectors = table[USER].to_pylist(), to_matrix(table[TARGET])
+    width = vectors.shape[1]
+    if arm == "shuffled":
+        made = shuffled(vectors, seed)
+    elif arm == "noise":
+        made = noise(vectors, seed)
+    elif arm == "history-svd":
+        made = history_svd(read_parquet(train), users, width, config)
+    else:
+        made = genre_histogram(read_parquet(train), read_parquet(items), users, width, config)
+    inputs = {"targets": targeted, "train": train, "items": items}
+    known = {**config.identity(), "arm": arm, "seed": seed}
+    return Targeted(
+        targets=write_parquet(
+            "targets", to_table(table[USER].combine_chunks(), TARGET, made), inputs, known
+        ),
+        reduction=arm,
+        width=width,
     )

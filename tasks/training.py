@@ -63,7 +63,7 @@ def inspected(model: str, settings: Model | None) -> Inspected:
     marks: dict[tuple[str, str], list[str]] = {}
     sides: tuple[tuple[Side, Tap | None], ...] = (
         ("users", settings.tap or built.entry.tap),
-        ("items", settings.item_tap or built.entry.item_tap),
+        ("items", built.entry.item_tap),
     )
     for side, tap in sides:
         found = probe(model, settings.hyperparameters, tap, side) if tap else None

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
@@ -274,3 +275,73 @@ def test_compare_and_report_find_what_a_run_left(world, first):
     assert "which has toy" in absent.stderr
     models = json.loads(world.llmkt("models", "--json").stdout)
     assert [row["model"] for row in models] == ["BPR", "NeuMF", "SimpleX", "MultiVAE"]
+
+
+def test_models_of_every_family_train_with_controls_and_references(world):
+    """Graph, context-aware and sequential models beside a computed one, with control arms."""
+    made = world.run(
+        "--set",
+        "experiment=families",
+        "--set",
+        "split.strategy=leave-one-out",
+        "--set",
+        "training={epochs: 2, patience: 2, seeds: [1], "
+        "arms: [baseline, transfer, shuffled, noise, genre-histogram, history-svd]}",
+        "--set",
+        "models={LightGCN: {}, DeepFM: {}, SASRec: {hyperparameters: {hidden_size: 16}}, "
+        "EASE: {hyperparameters: {reg_weight: 10.0}}}",
+        "--set",
+        "transfer.alignment=linear",
+        "--set",
+        "targets.reduction=null",
+    )
+    trainings = {
+        (stage["model"], stage["arm"]) for stage in made["stages"] if stage["name"] == "training"
+    }
+    arms = {"baseline", "transfer", "shuffled", "noise", "genre-histogram", "history-svd"}
+    trained = {(model, arm) for model in ("LightGCN", "DeepFM", "SASRec") for arm in arms}
+    assert trainings == trained | {("EASE", "baseline")}
+    compared = {(row["model"], row["arm"]) for row in made["comparison"]}
+    assert compared == {(model, arm) for model, arm in trained if arm != "baseline"}
+    [reference] = made["references"]
+    assert reference["model"] == "EASE"
+    assert 0 < reference["mean"] <= 1
+    with duckdb.connect(str(world.data / "results.duckdb"), read_only=True) as connection:
+        rows = connection.execute(
+            "SELECT arm, reduction, profile_source, layer FROM runs "
+            "WHERE experiment = 'families' AND model = 'SASRec' ORDER BY arm"
+        ).fetchall()
+    assert rows == [
+        ("baseline", None, None, None),
+        ("genre-histogram", None, None, "forward"),
+        ("history-svd", None, None, "forward"),
+        ("noise", "none", "offline", "forward"),
+        ("shuffled", "none", "offline", "forward"),
+        ("transfer", "none", "offline", "forward"),
+    ]
+    page = Path(made["report"]).read_text(encoding="utf-8")
+    assert "EASE, without knowledge: NDCG@10" in page
+
+
+def test_inspect_and_models_tell_what_can_be_tapped(world):
+    done = world.llmkt("inspect", "LightGCN", "--json")
+    found = json.loads(done.stdout)
+    marked = {row["mark"]: row["name"] for row in found["taps"] if row["mark"]}
+    assert marked == {"users, items": "forward"}
+    assert found["chosen"]["users"] == "method forward, output 0, all rows, 64 wide"
+    table = world.llmkt("inspect", "BPR").stdout
+    assert "user_embedding.weight" in table
+    assert "users: module user_embedding, 64 wide" in table
+    refused = world.llmkt("inspect", "EASE")
+    assert refused.returncode == 2
+    assert "no layer to tap" in refused.stderr
+    rows = {row["model"]: row for row in json.loads(world.llmkt("models", "--json").stdout)}
+    assert set(rows["BPR"]) == {"model", "family", "supported", "tap", "reason"}
+    assert not rows["RaCT"]["supported"]
+    assert "three runs" in rows["RaCT"]["reason"]
+    assert rows["EASE"]["tap"] is None
+    names = set(rows)
+    recbole = Path(find_spec("recbole").submodule_search_locations[0]) / "model"
+    for family in ("general_recommender", "context_aware_recommender"):
+        modules = {file.stem for file in (recbole / family).glob("[a-z]*.py")}
+        assert modules - {name.lower() for name in names} == set()

@@ -133,7 +133,7 @@ def test_init_needs_a_table():
 def test_both_sides_at_one_method():
     """LightGCN's one `forward` yields users and items: both are recorded, neither is left."""
     built = recommender("LightGCN")
-    wrapper = wrap(built, Transfer(side="both", alpha=0.5), sides=("users", "items"))
+    wrapper = wrap(built, Transfer(alpha=0.5), sides=("users", "items"))
     step = wrapper.step_loss(first_batch(built), transferring=True)
     alone = [
         wrap(built, Transfer(alpha=0.5), sides=(side,)).step_loss(first_batch(built), True)
