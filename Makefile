@@ -4,12 +4,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 API := http://127.0.0.1:4200/api
 
-.PHONY: help setup demo test lint serve clean
+.PHONY: help setup demo test lint bench serve clean
 
 help:
 	@echo "make demo   run configs/ml-100k.yaml end to end"
 	@echo "make test   lint, type-check and test"
 	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make bench  everything in benchmarks/ that measures"
 	@echo "make serve  Prefect server, work pool, deployments and worker"
 	@echo "make setup  only install into .venv"
 	@echo "make clean  remove .venv and caches, never data/"
@@ -33,6 +34,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+BENCHMARKS := $(wildcard $(addprefix benchmarks/,training_speed.py llm_throughput.py embedding_speed.py scale.py))
+
+bench: setup
+	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file"; done
 
 serve: setup
 	@export PREFECT_API_URL=$(API); set -e; \

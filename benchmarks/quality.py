@@ -36,7 +36,8 @@ def compare(
 
     Args:
         model: a name in the zoo.
-        stock, ours: build a side from the model's name and a seed.
+        stock: builds RecBole's side from the model's name and a seed.
+        ours: likewise.
         seeds: the same for both.
         epochs: of every training.
     """
@@ -60,7 +61,7 @@ def compare(
 
 def _best(side: Side, epochs: int) -> tuple[float, float]:
     """Validation and test NDCG@10 of the epoch that validates best."""
-    best, weights = -np.inf, side.module.state_dict()
+    best, weights = -np.inf, copy.deepcopy(side.module.state_dict())
     for _ in range(epochs):
         side.train_epoch()
         score = side.validate()

@@ -44,7 +44,6 @@ MODELS = ("BPR", "NeuMF", "SimpleX", "MultiVAE", "LightGCN")
 SETTINGS: dict[str, Any] = {"learning_rate": 0.001, "train_batch_size": 2048}
 """The rest are RecBole's defaults for each model."""
 SEED = 1
-SECONDS_PER_MODEL = 10.0
 MOST_ROUNDS = 60
 AGREEMENT = 1e-5
 QUALITY_SEEDS = range(1, 6)
@@ -69,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
                 epochs = options.epochs or 60
                 console.print(compare(model, make.stock, make.ours, QUALITY_SEEDS, epochs))
             else:
-                measured.append(measure(model, make, options.epochs or 5))
+                measured.append(measure(model, make, options.epochs or 5, options.seconds))
                 console.print(measured[-1].table())
     if options.json:
         print(json.dumps(_summary(measured)))
@@ -85,8 +84,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--epochs",
         type=int,
-        help="measured epochs per side, at least (default 5; fast models get more, up to "
-        f"{SECONDS_PER_MODEL:.0f} seconds); with --quality, epochs of a training (default 60)",
+        help="measured epochs per side, at least (default 5); "
+        "with --quality, epochs of a training (default 60)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="measure fast models more often, up to this long"
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of both sides")
     parser.add_argument("--device", default="cpu", help="torch device of both sides")
@@ -177,7 +179,7 @@ class Times:
         return table
 
 
-def measure(model: str, make: Sides, epochs: int) -> Times:
+def measure(model: str, make: Sides, epochs: int, at_least: float) -> Times:
     """Time all sides of `model` in turns, after a first turn that does not count."""
     stock, ours = make.stock(model, SEED), make.ours(model, SEED)
     transfer = make.ours(model, SEED, Transfer())
@@ -193,15 +195,25 @@ def measure(model: str, make: Sides, epochs: int) -> Times:
         turn()
     began = perf_counter()
     while len(seconds) < epochs or (
-        perf_counter() - began < SECONDS_PER_MODEL and len(seconds) < MOST_ROUNDS
+        perf_counter() - began < at_least and len(seconds) < MOST_ROUNDS
     ):
         # Every other round in reverse, so that no side always follows the same one.
         order = range(len(turns)) if len(seconds) % 2 else reversed(range(len(turns)))
         took = {index: _seconds(turns[index], make.device) for index in order}
         seconds.append([took[index] for index in range(len(turns))])
-    overheads = [row[4] / row[2] - 1 for row in seconds]
-    medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
-    return Times(model, len(seconds), *medians, statistics.median(overheads))
+    stock_train, stock_valid, ours_train, ours_valid, transfer_train = (
+        statistics.median(column) for column in zip(*seconds, strict=True)
+    )
+    return Times(
+        model,
+        len(seconds),
+        stock_train,
+        stock_valid,
+        ours_train,
+        ours_valid,
+        transfer_train,
+        transfer_overhead=statistics.median(row[4] / row[2] - 1 for row in seconds),
+    )
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
@@ -215,9 +227,7 @@ def _seconds(work: Callable[[], object], device: str) -> float:
 def _summary(measured: list[Times]) -> dict[str, dict[str, float]]:
     return {
         "ratio": {times.model: round(times.ratio, 3) for times in measured},
-        "transfer_overhead": {
-            times.model: round(times.transfer_overhead, 4) for times in measured
-        },
+        "transfer_overhead": {times.model: round(times.transfer_overhead, 4) for times in measured},
     }
 
 
