@@ -44,8 +44,8 @@ def compare(
     runs = [(_best(stock(model, seed), epochs), _best(ours(model, seed), epochs)) for seed in seeds]
     scores = np.asarray(runs)  # (seed, side, valid or test)
     table = Table(title=f"{model}: NDCG@10 over {len(scores)} seeds, {epochs} epochs")
-    for column in ("", "stock RecBole", "its mean's 95 % interval", "ours", "difference"):
-        table.add_column(column)
+    for column in ("", "stock RecBole", "95 % of its mean", "ours", "difference"):
+        table.add_column(column, no_wrap=True)
     for place, part in enumerate(("validation", "test")):
         theirs, own = scores[:, 0, place], scores[:, 1, place]
         low, high = _interval(theirs)

@@ -6,7 +6,6 @@ its own. Nothing of `models/` is used.
 """
 
 import contextlib
-import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +60,24 @@ def _mended() -> Any:
     return Mended
 
 
+def _conditions(folder: Path, seed: int) -> dict[str, Any]:
+    """Our split, full ranking, one metric as on our side; what is written stays in `folder`."""
+    return {
+        "data_path": str(folder),
+        "checkpoint_dir": str(folder / "saved"),
+        "benchmark_filename": ["train", "valid", "test"],
+        # The columns that RecBole's own configuration of ml-100k loads.
+        "load_col": {"inter": [USER, ITEM, RATING, TIMESTAMP]},
+        "eval_args": {"split": {"RS": [0.7, 0.1, 0.2]}, "mode": "full"},
+        "metrics": ["NDCG"],
+        "topk": [10],
+        "valid_metric": "NDCG@10",
+        "metric_decimal_place": 12,
+        "show_progress": False,
+        "seed": seed,
+    }
+
+
 class Stock:
     """One RecBole model with its data and trainer."""
 
@@ -79,21 +96,7 @@ class Stock:
         from recbole.data import create_dataset, data_preparation
         from recbole.utils import get_model, get_trainer, init_seed
 
-        logging.getLogger("recbole").setLevel(logging.ERROR)
-        given = settings | {
-            "data_path": str(folder),
-            "checkpoint_dir": str(folder / "saved"),
-            "benchmark_filename": ["train", "valid", "test"],
-            # The columns that RecBole's own configuration of ml-100k loads.
-            "load_col": {"inter": [USER, ITEM, RATING, TIMESTAMP]},
-            "eval_args": {"split": {"RS": [0.7, 0.1, 0.2]}, "mode": "full"},
-            "metrics": ["NDCG"],
-            "topk": [10],
-            "valid_metric": "NDCG@10",
-            "metric_decimal_place": 12,
-            "show_progress": False,
-            "seed": seed,
-        }
+        given = settings | _conditions(folder, seed)
         config = _mended()(model=model, dataset=_NAME, config_dict=given)
         config["device"] = torch.device(device)
         with contextlib.chdir(folder):

@@ -19,6 +19,7 @@ well. That takes as long as 10 trainings per model. Nothing is to be chosen by i
 
 import argparse
 import json
+import logging
 import statistics
 import tempfile
 import warnings
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
     console = Console(stderr=options.json)
     warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)  # RecBole logs to the root
     torch.set_num_threads(options.threads)
     data = MovieLens.read()
     measured = []

@@ -28,6 +28,7 @@ from models.batches import (
     Sampling,
     UserBatches,
 )
+from models.cheaper import cheapen
 from models.config import Side, Tap
 from models.ease import Ease
 from models.errors import BadInput
@@ -264,6 +265,7 @@ class Recommender:
             return Ease(self.train_users, self.train_items, shape, self.settings["reg_weight"])
         try:
             module: nn.Module = _recbole()[1](self.name)(config, dataset).to(self.device)
+            cheapen(self.name, module)
             protocols.prepare(self.name, module, self._seed, self.train_items)
         except ImportError as error:
             raise BadInput(
