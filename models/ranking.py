@@ -71,6 +71,7 @@ def _rank_blocks(
         scores = recommender.scores(block.to(recommender.device)).float().clone()
         scores[:, 0] = -torch.inf
         rows, columns = seen.cells(block)
-        scores[rows.to(scores.device), columns.to(scores.device)] = -torch.inf
+        cells = (rows * recommender.n_items + columns).to(scores.device)
+        scores.view(-1).index_fill_(0, cells, -torch.inf)
         best = torch.topk(scores, k, dim=1)
         yield best.indices.cpu().numpy(), best.values.cpu().numpy()

@@ -156,13 +156,26 @@ def _dataset_class() -> Any:
 
 
 @cache
-def _recbole() -> tuple[Any, Any]:
-    """RecBole's Interaction and get_model."""
+def _interaction_class() -> Any:
+    """RecBole's form of a batch."""
     from recbole.data.interaction import Interaction
+
+    return Interaction
+
+
+def _model_class(name: str) -> Any:
+    """RecBole's model of that name.
+
+    Looking for it imports all of RecBole's models, and recbole/model/sequential_recommender/sine.py
+    turns autograd's anomaly detection on for the whole process, which makes training slow.
+    """
     from recbole.utils import get_model
 
     _restore_scipy()
-    return Interaction, get_model
+    detecting = torch.is_anomaly_enabled()
+    found = get_model(name)
+    torch.autograd.set_detect_anomaly(detecting)
+    return found
 
 
 def _restore_scipy() -> None:
@@ -235,7 +248,7 @@ class Recommender:
 
     def _data(self, log: Log, universe: Universe) -> tuple[Any, Any]:
         """RecBole's configuration and data set."""
-        self._interaction = _recbole()[0]
+        self._interaction = _interaction_class()
         settings = dict(self.settings)
         if settings.get("loss_type") == "CE":
             settings["train_neg_sample_args"] = None  # RecBole insists
@@ -264,7 +277,7 @@ class Recommender:
             shape = (self.n_users, self.n_items)
             return Ease(self.train_users, self.train_items, shape, self.settings["reg_weight"])
         try:
-            module: nn.Module = _recbole()[1](self.name)(config, dataset).to(self.device)
+            module: nn.Module = _model_class(self.name)(config, dataset).to(self.device)
             cheapen(self.name, module)
             protocols.prepare(self.name, module, self._seed, self.train_items)
         except ImportError as error:

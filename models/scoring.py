@@ -67,13 +67,34 @@ def _neumf_scores(model: Any, users: Tensor) -> Tensor:
     scores: Tensor = (model.user_mf_embedding(users) * mf_weight) @ model.item_mf_embedding.weight.T
     scores += model.predict_layer.bias
     block = max(_CACHED_PAIRS // len(items_first), 1)
+    buffers = _Buffers(block * len(items_first), users.device)
     for start in range(0, len(users), block):
         rows = slice(start, start + block)
-        hidden = users_first[rows, None, :] + items_first
-        for layer in rest:
-            hidden = layer(hidden)
-        scores[rows] += hidden @ mlp_weight
+        of_users = users_first[rows, None, :]
+        hidden = buffers.take(0, len(of_users) * len(items_first), items_first.shape[1])
+        torch.add(of_users, items_first, out=hidden.view(len(of_users), *items_first.shape))
+        for place, layer in enumerate(rest, start=1):
+            if isinstance(layer, nn.Linear):
+                out = buffers.take(place, len(hidden), layer.out_features)
+                hidden = torch.addmm(layer.bias, hidden, layer.weight.T, out=out)
+            else:
+                hidden = hidden.relu_() if isinstance(layer, nn.ReLU) else layer(hidden)
+        scores[rows] += (hidden @ mlp_weight).view(len(of_users), -1)
     return scores
+
+
+class _Buffers:
+    """Memory that is written again and again: fresh pages would cost as much as the arithmetic."""
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self._rows, self._device = rows, device
+        self._kept: dict[int, Tensor] = {}
+
+    def take(self, place: int, rows: int, width: int) -> Tensor:
+        """The buffer of a place: float32 (rows, width), with whatever it held."""
+        if place not in self._kept:
+            self._kept[place] = torch.empty(self._rows, width, device=self._device)
+        return self._kept[place][:rows]
 
 
 def _fism_scores(model: Any, users: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from models.config import Transfer
 
 _TINY = 1e-12
-_STEPS_BETWEEN_BALANCES = 4
+_STEPS_BETWEEN_BALANCES = 32
 
 
 class Alignment(nn.Module):
@@ -37,7 +37,7 @@ class Rmse(Alignment):
 
     def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
         """The root is of the error plus 1e-12, so that its gradient is finite at the target."""
-        return torch.sqrt(torch.mean((hidden - target) ** 2) + _TINY)
+        return torch.sqrt(functional.mse_loss(hidden, target) + _TINY)
 
 
 class Mse(Alignment):
@@ -191,13 +191,18 @@ class LossManager:
             pull: the norm of a loss's gradient at the tapped rows.
         """
         transfer: Tensor = self.align(hidden, target)
-        if self.balance == "gradient" and self._steps % _STEPS_BETWEEN_BALANCES == 0:
+        if self.balance == "gradient" and self._due():
             self._rebalance(pull(model_loss), pull(transfer))
         self._steps += 1
         return transfer, self.ratio * transfer
+
+    def _due(self) -> bool:
+        """Whether to measure both pulls: often at first, when they change most; it costs a pass."""
+        steps = self._steps
+        return steps % _STEPS_BETWEEN_BALANCES == 0 or steps & (steps - 1) == 0
 
     def _rebalance(self, of_model: float, of_transfer: float) -> None:
         """Move the ratio towards the present one, where both losses pull at all."""
         if of_model > 0 and of_transfer > 0:
             present = of_model / of_transfer
-            self.ratio = present if self._steps == 0 else 0.9 * self.ratio + 0.1 * present
+            self.ratio = present if self._steps == 0 else 0.5 * self.ratio + 0.5 * present

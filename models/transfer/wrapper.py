@@ -139,6 +139,8 @@ class _Transferred:
         self.targets = knowledge.targets
         self.hooks = HookManager(recommender.module, knowledge.tap)
         self._layer_spread: float | None = None
+        self._scaled = self.targets.vectors
+        self._all_known = bool(self.targets.known[1:].all())
         self._rows = recommender.rows(self.side, knowledge.tap.name)
         _require_own_table(recommender.name, self.hooks, self._rows, self.side)
         target_width = self.targets.vectors.shape[1]
@@ -173,21 +175,23 @@ class _Transferred:
             raise BadInput(_did_not_fire(self.recommender, self.hooks.tap, batch))
         vectors = captured.vectors
         rows, ids = self._aligned(captured, len(vectors), batch)
-        if len(rows) == 0:
+        if len(ids) == 0:
             return None
         if self.losses.align.one_row_each:
+            rows = torch.arange(len(ids), device=ids.device) if rows is None else rows
             rows, ids = _first_of_each(rows, ids)
-        hidden, target = vectors[rows], self.targets.vectors[ids]
-        if self.losses.align.scaled:
-            target = target * self._scale(hidden)
+        hidden = vectors if rows is None else vectors.index_select(0, rows)
+        if self.losses.align.scaled and self._layer_spread is None:
+            self._scaled = self.targets.vectors * self._scale(hidden)
+        target = self._scaled.index_select(0, ids)
 
         def pull(loss: Tensor) -> float:
             return _gradient_norm(loss, captured, rows)
 
         return self.losses.weigh(loss, hidden, target, pull)
 
-    def _aligned(self, captured: Captured, n_rows: int, batch: Any) -> tuple[Tensor, Tensor]:
-        """Which tapped rows have a profile, and whose they are: both int64 (n,)."""
+    def _aligned(self, captured: Captured, n_rows: int, batch: Any) -> tuple[Tensor | None, Tensor]:
+        """Which tapped rows have a profile, None for all, and whose they are: int64 (n,)."""
         tap = self.hooks.tap
         if tap.kind == "parameter" or tap.rows == "all":
             if n_rows < self._rows.stop:
@@ -198,6 +202,11 @@ class _Transferred:
             ids = self.recommender.ids(self.side, batch).unique()
             ids = ids[self.targets.known[ids]]
             return ids + self._rows.start, ids
+        table = self.hooks.table
+        if self._all_known and (table is None or table.num_embeddings == len(self._rows)):
+            ids = captured.ids if captured.ids is not None else self._batch_ids(n_rows, batch)
+            if int(ids.min()) > 0:
+                return None, ids
         if captured.ids is not None:
             ids = captured.ids - self._rows.start
             inside = ((ids >= 0) & (ids < len(self._rows))).nonzero().flatten()
@@ -270,11 +279,12 @@ def _first_of_each(rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     return rows[first], unique
 
 
-def _gradient_norm(loss: Tensor, captured: Captured, rows: Tensor) -> float:
+def _gradient_norm(loss: Tensor, captured: Captured, rows: Tensor | None) -> float:
     """How hard `loss` pulls on the tapped rows; 0 where it does not depend on them."""
     if not all(source.requires_grad for source in captured.sources):
         return 0.0
     gradients = torch.autograd.grad(
         loss, captured.sources, retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return float(captured.rows_of(gradients)[rows].norm())
+    of_rows = captured.rows_of(gradients)
+    return float((of_rows if rows is None else of_rows[rows]).norm())

@@ -1,0 +1,72 @@
+"""Every knob of a pipeline, as frozen pydantic models: one YAML file is one `Pipeline`.
+
+Unknown keys are errors. A field marked `identity=False` changes how the work is done
+(concurrency, worker count), never its result, and so stays out of every cache key.
+"""
+
+from models.config.data import Dataset, Split
+from models.config.knowledge import (
+    LLM,
+    Columns,
+    Embeddings,
+    History,
+    Profiles,
+    Reduction,
+    Targets,
+    Umap,
+)
+from models.config.pipeline import Job, Pipeline
+from models.config.reading import parse_yaml
+from models.config.section import NOT_IDENTITY, Section
+from models.config.training import (
+    BRIDGING,
+    CONTROLS,
+    Alignment,
+    Arm,
+    Budget,
+    Control,
+    Evaluation,
+    Freeze,
+    Metric,
+    Model,
+    Phase,
+    Side,
+    Tap,
+    Training,
+    Transfer,
+    parse_metric,
+)
+
+__all__ = [
+    "BRIDGING",
+    "CONTROLS",
+    "LLM",
+    "NOT_IDENTITY",
+    "Alignment",
+    "Arm",
+    "Budget",
+    "Columns",
+    "Control",
+    "Dataset",
+    "Embeddings",
+    "Evaluation",
+    "Freeze",
+    "History",
+    "Job",
+    "Metric",
+    "Model",
+    "Phase",
+    "Pipeline",
+    "Profiles",
+    "Reduction",
+    "Section",
+    "Side",
+    "Split",
+    "Tap",
+    "Targets",
+    "Training",
+    "Transfer",
+    "Umap",
+    "parse_metric",
+    "parse_yaml",
+]

@@ -1,0 +1,238 @@
+"""Profiles, their embeddings, and the targets made of them."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from models.config.section import NOT_IDENTITY, Section
+
+Reduction = Literal["umap", "pca", "none"]
+
+
+class History(Section):
+    """Which part of a user's training history a profile is written from."""
+
+    limit: int = Field(
+        40,
+        ge=1,
+        description="At most this many interactions per user in a prompt; the offline writer "
+        "takes its statistics of the whole training history.",
+    )
+    order: Literal["newest", "best", "stratified"] = Field(
+        "stratified",
+        description="newest: latest first; best: highest rated first; stratified: the best and "
+        "the worst rated, half each, so that dislikes are seen.",
+    )
+
+
+class LLM(Section):
+    """An OpenAI-compatible chat endpoint."""
+
+    base_url: str | None = Field(None, description="Endpoint; empty means api.openai.com.")
+    model: str = Field("gpt-4o-mini", description="Model name as the endpoint knows it.")
+    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
+    max_tokens: int = Field(400, ge=16, description="Longest answer, in tokens.")
+    seed: int | None = Field(7, description="Sampling seed, where the endpoint honours one.")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        description="Environment variable with the key: its name, never the key.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    api_key_secret: str | None = Field(
+        None,
+        description="Name of a Prefect Secret block with the key; used before the variable.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    concurrency: int = Field(
+        16, ge=1, le=512, description="Requests in flight.", json_schema_extra=NOT_IDENTITY
+    )
+    requests_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="The endpoint's limit, retries included; empty means none.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    tokens_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="The endpoint's limit; a request counts with its text and max_tokens until "
+        "its answer says what it used. Empty means none.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    batch_poll_seconds: float = Field(
+        30,
+        gt=0,
+        description="openai-batch: how often a batch is looked at.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    batch_wait_hours: float = Field(
+        25,
+        ge=0,
+        description="openai-batch: how long a run waits; batches go on without it, and the next "
+        "run picks them up.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    timeout_seconds: float = Field(
+        60, gt=0, description="Per request.", json_schema_extra=NOT_IDENTITY
+    )
+    max_retries: int = Field(
+        6,
+        ge=0,
+        description="Retries per request on 408, 409, 429, 5xx and lost connections, with "
+        "exponential waits with jitter that honour Retry-After.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+
+    def request_identity(self) -> dict[str, Any]:
+        """The fields that decide an answer: endpoint, model and sampling, but not the key."""
+        fields = {"base_url", "model", "temperature", "max_tokens", "seed"}
+        return {key: value for key, value in self.identity().items() if key in fields}
+
+
+class Columns(Section):
+    """How an imported file names what is read from it."""
+
+    user: str = Field("user_id", description="Column with the raw user id.")
+    text: str = Field("text", description="profiles: column with the text, e.g. summary.")
+    embedding: str = Field("embedding", description="embeddings: column with the vector.")
+
+
+class Profiles(Section):
+    """One text per user, written from training interactions only."""
+
+    provider: Literal["offline", "openai", "openai-batch", "import"] = Field(
+        "offline",
+        description="offline: readable statistics of the history, free, no LLM; openai: any "
+        "OpenAI-compatible endpoint; openai-batch: its Batch API, at half the price and within a "
+        "day; import: a file of profiles made elsewhere.",
+    )
+    path: str | None = Field(
+        None,
+        description="import only: a .csv, .tsv, .json, .jsonl or .parquet file with one text per "
+        "user, and where possible history_sha256 and history_count beside it.",
+        json_schema_extra=NOT_IDENTITY,  # what the file holds decides, see tasks/imports.py
+    )
+    columns: Columns = Columns()
+    unknown_users: Literal["error", "drop"] = Field(
+        "error",
+        description="import only: what to do with users that the training part does not have.",
+    )
+    prompt: str = Field(
+        "user-movies",
+        description="Prompt template: a name in prompts/ (without .j2) or a path to a .j2 file.",
+    )
+    history: History = History()
+    llm: LLM = LLM()
+    max_missing: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of users that may end without a profile; above it the run stops.",
+    )
+
+    @model_validator(mode="after")
+    def _import_has_a_path(self) -> Self:
+        _require_path(self.provider, self.path)
+        return self
+
+
+class Embeddings(Section):
+    """The text model that turns profiles into vectors."""
+
+    provider: Literal["sentence-transformers", "openai", "import"] = Field(
+        "sentence-transformers",
+        description="sentence-transformers: a local model; openai: any OpenAI-compatible endpoint; "
+        "import: a file of vectors made elsewhere, which needs no profiles.",
+    )
+    path: str | None = Field(
+        None,
+        description="import only: a .parquet, .npy, .pt or .json file with one vector per user.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    ids: str | None = Field(
+        None,
+        description="import only: the user ids of a .npy file or a bare .pt tensor, one a line or "
+        "a JSON list; empty means the file's own name with .ids.txt or .ids.json at its end.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    columns: Columns = Columns()
+    unknown_users: Literal["error", "drop"] = Field(
+        "error",
+        description="import only: what to do with users that the training part does not have.",
+    )
+    max_missing: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="import only: share of users that may be without a vector; above it the run "
+        "stops.",
+    )
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        description="sentence-transformers: all-MiniLM-L6-v2 (ships in a package) or a local "
+        "folder; openai: text-embedding-3-small, text-embedding-ada-002, …",
+    )
+    base_url: str | None = Field(None, description="openai only; empty means api.openai.com.")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        description="openai only: the variable's name.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    api_key_secret: str | None = Field(
+        None, description="openai only: a Prefect Secret block.", json_schema_extra=NOT_IDENTITY
+    )
+    precision: Literal["bfloat16", "float32"] = Field(
+        "bfloat16",
+        description="sentence-transformers only: bfloat16 is about twice as fast on recent CPUs, "
+        "at cosine 0.9999 to float32.",
+    )
+    batch_size: int = Field(
+        16,
+        ge=1,
+        description="sentence-transformers only: texts at once; small batches of like length "
+        "stay in the CPU's cache and waste little on padding.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    threads: int = Field(
+        1, ge=1, description="CPU threads of the text model.", json_schema_extra=NOT_IDENTITY
+    )
+
+    @model_validator(mode="after")
+    def _import_has_a_path(self) -> Self:
+        _require_path(self.provider, self.path)
+        return self
+
+
+def _require_path(provider: str, path: str | None) -> None:
+    if (provider == "import") != (path is not None):
+        raise ValueError("provider import and path belong together: set both or neither")
+
+
+class Umap(Section):
+    """UMAP's own parameters (McInnes et al. 2018), passed by keyword."""
+
+    n_neighbors: int = Field(15, ge=2)
+    min_dist: float = Field(0.9, ge=0, le=1)
+    metric: Literal["cosine", "euclidean"] = "cosine"
+
+
+class Targets(Section):
+    """Embeddings reduced to the width of the tapped layer."""
+
+    reduction: Reduction | None = Field(
+        None,
+        description="umap: as published; pca: principal components; none: the whole embedding, "
+        "for alignments that bridge widths. Empty means none for `linear`, `contrastive`, "
+        "`generative` and `relational`, umap for the others.",
+    )
+    width: int | None = Field(
+        None, ge=1, description="Target width; empty means the width of each model's tapped layer."
+    )
+    seed: int = 42
+    centre: bool = Field(True, description="Subtract each coordinate's mean over users.")
+    scale: Literal["global", "per-coordinate", "none"] = Field(
+        "global",
+        description="Divide by one standard deviation over all coordinates (keeps their relative "
+        "sizes), or by each coordinate's own, so that the targets have unit variance.",
+    )
+    umap: Umap = Umap()

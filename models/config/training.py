@@ -1,0 +1,172 @@
+"""Transfer, models, budget and evaluation."""
+
+import re
+from typing import Annotated, Any, Literal, cast, get_args
+
+from pydantic import Field, field_validator
+
+from models.config.section import NOT_IDENTITY, Section
+
+Metric = Literal["ndcg", "recall", "hit", "precision", "mrr", "map"]
+Control = Literal["shuffled", "noise", "genre-histogram", "history-svd"]
+Arm = Literal["baseline", "transfer"] | Control
+Side = Literal["users", "items"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+
+
+def parse_metric(text: str) -> tuple[Metric, int]:
+    """Split `ndcg@10` into `("ndcg", 10)`.
+
+    Raises:
+        ValueError: if the text is not METRIC@K with a known metric and K of at least 1.
+    """
+    names = get_args(Metric)
+    match = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", text)
+    if match is None or match[1] not in names:
+        raise ValueError(f"{text!r} is not METRIC@K with METRIC one of {', '.join(names)}")
+    return cast(Metric, match[1]), int(match[2])
+
+
+Phase = Literal["transfer", "finetune"]
+
+
+class Freeze(Section):
+    """Layers held still in a phase: parameter names or globs, e.g. `item_embedding.*`."""
+
+    transfer: tuple[str, ...] = ()
+    finetune: tuple[str, ...] = ()
+
+
+Alignment = Literal[
+    "rmse", "mse", "cosine", "contrastive", "generative", "linear", "relational", "init"
+]
+BRIDGING: frozenset[Alignment] = frozenset({"contrastive", "generative", "linear", "relational"})
+"""Alignments for which layer and target need not be equally wide."""
+
+
+class Transfer(Section):
+    """The knowledge-transfer settings (LLM-KT, arXiv 2411.00556, section 3)."""
+
+    alignment: Alignment = Field(
+        "rmse",
+        description="rmse (as published), mse, cosine: the layer resembles the target; "
+        "contrastive, generative: RLMRec's two losses; linear: a learned head from the layer to "
+        "the whole embedding; relational: pairs are as similar as their profiles are; init: the "
+        "embedding starts from the target and is trained plainly.",
+    )
+    alpha: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
+    )
+    balance: Literal["gradient", "none"] = Field(
+        "gradient",
+        description="gradient: the transfer loss is rescaled so that alpha is its share of the "
+        "gradient at the tap, whatever the size of the model's loss; none: the published sum.",
+    )
+    schedule: Literal["two-phase", "joint", "decay"] = Field(
+        "two-phase",
+        description="two-phase: half of the epochs joint, half fine-tuning on the model's own "
+        "loss; joint: all epochs joint; decay: all joint while alpha falls to 0 in a line.",
+    )
+    scale: Literal["layer", "none"] | Annotated[float, Field(gt=0)] = Field(
+        "layer",
+        description="Scale of the targets for rmse, mse and init: layer: the tapped layer's own "
+        "standard deviation in the first step; a number: that standard deviation; none: as in "
+        "the file.",
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        0.2, description="contrastive only: InfoNCE's temperature."
+    )
+    mask: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2, description="generative only: share of the tapped vector's columns that are hidden."
+    )
+    freeze: Freeze = Freeze()
+
+
+class Tap(Section):
+    """What is aligned: a module's output, a parameter, or a method's return value.
+
+    `llmkt inspect MODEL` lists what a model has.
+    """
+
+    kind: Literal["module", "parameter", "method"] = "module"
+    name: str = Field(description="Name inside the model, as `llmkt inspect MODEL` prints it.")
+    output: int | None = Field(
+        None, ge=0, description="Which element, where a module or method returns a tuple."
+    )
+    rows: Literal["batch", "all"] = Field(
+        "batch",
+        description="batch: one row per row of the batch, or per id that an embedding was asked "
+        "for; all: one row per user (item) of the data set, as graph models return them.",
+    )
+    pool: Literal["mean", "last"] | None = Field(
+        None,
+        description="Where rows are sequences: their mean over the entries that are not padding, "
+        "or their last entry.",
+    )
+    start: int | None = Field(None, ge=0, description="First column of the slice.")
+    stop: Annotated[int, Field(ge=1)] | Literal["half"] | None = Field(
+        None, description="One past the last column of the slice, or half of the width."
+    )
+
+
+class Model(Section):
+    """One RecBole model of the run."""
+
+    hyperparameters: dict[str, Any] = Field(
+        default_factory=dict, description="By RecBole's names; an unknown one is an error."
+    )
+    tap: Tap | None = Field(None, description="Empty means the model's default tap.")
+    transfer: dict[str, Any] = Field(
+        default_factory=dict, description="Overrides of the `transfer` section for this model."
+    )
+
+
+class Budget(Section):
+    """What a training may spend, the same for every arm."""
+
+    epochs: int = Field(40, ge=1, description="Total epochs, both phases together.")
+    patience: int = Field(
+        6,
+        ge=1,
+        description="Stop after this many epochs without a better validation score, counted from "
+        "the second half of the epochs on, in every arm alike.",
+    )
+    valid_metric: str = Field("ndcg@10", description="METRIC@K for early stopping.")
+    threads: int = Field(
+        1, ge=1, description="CPU threads per training.", json_schema_extra=NOT_IDENTITY
+    )
+
+    @field_validator("valid_metric")
+    @classmethod
+    def _metric_at_k(cls, value: str) -> str:
+        parse_metric(value)
+        return value
+
+
+class Training(Budget):
+    """The budget, and which trainings are made with it."""
+
+    seeds: tuple[int, ...] = Field((1, 2), min_length=1)
+    arms: tuple[Arm, ...] = Field(("baseline", "transfer"), min_length=1)
+    workers: int = Field(
+        2, ge=1, description="Trainings at the same time.", json_schema_extra=NOT_IDENTITY
+    )
+
+    @field_validator("seeds", "arms")
+    @classmethod
+    def _no_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError(f"each value may stand once, not {values}")
+        return values
+
+    def budget(self) -> Budget:
+        """The part that decides a single training's result."""
+        return Budget.model_validate(self.model_dump(include=set(Budget.model_fields)))
+
+
+class Evaluation(Section):
+    """Full-ranking metrics on valid and test."""
+
+    metrics: tuple[Metric, ...] = ("ndcg", "recall", "hit", "precision", "mrr", "map")
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10, 20), min_length=1)
+    primary: str = Field("ndcg@10", description="METRIC@K shown first in comparison and report.")
