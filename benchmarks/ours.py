@@ -52,12 +52,13 @@ class Ours:
     ) -> ModelWrapper:
         if transfer is None:
             return ModelWrapper(self.recommender)
-        probed = probe(self.recommender.name, settings)
-        assert probed is not None
-        tap, width = probed
-        vectors = np.random.default_rng(seed).standard_normal((len(data.users), width))
+        entrance = probe(self.recommender.name, settings)
+        assert entrance is not None
+        assert entrance.tap is not None
+        assert entrance.width is not None
+        vectors = np.random.default_rng(seed).standard_normal((len(data.users), entrance.width))
         targets = self.recommender.align(data.users, vectors.astype(np.float32))
-        knowledge = Knowledge("users", tap, width, targets)
+        knowledge = Knowledge("users", entrance.tap, entrance.width, targets)
         return ModelWrapper(self.recommender, transfer, [knowledge], seed)
 
     def train_epoch(self) -> None:

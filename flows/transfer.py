@@ -11,13 +11,14 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
-from models.config import BRIDGING, CONTROLS, Arm, Job, Pipeline, Tap, Targets
+from models.config import BRIDGING, CONTROLS, SIDES, Arm, Job, Pipeline, Side, Targets
 from models.errors import BadInput
 from tasks import configuration
 from tasks.caching import Stage
 from tasks.embeddings import embeddings
 from tasks.evaluation import evaluation
 from tasks.handoffs import (
+    Described,
     Difference,
     Embedded,
     Interactions,
@@ -33,14 +34,13 @@ from tasks.profiles import profiles
 from tasks.report import report
 from tasks.split import split, split_files
 from tasks.targets import controls, targets
-from tasks.training import tapped, training
+from tasks.training import Entrances, entrances, training
 from tasks.worker import worker_processes
 
 Training = tuple[str, Arm, int]
 """Model, arm and seed."""
 StageState = Literal["ran", "cached", "partial"]
-Taps = dict[str, tuple[Tap, int] | None]
-"""Per model its tap and the width of the tapped layer; None where it has none."""
+Knowledge = dict[Training, dict[Side, Targeted]]
 
 
 class StageRecord(BaseModel):
@@ -74,23 +74,23 @@ def knowledge_transfer(
         overrides: `dotted.key=value` texts applied over the file.
     """
     pipeline = config if isinstance(config, Pipeline) else configuration.load(config, overrides)
-    prompt = configuration.prompt_of(pipeline)
-    taps = tapped(pipeline.models)
+    entered = entrances(pipeline)
+    sides = _sides(pipeline, entered)
+    prompts = {side: configuration.prompt_of(pipeline, side) for side in sides}
     stages = Stages()
 
     data = stages.run(interactions, pipeline.dataset, raw_files(pipeline.dataset))
     _require_enough_items(pipeline, data)
     parts = stages.run(split, pipeline.split, data.interactions, split_files(pipeline.split))
-    profiled = embedded = None
-    targeted: dict[Training, Targeted] = {}
-    if set(pipeline.training.arms) != {"baseline"}:
-        forms = _target_forms(pipeline, taps)
-        profiled, embedded = _describe_users(pipeline, prompt, data, parts, stages)
-        made = _make_targets(forms, embedded, stages)
-        targeted = _per_training(pipeline, made, parts, data, stages)
-    trained = _train_all(pipeline, taps, data, parts, targeted, stages)
-    evaluated = stages.run(evaluation, pipeline, parts, trained, profiled, embedded)
-    reported = stages.run(report, pipeline, evaluated, trained, profiled, embedded)
+    forms = {side: _target_forms(pipeline, entered, side) for side in sides}
+    described = [_describe(pipeline, side, prompts[side], data, parts, stages) for side in sides]
+    targeted: Knowledge = {}
+    for of in described:
+        made = _make_targets(forms[of.side], of.embedded, stages)
+        _add_per_training(targeted, of.side, pipeline, made, parts, data, stages)
+    trained = _train_all(pipeline, entered, data, parts, targeted, stages)
+    evaluated = stages.run(evaluation, pipeline, parts, trained, described)
+    reported = stages.run(report, pipeline, evaluated, trained, described)
     return Summary(
         experiment=pipeline.experiment,
         stages=stages.records,
@@ -100,16 +100,36 @@ def knowledge_transfer(
     )
 
 
-def _describe_users(
-    pipeline: Pipeline, prompt: str, data: Interactions, parts: Splits, stages: "Stages"
-) -> tuple[Profiled | None, Embedded]:
+def _sides(pipeline: Pipeline, entered: Entrances) -> tuple[Side, ...]:
+    """Whose profiles the run needs."""
+    if set(pipeline.training.arms) == {"baseline"}:
+        return ()
+    return tuple(side for side in SIDES if any(side in of_model for of_model in entered.values()))
+
+
+def _describe(
+    pipeline: Pipeline,
+    side: Side,
+    prompt: str,
+    data: Interactions,
+    parts: Splits,
+    stages: "Stages",
+) -> Described:
     """Profiles and their embeddings; vectors made elsewhere need no profiles."""
-    vectors = take_in_embeddings(pipeline.embeddings)
+    of_profiles, of_vectors = pipeline.profiles_of(side), pipeline.embeddings_of(side)
+    vectors = take_in_embeddings(of_vectors)
+    if vectors and side == "items" and pipeline.item_embeddings is None:
+        raise BadInput(
+            "embeddings imports the users' vectors, but a transfer needs the items' too: set "
+            "item_embeddings"
+        )
     if vectors:
-        return None, stages.run(embeddings, pipeline.embeddings, None, parts.train, vectors)
-    texts = take_in_profiles(pipeline.profiles)
-    profiled = stages.run(profiles, pipeline.profiles, prompt, parts.train, data.items, texts)
-    return profiled, stages.run(embeddings, pipeline.embeddings, profiled.profiles)
+        embedded = stages.run(embeddings, of_vectors, None, parts.train, vectors, side)
+        return Described(side=side, profiled=None, embedded=embedded)
+    texts = take_in_profiles(of_profiles)
+    profiled = stages.run(profiles, of_profiles, prompt, parts.train, data.items, texts, side)
+    embedded = stages.run(embeddings, of_vectors, profiled.profiles)
+    return Described(side=side, profiled=profiled, embedded=embedded)
 
 
 class Stages:
@@ -156,17 +176,19 @@ def _state_of(state: State[Any], result: Any) -> StageState:
 
 def _train_all(
     pipeline: Pipeline,
-    taps: Taps,
+    entered: Entrances,
     data: Interactions,
     parts: Splits,
-    targeted: dict[Training, Targeted],
+    targeted: Knowledge,
     stages: Stages,
 ) -> list[Trained]:
     """Train every model, arm and seed in worker processes.
 
     All trainings end before a failure is raised, so that none is lost to another's mistake.
     """
-    jobs = pipeline.jobs({model: found[0] if found else None for model, found in taps.items()})
+    jobs = pipeline.jobs(
+        {model: {side: at.tap for side, at in sides.items()} for model, sides in entered.items()}
+    )
     workers = min(pipeline.training.workers, len(jobs))
     runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=workers)
     with worker_processes(workers), runner:
@@ -179,9 +201,10 @@ def _train_all(
                     "valid_pairs": parts.valid,
                     "users": data.users,
                     "items": data.items,
-                    "targets": targeted[job.model, job.arm, job.seed].targets
-                    if job.transfer
-                    else None,
+                    "targets": {
+                        side: of.targets
+                        for side, of in targeted.get((job.model, job.arm, job.seed), {}).items()
+                    },
                 },
             )
             for job in jobs
@@ -194,10 +217,10 @@ def _train_all(
 
 
 def _make_targets(
-    forms: dict[str, tuple[Targets, int]], embedded: Embedded, stages: Stages
+    forms: dict[str, tuple[Targets, int | None]], embedded: Embedded, stages: Stages
 ) -> dict[str, Targeted]:
     """Each model's targets; models that want the same share them."""
-    made: dict[tuple[str | None, int], Targeted] = {}
+    made: dict[tuple[str | None, int | None], Targeted] = {}
     for settings, width in forms.values():
         if (settings.reduction, width) not in made:
             made[settings.reduction, width] = stages.run(
@@ -206,43 +229,52 @@ def _make_targets(
     return {model: made[of.reduction, width] for model, (of, width) in forms.items()}
 
 
-def _per_training(
+def _add_per_training(
+    targeted: Knowledge,
+    side: Side,
     pipeline: Pipeline,
     made: dict[str, Targeted],
     parts: Splits,
     data: Interactions,
     stages: Stages,
-) -> dict[Training, Targeted]:
-    """The targets of every training with knowledge, controls included."""
-    targeted: dict[Training, Targeted] = {}
+) -> None:
+    """Add one side's targets of every training with knowledge, controls included."""
     for model, of_profiles in made.items():
         settings = pipeline.targets_of(model)
         for arm in pipeline.training.arms:
-            for seed in pipeline.training.seeds:
+            for seed in pipeline.training.seeds if arm != "baseline" else ():
+                targets_of_arm = of_profiles
                 if arm in CONTROLS:
-                    targeted[model, arm, seed] = stages.run(
+                    targets_of_arm = stages.run(
                         controls, settings, arm, of_profiles.targets, parts.train, data.items, seed
                     )
-                else:
-                    targeted[model, arm, seed] = of_profiles
-    return targeted
+                targeted.setdefault((model, arm, seed), {})[side] = targets_of_arm
 
 
-def _target_forms(pipeline: Pipeline, taps: Taps) -> dict[str, tuple[Targets, int]]:
-    """How each model's targets are made, and how wide: as its tapped layer, if not otherwise."""
+def _target_forms(
+    pipeline: Pipeline, entered: Entrances, side: Side
+) -> dict[str, tuple[Targets, int | None]]:
+    """How each model's targets are made, and how wide: as its tapped layer, if not otherwise.
+
+    A model without a tap takes whole embeddings.
+    """
     asked = pipeline.targets.width
-    forms: dict[str, tuple[Targets, int]] = {}
-    for model, found in taps.items():
-        if found is None:
+    forms: dict[str, tuple[Targets, int | None]] = {}
+    for model, of_model in entered.items():
+        if side not in of_model:
             continue
-        tap, width = found
+        tap, width = of_model[side].tap, of_model[side].width
+        settings = pipeline.targets_of(model)
+        if tap is None:
+            forms[model] = settings.model_copy(update={"reduction": "none"}), None
+            continue
         bridging = pipeline.transfer_of(model).alignment in BRIDGING
         if asked not in (None, width) and not bridging:
             raise BadInput(
                 f"targets.width is {asked}, but the tapped layer {tap.name} of {model} is {width} "
                 f"wide; leave targets.width empty, or set models.{model}.tap with start and stop"
             )
-        forms[model] = (pipeline.targets_of(model), asked or width)
+        forms[model] = settings, asked or width
     return forms
 
 

@@ -21,7 +21,7 @@ Matrix = NDArray[np.float64]
 
 
 def shuffled(targets: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """The same targets, permuted among users: float32 (n, width)."""
+    """The same targets, permuted among users (items): float32 (n, width)."""
     return targets[np.random.default_rng(seed).permutation(len(targets))]
 
 
@@ -36,9 +36,17 @@ def noise(targets: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
 
 
 def genre_histogram(
-    train: pa.Table, items: pa.Table, users: list[str], width: int, config: Targets
+    train: pa.Table, items: pa.Table, key: str, subjects: list[str], width: int, config: Targets
 ) -> NDArray[np.float32]:
-    """Shares of genres in each user's training history, as targets: float32 (n, width).
+    """Shares of genres in each user's training history, or an item's own: float32 (n, width).
+
+    Args:
+        train: schema `INTERACTIONS`.
+        items: schema `ITEMS`.
+        key: `USER` or `ITEM`.
+        subjects: the users or items of the rows.
+        width: columns.
+        config: centring, scale and seed.
 
     Raises:
         BadInput: if no item that was interacted with has a genre.
@@ -51,9 +59,9 @@ def genre_histogram(
             "training.arms: genre-histogram needs items with genres and there are none; set "
             "dataset.genres or remove the arm"
         )
-    owners = train[USER].combine_chunks().take(pc.list_parent_indices(genres))
-    rows = _rows_of(owners, users)
-    counts = np.zeros((len(users), len(codes.dictionary)))
+    owners = train[key].combine_chunks().take(pc.list_parent_indices(genres))
+    rows = _rows_of(owners, subjects)
+    counts = np.zeros((len(subjects), len(codes.dictionary)))
     inside = rows >= 0
     np.add.at(counts, (rows[inside], np.asarray(codes.indices)[inside]), 1.0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
@@ -61,16 +69,20 @@ def genre_histogram(
 
 
 def history_svd(
-    train: pa.Table, users: list[str], width: int, config: Targets
+    train: pa.Table, key: str, subjects: list[str], width: int, config: Targets
 ) -> NDArray[np.float32]:
-    """Left singular vectors of the training matrix times singular values: float32 (n, width)."""
-    rows = _rows_of(train[USER], users)
-    catalogue = pc.unique(train[ITEM])
-    columns = np.asarray(pc.index_in(train[ITEM], catalogue))
+    """Singular vectors of the training matrix times singular values: float32 (n, width).
+
+    Left ones for users, right ones for items (`key`).
+    """
+    rows = _rows_of(train[key], subjects)
+    other = ITEM if key == USER else USER
+    others = pc.unique(train[other])
+    columns = np.asarray(pc.index_in(train[other], others))
     inside = rows >= 0
     matrix = csr_matrix(
         (np.ones(int(inside.sum())), (rows[inside], columns[inside])),
-        shape=(len(users), len(catalogue)),
+        shape=(len(subjects), len(others)),
     )
     rank = min(width, min(matrix.shape) - 1)
     start = np.random.default_rng(config.seed).standard_normal(min(matrix.shape))
@@ -81,9 +93,9 @@ def history_svd(
     )
 
 
-def _rows_of(owners: pa.ChunkedArray | pa.Array, users: list[str]) -> NDArray[np.int64]:
-    """Row of each owner in `users`: int64 (n,), -1 where it is not there."""
-    found = pc.fill_null(pc.index_in(owners, pa.array(users, pa.string())), -1)
+def _rows_of(owners: pa.ChunkedArray | pa.Array, subjects: list[str]) -> NDArray[np.int64]:
+    """Row of each owner in `subjects`: int64 (n,), -1 where it is not there."""
+    found = pc.fill_null(pc.index_in(owners, pa.array(subjects, pa.string())), -1)
     return np.asarray(found, dtype=np.int64)
 
 

@@ -1,12 +1,15 @@
 """EASE as a module that is scored and saved like any other; see `models.closed_form`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-from models.closed_form import ClosedForm, fit
+from models.closed_form import ClosedForm, SideInformation, fit
 
 
 class Ease(nn.Module):
@@ -21,15 +24,20 @@ class Ease(nn.Module):
         users: NDArray[np.int64],
         items: NDArray[np.int64],
         shape: tuple[int, int],
-        reg_weight: float,
+        settings: Mapping[str, Any],
+        alpha: float = 0.0,
+        side: SideInformation | None = None,
     ) -> None:
-        """Fit EASE.
+        """Fit EASE, with the knowledge in `side` if there is any.
 
         Args:
             users: int64 (n,), of the training pairs, by internal ids.
             items: int64 (n,), likewise.
             shape: numbers of internal user and item ids, padding included.
-            reg_weight: λ.
+            settings: EASE's hyper-parameters: `reg_weight`, λ; and where knowledge enters,
+                `method` and `side_reg`, see `models.closed_form.fit`.
+            alpha: the knowledge's share.
+            side: embeddings by internal ids.
 
         Raises:
             BadInput: for too many items, or a λ that is out of range.
@@ -37,8 +45,22 @@ class Ease(nn.Module):
         super().__init__()
         ones = np.ones(len(users), dtype=np.float32)
         train = sparse.csr_matrix((ones, (users, items)), shape=shape)
-        for name, value in fit(train, reg_weight).weights().items():
-            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(value)))
+        form = fit(
+            train,
+            settings["reg_weight"],
+            settings["method"],
+            alpha,
+            side,
+            settings["side_reg"],
+        )
+        self.hold(
+            {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in form.weights().items()}
+        )
+
+    def hold(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over weights of any shape: those of users' embeddings may or may not be there."""
+        for name, value in weights.items():
+            self.register_buffer(name, value)
 
     @torch.no_grad()
     def scores(self, users: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.errors import BadInput
-from models.schemas import ITEM, TEXT, USER, vectors
+from models.schemas import ITEM, TEXT, USER, noun, vectors
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def distinct_texts(profiles: pa.Table) -> Texts:
     is_written = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(profiles[TEXT]), ""), False)
     written = profiles.filter(is_written).combine_chunks()
     if written.num_rows == 0:
-        raise BadInput(f"profiles: no {_noun(key)} has a text, so there is nothing to embed")
+        raise BadInput(f"profiles: no {noun(key)} has a text, so there is nothing to embed")
     subjects = written[key].combine_chunks()
     encoded = written[TEXT].combine_chunks().dictionary_encode()
     rows = encoded.indices.to_numpy().astype(np.int64)
@@ -48,10 +48,6 @@ def distinct_texts(profiles: pa.Table) -> Texts:
     return Texts(
         encoded.dictionary.to_pylist(), subjects.take(first).to_pylist(), subjects, rows, key
     )
-
-
-def _noun(key: str) -> str:
-    return key.removesuffix("_id")
 
 
 def batches(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.intp]]:
@@ -89,11 +85,11 @@ def checked(
         raise BadInput(f"embeddings: {len(owners)} texts were sent, {len(rows)} vectors came back")
     matrix: list[NDArray[np.float32]] = []
     for row, owner in zip(rows, owners, strict=True):
-        vector = _vector(row, f"{_noun(key)} {owner}")
+        vector = _vector(row, f"{noun(key)} {owner}")
         width = width or len(vector)
         if len(vector) != width:
             raise BadInput(
-                f"embeddings: the vector of {_noun(key)} {owner} has width {len(vector)}, others "
+                f"embeddings: the vector of {noun(key)} {owner} has width {len(vector)}, others "
                 f"have {width}; embeddings.model must be one model with one width"
             )
         matrix.append(vector)

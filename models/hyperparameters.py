@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from models.closed_form import SIDE_REG
 from models.config import parse_yaml
 from models.errors import BadInput
 from models.zoo import entry
@@ -21,6 +22,8 @@ _TRAINING_ARGUMENTS = (
     "require_pow",
 )
 _SEQUENCE_ARGUMENTS: dict[str, Any] = {"MAX_ITEM_LIST_LENGTH": 50}
+_EASE_ARGUMENTS: dict[str, Any] = {"method": "l3ae", "side_reg": SIDE_REG}
+"""Ours, not RecBole's: how embeddings enter EASE, see `models.closed_form.fit`."""
 _SET_ELSEWHERE = {
     "epochs": "training.epochs",
     "stopping_step": "training.patience",
@@ -55,6 +58,8 @@ def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     known |= _properties(model)
     if family == "sequential":
         known = _SEQUENCE_ARGUMENTS | known
+    if model == "EASE":
+        known = _EASE_ARGUMENTS | known
     for key, value in given.items():
         place = f"models.{model}.hyperparameters.{key}"
         if key in _SET_ELSEWHERE:

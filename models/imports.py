@@ -11,29 +11,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.config import History
+from models import item_profiles
+from models.config import History, Side
 from models.errors import BadInput
-from models.profiles import HISTORY_COUNT, HISTORY_SHA256, provenance, select
-from models.schemas import TEXT, USER
+from models.profiles import HISTORY_COUNT, HISTORY_SHA256, provenance, record, select
+from models.schemas import KEYS, TEXT, USER, noun
 
 SHOWN = 10
 """How many ids a message lists."""
 
 
-def rows_of_users(
-    ids: pa.Array, users: pa.Array, source: str, section: str, unknown: Literal["error", "drop"]
+def rows_of_subjects(
+    ids: pa.Array,
+    subjects: pa.Array,
+    source: str,
+    section: str,
+    unknown: Literal["error", "drop"],
+    key: str = USER,
 ) -> tuple[NDArray[np.int64], int]:
-    """Find each user's row.
+    """Find the row of each user (item).
 
     Args:
-        ids: the file's user ids, string (rows,).
-        users: the users that the training part has, string (n_users,).
+        ids: the file's ids, string (rows,).
+        subjects: the users (items) that the training part has, string (n,).
         source: the file's name, for messages.
         section: the section of the configuration that names the file, for messages.
-        unknown: whether ids beyond `users` are an error or left out.
+        unknown: whether ids beyond `subjects` are an error or left out.
+        key: `USER` or `ITEM`, for messages.
 
     Returns:
-        int64 (n_users,): each user's row, -1 where the file has none; and how many rows were
+        int64 (n,): each subject's row, -1 where the file has none; and how many rows were
         left out as unknown.
 
     Raises:
@@ -41,29 +48,29 @@ def rows_of_users(
     """
     empty = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(ids, ""), True)))
     if len(empty):
-        raise BadInput(f"{source}, row {empty[0] + 1}: the user id is empty; fill it in")
+        raise BadInput(f"{source}, row {empty[0] + 1}: the {noun(key)} id is empty; fill it in")
     counts = pc.value_counts(ids)
     repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     if len(repeated):
         raise BadInput(
-            f"{source}: {len(repeated)} of {len(counts)} user ids occur more than once: "
-            f"{listed(repeated)}; keep one row per user"
+            f"{source}: {len(repeated)} of {len(counts)} {noun(key)} ids occur more than "
+            f"once: {listed(repeated)}; keep one row per {noun(key)}"
         )
-    strangers = ids.filter(pc.invert(pc.is_in(ids, users)))
+    strangers = ids.filter(pc.invert(pc.is_in(ids, subjects)))
     if len(strangers) and unknown == "error":
         raise BadInput(
-            f"{source}: {len(strangers)} of {len(ids)} user ids are not in the training part: "
-            f"{listed(strangers)}; correct them (ids are raw tokens, 007 is not 7), remove them, "
-            f"or set {section}.unknown_users to drop"
+            f"{source}: {len(strangers)} of {len(ids)} {noun(key)} ids are not in the training "
+            f"part: {listed(strangers)}; correct them (ids are raw tokens, 007 is not 7), "
+            f"remove them, or set {section}.unknown_users to drop"
         )
-    rows = pc.fill_null(pc.index_in(users, ids), -1)
+    rows = pc.fill_null(pc.index_in(subjects, ids), -1)
     return np.asarray(rows, dtype=np.int64), len(strangers)
 
 
 def require_few_missing(
-    missing: pa.Array, n_users: int, source: str, section: str, allowed: float
+    missing: pa.Array, n: int, source: str, section: str, allowed: float, key: str = USER
 ) -> str | None:
-    """Judge how many users the file leaves without anything; the words for a warning, if any.
+    """Judge how many of n users (items) the file leaves without anything; words for a warning.
 
     Raises:
         BadInput: if their share is above `allowed`.
@@ -71,10 +78,10 @@ def require_few_missing(
     if not len(missing):
         return None
     summary = (
-        f"{source}: {len(missing)} of {n_users} users ({len(missing) / n_users:.1%}) have nothing "
+        f"{source}: {len(missing)} of {n} {noun(key)}s ({len(missing) / n:.1%}) have nothing "
         f"in it: {listed(missing)}"
     )
-    if len(missing) > allowed * n_users:
+    if len(missing) > allowed * n:
         raise BadInput(
             f"{summary}; {section}.max_missing allows {allowed:.1%}: supply them, or raise it"
         )
@@ -87,12 +94,14 @@ def listed(ids: pa.Array) -> str:
     return ", ".join(map(str, ids[:SHOWN].to_pylist())) + more
 
 
-def matrix_of(rows: Sequence[Any], ids: pa.Array, source: str) -> NDArray[np.float32]:
+def matrix_of(
+    rows: Sequence[Any], ids: pa.Array, source: str, key: str = USER
+) -> NDArray[np.float32]:
     """Stack vectors, float32 (rows, width).
 
     Raises:
-        BadInput: naming row and user of the first vector that is no flat list of numbers, is of
-            another width than the first, or has a value that is not finite.
+        BadInput: naming row and user (item) of the first vector that is no flat list of numbers,
+            is of another width than the first, or has a value that is not finite.
     """
     if not len(rows):
         raise BadInput(f"{source}: there is no vector in it")
@@ -102,18 +111,18 @@ def matrix_of(rows: Sequence[Any], ids: pa.Array, source: str) -> NDArray[np.flo
     except (TypeError, ValueError):
         matrix = np.empty(0, dtype=np.float32)
     if matrix.ndim != 2 or matrix.shape[1] == 0:
-        raise BadInput(_odd_row(rows, ids, source))
+        raise BadInput(_odd_row(rows, ids, source, key))
     unusable = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(unusable):
         row = int(unusable[0])
         raise BadInput(
-            f"{source}, row {row + 1} (user {ids[row]}): the vector has NaN or infinite values, "
-            f"as have {len(unusable)} of {len(matrix)} rows; mend or remove them"
+            f"{source}, row {row + 1} ({noun(key)} {ids[row]}): the vector has NaN or infinite "
+            f"values, as have {len(unusable)} of {len(matrix)} rows; mend or remove them"
         )
     return matrix
 
 
-def _odd_row(rows: Sequence[Any], ids: pa.Array, source: str) -> str:
+def _odd_row(rows: Sequence[Any], ids: pa.Array, source: str, key: str) -> str:
     """Which vector is in the way of a matrix."""
     first: int | None = None
     for number, (row, owner) in enumerate(zip(rows, ids.to_pylist(), strict=True), 1):
@@ -122,32 +131,36 @@ def _odd_row(rows: Sequence[Any], ids: pa.Array, source: str) -> str:
         except (TypeError, ValueError):
             vector = np.empty((0, 0), dtype=np.float32)
         if vector.ndim != 1 or not vector.size:
-            return f"{source}, row {number} (user {owner}): this is no flat list of numbers"
+            return f"{source}, row {number} ({noun(key)} {owner}): this is no flat list of numbers"
         first = first or len(vector)
         if len(vector) != first:
             return (
-                f"{source}, row {number} (user {owner}): the vector has width {len(vector)}, those "
-                f"before it have {first}; all must come from one text model"
+                f"{source}, row {number} ({noun(key)} {owner}): the vector has width "
+                f"{len(vector)}, those before it have {first}; all must come from one text model"
             )
     return f"{source}: the vectors are no table of numbers"
 
 
 def provenance_of(
-    records: pa.Table, train: pa.Table, history: History | None
+    records: pa.Table, train: pa.Table, history: History | None, side: Side = "users"
 ) -> Literal["train-only", "unknown"]:
     """Whether what was imported proves that it saw training interactions only.
 
     Args:
-        records: `user_id`, `history_sha256`, `history_count` as the file has them (null or no
-            column where it does not); only rows of users who have something.
+        records: `user_id` (`item_id`), `history_sha256`, `history_count` as the file has them
+            (null or no column where it does not); only rows of those who have something.
         train: schema `INTERACTIONS`.
         history: the policy under which the profiles may have been written; the whole training
             history is always accepted.
+        side: whose profiles they are.
     """
     if not {HISTORY_SHA256, HISTORY_COUNT} <= set(records.column_names):
         return "unknown"
-    claimed = records.select([USER, HISTORY_SHA256, HISTORY_COUNT])
-    claimed = claimed.append_column(TEXT, records[USER])
-    if provenance(claimed, train) == "train-only":
+    key = KEYS[side]
+    claimed = records.select([key, HISTORY_SHA256, HISTORY_COUNT])
+    claimed = claimed.append_column(TEXT, records[key])
+    if side == "items":
+        return provenance(claimed, item_profiles.record(train))
+    if provenance(claimed, record(train)) == "train-only":
         return "train-only"
-    return provenance(claimed, select(train, history)) if history else "unknown"
+    return provenance(claimed, record(select(train, history))) if history else "unknown"

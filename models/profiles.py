@@ -128,19 +128,19 @@ def record(selected: pa.Table) -> pa.Table:
     )
 
 
-def provenance(profiles: pa.Table, selected: pa.Table) -> Literal["train-only", "unknown"]:
+def provenance(profiles: pa.Table, expected: pa.Table) -> Literal["train-only", "unknown"]:
     """Compare what the profiles say they saw with what they may see.
 
     Args:
-        profiles: schema `PROFILES`; rows without text prove and disprove nothing.
-        selected: the result of `select` (or `histories`) on training interactions.
+        profiles: `profiles_schema`; rows without text prove and disprove nothing.
+        expected: `record` of training interactions, of users or of items.
 
     Returns:
-        "train-only" if every text carries the record of exactly its user's selected history.
+        "train-only" if every text carries the record of exactly what its subject may see.
     """
-    expected = record(selected)
+    key = expected.column_names[0]
     written = profiles.filter(pc.is_valid(profiles[TEXT]))
-    row = pc.index_in(written[USER], expected[USER])
+    row = pc.index_in(written[key], expected[key])
     for column in (HISTORY_SHA256, HISTORY_COUNT):
         same = pc.fill_null(pc.equal(written[column], expected[column].take(row)), False)
         if not pc.all(same, min_count=0).as_py():

@@ -11,6 +11,15 @@ messages of the request. It sees
     n_interactions  the length of history
     mean_rating     the mean rating in history, one decimal; none without ratings
 
+A template for items sees
+
+    title, year, genres  of the item
+    companions           items that the same users liked, the most similar first; each has title,
+                         year and genres
+    audience             genres that its users like more than others do, beside its own
+    n_users              how many users chose it
+    mean_rating          their mean rating, one decimal; none without ratings
+
 `title` is a JSON string with its quotes, so that a title that reads like an instruction stays a
 quotation. `year` and `rating` may be none. User and item ids are not available.
 """
@@ -29,13 +38,19 @@ from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import SandboxedEnvironment
 
+from models.config import Side
 from models.errors import BadInput
+from models.item_profiles import Subjects
+from models.item_profiles import values as item_values
 from models.profiles import ROUNDING, describe, presentable, user_offsets
-from models.schemas import GENRES, RATING, TITLE, YEAR
+from models.schemas import GENRES, ITEM, RATING, TITLE, YEAR
 
 _USERS_AT_ONCE = 1000
 
-VARIABLES = ("history", "liked", "disliked", "n_interactions", "mean_rating")
+VARIABLES: dict[Side, tuple[str, ...]] = {
+    "users": ("history", "liked", "disliked", "n_interactions", "mean_rating"),
+    "items": ("title", "year", "genres", "companions", "audience", "n_users", "mean_rating"),
+}
 
 
 @dataclass(frozen=True)
@@ -57,12 +72,13 @@ class Prompt:
     Args:
         text: the template.
         name: what to call it in error messages.
+        side: whom it describes, which decides the variables.
 
     Raises:
         BadInput: for a syntax error, an unknown variable or a missing block `user`.
     """
 
-    def __init__(self, text: str, name: str) -> None:
+    def __init__(self, text: str, name: str, side: Side = "users") -> None:
         self.text = text
         self._name = name
         environment = SandboxedEnvironment(
@@ -73,12 +89,12 @@ class Prompt:
             self._template: Template = environment.from_string(text)
         except TemplateSyntaxError as error:
             raise BadInput(f"prompt {name}, line {error.lineno}: {error.message}") from error
-        unknown = find_undeclared_variables(tree) - set(VARIABLES) - set(environment.globals)
+        unknown = find_undeclared_variables(tree) - set(VARIABLES[side]) - set(environment.globals)
         for variable in sorted(unknown):
             lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == variable]
             raise BadInput(
                 f"prompt {name}, line {min(lines)}: there is no variable {variable}; "
-                f"a template may use {', '.join(VARIABLES)}"
+                f"a template for {side} may use {', '.join(VARIABLES[side])}"
             )
         if "user" not in self._template.blocks:
             raise BadInput(
@@ -96,7 +112,14 @@ class Prompt:
         Raises:
             BadInput: naming the line, if the template cannot be filled or yields no text.
         """
-        values = _values(history, population_mean)
+        return self.fill(_values(history, population_mean))
+
+    def fill(self, values: dict[str, Any]) -> Messages:
+        """Fill the template with `VARIABLES`.
+
+        Raises:
+            BadInput: naming the line, if the template cannot be filled or yields no text.
+        """
         try:
             system, user = (self._block(block, values) for block in ("system", "user"))
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
@@ -140,10 +163,24 @@ def render_all(
             yield users[user].as_py(), prompt.render(rows[start:stop], population_mean)
 
 
+def render_items(prompt: Prompt, known: Subjects) -> Iterator[tuple[str, Messages]]:
+    """Yield each item's id and prompt."""
+    for token, row in zip(known.described[ITEM].to_pylist(), item_values(known), strict=True):
+        mean = row["mean_rating"]
+        companions = [{**other, "title": _quoted(other["title"])} for other in row["companions"]]
+        title, rating = _quoted(row["title"]), None if mean is None else _number(round(mean, 1))
+        known_of_item = {"title": title, "companions": companions, "mean_rating": rating}
+        yield token, prompt.fill({**row, **known_of_item})
+
+
+def _quoted(title: str) -> str:
+    return json.dumps(title, ensure_ascii=False)
+
+
 def _values(history: list[dict[str, Any]], population_mean: float | None) -> dict[str, Any]:
     entries = [
         {
-            "title": json.dumps(row[TITLE], ensure_ascii=False),
+            "title": _quoted(row[TITLE]),
             "year": row[YEAR],
             "genres": row[GENRES] or [],
             "rating": _number(row[RATING]),

@@ -29,6 +29,7 @@ from models.batches import (
     UserBatches,
 )
 from models.cheaper import cheapen
+from models.closed_form import SideInformation
 from models.config import Side, Tap
 from models.ease import Ease
 from models.errors import BadInput
@@ -275,7 +276,7 @@ class Recommender:
         protocols.seed_all(self._seed)
         if self.name == "EASE":
             shape = (self.n_users, self.n_items)
-            return Ease(self.train_users, self.train_items, shape, self.settings["reg_weight"])
+            return Ease(self.train_users, self.train_items, shape, self.settings)
         try:
             module: nn.Module = _model_class(self.name)(config, dataset).to(self.device)
             cheapen(self.name, module)
@@ -318,6 +319,24 @@ class Recommender:
         aligned[internal] = torch.from_numpy(vectors[rows])
         known[internal] = True
         return Targets(aligned.to(self.device), known.to(self.device))
+
+    def know(self, alpha: float, targets: Mapping[Side, Targets]) -> None:
+        """Compute EASE anew with embeddings of users, items or both, from `align`.
+
+        Args:
+            alpha: the knowledge's share.
+            targets: whole embeddings by side.
+        """
+        nothing = Targets(torch.empty(0), torch.empty(0))
+        users, items = targets.get("users", nothing), targets.get("items", nothing)
+        side = SideInformation(
+            items.vectors.numpy() if len(items.known) else None,
+            items.known.numpy() if len(items.known) else None,
+            users.vectors.numpy() if len(users.known) else None,
+            users.known.numpy() if len(users.known) else None,
+        )
+        shape = (self.n_users, self.n_items)
+        self.module = Ease(self.train_users, self.train_items, shape, self.settings, alpha, side)
 
     def _history(self, log: Log) -> Sequences:
         """Every user's training items, oldest first."""
@@ -419,6 +438,9 @@ class Recommender:
 
         Graph models and DMF keep propagated vectors between predictions.
         """
+        if isinstance(self.module, Ease):
+            self.module.hold(weights)
+            return
         self.module.load_state_dict(weights)
         for kept in ("restore_user_e", "restore_item_e", "i_embedding"):
             if hasattr(self.module, kept):
@@ -470,14 +492,27 @@ def toy(model: str, given: Mapping[str, Any]) -> Recommender:
     return built
 
 
+@dataclass(frozen=True)
+class Entrance:
+    """Where one side's knowledge enters a model.
+
+    Attributes:
+        tap: None where a computed model takes the embeddings as they are.
+        width: of the tapped layer; None likewise.
+    """
+
+    tap: Tap | None
+    width: int | None
+
+
 def probe(
     model: str, given: Mapping[str, Any], tap: Tap | None = None, side: Side = "users"
-) -> tuple[Tap, int] | None:
+) -> Entrance | None:
     """Build `model` on a toy data set and run its tap once.
 
     Returns:
         The tap (the zoo's default if none is given) and the width that it yields; None for a
-        model that has no tap because it is computed rather than trained.
+        model that knowledge cannot enter, since it is computed rather than trained.
 
     Raises:
         BadInput: for whatever is wrong with the model, its hyper-parameters or the tap.
@@ -486,12 +521,12 @@ def probe(
     if small.entry.loader is None:
         if tap is not None:
             raise BadInput(f"models.{model}.tap: {model} is computed without layers; remove it")
-        return None
+        return Entrance(None, None) if small.entry.takes_embeddings else None
     tap = tap or small.entry.default_tap(side)
     if tap is None:
         raise BadInput(
             f"models.{model}: {model} has no vector per item, so that items' profiles have no "
-            f"default tap"
+            f"default tap; set models.{model}.transfer.side to users, or models.{model}.item_tap"
         )
     hooks = HookManager(small.module, tap)
     with hooks.recording():
@@ -503,7 +538,7 @@ def probe(
             f"models.{model}: the {tap.kind} {tap.name} does not fire while the loss is computed, "
             f"so there is nothing to align; what does: {fired}"
         )
-    return tap, captured.vectors.shape[1]
+    return Entrance(tap, captured.vectors.shape[1])
 
 
 def sightings(recommender: Recommender) -> list[Sighting]:

@@ -55,6 +55,15 @@ def profiles_schema(key: str) -> pa.Schema:
     )
 
 
+KEYS = {"users": USER, "items": ITEM}
+"""The column of ids of either side."""
+
+
+def noun(key: str) -> str:
+    """`user` or `item`, of `USER` or `ITEM`, for messages."""
+    return key.removesuffix("_id")
+
+
 PROFILES = profiles_schema(USER)
 """Grain: one user. `text` is null where no profile could be made, with the reason beside it.
 `history_sha256` and `history_count` record the interactions that the profile was written from."""

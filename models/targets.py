@@ -15,18 +15,20 @@ from models.errors import BadInput
 _NOISE = 1e-6
 
 
-def reduce(embeddings: NDArray[np.float32], width: int, config: Targets) -> NDArray[np.float32]:
+def reduce(
+    embeddings: NDArray[np.float32], width: int | None, config: Targets
+) -> NDArray[np.float32]:
     """Reduce to `width` coordinates, then centre and scale them.
 
     Equal input, settings and seed give equal bits.
 
     Args:
-        embeddings: float32 (n_users, d).
-        width: coordinates per target.
+        embeddings: float32 (n_users or n_items, d).
+        width: coordinates per target; None where nothing is reduced.
         config: reduction, seed, centring and scale.
 
     Returns:
-        float32 (n_users, width), or all of the embeddings' columns where nothing is reduced.
+        float32 (n, width), or all of the embeddings' columns where nothing is reduced.
 
     Raises:
         BadInput: if all embeddings are equal, or there are too few users or dimensions for
@@ -34,10 +36,10 @@ def reduce(embeddings: NDArray[np.float32], width: int, config: Targets) -> NDAr
     """
     if not len(embeddings) or not np.ptp(embeddings, axis=0).any():
         raise BadInput(
-            f"targets: all {len(embeddings)} embeddings are equal, so they tell no users apart; "
+            f"targets: all {len(embeddings)} embeddings are equal, so they tell nobody apart; "
             "check the profiles' texts"
         )
-    if config.reduction == "none":
+    if config.reduction == "none" or width is None:
         reduced = embeddings.astype(np.float64)
     elif config.reduction == "pca":
         reduced = _pca(embeddings, width, config.seed)

@@ -26,12 +26,14 @@ class Entry:
             model that is computed rather than trained by gradient.
         tap: where users' knowledge enters by default: the user's vector that is scored.
         item_tap: likewise for items; None where the model has no vector per item.
+        takes_embeddings: whether knowledge enters a computed model whole, without a tap.
     """
 
     family: Family
     loader: Loader | None
     tap: Tap | None = None
     item_tap: Tap | None = None
+    takes_embeddings: bool = False
 
     def default_tap(self, side: Side) -> Tap | None:
         """The side's default tap."""
@@ -135,7 +137,7 @@ ZOO: dict[str, Entry] = {
     "Random": _computed(),
     "ItemKNN": _computed(),
     "AsymKNN": _computed(),
-    "EASE": _computed(),
+    "EASE": Entry("general", None, takes_embeddings=True),
     "SLIMElastic": _computed(),
     "ADMMSLIM": _computed(),
     "NCEPLRec": _computed(),
@@ -213,6 +215,12 @@ def entry(model: str) -> Entry:
     return ZOO[model]
 
 
+_COMPUTED = {
+    False: "computed, not trained by gradient: a baseline",
+    True: "computed; where models.NAME.transfer is set, the whole embeddings enter its regulariser",
+}
+
+
 def catalogue() -> list[dict[str, Any]]:
     """A row per model of RecBole's catalogue: model, family, supported, tap, reason.
 
@@ -225,7 +233,7 @@ def catalogue() -> list[dict[str, Any]]:
             "family": row.family,
             "supported": True,
             "tap": described(row.tap) if row.tap else None,
-            "reason": None if row.tap else "computed, not trained by gradient: a baseline",
+            "reason": None if row.tap else _COMPUTED[row.takes_embeddings],
         }
         for name, row in ZOO.items()
     ]

@@ -10,7 +10,7 @@ import yaml
 from prefect.blocks.system import Secret
 from pydantic import BaseModel, ValidationError
 
-from models.config import LLM, Embeddings, Pipeline, parse_yaml
+from models.config import LLM, Embeddings, Pipeline, Side, parse_yaml
 from models.errors import BadInput
 from tasks.storage import PROJECT_ROOT
 
@@ -34,23 +34,25 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         raise BadInput(f"{path}: " + "; ".join(_explain(error, Pipeline))) from error
 
 
-def prompt_of(pipeline: Pipeline) -> str:
-    """The text of the prompt template that the pipeline's profiles depend on.
+def prompt_of(pipeline: Pipeline, side: Side = "users") -> str:
+    """The text of the prompt template that a side's profiles depend on.
 
     The offline writer and imported profiles use none, so that editing a prompt leaves them cached.
 
     Raises:
         BadInput: if there is no such template; the message lists those there are.
     """
-    if pipeline.profiles.provider in ("offline", "import"):
+    profiles = pipeline.profiles_of(side)
+    if profiles.provider in ("offline", "import"):
         return ""
-    name = pipeline.profiles.prompt
+    name = profiles.prompt
     for candidate in (PROJECT_ROOT / "prompts" / f"{name}.j2", Path(name).expanduser()):
         if candidate.is_file():
             return candidate.read_text(encoding="utf-8")
     known = sorted(file.stem for file in (PROJECT_ROOT / "prompts").glob("*.j2"))
+    section = "profiles" if side == "users" else "item_profiles"
     raise BadInput(
-        f"profiles.prompt: there is no file {name} and no prompts/{name}.j2; "
+        f"{section}.prompt: there is no file {name} and no prompts/{name}.j2; "
         f"prompts/ has {', '.join(known)}"
     )
 

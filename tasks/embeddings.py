@@ -17,7 +17,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
-from models.config import Embeddings
+from models.config import Embeddings, Side
 from models.embeddings import Texts, batches, checked, distinct_texts, to_table
 from models.errors import BadInput
 from models.schemas import EMBEDDING
@@ -35,21 +35,23 @@ def embeddings(
     profiles: Handle | None,
     train: Handle | None = None,
     imported: dict[str, Handle] | None = None,
+    side: Side = "users",
 ) -> Embedded:
     """One vector per user or item; those without a text, or not in an imported file, get no row.
 
     Args:
         config: the text model, or the imported file's columns.
         profiles: schema `PROFILES`, whose texts are embedded; None for imported vectors.
-        train: import only: schema `INTERACTIONS`, whose users the vectors belong to.
+        train: import only: schema `INTERACTIONS`, whose users (items) the vectors belong to.
         imported: import only: what `take_in_embeddings` took in.
+        side: import only: whose vectors they are; texts say it themselves.
 
     Raises:
         BadInput: if there is no text, the text model cannot be had, its answer is wrong, or the
             imported file is.
     """
     if imported and train:
-        return import_embeddings(config, imported, train)
+        return import_embeddings(config, imported, train, side)
     assert profiles is not None
     texts = distinct_texts(read_parquet(profiles))
     matrix, cached = _embed(config, texts)

@@ -18,13 +18,13 @@ from models.evaluation import BASELINE, UserValues, contrasts, score
 from models.schemas import ITEM, LLM_CALLS, USER
 from tasks.caching import content, stage
 from tasks.handoffs import (
+    Described,
     Difference,
-    Embedded,
     Evaluated,
-    Profiled,
     Reference,
     Splits,
     Trained,
+    knowledge,
     origin,
 )
 from tasks.storage import PROJECT_ROOT, database, database_path, read_parquet
@@ -52,13 +52,12 @@ class _Run:
     scores: dict[str, UserValues]
 
 
-@stage("evaluation", version=2)
+@stage("evaluation", version=3)
 def evaluation(
     pipeline: Pipeline,
     splits: Splits,
     trained: list[Trained],
-    profiled: Profiled | None,
-    embedded: Embedded | None,
+    described: list[Described],
 ) -> Evaluated:
     """Score every run on valid and test, compare the arms on test, write all of it to DuckDB.
 
@@ -68,8 +67,7 @@ def evaluation(
     Raises:
         BadInput: if no user can be scored, or the database stays busy.
     """
-    knowledge = _knowledge(profiled, embedded)
-    runs = _scored(pipeline, splits, trained, knowledge)
+    runs = _scored(pipeline, splits, trained, described)
     run_ids = tuple(sorted(run.run_id for run in runs))
     evaluated = Evaluated(
         experiment=pipeline.experiment,
@@ -82,12 +80,12 @@ def evaluation(
     )
     _store(
         {
-            "new_runs": _run_rows(pipeline, evaluated, runs, knowledge),
+            "new_runs": _run_rows(pipeline, evaluated, runs, described),
             "new_metrics": _metric_rows(runs),
             "new_user_metrics": _user_metric_rows(runs),
             "new_epochs": _epoch_rows(runs),
-            "new_contrasts": _contrast_rows(pipeline, evaluated, knowledge),
-            "new_llm_calls": read_parquet(profiled.calls) if profiled else LLM_CALLS.empty_table(),
+            "new_contrasts": _contrast_rows(pipeline, evaluated, described),
+            "new_llm_calls": _calls(described),
         }
     )
     get_run_logger().info(
@@ -124,18 +122,14 @@ def comparison_rows(experiment: str | None = None) -> list[dict[str, Any]]:
     )
 
 
-def _knowledge(profiled: Profiled | None, embedded: Embedded | None) -> dict[str, str | None]:
-    """The columns of `runs` that say where transferred knowledge comes from."""
-    return {
-        "prompt_hash": profiled.prompt_hash if profiled else None,
-        **origin(profiled, embedded),
-        "llm_model": profiled.llm_model if profiled else None,
-        "embedding_model": embedded.model if embedded else None,
-    }
+def _calls(described: list[Described]) -> pa.Table:
+    """Every side's bill."""
+    calls = [read_parquet(of.profiled.calls) for of in described if of.profiled]
+    return pa.concat_tables(calls) if calls else LLM_CALLS.empty_table()
 
 
 def _scored(
-    pipeline: Pipeline, splits: Splits, trained: list[Trained], knowledge: dict[str, str | None]
+    pipeline: Pipeline, splits: Splits, trained: list[Trained], described: list[Described]
 ) -> list[_Run]:
     held = {split: read_parquet(getattr(splits, split), [USER, ITEM]) for split in SPLITS}
     runs = []
@@ -144,11 +138,11 @@ def _scored(
         scores = {
             split: score(rankings, held[split], split, pipeline.evaluation) for split in SPLITS
         }
-        runs.append(_Run(_run_id(pipeline, run, knowledge), run, scores))
+        runs.append(_Run(_run_id(pipeline, run, described), run, scores))
     return runs
 
 
-def _run_id(pipeline: Pipeline, run: Trained, knowledge: dict[str, str | None]) -> str:
+def _run_id(pipeline: Pipeline, run: Trained, described: list[Described]) -> str:
     """Digest of what decides a run: for a baseline, nothing that concerns profiles."""
     return _digest(
         {
@@ -157,23 +151,21 @@ def _run_id(pipeline: Pipeline, run: Trained, knowledge: dict[str, str | None]) 
             "split": pipeline.split,
             "job": run.job,
             "rankings": run.rankings,
-            "knowledge": _of_job(pipeline, run.job, knowledge),
+            "knowledge": _of_job(pipeline, run.job, described) if run.job.transfer else None,
         }
     )
 
 
-def _of_job(
-    pipeline: Pipeline, job: Job, knowledge: dict[str, str | None]
-) -> dict[str, str | None] | None:
-    """What a job knows and how it was reduced; None for a baseline.
+def _of_job(pipeline: Pipeline, job: Job, described: list[Described]) -> dict[str, str | None]:
+    """What a job knows and how it was reduced; nothing for a baseline.
 
     Two controls hold nothing of any profile; the others are made of the profiles' targets.
     """
-    if job.transfer is None:
-        return None
-    if job.arm in ("genre-histogram", "history-svd"):
-        return dict.fromkeys((*knowledge, "reduction"))
-    return {**knowledge, "reduction": pipeline.targets_of(job.model).reduction}
+    known = knowledge([of for of in described if of.side in job.taps])
+    if job.transfer is None or job.arm in ("genre-histogram", "history-svd"):
+        return dict.fromkeys((*known, "reduction"))
+    whole = not any(job.taps.values())
+    return {**known, "reduction": "none" if whole else pipeline.targets_of(job.model).reduction}
 
 
 def _differences(pipeline: Pipeline, runs: list[_Run]) -> tuple[Difference, ...]:
@@ -211,7 +203,7 @@ def _digest(value: Mapping[str, Any]) -> str:
 
 
 def _run_rows(
-    pipeline: Pipeline, evaluated: Evaluated, runs: list[_Run], knowledge: dict[str, str | None]
+    pipeline: Pipeline, evaluated: Evaluated, runs: list[_Run], described: list[Described]
 ) -> pa.Table:
     rows = []
     for run in runs:
@@ -224,7 +216,7 @@ def _run_rows(
                 "model": job.model,
                 "arm": job.arm,
                 "alignment": job.transfer.alignment if job.transfer else None,
-                "layer": _layer(job.tap) if job.tap else None,
+                "layer": ", ".join(_layer(tap) for tap in job.taps.values() if tap) or None,
                 "alpha": job.transfer.alpha if job.transfer else None,
                 "seed": job.seed,
                 "config_hash": evaluated.config_hash,
@@ -237,7 +229,7 @@ def _run_rows(
                 "started_at": trained.started_at,
                 "finished_at": trained.finished_at,
                 "config": json.dumps({**pipeline.identity(), "job": job.identity()}),
-                **(_of_job(pipeline, job, knowledge) or dict.fromkeys((*knowledge, "reduction"))),
+                **_of_job(pipeline, job, described),
             }
         )
     return pa.Table.from_pylist(rows)
@@ -293,15 +285,14 @@ def _epoch_rows(runs: list[_Run]) -> pa.Table:
 
 
 def _contrast_rows(
-    pipeline: Pipeline, evaluated: Evaluated, knowledge: dict[str, str | None]
+    pipeline: Pipeline, evaluated: Evaluated, described: list[Described]
 ) -> pa.Table:
     """No row where there is no baseline, or nothing beside it."""
     known = {
         "experiment": evaluated.experiment,
         "evaluation_id": evaluated.evaluation_id,
         "dataset": pipeline.dataset.name,
-        "profile_source": knowledge["profile_source"],
-        "profile_provenance": knowledge["profile_provenance"],
+        **origin(described),
     }
     rows = [known | difference.model_dump() for difference in evaluated.differences]
     return pa.table(

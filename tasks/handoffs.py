@@ -3,18 +3,20 @@
 They are what Prefect persists per task, so they hold no secrets and stay a few kilobytes.
 """
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from models.config import Job
+from models.config import Job, Side
 from models.schemas import Epoch
 from tasks.storage import Handle, MissingArtifact, Verifiable, database, database_path
 
 Provenance = Literal["train-only", "unknown", "leaky"]
+_PROVENANCES: tuple[Provenance, ...] = get_args(Provenance)
 
 
 class Handoff(BaseModel):
@@ -40,7 +42,7 @@ class Splits(Handoff):
 
 
 class Profiled(Handoff):
-    """One profile per user (schema `PROFILES`) and what they cost (schema `LLM_CALLS`)."""
+    """One profile per user or item (`profiles_schema`) and what they cost (`LLM_CALLS`)."""
 
     profiles: Handle
     calls: Handle
@@ -55,7 +57,7 @@ class Profiled(Handoff):
 
 
 class Embedded(Handoff):
-    """One embedding per user with a profile (schema `vectors("embedding", width)`)."""
+    """One embedding per user or item with a profile (`vectors("embedding", width, key)`)."""
 
     embeddings: Handle
     model: str
@@ -67,19 +69,55 @@ class Embedded(Handoff):
     """Of imported vectors, which have no profiles here; None where the profiles' holds."""
 
 
-def origin(profiled: Profiled | None, embedded: Embedded | None) -> dict[str, str | None]:
+class Described(Handoff):
+    """What is known of one side; imported vectors have no profiles here."""
+
+    side: Side
+    profiled: Profiled | None
+    embedded: Embedded
+
+    @property
+    def source(self) -> str:
+        """Who wrote the knowledge."""
+        return self.profiled.source if self.profiled else "import"
+
+    @property
+    def provenance(self) -> Provenance:
+        """What it may have seen; imported vectors speak for themselves."""
+        of_vectors = self.embedded.provenance or "unknown"
+        return self.profiled.provenance if self.profiled else of_vectors
+
+
+def origin(described: Sequence[Described]) -> dict[str, str | None]:
     """Who wrote the knowledge and what it may have seen: the columns of `runs` by that name.
 
-    Imported vectors have no profiles here, so they speak for themselves.
+    Of both sides' sources each is named, of their provenances the worse one.
     """
-    if profiled is None:
-        imported = embedded.provenance if embedded else None
-        return {"profile_source": "import" if imported else None, "profile_provenance": imported}
-    return {"profile_source": profiled.source, "profile_provenance": profiled.provenance}
+    worst = sorted((of.provenance for of in described), key=_PROVENANCES.index)
+    return {
+        "profile_source": _each(of.source for of in described),
+        "profile_provenance": worst[-1] if worst else None,
+    }
+
+
+def knowledge(described: Sequence[Described]) -> dict[str, str | None]:
+    """The columns of `runs` that say where transferred knowledge comes from."""
+    profiled = [of.profiled for of in described if of.profiled]
+    return {
+        "prompt_hash": _each(of.prompt_hash for of in profiled),
+        **origin(described),
+        "llm_model": _each(of.llm_model for of in profiled if of.llm_model),
+        "embedding_model": _each(of.embedded.model for of in described),
+    }
+
+
+def _each(values: Iterable[str]) -> str | None:
+    """Different values, each once: `offline`, or `openai, offline` of users and items."""
+    return ", ".join(dict.fromkeys(values)) or None
 
 
 class Targeted(Handoff):
-    """One target per embedded user (schema `vectors("target", width)`)."""
+    """One target per embedded user or item (`vectors("target", width, key)`)."""
 
     targets: Handle
     reduction: str

@@ -1,4 +1,4 @@
-"""Files made elsewhere, taken in by content and read: profiles, vectors, user ids."""
+"""Files made elsewhere, taken in by content and read: profiles, vectors, ids."""
 
 import json
 from collections.abc import Callable
@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from models.config import Columns, Embeddings, Profiles
+from models.config import Columns, Embeddings, Profiles, Side
 from models.errors import BadInput
 from models.profiles import HISTORY_COUNT, HISTORY_SHA256
-from models.schemas import TEXT, USER
+from models.schemas import KEYS, TEXT, noun
 from tasks.storage import Handle, write_bytes
 
 _HISTORY = {HISTORY_SHA256: pa.string(), HISTORY_COUNT: pa.int32()}
@@ -24,7 +24,7 @@ _VECTOR_FORMATS = (".parquet", ".npy", ".pt", ".json")
 _ID_KINDS = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
 
 Vectors = tuple[pa.Array, Any, pa.Table | None]
-"""User ids, string (rows,); one vector per row, unchecked; the histories' records, if any."""
+"""Ids, string (rows,); one vector per row, unchecked; the histories' records, if any."""
 
 
 def take_in_profiles(config: Profiles) -> Handle | None:
@@ -52,7 +52,7 @@ def take_in_embeddings(config: Embeddings) -> dict[str, Handle]:
         taken["ids"] = _take_in(ids, "embeddings.ids", (".txt", ".json"))
     elif file.suffix == ".npy":
         raise BadInput(
-            f"embeddings.ids: {file} holds no user ids and neither {beside[0].name} nor "
+            f"embeddings.ids: {file} holds no ids and neither {beside[0].name} nor "
             f"{beside[1].name} is beside it; write one id a line into the former"
         )
     return taken
@@ -67,27 +67,29 @@ def _take_in(path: str, key: str, formats: tuple[str, ...]) -> Handle:
     return write_bytes("raw", file.suffix, file.read_bytes())
 
 
-def read_profiles(handle: Handle, columns: Columns, source: str) -> pa.Table:
+def read_profiles(handle: Handle, columns: Columns, source: str, side: Side = "users") -> pa.Table:
     """Read imported profiles.
 
     Returns:
-        `user_id` and `text` (string), and where the file has them `history_sha256` (string) and
-        `history_count` (int32); rows in the file's order.
+        `user_id` (`item_id`) and `text` (string), and where the file has them
+        `history_sha256` (string) and `history_count` (int32); rows in the file's order.
 
     Raises:
         BadInput: naming the file and what is wrong in it.
     """
-    path = handle.verify()
+    path, ids = handle.verify(), columns.ids(side)
     if path.suffix in (".json", ".jsonl"):
-        table = _json_table(path, columns.user, columns.text, source)
+        table = _json_table(path, ids, columns.text, source)
     elif path.suffix == ".parquet":
         table = _parquet(path, source)
     else:
         table = _separated(path, source)
-    return _named(table, {columns.user: USER, columns.text: TEXT}, source)
+    return _named(table, {ids: KEYS[side], columns.text: TEXT}, source)
 
 
-def read_vectors(files: dict[str, Handle], columns: Columns, source: str) -> Vectors:
+def read_vectors(
+    files: dict[str, Handle], columns: Columns, source: str, side: Side = "users"
+) -> Vectors:
     """Read imported vectors; see `models.imports.matrix_of` for their check.
 
     Raises:
@@ -99,14 +101,15 @@ def read_vectors(files: dict[str, Handle], columns: Columns, source: str) -> Vec
         found, vectors = _tensors(path, ids, source)
         return _as_ids(found, source), vectors, None
     if path.suffix == ".json":
-        table = _json_rows(path, columns.user, columns.embedding, source)
+        table = _json_rows(path, columns.ids(side), columns.embedding, source)
         return _as_ids(table[0], source), table[1], None
     table = _parquet(path, source)
     if columns.embedding not in table.column_names:
         raise BadInput(_lacks(source, columns.embedding, table.column_names, "embedding"))
     vectors = _list_column(table[columns.embedding])
-    named = _named(table.drop_columns([columns.embedding]), {columns.user: USER}, source)
-    return named[USER].combine_chunks(), vectors, named
+    names = {columns.ids(side): KEYS[side]}
+    named = _named(table.drop_columns([columns.embedding]), names, source)
+    return named[KEYS[side]].combine_chunks(), vectors, named
 
 
 def _separated(path: Path, source: str) -> pa.Table:
@@ -154,31 +157,31 @@ def _parsed(text: str, place: str) -> Any:
         raise BadInput(f"{place} is not valid JSON: {error}") from error
 
 
-def _json_rows(path: Path, user: str, value: str, source: str) -> tuple[list[Any], list[Any]]:
+def _json_rows(path: Path, owner: str, value: str, source: str) -> tuple[list[Any], list[Any]]:
     """Ids and values of a mapping id → value, or of a list of objects."""
     content = _json(path, source)
     if isinstance(content, _Pairs):
         return [key for key, _ in content], [item for _, item in content]
     records = _records(content, source)
     for number, record in enumerate(records, 1):
-        for name in (user, value):
+        for name in (owner, value):
             if name not in record:
                 raise BadInput(f"{source}, row {number}: " + _lacks("it", name, list(record)))
-    return [record[user] for record in records], [record[value] for record in records]
+    return [record[owner] for record in records], [record[value] for record in records]
 
 
-def _json_table(path: Path, user: str, text: str, source: str) -> pa.Table:
+def _json_table(path: Path, owner: str, text: str, source: str) -> pa.Table:
     content = _json(path, source)
     if isinstance(content, _Pairs):
         ids = _as_ids([key for key, _ in content], source)
-        columns: dict[str, Any] = {user: ids, text: [item for _, item in content]}
+        columns: dict[str, Any] = {owner: ids, text: [item for _, item in content]}
     else:
         records = _records(content, source)
         names = dict.fromkeys(name for record in records for name in record)
         columns = {name: [record.get(name) for record in records] for name in names}
-        if user in columns:
-            columns[user] = _as_ids(columns[user], source)
-    kept = {name: columns[name] for name in (user, text, *_HISTORY) if name in columns}
+        if owner in columns:
+            columns[owner] = _as_ids(columns[owner], source)
+    kept = {name: columns[name] for name in (owner, text, *_HISTORY) if name in columns}
     try:
         return pa.table(kept)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -188,7 +191,7 @@ def _json_table(path: Path, user: str, text: str, source: str) -> pa.Table:
 def _records(content: Any, source: str) -> list[dict[str, Any]]:
     if not isinstance(content, list) or not all(isinstance(row, _Pairs) for row in content):
         raise BadInput(
-            f"{source} must hold a mapping of user ids, or a list of objects with one user each"
+            f"{source} must hold a mapping of ids, or a list of objects with one user or item each"
         )
     return [dict(row) for row in content]
 
@@ -203,8 +206,8 @@ def _tensors(path: Path, ids: list[Any] | None, source: str) -> tuple[list[Any],
             ids, content = list(content), list(content.values())
     if ids is None:
         raise BadInput(
-            f"{source} holds no user ids; save {{'ids': [...], 'embeddings': tensor}} or a mapping "
-            "of user ids, or set embeddings.ids"
+            f"{source} holds no ids; save {{'ids': [...], 'embeddings': tensor}} or a mapping "
+            "of ids, or set embeddings.ids"
         )
     try:
         rows = [_plain(row) for row in content] if isinstance(content, list) else _plain(content)
@@ -212,7 +215,7 @@ def _tensors(path: Path, ids: list[Any] | None, source: str) -> tuple[list[Any],
     except TypeError as error:
         raise BadInput(f"{source} holds no table of vectors") from error
     if found != len(ids):
-        raise BadInput(f"{source} holds {found} vectors, but there are {len(ids)} user ids")
+        raise BadInput(f"{source} holds {found} vectors, but there are {len(ids)} ids")
     return ids, rows
 
 
@@ -250,10 +253,10 @@ def _ids(path: Path, source: str) -> list[Any]:
 
 
 def _as_ids(values: list[Any], source: str) -> pa.Array:
-    """User ids as text; whole numbers are taken as they are written."""
+    """Ids as text; whole numbers are taken as they are written."""
     for number, value in enumerate(values, 1):
         if not isinstance(value, str | int) or isinstance(value, bool):
-            raise BadInput(f"{source}, row {number}: the user id {value!r} is no text or number")
+            raise BadInput(f"{source}, row {number}: the id {value!r} is no text or number")
     return pa.array([str(value) for value in values], pa.string())
 
 
@@ -275,11 +278,11 @@ def _named(table: pa.Table, names: dict[str, str], source: str) -> pa.Table:
     """The wanted columns under the project's names, as text."""
     for name, meaning in names.items():
         if name not in table.column_names:
-            raise BadInput(_lacks(source, name, table.column_names, meaning.removesuffix("_id")))
+            raise BadInput(_lacks(source, name, table.column_names, noun(meaning)))
     history = {name: kind for name, kind in _HISTORY.items() if name in table.column_names}
     try:
         columns = {
-            USER: _id_column(table[next(iter(names))], source),
+            next(iter(names.values())): _id_column(table[next(iter(names))], source),
             **{meaning: table[name].cast(pa.string()) for name, meaning in list(names.items())[1:]},
             **{name: table[name].cast(kind) for name, kind in history.items()},
         }
@@ -291,7 +294,7 @@ def _named(table: pa.Table, names: dict[str, str], source: str) -> pa.Table:
 def _id_column(column: pa.ChunkedArray, source: str) -> pa.ChunkedArray:
     kind = column.type
     if not any(check(kind) for check in _ID_KINDS):
-        raise BadInput(f"{source}: user ids must be text or whole numbers, not {kind}")
+        raise BadInput(f"{source}: ids must be text or whole numbers, not {kind}")
     return column.cast(pa.string())
 
 

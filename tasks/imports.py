@@ -1,7 +1,8 @@
 """The `import` provider: profiles and embeddings that were made elsewhere, checked and taken over.
 
-Users are found by raw token. What a file does not have is masked out of the transfer and counts
-against `max_missing`; provenance is `unknown` unless the file carries records that match train.
+Users and items are found by raw token. What a file does not have is masked out of the transfer
+and counts against `max_missing`; provenance is `unknown` unless the file carries records that match
+train.
 """
 
 import hashlib
@@ -15,11 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
-from models.config import Embeddings, Profiles
+from models.config import Embeddings, Profiles, Side
 from models.embeddings import to_table
-from models.imports import matrix_of, provenance_of, require_few_missing, rows_of_users
+from models.imports import matrix_of, provenance_of, require_few_missing, rows_of_subjects
 from models.profiles import HISTORY_COUNT, HISTORY_SHA256
-from models.schemas import EMBEDDING, LLM_CALLS, PROFILES, TEXT, USER
+from models.schemas import EMBEDDING, KEYS, LLM_CALLS, TEXT, noun, profiles_schema
 from tasks.handoffs import Embedded, Profiled
 from tasks.import_files import read_profiles, read_vectors
 from tasks.storage import Handle, read_parquet, write_parquet
@@ -29,37 +30,43 @@ BLANK = "blank in the imported file"
 
 
 def import_profiles(
-    config: Profiles, imported: Handle, train: pa.Table, inputs: Mapping[str, Handle]
+    config: Profiles,
+    imported: Handle,
+    train: pa.Table,
+    inputs: Mapping[str, Handle],
+    side: Side = "users",
 ) -> Profiled:
-    """Write `PROFILES` from a file taken in by `take_in_profiles`.
+    """Write `profiles_schema` from a file taken in by `take_in_profiles`.
 
     Args:
         config: the file's columns, and what to do with missing and unknown users.
         imported: the file.
         train: schema `INTERACTIONS`.
         inputs: what the artifact is recorded to come from.
+        side: whose profiles they are.
 
     Raises:
         BadInput: for a file that cannot be read, unknown or repeated ids, too many missing users.
     """
-    source = f"profiles.path {config.path}"
-    table = read_profiles(imported, config.columns, source).combine_chunks()
-    users = _users(train)
-    rows, dropped = rows_of_users(
-        table[USER].combine_chunks(), users, source, "profiles", config.unknown_users
+    key, section = KEYS[side], "profiles" if side == "users" else "item_profiles"
+    source = f"{section}.path {config.path}"
+    table = read_profiles(imported, config.columns, source, side).combine_chunks()
+    subjects = _subjects(train, key)
+    rows, dropped = rows_of_subjects(
+        table[key].combine_chunks(), subjects, source, section, config.unknown_users, key
     )
-    _tell(source, dropped)
-    taken = table.drop_columns([USER]).take(pa.array(rows, mask=rows < 0))
+    _tell(source, dropped, key)
+    taken = table.drop_columns([key]).take(pa.array(rows, mask=rows < 0))
     texts = pc.utf8_trim_whitespace(taken[TEXT].combine_chunks())
     texts = pc.if_else(pc.not_equal(texts, ""), texts, None)
     is_missing = pc.is_null(texts)
     warning = require_few_missing(
-        users.filter(is_missing), len(users), source, "profiles", config.max_missing
+        subjects.filter(is_missing), len(subjects), source, section, config.max_missing, key
     )
     if warning:
         get_run_logger().warning("%s", warning)
     reasons = pc.if_else(is_missing, pa.array(np.where(rows < 0, ABSENT, BLANK)), None)
-    result = _profiles(users, texts, reasons, taken)
+    result = _profiles(key, subjects, texts, reasons, taken)
     has_text = result.filter(pc.is_valid(result[TEXT]))
     inputs = {**inputs, "imported": imported}
     return Profiled(
@@ -68,7 +75,7 @@ def import_profiles(
         source="import",
         llm_model=None,
         prompt_hash=imported.sha256[:16],
-        provenance=provenance_of(has_text, train, config.history),
+        provenance=provenance_of(has_text, train, config.history, side),
         missing=texts.null_count,
         answers_cached=0,
         answers_paid=0,
@@ -76,48 +83,55 @@ def import_profiles(
     )
 
 
-def _profiles(users: pa.Array, texts: pa.Array, reasons: pa.Array, taken: pa.Table) -> pa.Table:
-    """Schema `PROFILES`; `taken` has the histories' records, if the file had any."""
+def _profiles(
+    key: str, subjects: pa.Array, texts: pa.Array, reasons: pa.Array, taken: pa.Table
+) -> pa.Table:
+    """`profiles_schema`; `taken` has the histories' records, if the file had any."""
+    schema = profiles_schema(key)
     nothing = {
-        name: pa.nulls(len(users), PROFILES.field(name).type)
+        name: pa.nulls(len(subjects), schema.field(name).type)
         for name in (HISTORY_SHA256, HISTORY_COUNT)
     }
     columns = {
         **nothing,
         **{name: taken[name] for name in nothing if name in taken.column_names},
-        USER: users,
+        key: subjects,
         TEXT: texts,
         "missing_reason": reasons,
         "profile_key": pa.array([_key(text) for text in texts.to_pylist()]),
     }
-    return pa.table([columns[name] for name in PROFILES.names], schema=PROFILES)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-def import_embeddings(config: Embeddings, files: dict[str, Handle], train: Handle) -> Embedded:
+def import_embeddings(
+    config: Embeddings, files: dict[str, Handle], train: Handle, side: Side = "users"
+) -> Embedded:
     """Write `vectors("embedding", width)` from files taken in by `take_in_embeddings`.
 
     Args:
         config: the file's columns, and what to do with missing and unknown users.
         files: the raw artifacts `vectors` and, for bare matrices, `ids`.
         train: schema `INTERACTIONS`.
+        side: whose vectors they are.
 
     Raises:
         BadInput: for a file that cannot be read, unknown or repeated ids, too many missing users,
             vectors of mixed width or with values that are not finite.
     """
-    source, interactions = f"embeddings.path {config.path}", read_parquet(train)
-    ids, vectors, records = read_vectors(files, config.columns, source)
-    matrix = matrix_of(vectors, ids, source)
-    users = _users(interactions)
-    rows, dropped = rows_of_users(ids, users, source, "embeddings", config.unknown_users)
-    _tell(source, dropped)
+    key, section = KEYS[side], "embeddings" if side == "users" else "item_embeddings"
+    source, interactions = f"{section}.path {config.path}", read_parquet(train)
+    ids, vectors, records = read_vectors(files, config.columns, source, side)
+    matrix = matrix_of(vectors, ids, source, key)
+    subjects = _subjects(interactions, key)
+    rows, dropped = rows_of_subjects(ids, subjects, source, section, config.unknown_users, key)
+    _tell(source, dropped, key)
     has_vector = rows >= 0
-    missing = users.filter(pa.array(~has_vector))
-    warning = require_few_missing(missing, len(users), source, "embeddings", config.max_missing)
+    missing = subjects.filter(pa.array(~has_vector))
+    warning = require_few_missing(missing, len(subjects), source, section, config.max_missing, key)
     if warning:
         get_run_logger().warning("%s", warning)
-    kept = users.filter(pa.array(has_vector))
-    table = to_table(kept, EMBEDDING, matrix[rows[has_vector]])
+    kept = subjects.filter(pa.array(has_vector))
+    table = to_table(kept, EMBEDDING, matrix[rows[has_vector]], key)
     return Embedded(
         embeddings=write_parquet(
             "embeddings", table, {**files, "train": train}, {"provider": "import"}
@@ -127,27 +141,27 @@ def import_embeddings(config: Embeddings, files: dict[str, Handle], train: Handl
         texts_cached=0,
         texts_embedded=0,
         missing=len(missing),
-        provenance=_provenance(records, rows[has_vector], interactions),
+        provenance=_provenance(records, rows[has_vector], interactions, side),
     )
 
 
 def _provenance(
-    records: pa.Table | None, rows: NDArray[np.int64], interactions: pa.Table
+    records: pa.Table | None, rows: NDArray[np.int64], interactions: pa.Table, side: Side
 ) -> Literal["train-only", "unknown"]:
     if records is None:
         return "unknown"
-    return provenance_of(records.take(pa.array(rows)), interactions, None)
+    return provenance_of(records.take(pa.array(rows)), interactions, None, side)
 
 
-def _users(train: pa.Table) -> pa.Array:
-    """The training part's users, sorted."""
-    users = pc.unique(train[USER])
-    return users.take(pc.sort_indices(users))
+def _subjects(train: pa.Table, key: str) -> pa.Array:
+    """The training part's users (items), sorted."""
+    subjects = pc.unique(train[key])
+    return subjects.take(pc.sort_indices(subjects))
 
 
-def _tell(source: str, dropped: int) -> None:
+def _tell(source: str, dropped: int, key: str) -> None:
     if dropped:
-        get_run_logger().warning("%s: %d unknown users dropped", source, dropped)
+        get_run_logger().warning("%s: %d unknown %ss dropped", source, dropped, noun(key))
 
 
 def _key(text: str | None) -> str:

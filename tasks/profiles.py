@@ -1,11 +1,12 @@
-"""Stage *profiles*: one text per user, from statistics or from an LLM, and what it cost."""
+"""Stage *profiles*: one text per user or item, from statistics or an LLM, and what it cost."""
 
 import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
@@ -14,7 +15,8 @@ import pyarrow.compute as pc
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from models.config import LLM, Profiles
+from models import item_profiles
+from models.config import LLM, Profiles, Side
 from models.errors import BadInput
 from models.offline import WRITER, offline
 from models.profiles import (
@@ -25,8 +27,8 @@ from models.profiles import (
     record,
     select,
 )
-from models.prompts import Messages, Prompt, render_all
-from models.schemas import LLM_CALLS, PROFILES, TEXT, USER
+from models.prompts import Messages, Prompt, render_all, render_items
+from models.schemas import ITEM, LLM_CALLS, TEXT, USER, profiles_schema
 from tasks.answers import Answer, AnswerStore, Question, answer_store, asking
 from tasks.batch import ask_in_batches
 from tasks.caching import stage
@@ -38,11 +40,24 @@ from tasks.progress import track
 from tasks.storage import Handle, read_parquet, write_parquet
 
 
-@stage("profiles", version=1)
+@dataclass(frozen=True)
+class _Subjects:
+    """Whose profiles are written: their column, and the record of what each may see, sorted."""
+
+    key: str
+    seen: pa.Table
+
+
+@stage("profiles", version=2)
 def profiles(
-    config: Profiles, prompt: str, train: Handle, items: Handle, imported: Handle | None = None
+    config: Profiles,
+    prompt: str,
+    train: Handle,
+    items: Handle,
+    imported: Handle | None = None,
+    side: Side = "users",
 ) -> Profiled:
-    """Write a profile for every user of the training interactions.
+    """Write a profile for every user (item) of the training interactions.
 
     Args:
         config: provider, history policy and endpoint.
@@ -50,6 +65,7 @@ def profiles(
         train: schema `INTERACTIONS`.
         items: schema `ITEMS`.
         imported: the file of the import provider, from `take_in_profiles`.
+        side: users or items.
 
     Raises:
         BadInput: for a faulty template, a missing key, an endpoint that cannot be reached or
@@ -58,13 +74,24 @@ def profiles(
     interactions, catalogue = read_parquet(train), read_parquet(items)
     inputs = {"train": train, "items": items}
     if imported is not None:
-        return import_profiles(config, imported, interactions, inputs)
+        return import_profiles(config, imported, interactions, inputs, side)
+    if side == "items":
+        known = item_profiles.subjects(interactions, catalogue, config.history.limit)
+        subjects = _Subjects(ITEM, item_profiles.record(interactions))
+        if config.provider == "offline":
+            texts = item_profiles.offline(known)
+            return _write_offline(subjects, texts, item_profiles.WRITER, inputs)
+        template = Prompt(prompt, config.prompt, side)
+        return _write_asked(config, template, subjects, render_items(template, known), inputs)
     if config.provider == "offline":
         # Statistics cost nothing, so they are taken of the whole history, not of a prompt's share.
         whole = config.history.model_copy(update={"limit": max(interactions.num_rows, 1)})
-        return _write_offline(histories(interactions, catalogue, whole), inputs)
-    selected = select(interactions, config.history)
-    return _write_asked(config, Prompt(prompt, config.prompt), selected, catalogue, inputs)
+        history = histories(interactions, catalogue, whole)
+        texts = offline(history)[TEXT].to_pylist()
+        return _write_offline(_Subjects(USER, record(history)), texts, WRITER, inputs)
+    template, selected = Prompt(prompt, config.prompt), select(interactions, config.history)
+    rendered = render_all(template, selected, catalogue)
+    return _write_asked(config, template, _Subjects(USER, record(selected)), rendered, inputs)
 
 
 def preview(config: Profiles, prompt: str, train: Handle, items: Handle, n: int) -> list[Messages]:
@@ -78,18 +105,20 @@ def preview(config: Profiles, prompt: str, train: Handle, items: Handle, n: int)
     return [messages for _, messages in islice(rendered, n)]
 
 
-def _write_offline(history: pa.Table, inputs: Mapping[str, Handle]) -> Profiled:
-    texts = offline(history)[TEXT]
-    keys = [_sha256([WRITER, text]) for text in texts.to_pylist()]
-    table = _table(history, texts, pa.nulls(len(keys), pa.string()), keys)
-    facts = {"writer": WRITER, "history": "all training interactions"}
+def _write_offline(
+    subjects: _Subjects, texts: list[str], writer: str, inputs: Mapping[str, Handle]
+) -> Profiled:
+    keys = [_sha256([writer, text]) for text in texts]
+    nothing = pa.nulls(len(keys), pa.string())
+    table = _table(subjects, pa.array(texts, pa.string()), nothing, keys)
+    facts = {"writer": writer, "history": "all training interactions"}
     return Profiled(
         profiles=write_parquet("profiles", table, inputs, facts),
         calls=write_parquet("profiles", LLM_CALLS.empty_table(), inputs, {"part": "calls"}),
         source="offline",
         llm_model=None,
-        prompt_hash=prompt_hash(WRITER),
-        provenance=provenance(table, history),
+        prompt_hash=prompt_hash(writer),
+        provenance=provenance(table, subjects.seen),
         missing=0,
         answers_cached=0,
         answers_paid=0,
@@ -100,27 +129,25 @@ def _write_offline(history: pa.Table, inputs: Mapping[str, Handle]) -> Profiled:
 def _write_asked(
     config: Profiles,
     template: Prompt,
-    selected: pa.Table,
-    items: pa.Table,
+    subjects: _Subjects,
+    rendered: Iterable[tuple[str, Messages]],
     inputs: Mapping[str, Handle],
 ) -> Profiled:
     with answer_store() as store:
-        keys = store.want(_questions(config, template, selected, items))
+        keys = store.want(_questions(config, rendered))
         secret = _ready_to_ask(config.llm) if store.unanswered() else ""
         with asking() if store.unanswered() or store.unexported() else nullcontext():
             outcome = _ask(config, store, secret, len(keys))
             _require_enough(config, keys, store.texts(), outcome)
-            result = _result(config, template, selected, inputs, keys, store, outcome)
+            result = _result(config, template, subjects, inputs, keys, store, outcome)
             store.mark_exported()
     return result
 
 
-def _questions(
-    config: Profiles, template: Prompt, selected: pa.Table, items: pa.Table
-) -> Iterator[Question]:
-    """One per user, users in sorted order; the key is all that decides the answer."""
+def _questions(config: Profiles, rendered: Iterable[tuple[str, Messages]]) -> Iterator[Question]:
+    """One per subject, in sorted order; the key is all that decides the answer."""
     asked = {**config.llm.request_identity(), "base_url": endpoint(config.llm)}
-    for _, messages in render_all(template, selected, items):
+    for _, messages in rendered:
         chat = messages.chat()
         yield Question(_sha256([config.provider, asked, chat]), chat)
 
@@ -177,7 +204,7 @@ def _require_enough(
 def _result(
     config: Profiles,
     template: Prompt,
-    selected: pa.Table,
+    subjects: _Subjects,
     inputs: Mapping[str, Handle],
     keys: list[str],
     store: AnswerStore,
@@ -187,7 +214,7 @@ def _result(
     answers = store.texts()
     texts = pa.array([answers.get(key) for key in keys], pa.string())
     reasons = pa.array([outcome.missing.get(key) for key in keys], pa.string())
-    table = _table(selected, texts, reasons, keys)
+    table = _table(subjects, texts, reasons, keys)
     calls = store.calls()
     paid = calls.filter(pc.invert(calls["cached"]))
     facts = {
@@ -201,7 +228,7 @@ def _result(
         source=config.provider,
         llm_model=config.llm.model,
         prompt_hash=facts["prompt_hash"],
-        provenance=provenance(table, selected),
+        provenance=provenance(table, subjects.seen),
         missing=texts.null_count,
         answers_cached=calls.num_rows - paid.num_rows,
         answers_paid=paid.num_rows,
@@ -209,11 +236,11 @@ def _result(
     )
 
 
-def _table(selected: pa.Table, texts: pa.Array, reasons: pa.Array, keys: list[str]) -> pa.Table:
-    """Schema `PROFILES`; texts, reasons and keys in the order of `record`: users sorted."""
-    seen = record(selected)
-    columns = [seen[USER], texts, reasons, seen[HISTORY_SHA256], seen[HISTORY_COUNT], keys]
-    return pa.table(dict(zip(PROFILES.names, columns, strict=True)), schema=PROFILES)
+def _table(subjects: _Subjects, texts: pa.Array, reasons: pa.Array, keys: list[str]) -> pa.Table:
+    """`profiles_schema`; texts, reasons and keys are in the order of the subjects."""
+    seen, schema = subjects.seen, profiles_schema(subjects.key)
+    columns = [seen[subjects.key], texts, reasons, seen[HISTORY_SHA256], seen[HISTORY_COUNT], keys]
+    return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
 
 
 def _sha256(value: Any) -> str:

@@ -21,25 +21,24 @@ from models import charts, wording
 from models.config import Pipeline, parse_metric
 from models.errors import BadInput
 from tasks.caching import stage
-from tasks.handoffs import Embedded, Evaluated, Profiled, Reference, Reported, Trained, origin
+from tasks.handoffs import Described, Evaluated, Reference, Reported, Trained, origin
 from tasks.storage import Handle, data_dir, write_bytes
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STYLES = {"better": "bold green", "worse": "bold red", "same": "", "incomparable": "yellow"}
 
 
-@stage("report", version=2)
+@stage("report", version=3)
 def report(
     pipeline: Pipeline,
     evaluated: Evaluated,
     trained: list[Trained],
-    profiled: Profiled | None,
-    embedded: Embedded | None,
+    described: list[Described],
 ) -> Reported:
     """Write the report, as an artifact and under its stable name `reports/EXPERIMENT.html`."""
-    source = origin(profiled, embedded)
+    source = origin(described)
     rows = [difference.model_dump() | source for difference in evaluated.differences]
-    facts = _facts(evaluated, trained, profiled, embedded)
+    facts = _facts(evaluated, trained, described)
     page = _page(pipeline, rows, trained, facts, reference_lines(evaluated.references))
     artifact = write_bytes("report", ".html", page)
     reported = Reported(
@@ -163,41 +162,44 @@ def _page(
 def _facts(
     evaluated: Evaluated,
     trained: list[Trained],
-    profiled: Profiled | None,
-    embedded: Embedded | None,
+    described: list[Described],
 ) -> dict[str, dict[str, Any]]:
     """Where the numbers come from, under headings."""
     facts: dict[str, dict[str, Any]] = {}
-    if profiled:
-        facts["Profiles"] = {
-            "Source": profiled.source,
-            "Provenance": profiled.provenance,
-            "LLM": profiled.llm_model or "none",
-            "Prompt hash": profiled.prompt_hash,
-            "Users without a profile": profiled.missing,
-            "Answers paid for / from the cache": (
-                f"{profiled.answers_paid} / {profiled.answers_cached}"
-            ),
-            "Cost in USD": "not known" if profiled.cost_usd is None else f"{profiled.cost_usd:.4f}",
-            "Artifact, sha256": profiled.profiles.sha256,
-        }
-    if embedded:
-        facts["Embeddings"] = {
-            "Model": embedded.model,
-            "Width": embedded.width,
-            **(
-                {"Provenance": embedded.provenance, "Users without a vector": embedded.missing}
-                if embedded.provenance
-                else {}
-            ),
-            "Artifact, sha256": embedded.embeddings.sha256,
-        }
+    for of in described:
+        facts |= _side_facts(of)
     facts["Code and configuration"] = {
         "Git commit": evaluated.git_sha or "not known",
         "Configuration hash": evaluated.config_hash,
         "Evaluation": evaluated.evaluation_id,
     }
     facts["Packages"] = _versions(trained[0].rankings)
+    return facts
+
+
+def _side_facts(described: Described) -> dict[str, dict[str, Any]]:
+    facts: dict[str, dict[str, Any]] = {}
+    profiled, embedded, side = described.profiled, described.embedded, described.side
+    if profiled:
+        facts[f"Profiles of {side}"] = {
+            "Source": profiled.source,
+            "Provenance": profiled.provenance,
+            "LLM": profiled.llm_model or "none",
+            "Prompt hash": profiled.prompt_hash,
+            f"{side.capitalize()} without a profile": profiled.missing,
+            "Answers paid for / from the cache": (
+                f"{profiled.answers_paid} / {profiled.answers_cached}"
+            ),
+            "Cost in USD": "not known" if profiled.cost_usd is None else f"{profiled.cost_usd:.4f}",
+            "Artifact, sha256": profiled.profiles.sha256,
+        }
+    facts[f"Embeddings of {side}"] = {"Model": embedded.model, "Width": embedded.width}
+    if embedded.provenance:
+        facts[f"Embeddings of {side}"] |= {
+            "Provenance": embedded.provenance,
+            f"{side.capitalize()} without a vector": embedded.missing,
+        }
+    facts[f"Embeddings of {side}"]["Artifact, sha256"] = embedded.embeddings.sha256
     return facts
 
 

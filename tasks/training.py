@@ -1,9 +1,11 @@
 """Stage *training*: one RecBole model, one arm, one seed; held-out test data never comes here."""
 
+from typing import TYPE_CHECKING
+
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
-from models.config import Job, Model, Side, Tap
+from models.config import SIDES, Job, Model, Pipeline, Side
 from models.errors import BadInput
 from models.zoo import described
 from tasks.caching import stage
@@ -12,11 +14,19 @@ from tasks.progress import track
 from tasks.storage import Handle
 from tasks.worker import Inputs, in_worker, train
 
+if TYPE_CHECKING:
+    from models.recommender import Entrance
 
-def tapped(models: dict[str, Model]) -> dict[str, tuple[Tap, int] | None]:
-    """Each model's tap and its width, found by building the model on a toy data set.
 
-    None for a model that is computed rather than trained: it only has a baseline.
+Entrances = dict[str, dict[Side, "Entrance"]]
+"""Per model and side where knowledge enters; no side where a model has a baseline alone."""
+
+
+def entrances(pipeline: Pipeline) -> Entrances:
+    """Where knowledge enters each model, found by building the model on a toy data set.
+
+    A model that takes embeddings without a tap does so only if its own `transfer` is set, since
+    it mostly stands beside the others as what they should beat.
 
     Raises:
         BadInput: for an unsupported model, an unknown hyper-parameter, a value of the wrong type
@@ -24,10 +34,14 @@ def tapped(models: dict[str, Model]) -> dict[str, tuple[Tap, int] | None]:
     """
     from models.recommender import probe
 
-    return {
-        name: probe(name, settings.hyperparameters, settings.tap)
-        for name, settings in models.items()
-    }
+    found: Entrances = {}
+    for name, settings in pipeline.models.items():
+        found[name] = {}
+        for side in pipeline.transfer_of(name).sides:
+            entrance = probe(name, settings.hyperparameters, settings.tap_of(side), side)
+            if entrance is not None and (entrance.tap or settings.transfer):
+                found[name][side] = entrance
+    return found
 
 
 class TapRow(BaseModel):
@@ -61,17 +75,14 @@ def inspected(model: str, settings: Model | None) -> Inspected:
         raise BadInput(f"{model} is computed, not trained by gradient: it has no layer to tap")
     chosen: dict[str, str] = {}
     marks: dict[tuple[str, str], list[str]] = {}
-    sides: tuple[tuple[Side, Tap | None], ...] = (
-        ("users", settings.tap or built.entry.tap),
-        ("items", built.entry.item_tap),
-    )
-    for side, tap in sides:
+    for side in SIDES:
+        tap = settings.tap_of(side) or built.entry.default_tap(side)
         found = probe(model, settings.hyperparameters, tap, side) if tap else None
-        if found is None:
+        if found is None or found.tap is None:
             chosen[side] = "no default tap: the model has no vector of its own for each"
             continue
-        chosen[side] = f"{described(found[0])}, {found[1]} wide"
-        marks.setdefault((found[0].kind, found[0].name), []).append(side)
+        chosen[side] = f"{described(found.tap)}, {found.width} wide"
+        marks.setdefault((found.tap.kind, found.tap.name), []).append(side)
     return Inspected(
         taps=[
             TapRow(
@@ -88,14 +99,14 @@ def inspected(model: str, settings: Model | None) -> Inspected:
     )
 
 
-@stage("training", version=2)
+@stage("training", version=3)
 def training(
     job: Job,
     train_pairs: Handle,
     valid_pairs: Handle,
     users: Handle,
     items: Handle,
-    targets: Handle | None,
+    targets: dict[Side, Handle],
 ) -> Trained:
     """Train one model in a worker process; see `tasks.worker.train`.
 
@@ -105,7 +116,7 @@ def training(
         valid_pairs: interactions for early stopping.
         users: all users, for internal ids.
         items: all items, for internal ids and as candidates.
-        targets: the profiles' targets; None for a baseline.
+        targets: the profiles' targets by side; none for a baseline.
     """
     inputs = Inputs(train_pairs, valid_pairs, users, items, targets)
     with track(f"{job.model} {job.arm} seed {job.seed}", job.budget.epochs) as tracker:

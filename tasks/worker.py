@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.config import Job, parse_metric
+from models.config import Job, Side, parse_metric
 from models.embeddings import to_matrix
 from models.errors import BadInput
 from models.schemas import GENRES, ITEM, RANKINGS, TARGET, TIMESTAMP, USER, YEAR
@@ -88,11 +88,12 @@ class Inputs:
     valid: Handle
     users: Handle
     items: Handle
-    targets: Handle | None
+    targets: dict[Side, Handle]
 
     def handles(self) -> dict[str, Handle]:
-        """Those that are there, by name."""
-        return {name: handle for name, handle in vars(self).items() if handle is not None}
+        """All of them, by name."""
+        parts = {"train": self.train, "valid": self.valid, "users": self.users, "items": self.items}
+        return parts | {f"targets of {side}": handle for side, handle in self.targets.items()}
 
 
 def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None) -> Trained:
@@ -145,13 +146,22 @@ def _wrapped(recommender: "Recommender", job: Job, inputs: Inputs) -> "ModelWrap
     from models.recommender import probe
     from models.transfer.wrapper import Knowledge, ModelWrapper
 
-    if job.transfer is None or inputs.targets is None:
+    if job.transfer is None:
         return ModelWrapper(recommender)
-    probed = probe(job.model, job.hyperparameters, job.tap)
-    assert probed is not None
-    targets = recommender.align(*_vectors(inputs.targets))
-    knowledge = Knowledge("users", *probed, targets)
-    return ModelWrapper(recommender, job.transfer, [knowledge], job.seed)
+    aligned = {
+        side: recommender.align(*_vectors(handle), side) for side, handle in inputs.targets.items()
+    }
+    if recommender.entry.takes_embeddings:
+        recommender.know(job.transfer.alpha, aligned)
+        return ModelWrapper(recommender)
+    knowledge = []
+    for side, tap in job.taps.items():
+        entrance = probe(job.model, job.hyperparameters, tap, side)
+        assert entrance is not None
+        assert entrance.tap is not None
+        assert entrance.width is not None
+        knowledge.append(Knowledge(side, entrance.tap, entrance.width, aligned[side]))
+    return ModelWrapper(recommender, job.transfer, knowledge, job.seed)
 
 
 def _log(handle: Handle) -> "Log":
@@ -192,9 +202,9 @@ def _pairs(handle: Handle) -> tuple[list[str], list[str]]:
 
 
 def _vectors(handle: Handle) -> tuple[list[str], NDArray[np.float32]]:
-    """User ids and float32 (n, width) of a targets artifact."""
+    """Ids and float32 (n, width) of a targets artifact."""
     table = read_parquet(handle)
-    return table[USER].to_pylist(), to_matrix(table[TARGET])
+    return table[table.column_names[0]].to_pylist(), to_matrix(table[TARGET])
 
 
 def _rankings(recommender: "Recommender", holdout: "Holdout", k: int) -> pa.Table:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from models.config import Job, Pipeline, Tap
 from models.schemas import INTERACTIONS, LLM_CALLS, PROFILES, RANKINGS, Epoch, vectors
-from tasks.handoffs import Embedded, Profiled, Splits, Trained
+from tasks.handoffs import Described, Embedded, Profiled, Splits, Trained
 from tasks.storage import write_bytes, write_parquet
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -56,7 +56,7 @@ def trained(config: Pipeline, model: str, arm: str, seed: int, ranked=None) -> T
         )
         for user, items in ranking.items()
     ]
-    job = Job.of(config, model, arm, seed, Tap(name="user_embedding"))
+    job = Job.of(config, model, arm, seed, {"users": Tap(name="user_embedding")})
     table = pa.Table.from_pylist(rows, schema=RANKINGS)
     return Trained(
         job=job,
@@ -122,6 +122,11 @@ def profiled(source: str = "offline", **changes) -> Profiled:
         "cost_usd": 0.002,
     }
     return Profiled.model_validate(known | changes)
+
+
+def described(source: str = "offline", **changes) -> list[Described]:
+    of_users = Described(side="users", profiled=profiled(source, **changes), embedded=embedded())
+    return [of_users]
 
 
 def embedded() -> Embedded:

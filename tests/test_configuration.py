@@ -9,7 +9,7 @@ from models.recommender import hyperparameters
 from models.zoo import ZOO
 from tasks.configuration import api_key, load, prompt_of
 from tasks.storage import PROJECT_ROOT
-from tasks.training import tapped
+from tasks.training import entrances
 
 MINIMAL = {"experiment": "toy", "models": {"BPR": {}}}
 SHIPPED = sorted((PROJECT_ROOT / "configs").glob("*.yaml"))
@@ -24,7 +24,7 @@ def write(folder, raw) -> object:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_configurations_are_valid(path):
     pipeline = load(path)
-    assert tapped(pipeline.models).keys() == pipeline.models.keys()
+    assert entrances(pipeline).keys() == pipeline.models.keys()
 
 
 def test_overrides_go_over_the_file(tmp_path):
@@ -107,7 +107,7 @@ def test_hyperparameters_pass_through():
 def test_a_misplaced_tap_is_found_before_any_work(tmp_path):
     pipeline = load(write(tmp_path, MINIMAL), ["models.BPR.tap.name=user_tower"])
     with pytest.raises(BadInput, match="BPR has no module user_tower"):
-        tapped(pipeline.models)
+        entrances(pipeline)
 
 
 def test_widths_follow_the_model(tmp_path):
@@ -117,7 +117,8 @@ def test_widths_follow_the_model(tmp_path):
             "MultiVAE": {"hyperparameters": {"latent_dimension": 32}},
         }
     }
-    widths = {name: width for name, (_, width) in tapped(load(write(tmp_path, raw)).models).items()}
+    found = entrances(load(write(tmp_path, raw)))
+    widths = {name: sides["users"].width for name, sides in found.items()}
     assert widths == {"BPR": 24, "MultiVAE": 16}
 
 
@@ -134,9 +135,9 @@ def test_how_the_work_is_done_is_not_part_of_what_is_done():
 def test_a_baseline_job_knows_nothing_of_transfer():
     pipeline = Pipeline.model_validate(MINIMAL)
     changed = pipeline.model_copy(update={"transfer": Transfer(alpha=0.9)})
-    jobs = [Job.of(p, "BPR", "baseline", 1, ZOO["BPR"].tap) for p in (pipeline, changed)]
+    jobs = [Job.of(p, "BPR", "baseline", 1, {"users": ZOO["BPR"].tap}) for p in (pipeline, changed)]
     assert jobs[0].digest() == jobs[1].digest()
-    jobs = [Job.of(p, "BPR", "transfer", 1, ZOO["BPR"].tap) for p in (pipeline, changed)]
+    jobs = [Job.of(p, "BPR", "transfer", 1, {"users": ZOO["BPR"].tap}) for p in (pipeline, changed)]
     assert jobs[0].digest() != jobs[1].digest()
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load, save
 from worlds import N_ITEMS, N_USERS, recommender, targets, train, weights, wrap
 
 from models.config import Transfer
-from models.recommender import probe
+from models.recommender import Entrance, probe
 from models.scoring import pairwise_scores
 from models.transfer.hooks import HookManager, _listening
 from models.zoo import UNSUPPORTED, ZOO
@@ -235,7 +235,7 @@ def test_computed_models_rank_and_have_a_baseline_alone(model):
     fitted = train(built, wrap(built, None))
     assert [epoch.phase for epoch in fitted.epochs] == ["train"]
     assert fitted.epochs[0].valid_score >= 0
-    assert probe(model, {}) is None
+    assert probe(model, {}) == (Entrance(None, None) if model == "EASE" else None)
     assert torch.isfinite(scores(built)).all()
 
 
@@ -252,3 +252,21 @@ def test_personal_models_beat_chance_on_two_tastes():
         built = recommender(model, **({"learning_rate": 0.02} if model in TRAINED else {}))
         fitted = train(built, wrap(built, None), epochs=20)
         assert max(epoch.valid_score for epoch in fitted.epochs) > 0.2, model
+
+
+def test_ease_takes_embeddings_and_alpha_zero_is_ease_to_the_bit():
+    plain, knowing = recommender("EASE"), recommender("EASE")
+    aligned = {side: knowing.align(*targets(side), side) for side in ("users", "items")}
+    knowing.know(0.0, aligned)
+    assert knowing.weights().keys() == plain.weights().keys()
+    users = torch.arange(1, plain.n_users)
+    assert torch.equal(knowing.scores(users), plain.scores(users))
+    knowing.know(0.5, {"items": aligned["items"]})
+    scores = knowing.scores(users)
+    assert not torch.allclose(scores, plain.scores(users), atol=1e-3)
+    loaded = recommender("EASE")
+    loaded.restore(knowing.weights())
+    assert torch.equal(loaded.scores(users), scores)
+    knowing.know(0.5, aligned)
+    loaded.restore(knowing.weights())
+    assert torch.equal(loaded.scores(users), knowing.scores(users)), "users' weights come along"

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.config import Pipeline, Targets
+from models.config import Pipeline, Tap, Targets
 from models.controls import genre_histogram, history_svd, noise, shuffled
 from models.errors import BadInput
 from models.schemas import GENRES, ITEM, USER
@@ -55,7 +55,7 @@ def test_noise_has_the_targets_moments_and_none_of_their_rows():
 
 
 def test_genre_histogram_keeps_the_distances_of_the_shares():
-    made = genre_histogram(TRAIN, ITEMS, USERS, 8, CONFIG)
+    made = genre_histogram(TRAIN, ITEMS, "user_id", USERS, 8, CONFIG)
     # Drama, War: c saw War+Drama; a Drama, then War+Drama; b Drama; nobody nothing.
     shares = np.array([[0.5, 0.5], [2 / 3, 1 / 3], [1.0, 0.0], [0.0, 0.0]])
     expected = distances(shares)
@@ -68,7 +68,7 @@ def test_genre_histogram_keeps_the_distances_of_the_shares():
 def test_genre_histogram_without_genres_says_so():
     bare = ITEMS.set_column(1, GENRES, pa.array([[]] * 4, pa.list_(pa.string())))
     with pytest.raises(BadInput, match="genre-histogram needs items with genres"):
-        genre_histogram(TRAIN, bare, USERS, 8, CONFIG)
+        genre_histogram(TRAIN, bare, "user_id", USERS, 8, CONFIG)
 
 
 def test_history_svd_is_the_svd_of_the_training_matrix():
@@ -78,12 +78,12 @@ def test_history_svd_is_the_svd_of_the_training_matrix():
     users = [f"u{n}" for n in range(12)]
     rows, columns = np.nonzero(seen)
     train = pa.table({USER: [users[r] for r in rows], ITEM: [f"i{c}" for c in columns]})
-    made = history_svd(train, users, 4, CONFIG)
+    made = history_svd(train, "user_id", users, 4, CONFIG)
     left, values, _ = np.linalg.svd(seen.astype(float))
     expected = distances(left[:, :4] * values[:4])
     found = distances(made.astype(np.float64))
     np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-5)
-    assert np.array_equal(made, history_svd(train, users, 4, CONFIG))
+    assert np.array_equal(made, history_svd(train, "user_id", users, 4, CONFIG))
 
 
 def test_every_arm_trains_with_the_same_transfer_and_budget():
@@ -95,7 +95,7 @@ def test_every_arm_trains_with_the_same_transfer_and_budget():
         }
     )
     tap = {"kind": "module", "name": "user_embedding"}
-    taps = {"BPR": pipeline.models["BPR"].model_validate({"tap": tap}).tap, "EASE": None}
+    taps = {"BPR": {"users": Tap(**tap)}, "EASE": {}}
     jobs = pipeline.jobs(taps)
     assert [(job.model, job.arm, job.seed) for job in jobs if job.model == "EASE"] == [
         ("EASE", "baseline", 1),
@@ -103,5 +103,5 @@ def test_every_arm_trains_with_the_same_transfer_and_budget():
     ]
     knowing = [job for job in jobs if job.arm != "baseline"]
     assert len(knowing) == 6
-    assert len({(job.budget, job.transfer, job.tap) for job in knowing}) == 1
+    assert len({(job.budget, job.transfer, *job.taps.items()) for job in knowing}) == 1
     assert all(job.transfer is None for job in jobs if job.arm == "baseline")

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 @pytest.fixture
 def inputs():
     config = runs.pipeline()
-    return [config, runs.splits(), runs.all_trained(config), runs.profiled(), runs.embedded()]
+    return [config, runs.splits(), runs.all_trained(config), runs.described()]
 
 
 def query(sql, *parameters):
@@ -255,13 +255,11 @@ def test_a_cached_evaluation_counts_only_while_its_rows_are_there(inputs):
 
 
 def test_inputs_make_a_cache_key(inputs):
-    names = ("pipeline", "splits", "trained", "profiled", "embedded")
+    names = ("pipeline", "splits", "trained", "described")
     key = cache_key("evaluation", 1, dict(zip(names, inputs, strict=True)))
     assert key == cache_key("evaluation", 1, dict(zip(names, inputs, strict=True)))
-    changed = runs.profiled(provenance="leaky")
-    assert key != cache_key(
-        "evaluation", 1, dict(zip(names, [*inputs[:3], changed, inputs[4]], strict=True))
-    )
+    changed = runs.described(provenance="leaky")
+    assert key != cache_key("evaluation", 1, dict(zip(names, [*inputs[:3], changed], strict=True)))
 
 
 def test_a_failure_leaves_nothing_behind(inputs):
@@ -274,7 +272,7 @@ def test_a_failure_leaves_nothing_behind(inputs):
         }
     )
     inputs[0] = runs.pipeline(experiment="broken")
-    inputs[3] = runs.profiled(calls=write_parquet("calls", nobody))
+    inputs[3] = runs.described(calls=write_parquet("calls", nobody))
     with pytest.raises(duckdb.ConstraintException):
         evaluation.fn(*inputs)
     assert everything() == before

@@ -18,7 +18,7 @@ from models.profiles import record
 from models.schemas import PROFILES
 from tasks.configuration import load
 from tasks.embeddings import embeddings
-from tasks.handoffs import origin
+from tasks.handoffs import Described, origin
 from tasks.import_files import take_in_embeddings, take_in_profiles
 from tasks.interactions import interactions, raw_files
 from tasks.profiles import profiles
@@ -143,8 +143,8 @@ def test_duplicate_users_are_named(tmp_path, kind):
         ("a.csv", "user_id,text\n7,x\n1,2,3\n", r"a\.csv could not be read: .*Expected 2 columns"),
         ("a.csv", "user_id,text\n7,x\n,y\n", r"row 2: the user id is empty"),
         ("a.jsonl", '{"user_id": 7, "text": "x"}\n{"user\n', r"a\.jsonl, line 2 is not valid JSON"),
-        ("a.json", '[{"user_id": 1.5, "text": "x"}]', r"row 1: the user id 1\.5 is no text"),
-        ("a.json", "[1, 2]", r"must hold a mapping of user ids, or a list"),
+        ("a.json", '[{"user_id": 1.5, "text": "x"}]', r"row 1: the id 1\.5 is no text"),
+        ("a.json", "[1, 2]", r"must hold a mapping of ids, or a list"),
         ("a.parquet", "nonsense", r"a\.parquet is no Parquet file"),
         ("a.xlsx", "", r"profiles\.path: .*a\.xlsx is not \.csv, .* or \.parquet"),
     ],
@@ -222,7 +222,8 @@ def test_embeddings_come_in_every_format_by_raw_token(tmp_path, kind):
     done, users, matrix = vectors(saved(tmp_path, kind))
     assert (users, matrix) == (USERS, MATRIX)
     assert (done.width, done.missing, done.provenance) == (2, 0, "unknown")
-    assert origin(None, done) == {"profile_source": "import", "profile_provenance": "unknown"}
+    described = [Described(side="users", profiled=None, embedded=done)]
+    assert origin(described) == {"profile_source": "import", "profile_provenance": "unknown"}
 
 
 def test_a_parquet_of_vectors_may_carry_the_record(tmp_path):
@@ -272,10 +273,10 @@ def test_a_matrix_needs_its_ids(tmp_path):
         vectors(tmp_path / "m.npy")
     ids = tmp_path / "list.txt"
     ids.write_text("007\n7\n")
-    with pytest.raises(BadInput, match="holds 3 vectors, but there are 2 user ids"):
+    with pytest.raises(BadInput, match="holds 3 vectors, but there are 2 ids"):
         vectors(tmp_path / "m.npy", ids=str(ids))
     torch.save(torch.tensor(MATRIX), tmp_path / "m.pt")
-    with pytest.raises(BadInput, match="holds no user ids; save"):
+    with pytest.raises(BadInput, match="holds no ids; save"):
         vectors(tmp_path / "m.pt")
 
 

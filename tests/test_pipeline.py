@@ -289,8 +289,9 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         "training={epochs: 2, patience: 2, seeds: [1], "
         "arms: [baseline, transfer, shuffled, noise, genre-histogram, history-svd]}",
         "--set",
-        "models={LightGCN: {}, DeepFM: {}, SASRec: {hyperparameters: {hidden_size: 16}}, "
-        "EASE: {hyperparameters: {reg_weight: 10.0}}}",
+        "models={LightGCN: {transfer: {side: both}}, DeepFM: {transfer: {side: items}}, "
+        "SASRec: {hyperparameters: {hidden_size: 16}}, Pop: {}, "
+        "EASE: {hyperparameters: {reg_weight: 10.0}, transfer: {side: items, alpha: 0.5}}}",
         "--set",
         "transfer.alignment=linear",
         "--set",
@@ -300,18 +301,28 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         (stage["model"], stage["arm"]) for stage in made["stages"] if stage["name"] == "training"
     }
     arms = {"baseline", "transfer", "shuffled", "noise", "genre-histogram", "history-svd"}
-    trained = {(model, arm) for model in ("LightGCN", "DeepFM", "SASRec") for arm in arms}
-    assert trainings == trained | {("EASE", "baseline")}
+    trained = {(model, arm) for model in ("LightGCN", "DeepFM", "SASRec", "EASE") for arm in arms}
+    assert trainings == trained | {("Pop", "baseline")}
     compared = {(row["model"], row["arm"]) for row in made["comparison"]}
     assert compared == {(model, arm) for model, arm in trained if arm != "baseline"}
     [reference] = made["references"]
-    assert reference["model"] == "EASE"
+    assert reference["model"] == "Pop"
     assert 0 < reference["mean"] <= 1
     with duckdb.connect(str(world.data / "results.duckdb"), read_only=True) as connection:
         rows = connection.execute(
             "SELECT arm, reduction, profile_source, layer FROM runs "
             "WHERE experiment = 'families' AND model = 'SASRec' ORDER BY arm"
         ).fetchall()
+        layers = connection.execute(
+            "SELECT model, layer, reduction FROM runs WHERE experiment = 'families' "
+            "AND arm = 'transfer' ORDER BY model"
+        ).fetchall()
+    assert layers == [
+        ("DeepFM", "token_embedding_table.embedding", "none"),
+        ("EASE", None, "none"),
+        ("LightGCN", "forward, forward", "none"),
+        ("SASRec", "forward", "none"),
+    ]
     assert rows == [
         ("baseline", None, None, None),
         ("genre-histogram", None, None, "forward"),
@@ -321,7 +332,8 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         ("transfer", "none", "offline", "forward"),
     ]
     page = Path(made["report"]).read_text(encoding="utf-8")
-    assert "EASE, without knowledge: NDCG@10" in page
+    assert "Pop, without knowledge: NDCG@10" in page
+    assert "Profiles of items" in page
 
 
 def test_inspect_and_models_tell_what_can_be_tapped(world):

@@ -128,12 +128,12 @@ def written(selected: pa.Table, **columns) -> pa.Table:
 def test_provenance_needs_every_record_to_match():
     selected = train(("u", "a", 5), ("v", "b", 3))
     right = record(selected)["history_sha256"].to_pylist()
-    assert provenance(written(selected), selected) == "train-only"
+    assert provenance(written(selected), record(selected)) == "train-only"
     for wrong in ([right[0], None], [right[0], right[0]], [None, None]):
-        assert provenance(written(selected, history_sha256=wrong), selected) == "unknown"
-    assert provenance(written(selected, history_count=[1, 2]), selected) == "unknown"
-    assert provenance(written(selected, history_count=[1, None]), selected) == "unknown"
-    assert provenance(written(selected, user_id=["u", "w"]), selected) == "unknown"
+        assert provenance(written(selected, history_sha256=wrong), record(selected)) == "unknown"
+    assert provenance(written(selected, history_count=[1, 2]), record(selected)) == "unknown"
+    assert provenance(written(selected, history_count=[1, None]), record(selected)) == "unknown"
+    assert provenance(written(selected, user_id=["u", "w"]), record(selected)) == "unknown"
 
 
 def test_provenance_ignores_users_without_text():
@@ -141,13 +141,13 @@ def test_provenance_ignores_users_without_text():
     missing = written(
         selected, text=["text", None], history_sha256=[record(selected)[1][0].as_py(), None]
     )
-    assert provenance(missing, selected) == "train-only"
+    assert provenance(missing, record(selected)) == "train-only"
 
 
 def test_provenance_of_a_profile_that_saw_one_more_interaction_is_unknown():
     selected = train(("u", "a", 5))
     leaky = train(("u", "a", 5), ("u", "test", 5))
-    assert provenance(written(leaky), selected) == "unknown"
+    assert provenance(written(leaky), record(selected)) == "unknown"
 
 
 # Offline texts

@@ -54,10 +54,10 @@ class Page(HTMLParser):
 
 def made(config=None, source="offline", arms=("baseline", "transfer"), **changes):
     config = config or runs.pipeline()
-    profiled, embedded = runs.profiled(source, **changes), runs.embedded()
+    described = runs.described(source, **changes)
     trained = [run for run in runs.all_trained(config) if run.job.arm in arms]
-    evaluated = evaluation.fn(config, runs.splits(), trained, profiled, embedded)
-    reported = report.fn(config, evaluated, trained, profiled, embedded)
+    evaluated = evaluation.fn(config, runs.splits(), trained, described)
+    reported = report.fn(config, evaluated, trained, described)
     return reported, Page(reported.page.file.read_text())
 
 
@@ -133,8 +133,8 @@ class TestPage:
     def test_without_transfer(self):
         config = runs.pipeline(training={"valid_metric": "recall@2", "arms": ["baseline"]})
         trained = runs.all_trained(config)
-        evaluated = evaluation.fn(config, runs.splits(), trained, None, None)
-        reported = report.fn(config, evaluated, trained, None, None)
+        evaluated = evaluation.fn(config, runs.splits(), trained, [])
+        reported = report.fn(config, evaluated, trained, [])
         assert "Transfer loss" not in Page(reported.page.file.read_text()).text
 
     def test_copies_are_equal_and_repeatable(self):
@@ -244,9 +244,9 @@ def test_under_prefect_results_are_reused_and_heal():
     @flow
     def compared():
         config = runs.pipeline()
-        trained, profiled, embedded = runs.all_trained(config), runs.profiled(), runs.embedded()
-        first = evaluation(config, runs.splits(), trained, profiled, embedded, return_state=True)
-        second = report(config, first.result(), trained, profiled, embedded, return_state=True)
+        trained, described = runs.all_trained(config), runs.described()
+        first = evaluation(config, runs.splits(), trained, described, return_state=True)
+        second = report(config, first.result(), trained, described, return_state=True)
         return [first.name, second.name], second.result()
 
     states, reported = compared()

@@ -78,9 +78,9 @@ def wrap(
     }
     knowledge = []
     for side in sides:
-        found, width = probe(built.name, given, tap, side)
-        aligned = built.align(*(rows or targets(side, width)), side)
-        knowledge.append(Knowledge(side, found, width, aligned))
+        found = probe(built.name, given, tap, side)
+        aligned = built.align(*(rows or targets(side, found.width)), side)
+        knowledge.append(Knowledge(side, found.tap, found.width, aligned))
     return ModelWrapper(built, transfer, knowledge, seed=1)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from models.config.section import NOT_IDENTITY, Section
+from models.config.training import Side
 
 Reduction = Literal["umap", "pca", "none"]
 
@@ -93,8 +94,13 @@ class Columns(Section):
     """How an imported file names what is read from it."""
 
     user: str = Field("user_id", description="Column with the raw user id.")
+    item: str = Field("item_id", description="Column with the raw item id, for items' files.")
     text: str = Field("text", description="profiles: column with the text, e.g. summary.")
     embedding: str = Field("embedding", description="embeddings: column with the vector.")
+
+    def ids(self, side: Side) -> str:
+        """The column with the ids of users or of items."""
+        return self.user if side == "users" else self.item
 
 
 class Profiles(Section):
@@ -134,6 +140,20 @@ class Profiles(Section):
     def _import_has_a_path(self) -> Self:
         _require_path(self.provider, self.path)
         return self
+
+
+class ItemProfiles(Profiles):
+    """One text per item of the training part: what it is, and who chose it."""
+
+    prompt: str = Field(
+        "item-movies",
+        description="Prompt template: a name in prompts/ (without .j2) or a path to a .j2 file.",
+    )
+    history: History = Field(
+        History(limit=10),
+        description="limit: how many other items, chosen by the same users, a profile may name; "
+        "order does not apply.",
+    )
 
 
 class Embeddings(Section):

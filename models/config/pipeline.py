@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from models.config.data import Dataset, Split
-from models.config.knowledge import Embeddings, Profiles, Targets
+from models.config.knowledge import Embeddings, ItemProfiles, Profiles, Targets
 from models.config.section import Section
 from models.config.training import (
     BRIDGING,
@@ -14,6 +14,7 @@ from models.config.training import (
     Budget,
     Evaluation,
     Model,
+    Side,
     Tap,
     Training,
     Transfer,
@@ -28,7 +29,11 @@ class Pipeline(Section):
     dataset: Dataset = Dataset()
     split: Split = Split()
     profiles: Profiles = Profiles()
+    item_profiles: ItemProfiles = ItemProfiles()
     embeddings: Embeddings = Embeddings()
+    item_embeddings: Embeddings | None = Field(
+        None, description="Of items' profiles; empty means as `embeddings`."
+    )
     targets: Targets = Targets()
     models: dict[str, Model] = Field(min_length=1, description="By RecBole's model names.")
     transfer: Transfer = Transfer()
@@ -54,14 +59,26 @@ class Pipeline(Section):
             self.transfer_of(name)
         return self
 
-    def jobs(self, taps: Mapping[str, Tap | None]) -> "list[Job]":
-        """All trainings; a model without a tap has its baseline alone."""
+    def profiles_of(self, side: Side) -> Profiles:
+        """The section that says how a side's profiles are written."""
+        return self.profiles if side == "users" else self.item_profiles
+
+    def embeddings_of(self, side: Side) -> Embeddings:
+        """The section that says how a side's profiles are embedded."""
+        return self.embeddings if side == "users" else self.item_embeddings or self.embeddings
+
+    def jobs(self, entrances: Mapping[str, Mapping[Side, Tap | None]]) -> "list[Job]":
+        """All trainings; a model that knowledge cannot enter has its baseline alone.
+
+        Args:
+            entrances: per model and side the tap; None where a model takes the embedding itself.
+        """
         return [
-            Job.of(self, model, arm, seed, tap)
-            for model, tap in taps.items()
+            Job.of(self, model, arm, seed, sides)
+            for model, sides in entrances.items()
             for arm in self.training.arms
             for seed in self.training.seeds
-            if tap is not None or arm == "baseline"
+            if sides or arm == "baseline"
         ]
 
     def targets_of(self, model: str) -> Targets:
@@ -79,7 +96,7 @@ class Pipeline(Section):
 class Job(Section):
     """One training: everything that decides its result but the data.
 
-    A baseline has neither transfer nor tap, and so stays cached when those change.
+    A baseline has neither transfer nor taps, and so stays cached when those change.
     """
 
     model: str
@@ -87,12 +104,19 @@ class Job(Section):
     seed: int
     hyperparameters: dict[str, Any]
     transfer: Transfer | None
-    tap: Tap | None
+    taps: dict[Side, Tap | None]
     budget: Budget
     k: int = Field(description="Length of the rankings.")
 
     @classmethod
-    def of(cls, pipeline: Pipeline, model: str, arm: Arm, seed: int, tap: Tap | None) -> Self:
+    def of(
+        cls,
+        pipeline: Pipeline,
+        model: str,
+        arm: Arm,
+        seed: int,
+        taps: Mapping[Side, Tap | None],
+    ) -> Self:
         """The job of one model, arm and seed of a pipeline."""
         knowing = arm != "baseline"
         return cls(
@@ -101,7 +125,7 @@ class Job(Section):
             seed=seed,
             hyperparameters=pipeline.models[model].hyperparameters,
             transfer=pipeline.transfer_of(model) if knowing else None,
-            tap=tap if knowing else None,
+            taps=dict(taps) if knowing else {},
             budget=pipeline.training.budget(),
             k=max(pipeline.evaluation.k),
         )

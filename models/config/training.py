@@ -11,6 +11,7 @@ Metric = Literal["ndcg", "recall", "hit", "precision", "mrr", "map"]
 Control = Literal["shuffled", "noise", "genre-histogram", "history-svd"]
 Arm = Literal["baseline", "transfer"] | Control
 Side = Literal["users", "items"]
+SIDES: tuple[Side, ...] = get_args(Side)
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
@@ -54,6 +55,7 @@ class Transfer(Section):
         "the whole embedding; relational: pairs are as similar as their profiles are; init: the "
         "embedding starts from the target and is trained plainly.",
     )
+    side: Side | Literal["both"] = Field("users", description="Whose profiles are transferred.")
     alpha: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
     )
@@ -80,6 +82,11 @@ class Transfer(Section):
         0.2, description="generative only: share of the tapped vector's columns that are hidden."
     )
     freeze: Freeze = Freeze()
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """`side` taken apart."""
+        return SIDES if self.side == "both" else (self.side,)
 
 
 class Tap(Section):
@@ -115,10 +122,15 @@ class Model(Section):
     hyperparameters: dict[str, Any] = Field(
         default_factory=dict, description="By RecBole's names; an unknown one is an error."
     )
-    tap: Tap | None = Field(None, description="Empty means the model's default tap.")
+    tap: Tap | None = Field(None, description="Empty means the model's default tap for users.")
+    item_tap: Tap | None = Field(None, description="Likewise for items.")
     transfer: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of the `transfer` section for this model."
     )
+
+    def tap_of(self, side: Side) -> Tap | None:
+        """The configured tap of a side, None for the model's default."""
+        return self.tap if side == "users" else self.item_tap
 
 
 class Budget(Section):
