@@ -213,7 +213,7 @@ def _show(summary: "Summary") -> None:
     console = _wide_console()
     stages = Table("stage", "", "state", "seconds", box=None, pad_edge=False)
     for record in summary.stages:
-        of = f"{record.model} {record.arm}" if record.model else ""
+        of = f"{record.model} {record.arm}" if record.model else record.side or ""
         stages.add_row(record.name, of, record.state, f"{record.seconds:.1f}")
     console.print(stages)
     if summary.comparison:

@@ -47,6 +47,7 @@ class StageRecord(BaseModel):
     """How a stage went: computed, taken from the cache, or some of both."""
 
     name: str
+    side: Side | None = None
     model: str | None = None
     arm: str | None = None
     state: StageState
@@ -86,7 +87,7 @@ def knowledge_transfer(
     described = [_describe(pipeline, side, prompts[side], data, parts, stages) for side in sides]
     targeted: Knowledge = {}
     for of in described:
-        made = _make_targets(forms[of.side], of.embedded, stages)
+        made = _make_targets(forms[of.side], of, stages)
         _add_per_training(targeted, of.side, pipeline, made, parts, data, stages)
     trained = _train_all(pipeline, entered, data, parts, targeted, stages)
     evaluated = stages.run(evaluation, pipeline, parts, trained, described)
@@ -124,11 +125,13 @@ def _describe(
             "item_embeddings"
         )
     if vectors:
-        embedded = stages.run(embeddings, of_vectors, None, parts.train, vectors, side)
+        embedded = stages.run(embeddings, of_vectors, None, parts.train, vectors, side, side=side)
         return Described(side=side, profiled=None, embedded=embedded)
     texts = take_in_profiles(of_profiles)
-    profiled = stages.run(profiles, of_profiles, prompt, parts.train, data.items, texts, side)
-    embedded = stages.run(embeddings, of_vectors, profiled.profiles)
+    profiled = stages.run(
+        profiles, of_profiles, prompt, parts.train, data.items, texts, side, side=side
+    )
+    embedded = stages.run(embeddings, of_vectors, profiled.profiles, side=side)
     return Described(side=side, profiled=profiled, embedded=embedded)
 
 
@@ -138,14 +141,21 @@ class Stages:
     def __init__(self) -> None:
         self.records: list[StageRecord] = []
 
-    def run(self, stage: Stage, *inputs: Any) -> Any:
-        """Run a stage here; its exception, if any, is raised here too."""
+    def run(self, stage: Stage, *inputs: Any, side: Side | None = None) -> Any:
+        """Run a stage here; its exception, if any, is raised here too.
+
+        Args:
+            stage: the stage.
+            inputs: its arguments.
+            side: whom it concerns, for the record.
+        """
         began = perf_counter()
         state: State[Any] = stage(*inputs, return_state=True)  # type: ignore[assignment]
         result = state.result()
         self.records.append(
             StageRecord(
                 name=stage.name,
+                side=side,
                 state=_state_of(state, result),
                 seconds=round(perf_counter() - began, 3),
             )
@@ -217,14 +227,14 @@ def _train_all(
 
 
 def _make_targets(
-    forms: dict[str, tuple[Targets, int | None]], embedded: Embedded, stages: Stages
+    forms: dict[str, tuple[Targets, int | None]], described: Described, stages: Stages
 ) -> dict[str, Targeted]:
     """Each model's targets; models that want the same share them."""
     made: dict[tuple[str | None, int | None], Targeted] = {}
     for settings, width in forms.values():
         if (settings.reduction, width) not in made:
             made[settings.reduction, width] = stages.run(
-                targets, settings, embedded.embeddings, width
+                targets, settings, described.embedded.embeddings, width, side=described.side
             )
     return {model: made[of.reduction, width] for model, (of, width) in forms.items()}
 
@@ -246,7 +256,14 @@ def _add_per_training(
                 targets_of_arm = of_profiles
                 if arm in CONTROLS:
                     targets_of_arm = stages.run(
-                        controls, settings, arm, of_profiles.targets, parts.train, data.items, seed
+                        controls,
+                        settings,
+                        arm,
+                        of_profiles.targets,
+                        parts.train,
+                        data.items,
+                        seed,
+                        side=side,
                     )
                 targeted.setdefault((model, arm, seed), {})[side] = targets_of_arm
 
