@@ -44,7 +44,10 @@ class Captured:
         """
         if self.entries is not None:
             return torch.einsum("nl,nlw->nw", self.entries, tensors[0][..., self.columns])
-        rows = [tensor.reshape(-1, tensor.shape[-1])[:, self.columns] for tensor in tensors]
+        rows = [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
+        # A slice, even of everything, costs its gradient a copy.
+        if self.columns != slice(0, tensors[0].shape[-1]):
+            rows = [tensor[:, self.columns] for tensor in rows]
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
