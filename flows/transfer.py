@@ -11,7 +11,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
-from models.config import BRIDGING, CONTROLS, SIDES, Arm, Job, Pipeline, Side, Targets
+from models.config import BRIDGING, CONTROLS, KAR_MODELS, SIDES, Arm, Job, Pipeline, Side, Targets
 from models.errors import BadInput
 from tasks import configuration
 from tasks.caching import Stage
@@ -34,7 +34,7 @@ from tasks.profiles import profiles
 from tasks.report import report
 from tasks.split import split, split_files
 from tasks.targets import controls, targets
-from tasks.training import Entrances, entrances, training
+from tasks.training import Entrances, entrances, predictions, training
 from tasks.worker import worker_processes
 
 Training = tuple[str, Arm, int]
@@ -89,6 +89,7 @@ def knowledge_transfer(
     for of in described:
         made = _make_targets(forms[of.side], of, stages)
         _add_per_training(targeted, of.side, pipeline, made, parts, data, stages)
+        _add_features(targeted, of, pipeline, stages)
     trained = _train_all(pipeline, entered, data, parts, targeted, stages)
     evaluated = stages.run(evaluation, pipeline, parts, trained, described)
     reported = stages.run(report, pipeline, evaluated, trained, described)
@@ -105,6 +106,8 @@ def _sides(pipeline: Pipeline, entered: Entrances) -> tuple[Side, ...]:
     """Whose profiles the run needs."""
     if set(pipeline.training.arms) == {"baseline"}:
         return ()
+    if "kar" in pipeline.training.arms:
+        return SIDES
     return tuple(side for side in SIDES if any(side in of_model for of_model in entered.values()))
 
 
@@ -201,27 +204,36 @@ def _train_all(
     )
     workers = min(pipeline.training.workers, len(jobs))
     runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=workers)
+    inputs = [
+        {
+            "train_pairs": parts.train,
+            "valid_pairs": parts.valid,
+            "users": data.users,
+            "items": data.items,
+            "targets": {
+                side: of.targets
+                for side, of in targeted.get((job.model, job.arm, job.seed), {}).items()
+            },
+        }
+        for job in jobs
+    ]
     with worker_processes(workers), runner:
         futures: list[PrefectFuture[Trained]] = [
-            runner.submit(
-                training,
-                parameters={
-                    "job": job,
-                    "train_pairs": parts.train,
-                    "valid_pairs": parts.valid,
-                    "users": data.users,
-                    "items": data.items,
-                    "targets": {
-                        side: of.targets
-                        for side, of in targeted.get((job.model, job.arm, job.seed), {}).items()
-                    },
-                },
-            )
-            for job in jobs
+            runner.submit(training, parameters={"job": job, **given})
+            for job, given in zip(jobs, inputs, strict=True)
         ]
         wait(futures)
         results = [future.result() for future in futures]
-    states = [future.state for future in futures]
+        states = [future.state for future in futures]
+        if pipeline.evaluation.like_from is not None:
+            futures = [
+                runner.submit(
+                    predictions, parameters={"trained": of, "test_pairs": parts.test, **given}
+                )
+                for of, given in zip(results, inputs, strict=True)
+            ]
+            wait(futures)
+            results = [future.result() for future in futures]
     stages.add_trainings(list(zip(jobs, states, results, strict=True)))
     return results
 
@@ -252,7 +264,7 @@ def _add_per_training(
     for model, of_profiles in made.items():
         settings = pipeline.targets_of(model)
         for arm in pipeline.training.arms:
-            for seed in pipeline.training.seeds if arm != "baseline" else ():
+            for seed in pipeline.training.seeds if arm not in ("baseline", "kar") else ():
                 targets_of_arm = of_profiles
                 if arm in CONTROLS:
                     targets_of_arm = stages.run(
@@ -266,6 +278,21 @@ def _add_per_training(
                         side=side,
                     )
                 targeted.setdefault((model, arm, seed), {})[side] = targets_of_arm
+
+
+def _add_features(
+    targeted: Knowledge, described: Described, pipeline: Pipeline, stages: Stages
+) -> None:
+    """Add one side's whole embeddings for the arm kar, which takes them as features."""
+    models = [model for model in pipeline.models if model in KAR_MODELS]
+    if "kar" not in pipeline.training.arms or not models:
+        return
+    # Features stay as small as the model's own: text models give vectors of unit length.
+    settings = pipeline.targets.model_copy(update={"reduction": "none", "scale": "none"})
+    whole = stages.run(targets, settings, described.embedded.embeddings, None, side=described.side)
+    for model in models:
+        for seed in pipeline.training.seeds:
+            targeted.setdefault((model, "kar", seed), {})[described.side] = whole
 
 
 def _target_forms(

@@ -20,6 +20,7 @@ COLOURS = {
     "noise": "#9472c8",
     "history-svd": "#3f9d7d",
     "genre-histogram": "#bd6490",
+    "kar": "#8c6d31",
 }
 _TRANSPARENT = "rgba(0,0,0,0)"
 _PHASE_TINT = "rgba(58,134,200,0.10)"

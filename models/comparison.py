@@ -75,13 +75,16 @@ def obstacle(arm: Protocol, baseline: Protocol) -> str | None:
     return None
 
 
-def compare(arm: Values, baseline: Values, obstacle: str | None = None) -> Comparison:
+def compare(
+    arm: Values, baseline: Values, obstacle: str | None = None, less_is_better: bool = False
+) -> Comparison:
     """Compare an arm with the baseline.
 
     Args:
-        arm: float64 (n_seeds, n_users), a metric where more is better.
+        arm: float64 (n_seeds, n_users), a metric.
         baseline: same shape, same seeds and users in the same order.
         obstacle: why the two are not comparable, if so; then shapes may differ.
+        less_is_better: as for a loss; the gain is then what is saved.
 
     Returns:
         The comparison; `better` or `worse` where the interval excludes 0.
@@ -108,17 +111,18 @@ def compare(arm: Values, baseline: Values, obstacle: str | None = None) -> Compa
     differences = arm - baseline
     mean = float(differences.mean())
     low, high, p_value = _student(mean, *_variance_of_mean(differences))
-    base = summary["baseline_mean"]
+    base, sign = summary["baseline_mean"], -1 if less_is_better else 1
+    better, worse = (high < 0, low > 0) if less_is_better else (low > 0, high < 0)
     return Comparison(
         **summary,  # type: ignore[arg-type]
-        gain_percent=100.0 * mean / base if base else None,
+        gain_percent=sign * 100.0 * mean / base if base else None,
         difference=mean,
         ci_low=low,
         ci_high=high,
         p_value=p_value,
         seeds=n_seeds,
         users=n_users,
-        verdict=BETTER if low > 0 else WORSE if high < 0 else NO_DIFFERENCE,
+        verdict=BETTER if better else WORSE if worse else NO_DIFFERENCE,
     )
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.clicks import per_user, require_both
 from models.comparison import Comparison, Protocol, compare, obstacle
 from models.config import Evaluation, Job, parse_metric
 from models.errors import BadInput
@@ -27,7 +28,7 @@ class UserValues:
     """
 
     users: NDArray[np.str_]
-    values: dict[tuple[str, int], PerUser]
+    values: dict[tuple[str, int | None], PerUser]
 
 
 def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) -> UserValues:
@@ -54,10 +55,33 @@ def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) ->
     items = pc.unique(held[ITEM])
     held_out = HeldOut(_codes(held[USER], users), _codes(held[ITEM], items), len(items))
     hits = held_out.hits(_matrix(lists, items, max(config.k))[held_out.users])
+    values = ranking_metrics(hits, held_out.n_relevant, config.metrics, config.k)
     return UserValues(
         users=np.asarray(users.take(held_out.users).to_numpy(zero_copy_only=False), dtype=np.str_),
-        values=ranking_metrics(hits, held_out.n_relevant, config.metrics, config.k),
+        values={(metric, k): of for (metric, k), of in values.items()},
     )
+
+
+def score_clicks(predictions: pa.Table, split: str, config: Evaluation) -> UserValues:
+    """Compute AUC and LogLoss as values per user; see `models.clicks.per_user`.
+
+    Args:
+        predictions: schema `PREDICTIONS`.
+        split: its name, for messages.
+        config: metrics.
+
+    Raises:
+        BadInput: if there are likes only, or none.
+    """
+    labels = np.asarray(predictions["liked"], dtype=np.bool_)
+    require_both(labels, split)
+    users = np.asarray(predictions[USER].to_numpy(), dtype=np.str_)
+    names, codes = np.unique(users, return_inverse=True)
+    scores = np.asarray(predictions["probability"], dtype=np.float32)
+    values: dict[tuple[str, int | None], PerUser] = {
+        (metric, k): per_user(metric, codes, labels, scores) for metric, k in config.columns()
+    }
+    return UserValues(names, values)
 
 
 @dataclass(frozen=True)
@@ -67,7 +91,7 @@ class Contrast:
     model: str
     arm: str
     metric: str
-    k: int
+    k: int | None
     is_primary: bool
     comparison: Comparison
 
@@ -83,10 +107,9 @@ def contrasts(runs: Sequence[tuple[Job, UserValues]], config: Evaluation) -> lis
     for job, values in sorted(runs, key=lambda run: run[0].seed):
         groups.setdefault((job.model, job.arm), []).append((job, values))
     primary = parse_metric(config.primary)
-    metrics = [(metric, k) for metric in config.metrics for k in config.k]
     return [
         Contrast(*group, *metric, metric == primary, _compare(groups, group, metric))
-        for metric in sorted(metrics, key=lambda metric: metric != primary)
+        for metric in sorted(config.columns(), key=lambda metric: metric != primary)
         for group in groups
         if group[1] != BASELINE and (group[0], BASELINE) in groups
     ]
@@ -95,13 +118,14 @@ def contrasts(runs: Sequence[tuple[Job, UserValues]], config: Evaluation) -> lis
 def _compare(
     groups: dict[tuple[str, str], list[tuple[Job, UserValues]]],
     group: tuple[str, str],
-    metric: tuple[str, int],
+    metric: tuple[str, int | None],
 ) -> Comparison:
     arm, baseline = groups[group], groups[group[0], BASELINE]
     return compare(
         np.stack([values.values[metric] for _, values in arm]),
         np.stack([values.values[metric] for _, values in baseline]),
         obstacle(_protocol(arm), _protocol(baseline)),
+        less_is_better=metric[0] == "logloss",
     )
 
 

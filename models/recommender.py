@@ -7,7 +7,7 @@ and uses numpy names that are gone; its data set reads files. All of that is con
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, cast
@@ -30,10 +30,11 @@ from models.batches import (
 )
 from models.cheaper import cheapen
 from models.closed_form import SideInformation
-from models.config import Side, Tap
+from models.config import Kar, Side, Tap
 from models.ease import Ease
 from models.errors import BadInput
 from models.hyperparameters import hyperparameters
+from models.kar import with_knowledge
 from models.schemas import GENRES, ITEM, USER, YEAR
 from models.scoring import all_item_scores
 from models.sequences import MaskedBatches, Masking, SequenceBatches, Sequences
@@ -245,6 +246,7 @@ class Recommender:
                 if field in dataset.field2type
             }
             self._sequences = self._history(log) if self.entry.family == "sequential" else None
+            self._built_from = config, dataset
             self.module: nn.Module = self._module(config, dataset)
 
     def _data(self, log: Log, universe: Universe) -> tuple[Any, Any]:
@@ -272,13 +274,19 @@ class Recommender:
         dataset._change_feat_format()
         return config, dataset
 
-    def _module(self, config: Any, dataset: Any) -> nn.Module:
+    def _module(
+        self,
+        config: Any,
+        dataset: Any,
+        adapt: Callable[[type[nn.Module]], type[nn.Module]] = lambda model: model,
+    ) -> nn.Module:
         protocols.seed_all(self._seed)
         if self.name == "EASE":
             shape = (self.n_users, self.n_items)
             return Ease(self.train_users, self.train_items, shape, self.settings)
         try:
-            module: nn.Module = _model_class(self.name)(config, dataset).to(self.device)
+            made = adapt(_model_class(self.name))
+            module: nn.Module = cast(Any, made)(config, dataset).to(self.device)
             cheapen(self.name, module)
             protocols.prepare(self.name, module, self._seed, self.train_items)
         except ImportError as error:
@@ -337,6 +345,15 @@ class Recommender:
         )
         shape = (self.n_users, self.n_items)
         self.module = Ease(self.train_users, self.train_items, shape, self.settings, alpha, side)
+
+    def feed(self, settings: Kar, targets: Mapping[Side, Targets]) -> None:
+        """Build the model anew with embeddings of both sides as features (KAR), from `align`."""
+        users, items = (targets[side].vectors for side in ("users", "items"))
+
+        def knowing(model: type[nn.Module]) -> type[nn.Module]:
+            return with_knowledge(model, users, items, settings)
+
+        self.module = self._module(*self._built_from, knowing)
 
     def _history(self, log: Log) -> Sequences:
         """Every user's training items, oldest first."""

@@ -83,6 +83,16 @@ LLM_CALLS = pa.schema(
 )
 """Grain: one answer that a run used, paid for or served from the answer cache."""
 
+PREDICTIONS = pa.schema(
+    [
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field("liked", pa.bool_(), nullable=False),
+        pa.field("probability", pa.float32(), nullable=False),
+    ]
+)
+"""Grain: one held-out pair of a split; the model's probability that the user likes the item."""
+
 RANKINGS = pa.schema(
     [
         pa.field("split", pa.string(), nullable=False),

@@ -19,6 +19,8 @@ _METRICS = {
     "precision": "Precision",
     "mrr": "MRR",
     "map": "MAP",
+    "auc": "AUC",
+    "logloss": "LogLoss",
 }
 _PROFILE_NOTES = {
     "offline": "Profiles: offline (statistics of the history), not an LLM.",
@@ -36,9 +38,10 @@ _ONE_SEED_NOTE = (
 )
 
 
-def metric_name(metric: str, k: int) -> str:
-    """`NDCG@10` for `("ndcg", 10)`."""
-    return f"{_METRICS.get(metric, metric)}@{k}"
+def metric_name(metric: str, k: int | None) -> str:
+    """`NDCG@10` for `("ndcg", 10)`, `AUC` for `("auc", None)`."""
+    name = _METRICS.get(metric, metric)
+    return name if k is None else f"{name}@{k}"
 
 
 def number(value: float | None) -> str:
@@ -95,7 +98,7 @@ def readable(row: Row) -> dict[str, str]:
     }
 
 
-def reference(model: str, metric: str, k: int, mean: float, sd: float | None) -> str:
+def reference(model: str, metric: str, k: int | None, mean: float, sd: float | None) -> str:
     """A model without knowledge in a sentence: what the others should beat."""
     return f"{model}, without knowledge: {metric_name(metric, k)} {mean_and_sd(mean, sd)}"
 

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 from prefect.logging import get_run_logger
 
-from models.config import Job, Pipeline, Tap, parse_metric
+from models.config import Evaluation, Job, Pipeline, Tap, parse_metric
 from models.errors import BadInput
-from models.evaluation import BASELINE, UserValues, contrasts, score
+from models.evaluation import BASELINE, UserValues, contrasts, score, score_clicks
 from models.schemas import ITEM, LLM_CALLS, USER
 from tasks.caching import content, stage
 from tasks.handoffs import (
@@ -52,7 +52,7 @@ class _Run:
     scores: dict[str, UserValues]
 
 
-@stage("evaluation", version=3)
+@stage("evaluation", version=4)
 def evaluation(
     pipeline: Pipeline,
     splits: Splits,
@@ -132,14 +132,24 @@ def _scored(
     pipeline: Pipeline, splits: Splits, trained: list[Trained], described: list[Described]
 ) -> list[_Run]:
     held = {split: read_parquet(getattr(splits, split), [USER, ITEM]) for split in SPLITS}
-    runs = []
-    for run in trained:
-        rankings = read_parquet(run.rankings, ["split", USER, "items"])
-        scores = {
-            split: score(rankings, held[split], split, pipeline.evaluation) for split in SPLITS
+    return [
+        _Run(_run_id(pipeline, run, described), run, _values_of(pipeline.evaluation, run, held))
+        for run in trained
+    ]
+
+
+def _values_of(
+    config: Evaluation, run: Trained, held: Mapping[str, pa.Table]
+) -> dict[str, UserValues]:
+    """A run's values per split."""
+    if run.predictions is not None:
+        predicted = {"valid": run.rankings, "test": run.predictions}
+        return {
+            split: score_clicks(read_parquet(handle), split, config)
+            for split, handle in predicted.items()
         }
-        runs.append(_Run(_run_id(pipeline, run, described), run, scores))
-    return runs
+    rankings = read_parquet(run.rankings, ["split", USER, "items"])
+    return {split: score(rankings, held[split], split, config) for split in SPLITS}
 
 
 def _run_id(pipeline: Pipeline, run: Trained, described: list[Described]) -> str:
@@ -151,7 +161,7 @@ def _run_id(pipeline: Pipeline, run: Trained, described: list[Described]) -> str
             "split": pipeline.split,
             "job": run.job,
             "rankings": run.rankings,
-            "knowledge": _of_job(pipeline, run.job, described) if run.job.transfer else None,
+            "knowledge": _of_job(pipeline, run.job, described) if run.job.sides else None,
         }
     )
 
@@ -161,8 +171,8 @@ def _of_job(pipeline: Pipeline, job: Job, described: list[Described]) -> dict[st
 
     Two controls hold nothing of any profile; the others are made of the profiles' targets.
     """
-    known = knowledge([of for of in described if of.side in job.taps])
-    if job.transfer is None or job.arm in ("genre-histogram", "history-svd"):
+    known = knowledge([of for of in described if of.side in job.sides])
+    if not job.sides or job.arm in ("genre-histogram", "history-svd"):
         return dict.fromkeys((*known, "reduction"))
     whole = not any(job.taps.values())
     return {**known, "reduction": "none" if whole else pipeline.targets_of(job.model).reduction}

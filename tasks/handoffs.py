@@ -125,7 +125,11 @@ class Targeted(Handoff):
 
 
 class Trained(Handoff):
-    """One trained model: rankings (schema `RANKINGS`), weights and the course of training."""
+    """One trained model: what it offers, its weights and the course of training.
+
+    `rankings` has the schema `RANKINGS`; where likes are predicted, it holds the validation
+    part's `PREDICTIONS`, and `predictions` the test part's, made after training.
+    """
 
     job: Job
     rankings: Handle
@@ -136,6 +140,7 @@ class Trained(Handoff):
     flow_run_id: str | None
     started_at: datetime
     finished_at: datetime
+    predictions: Handle | None = None
 
 
 class Difference(Handoff):
@@ -147,7 +152,7 @@ class Difference(Handoff):
     model: str
     arm: str
     metric: str
-    k: int
+    k: int | None
     baseline_mean: float
     baseline_sd: float | None
     arm_mean: float
@@ -171,7 +176,7 @@ class Reference(Handoff):
 
     model: str
     metric: str
-    k: int
+    k: int | None
     mean: float
     sd: float | None
     seeds: int

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
-from models.config import SIDES, Job, Model, Pipeline, Side
+from models.config import KAR_MODELS, SIDES, Job, Model, Pipeline, Side
 from models.errors import BadInput
-from models.zoo import described
+from models.zoo import described, entry
 from tasks.caching import stage
 from tasks.handoffs import Trained
 from tasks.progress import track
 from tasks.storage import Handle
-from tasks.worker import Inputs, in_worker, train
+from tasks.worker import Inputs, in_worker, predict, train
 
 if TYPE_CHECKING:
     from models.recommender import Entrance
@@ -34,6 +34,7 @@ def entrances(pipeline: Pipeline) -> Entrances:
     """
     from models.recommender import probe
 
+    _require_clicks(pipeline)
     found: Entrances = {}
     for name, settings in pipeline.models.items():
         found[name] = {}
@@ -42,6 +43,20 @@ def entrances(pipeline: Pipeline) -> Entrances:
             if entrance is not None and (entrance.tap or settings.transfer):
                 found[name][side] = entrance
     return found
+
+
+def _require_clicks(pipeline: Pipeline) -> None:
+    """Refuse models that cannot do what is asked of them."""
+    others = [name for name in pipeline.models if entry(name).family != "context-aware"]
+    if pipeline.evaluation.like_from is not None and others:
+        raise BadInput(
+            f"models: {', '.join(others)} rank but predict no likes; with evaluation.like_from, "
+            "keep context-aware models alone"
+        )
+    if "kar" in pipeline.training.arms and not set(pipeline.models) & set(KAR_MODELS):
+        raise BadInput(
+            f"training.arms: kar exists for {', '.join(KAR_MODELS)}, and none of them is in models"
+        )
 
 
 class TapRow(BaseModel):
@@ -121,3 +136,29 @@ def training(
     inputs = Inputs(train_pairs, valid_pairs, users, items, targets)
     with track(f"{job.model} {job.arm} seed {job.seed}", job.budget.epochs) as tracker:
         return in_worker(train, job, inputs, tracker, flow_run.get_id())
+
+
+@stage("predictions", version=1)
+def predictions(
+    trained: Trained,
+    train_pairs: Handle,
+    valid_pairs: Handle,
+    test_pairs: Handle,
+    users: Handle,
+    items: Handle,
+    targets: dict[Side, Handle],
+) -> Trained:
+    """Let a trained model predict the likes of the test part, which its training never saw.
+
+    Args:
+        trained: the model.
+        train_pairs: as in `training`, like the following.
+        valid_pairs: interactions for early stopping.
+        test_pairs: the pairs to predict.
+        users: all users.
+        items: all items.
+        targets: the profiles' targets by side.
+    """
+    inputs = Inputs(train_pairs, valid_pairs, users, items, targets)
+    made = in_worker(predict, trained.job, trained.weights, inputs, test_pairs)
+    return trained.model_copy(update={"predictions": made})

@@ -22,12 +22,23 @@ from numpy.typing import NDArray
 from models.config import Job, Side, parse_metric
 from models.embeddings import to_matrix
 from models.errors import BadInput
-from models.schemas import GENRES, ITEM, RANKINGS, TARGET, TIMESTAMP, USER, YEAR
+from models.schemas import (
+    GENRES,
+    ITEM,
+    PREDICTIONS,
+    RANKINGS,
+    RATING,
+    TARGET,
+    TIMESTAMP,
+    USER,
+    YEAR,
+)
 from tasks.handoffs import Trained
 from tasks.progress import Tracker
 from tasks.storage import Handle, read_parquet, write_bytes, write_parquet
 
 if TYPE_CHECKING:
+    from models.clicks import Clicks
     from models.holdout import Holdout
     from models.recommender import Log, Recommender, Universe
     from models.transfer.wrapper import ModelWrapper
@@ -101,36 +112,22 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None) -
     import torch
     from safetensors.torch import save
 
-    from models.holdout import Holdout
-    from models.recommender import Recommender
     from models.training import Diverged, fit
 
     started_at = datetime.now(UTC)
     torch.set_num_threads(job.budget.threads)
-    recommender = Recommender(
-        job.model, job.hyperparameters, _log(inputs.train), _universe(inputs), seed=job.seed
-    )
-    wrapper = _wrapped(recommender, job, inputs)
-    holdout = Holdout.of(recommender, _pairs(inputs.valid))
-    metric, k = parse_metric(job.budget.valid_metric)
+    recommender, wrapper = _prepared(job, inputs)
+    validate, offered = _held_out(recommender, job, inputs.valid)
     try:
-        fitted = fit(
-            recommender,
-            wrapper,
-            lambda: holdout.score(recommender, metric, k),
-            job.budget,
-            job.seed,
-            tracker,
-        )
+        fitted = fit(recommender, wrapper, validate, job.budget, job.seed, tracker)
     except Diverged as error:
         if not error.weights:
             raise BadInput(str(error)) from error
         kept = write_bytes("weights", ".safetensors", save(error.weights))
         raise BadInput(f"{error}. The best weights until then are in {kept.file}") from error
-    rankings = _rankings(recommender, holdout, job.k)
     return Trained(
         job=job,
-        rankings=write_parquet("training", rankings, inputs.handles(), job.identity()),
+        rankings=write_parquet("training", offered(), inputs.handles(), job.identity()),
         weights=write_bytes("weights", ".safetensors", save(recommender.weights())),
         epochs=fitted.epochs,
         best_epoch=fitted.best_epoch,
@@ -141,19 +138,82 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None) -
     )
 
 
-def _wrapped(recommender: "Recommender", job: Job, inputs: Inputs) -> "ModelWrapper":
-    """The recommender with its arm's transfer, or none."""
-    from models.recommender import probe
+def predict(job: Job, weights: Handle, inputs: Inputs, test: Handle) -> Handle:
+    """The trained model's `PREDICTIONS` of the test part's pairs."""
+    import torch
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(job.budget.threads)
+    recommender, _ = _prepared(job, inputs)
+    recommender.restore(load_file(weights.verify()))
+    _, predicted = _held_out(recommender, job, test)
+    known = {**inputs.handles(), "weights": weights, "test": test}
+    return write_parquet("predictions", predicted(), known, job.identity())
+
+
+def _held_out(
+    recommender: "Recommender", job: Job, held: Handle
+) -> tuple[Callable[[], float], Callable[[], pa.Table]]:
+    """How the model is scored on held-out interactions, and what it offers in the end."""
+    from models.clicks import Clicks
+    from models.holdout import Holdout
+
+    metric, k = parse_metric(job.budget.valid_metric)
+    if job.like_from is not None:
+        liked = _liked(read_parquet(held, [RATING]), job.like_from, held)
+        clicks = Clicks.of(recommender, _column(held, USER), _column(held, ITEM), liked)
+        return (
+            lambda: clicks.score(recommender, metric),
+            lambda: _predictions(recommender, clicks),
+        )
+    assert k is not None
+    holdout = Holdout.of(recommender, _pairs(held))
+    return (
+        lambda: holdout.score(recommender, metric, k),
+        lambda: _rankings(recommender, holdout, job.k),
+    )
+
+
+def _liked(table: pa.Table, like_from: float, source: Handle) -> NDArray[np.bool_]:
+    missing = table[RATING].null_count
+    if missing:
+        raise BadInput(
+            f"evaluation.like_from needs ratings, but {missing} of {table.num_rows} interactions "
+            f"in {source.file} have none; leave it empty, or supply them"
+        )
+    return np.asarray(table[RATING]) >= like_from
+
+
+def _predictions(recommender: "Recommender", clicks: "Clicks") -> pa.Table:
+    """Schema `PREDICTIONS`."""
+    return pa.table(
+        {
+            USER: pa.array(recommender.user_tokens[clicks.users], pa.string()),
+            ITEM: pa.array(recommender.item_tokens[clicks.items], pa.string()),
+            "liked": clicks.labels,
+            "probability": clicks.probabilities(recommender),
+        },
+        schema=PREDICTIONS,
+    )
+
+
+def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
+    """The recommender with its arm's knowledge, or none."""
+    from models.recommender import Recommender, probe
     from models.transfer.wrapper import Knowledge, ModelWrapper
 
-    if job.transfer is None:
-        return ModelWrapper(recommender)
+    log = _log(inputs.train, job.like_from)
+    recommender = Recommender(job.model, job.hyperparameters, log, _universe(inputs), seed=job.seed)
     aligned = {
         side: recommender.align(*_vectors(handle), side) for side, handle in inputs.targets.items()
     }
+    if job.kar is not None:
+        recommender.feed(job.kar, aligned)
+    if job.transfer is None:
+        return recommender, ModelWrapper(recommender)
     if recommender.entry.takes_embeddings:
         recommender.know(job.transfer.alpha, aligned)
-        return ModelWrapper(recommender)
+        return recommender, ModelWrapper(recommender)
     knowledge = []
     for side, tap in job.taps.items():
         entrance = probe(job.model, job.hyperparameters, tap, side)
@@ -161,18 +221,19 @@ def _wrapped(recommender: "Recommender", job: Job, inputs: Inputs) -> "ModelWrap
         assert entrance.tap is not None
         assert entrance.width is not None
         knowledge.append(Knowledge(side, entrance.tap, entrance.width, aligned[side]))
-    return ModelWrapper(recommender, job.transfer, knowledge, job.seed)
+    return recommender, ModelWrapper(recommender, job.transfer, knowledge, job.seed)
 
 
-def _log(handle: Handle) -> "Log":
+def _log(handle: Handle, like_from: float | None) -> "Log":
     from models.recommender import Log
 
-    table = read_parquet(handle, [USER, ITEM, TIMESTAMP])
+    table = read_parquet(handle, [USER, ITEM, RATING, TIMESTAMP])
     times = table[TIMESTAMP]
     return Log(
         table[USER].to_pylist(),
         table[ITEM].to_pylist(),
         times=None if times.null_count else np.asarray(times, dtype=np.int64),
+        labels=None if like_from is None else _liked(table, like_from, handle).astype(np.float32),
     )
 
 

@@ -21,7 +21,9 @@ from models.config.reading import parse_yaml
 from models.config.section import NOT_IDENTITY, Section
 from models.config.training import (
     BRIDGING,
+    CLICK_METRICS,
     CONTROLS,
+    KAR_MODELS,
     SIDES,
     Alignment,
     Arm,
@@ -29,6 +31,7 @@ from models.config.training import (
     Control,
     Evaluation,
     Freeze,
+    Kar,
     Metric,
     Model,
     Phase,
@@ -41,7 +44,9 @@ from models.config.training import (
 
 __all__ = [
     "BRIDGING",
+    "CLICK_METRICS",
     "CONTROLS",
+    "KAR_MODELS",
     "LLM",
     "NOT_IDENTITY",
     "SIDES",
@@ -57,6 +62,7 @@ __all__ = [
     "History",
     "ItemProfiles",
     "Job",
+    "Kar",
     "Metric",
     "Model",
     "Phase",

@@ -10,9 +10,12 @@ from models.config.knowledge import Embeddings, ItemProfiles, Profiles, Targets
 from models.config.section import Section
 from models.config.training import (
     BRIDGING,
+    KAR_MODELS,
+    SIDES,
     Arm,
     Budget,
     Evaluation,
+    Kar,
     Model,
     Side,
     Tap,
@@ -37,6 +40,7 @@ class Pipeline(Section):
     targets: Targets = Targets()
     models: dict[str, Model] = Field(min_length=1, description="By RecBole's model names.")
     transfer: Transfer = Transfer()
+    kar: Kar = Kar()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
 
@@ -46,8 +50,7 @@ class Pipeline(Section):
             ("training.valid_metric", self.training.valid_metric),
             ("evaluation.primary", self.evaluation.primary),
         ):
-            name, k = parse_metric(value)
-            if name not in self.evaluation.metrics or k not in self.evaluation.k:
+            if parse_metric(value) not in self.evaluation.columns():
                 raise ValueError(
                     f"{key} is {value}, but evaluation.metrics and evaluation.k do not compute it"
                 )
@@ -78,7 +81,7 @@ class Pipeline(Section):
             for model, sides in entrances.items()
             for arm in self.training.arms
             for seed in self.training.seeds
-            if sides or arm == "baseline"
+            if (model in KAR_MODELS if arm == "kar" else sides or arm == "baseline")
         ]
 
     def targets_of(self, model: str) -> Targets:
@@ -105,8 +108,15 @@ class Job(Section):
     hyperparameters: dict[str, Any]
     transfer: Transfer | None
     taps: dict[Side, Tap | None]
+    kar: Kar | None
     budget: Budget
     k: int = Field(description="Length of the rankings.")
+    like_from: float | None = Field(None, description="As in evaluation.")
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Whose profiles the training is given."""
+        return SIDES if self.kar else tuple(self.taps)
 
     @classmethod
     def of(
@@ -118,7 +128,7 @@ class Job(Section):
         taps: Mapping[Side, Tap | None],
     ) -> Self:
         """The job of one model, arm and seed of a pipeline."""
-        knowing = arm != "baseline"
+        knowing = arm not in ("baseline", "kar")
         return cls(
             model=model,
             arm=arm,
@@ -126,6 +136,8 @@ class Job(Section):
             hyperparameters=pipeline.models[model].hyperparameters,
             transfer=pipeline.transfer_of(model) if knowing else None,
             taps=dict(taps) if knowing else {},
+            kar=pipeline.kar if arm == "kar" else None,
             budget=pipeline.training.budget(),
             k=max(pipeline.evaluation.k),
+            like_from=pipeline.evaluation.like_from,
         )

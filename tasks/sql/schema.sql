@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS metrics (
     value  DOUBLE NOT NULL
 );
 
--- Grain: one run, user, metric and cut-off, on test: what paired tests need.
+-- Grain: one run, user, metric and cut-off, on test: what paired tests need. AUC and LogLoss are
+-- sums over pairs: their values per user have the metric as mean, see models/clicks.py.
 CREATE TABLE IF NOT EXISTS user_metrics (
     run_id  VARCHAR NOT NULL,
     user_id VARCHAR NOT NULL,
@@ -83,7 +84,7 @@ CREATE TABLE IF NOT EXISTS contrasts (
     model              VARCHAR NOT NULL,
     arm                VARCHAR NOT NULL,
     metric             VARCHAR NOT NULL,
-    k                  INTEGER NOT NULL,
+    k                  INTEGER,           -- NULL for metrics without a cut-off
     baseline_mean      DOUBLE NOT NULL,
     baseline_sd        DOUBLE,            -- over seeds; NULL for a single seed
     arm_mean           DOUBLE NOT NULL,
@@ -100,6 +101,8 @@ CREATE TABLE IF NOT EXISTS contrasts (
     users              INTEGER NOT NULL,
     is_primary         BOOLEAN NOT NULL   -- the metric shown first
 );
+
+ALTER TABLE contrasts ALTER COLUMN k DROP NOT NULL;  -- it was, before there was AUC
 
 -- Grain: as contrasts. What `llmkt compare` and the report show.
 CREATE OR REPLACE VIEW comparison AS

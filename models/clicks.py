@@ -1,0 +1,144 @@
+"""Likes and dislikes predicted: AUC and LogLoss, overall and as values per user.
+
+Both are sums over held-out pairs, not means over users. For comparisons that treat users as a
+sample, each user gets the value whose mean over users is the metric itself and whose spread is
+that of the metric under another choice of users: the metric plus the user's share of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from models.config import Metric
+from models.errors import BadInput
+from models.recommender import Recommender
+
+_PAIRS_AT_ONCE = 1 << 16
+_TINY = 1e-7
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """Held-out pairs by internal ids, and whether the user liked the item.
+
+    Attributes:
+        users, items: int64 (n,).
+        labels: bool (n,).
+    """
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    labels: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        recommender: Recommender,
+        users: Sequence[str],
+        items: Sequence[str],
+        labels: NDArray[np.bool_],
+    ) -> Self:
+        """Look up pairs of raw ids; those of users without training interactions are left out."""
+        ids = recommender.user_ids(users)
+        trained = np.isin(ids, recommender.train_users)
+        return cls(ids[trained], recommender.item_ids(items)[trained], labels[trained])
+
+    def probabilities(self, recommender: Recommender) -> NDArray[np.float32]:
+        """The model's probability of a like: float32 (n,)."""
+        recommender.module.eval()
+        users, items = torch.from_numpy(self.users), torch.from_numpy(self.items)
+        parts = [
+            recommender.predict(
+                users[start : start + _PAIRS_AT_ONCE].to(recommender.device),
+                items[start : start + _PAIRS_AT_ONCE].to(recommender.device),
+            ).cpu()
+            for start in range(0, len(users), _PAIRS_AT_ONCE)
+        ]
+        return torch.cat(parts).numpy() if parts else np.empty(0, np.float32)
+
+    def score(self, recommender: Recommender, metric: Metric) -> float:
+        """AUC, or LogLoss with its sign turned, so that more is better."""
+        probabilities = self.probabilities(recommender)
+        require_both(self.labels, "valid")
+        if metric == "auc":
+            return auc(self.labels, probabilities)
+        return -float(log_losses(self.labels, probabilities).mean())
+
+
+def require_both(labels: NDArray[np.bool_], split: str) -> None:
+    """Refuse pairs that are all liked, or all not.
+
+    Raises:
+        BadInput: naming the setting to change.
+    """
+    if labels.all() or not labels.any():
+        kind = "likes" if len(labels) and labels.all() else "dislikes"
+        raise BadInput(
+            f"evaluation.like_from: the {split} part holds {kind} only, so that nothing can be "
+            "told apart; move the threshold into the ratings' range"
+        )
+
+
+def auc(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
+    """Probability that a liked pair scores above one that is not; a tie counts half."""
+    above = _placements(labels, scores)
+    return float(above[labels].mean())
+
+
+def _placements(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> Floats:
+    """Per pair the share of the other kind that it is on the right side of: float64 (n,)."""
+    ranks, n_liked = rankdata(scores), int(labels.sum())
+    placements = np.empty(len(labels))
+    for kind, n_others in ((True, len(labels) - n_liked), (False, n_liked)):
+        own = labels == kind
+        below = (ranks[own] - rankdata(scores[own])) / max(n_others, 1)
+        placements[own] = below if kind else 1 - below
+    return placements
+
+
+def log_losses(labels: NDArray[np.bool_], probabilities: NDArray[np.floating]) -> Floats:
+    """Cross-entropy per pair in nats, probabilities kept 1e-7 away from 0 and 1: float64 (n,)."""
+    clipped = np.clip(probabilities.astype(np.float64), _TINY, 1 - _TINY)
+    return -np.log(np.where(labels, clipped, 1 - clipped))
+
+
+def per_user(
+    metric: Metric,
+    users: NDArray[np.int64],
+    labels: NDArray[np.bool_],
+    probabilities: NDArray[np.floating],
+) -> Floats:
+    """Values per user whose mean is the metric.
+
+    With U users, AUC's is AUC + U·(Σ over the user's likes of (V − AUC) / likes + the same over
+    the others), V the placement values: the variance of clustered ROC data (Obuchowski 1997,
+    "Nonparametric analysis of clustered ROC curve data", section 3). LogLoss's is that of a ratio:
+    LogLoss + U·Σ over the user's pairs of (loss − LogLoss) / pairs.
+
+    Args:
+        metric: auc or logloss.
+        users: int64 (n,), codes from 0 without gaps.
+        labels: bool (n,).
+        probabilities: float (n,).
+
+    Returns:
+        float64 (n_users,).
+    """
+    n_users = int(users.max()) + 1
+    if metric == "auc":
+        placements = _placements(labels, probabilities)
+        value = float(placements[labels].mean())
+        n_liked = labels.sum()
+        shares = (placements - value) / np.where(labels, n_liked, len(labels) - n_liked)
+    else:
+        losses = log_losses(labels, probabilities)
+        value = float(losses.mean())
+        shares = (losses - value) / len(losses)
+    of_users = np.bincount(users, shares, minlength=n_users).astype(np.float64)
+    return value + n_users * of_users
