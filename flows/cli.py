@@ -1,20 +1,25 @@
 """The `llmkt` command. Exit codes: 0 success, 1 failure, 2 input that the user can mend."""
 
 import json
-import os
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from models.errors import BadInput
+from flows.terminal import (
+    AsJson,
+    Config,
+    DataDir,
+    Set,
+    Verbose,
+    plain_errors,
+    settle,
+    wide_console,
+)
 
 if TYPE_CHECKING:
     from flows.transfer import Summary
@@ -25,18 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Config = Annotated[Path, typer.Argument(help="The pipeline's YAML file.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.epochs=5."),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Where data lives; otherwise LLMKT_DATA_DIR, otherwise the project's data/."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Prefect's log, tracebacks.")]
 
 
 class Form(StrEnum):
@@ -62,9 +55,9 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Run a pipeline: everything that is not cached, then the comparison."""
-    _settle(data_dir, verbose)
+    settle(data_dir, verbose)
     errors = Console(stderr=True)
-    with _plain_errors(verbose):
+    with plain_errors(verbose):
         from flows.transfer import knowledge_transfer
         from tasks.configuration import load
         from tasks.progress import bars
@@ -88,14 +81,14 @@ def compare(
     data_dir: DataDir = None,
 ) -> None:
     """Show the comparison of finished runs."""
-    _settle(data_dir)
-    with _plain_errors():
+    settle(data_dir)
+    with plain_errors():
         from tasks.evaluation import comparison_rows
         from tasks.report import comparison_table, comparison_text
 
         rows = comparison_rows(experiment)
         if form is Form.table:
-            _wide_console().print(comparison_table(rows, all_metrics))
+            wide_console().print(comparison_table(rows, all_metrics))
         else:
             typer.echo(comparison_text(rows, form.value))
 
@@ -107,8 +100,8 @@ def report(
     data_dir: DataDir = None,
 ) -> None:
     """Print where an experiment's report is."""
-    _settle(data_dir)
-    with _plain_errors():
+    settle(data_dir)
+    with plain_errors():
         from tasks.report import find_report
 
         path = find_report(experiment)
@@ -130,7 +123,7 @@ def models(as_json: AsJson = False) -> None:
     for row in rows:
         tap = row["tap"] or ("–" if row["supported"] else "not supported")
         table.add_row(row["model"], row["family"], tap, row["reason"])
-    _wide_console().print(table)
+    wide_console().print(table)
 
 
 @app.command()
@@ -143,7 +136,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what can be tapped in a model, on a toy data set of 24 users and 30 items."""
-    with _plain_errors():
+    with plain_errors():
         from tasks.configuration import load
         from tasks.training import inspected
 
@@ -155,62 +148,16 @@ def inspect(
         table = Table("", "kind", "name", "yields in one step", "fires")
         for row in found.taps:
             table.add_row(row.mark, row.kind, row.name, row.shape, str(row.fires))
-        _wide_console().print(table)
+        wide_console().print(table)
         for side, text in found.chosen.items():
             typer.echo(f"{side}: {text}")
-
-
-@contextmanager
-def _plain_errors(verbose: bool = False) -> Iterator[None]:
-    """Turn what the user can mend into one sentence and exit code 2, a failure into code 1."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    try:
-        yield
-    except BadInput as error:
-        console.print(f"[bold red]Error:[/] {escape(str(error))}")
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt as error:
-        console.print("Stopped; whatever was finished stays cached.")
-        raise typer.Exit(1) from error
-    except Exception as error:
-        if verbose:
-            raise
-        console.print(
-            f"[bold red]Failed:[/] {type(error).__name__}: {escape(str(error))}\n"
-            "Whatever was finished stays cached. For the traceback add --verbose."
-        )
-        raise typer.Exit(1) from error
-
-
-def _settle(data_dir: Path | None, verbose: bool = False) -> None:
-    """Fix what Prefect reads when it is imported: where it keeps its state and how it logs.
-
-    `[tool.prefect]` in pyproject.toml says the same for `prefect` itself, but holds only in the
-    project's folder, while `llmkt` may be called from anywhere. Run logs reach Prefect's
-    database in full; only the terminal is kept quiet.
-    """
-    if data_dir is not None:
-        os.environ["LLMKT_DATA_DIR"] = str(data_dir.expanduser().resolve())
-    home = os.environ.get("LLMKT_DATA_DIR") or Path(__file__).resolve().parent.parent / "data"
-    Path(home).mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("PREFECT_HOME", str(Path(home) / "prefect"))
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    if not verbose:
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-
-
-def _wide_console() -> Console:
-    """A console on which a comparison's columns fit, also where there is no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
 
 
 def _show(summary: "Summary") -> None:
     from tasks.evaluation import comparison_rows
     from tasks.report import comparison_table, reference_lines
 
-    console = _wide_console()
+    console = wide_console()
     stages = Table("stage", "", "state", "seconds", box=None, pad_edge=False)
     for record in summary.stages:
         of = f"{record.model} {record.arm}" if record.model else record.side or ""

@@ -1,0 +1,71 @@
+"""What all commands of `llmkt` share: options, error messages, where Prefect keeps its state."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from models.errors import BadInput
+
+Config = Annotated[Path, typer.Argument(help="The pipeline's YAML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.epochs=5."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where data lives; otherwise LLMKT_DATA_DIR, otherwise the project's data/."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Prefect's log, tracebacks.")]
+
+
+@contextmanager
+def plain_errors(verbose: bool = False) -> Iterator[None]:
+    """Turn what the user can mend into one sentence and exit code 2, a failure into code 1."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        yield
+    except BadInput as error:
+        console.print(f"[bold red]Error:[/] {escape(str(error))}")
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt as error:
+        console.print("Stopped; whatever was finished stays cached.")
+        raise typer.Exit(1) from error
+    except Exception as error:
+        if verbose:
+            raise
+        console.print(
+            f"[bold red]Failed:[/] {type(error).__name__}: {escape(str(error))}\n"
+            "Whatever was finished stays cached. For the traceback add --verbose."
+        )
+        raise typer.Exit(1) from error
+
+
+def settle(data_dir: Path | None, verbose: bool = False) -> None:
+    """Fix what Prefect reads when it is imported: where it keeps its state and how it logs.
+
+    `[tool.prefect]` in pyproject.toml says the same for `prefect` itself, but holds only in the
+    project's folder, while `llmkt` may be called from anywhere. Run logs reach Prefect's
+    database in full; only the terminal is kept quiet.
+    """
+    if data_dir is not None:
+        os.environ["LLMKT_DATA_DIR"] = str(data_dir.expanduser().resolve())
+    home = os.environ.get("LLMKT_DATA_DIR") or Path(__file__).resolve().parent.parent / "data"
+    Path(home).mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(Path(home) / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def wide_console() -> Console:
+    """A console on which a comparison's columns fit, also where there is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
