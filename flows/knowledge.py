@@ -1,0 +1,162 @@
+"""From profiles to the targets of every single training."""
+
+from collections.abc import Mapping, Sequence
+
+from flows.stages import Stages
+from models.config import BRIDGING, CONTROLS, KAR_MODELS, SIDES, Arm, Pipeline, Side, Targets
+from models.errors import BadInput
+from tasks.embeddings import embeddings
+from tasks.handoffs import Described, Interactions, Splits, Targeted
+from tasks.import_files import take_in_embeddings, take_in_profiles
+from tasks.profiles import profiles
+from tasks.targets import controls, targets
+from tasks.training import Entrances
+
+Training = tuple[str, Arm, int]
+"""Model, arm and seed."""
+Knowledge = dict[Training, dict[Side, Targeted]]
+"""What each training with knowledge is given, by side."""
+Forms = dict[str, tuple[Targets, int | None]]
+"""How each model's targets are made, and how wide they are."""
+
+
+def sides_of(pipeline: Pipeline, entered: Entrances) -> tuple[Side, ...]:
+    """Whose profiles the run needs."""
+    if set(pipeline.training.arms) == {"baseline"}:
+        return ()
+    if "kar" in pipeline.training.arms:
+        return SIDES
+    return tuple(side for side in SIDES if any(side in of_model for of_model in entered.values()))
+
+
+def describe(
+    pipeline: Pipeline,
+    side: Side,
+    prompt: str,
+    data: Interactions,
+    parts: Splits,
+    stages: Stages,
+) -> Described:
+    """Profiles and their embeddings; vectors made elsewhere need no profiles."""
+    of_profiles, of_vectors = pipeline.profiles_of(side), pipeline.embeddings_of(side)
+    vectors = take_in_embeddings(of_vectors)
+    if vectors and side == "items" and pipeline.item_embeddings is None:
+        raise BadInput(
+            "embeddings imports the users' vectors, but a transfer needs the items' too: set "
+            "item_embeddings"
+        )
+    if vectors:
+        embedded = stages.run(embeddings, of_vectors, None, parts.train, vectors, side, side=side)
+        return Described(side=side, profiled=None, embedded=embedded)
+    texts = take_in_profiles(of_profiles)
+    profiled = stages.run(
+        profiles, of_profiles, prompt, parts.train, data.items, texts, side, side=side
+    )
+    embedded = stages.run(embeddings, of_vectors, profiled.profiles, side=side)
+    return Described(side=side, profiled=profiled, embedded=embedded)
+
+
+def target_all(
+    pipeline: Pipeline,
+    forms: Mapping[Side, Forms],
+    described: Sequence[Described],
+    parts: Splits,
+    data: Interactions,
+    stages: Stages,
+) -> Knowledge:
+    """The targets of every training with knowledge, controls and features for KAR included.
+
+    Args:
+        pipeline: the run's configuration.
+        forms: from `target_forms`, by side.
+        described: each side's profiles and embeddings.
+        parts: the split.
+        data: interactions, items and users.
+        stages: runs and records.
+    """
+    targeted: Knowledge = {}
+    for of in described:
+        made = _make_targets(forms[of.side], of, stages)
+        _add_per_training(targeted, of.side, pipeline, made, parts, data, stages)
+        _add_features(targeted, of, pipeline, stages)
+    return targeted
+
+
+def _make_targets(forms: Forms, described: Described, stages: Stages) -> dict[str, Targeted]:
+    """Each model's targets; models that want the same share them."""
+    made: dict[tuple[str | None, int | None], Targeted] = {}
+    for settings, width in forms.values():
+        if (settings.reduction, width) not in made:
+            made[settings.reduction, width] = stages.run(
+                targets, settings, described.embedded.embeddings, width, side=described.side
+            )
+    return {model: made[of.reduction, width] for model, (of, width) in forms.items()}
+
+
+def _add_per_training(
+    targeted: Knowledge,
+    side: Side,
+    pipeline: Pipeline,
+    made: dict[str, Targeted],
+    parts: Splits,
+    data: Interactions,
+    stages: Stages,
+) -> None:
+    """Add one side's targets of every training with knowledge, controls included."""
+    for model, of_profiles in made.items():
+        settings = pipeline.targets_of(model)
+        for arm in pipeline.training.arms:
+            for seed in pipeline.training.seeds if arm not in ("baseline", "kar") else ():
+                targets_of_arm = of_profiles
+                if arm in CONTROLS:
+                    targets_of_arm = stages.run(
+                        controls,
+                        settings,
+                        arm,
+                        of_profiles.targets,
+                        parts.train,
+                        data.items,
+                        seed,
+                        side=side,
+                    )
+                targeted.setdefault((model, arm, seed), {})[side] = targets_of_arm
+
+
+def _add_features(
+    targeted: Knowledge, described: Described, pipeline: Pipeline, stages: Stages
+) -> None:
+    """Add one side's whole embeddings for the arm kar, which takes them as features."""
+    models = [model for model in pipeline.models if model in KAR_MODELS]
+    if "kar" not in pipeline.training.arms or not models:
+        return
+    # Features stay as small as the model's own: text models give vectors of unit length.
+    settings = pipeline.targets.model_copy(update={"reduction": "none", "scale": "none"})
+    whole = stages.run(targets, settings, described.embedded.embeddings, None, side=described.side)
+    for model in models:
+        for seed in pipeline.training.seeds:
+            targeted.setdefault((model, "kar", seed), {})[described.side] = whole
+
+
+def target_forms(pipeline: Pipeline, entered: Entrances, side: Side) -> Forms:
+    """How each model's targets are made, and how wide: as its tapped layer, if not otherwise.
+
+    A model without a tap takes whole embeddings.
+    """
+    asked = pipeline.targets.width
+    forms: Forms = {}
+    for model, of_model in entered.items():
+        if side not in of_model:
+            continue
+        tap, width = of_model[side].tap, of_model[side].width
+        settings = pipeline.targets_of(model)
+        if tap is None:
+            forms[model] = settings.model_copy(update={"reduction": "none"}), None
+            continue
+        bridging = pipeline.transfer_of(model).alignment in BRIDGING
+        if asked not in (None, width) and not bridging:
+            raise BadInput(
+                f"targets.width is {asked}, but the tapped layer {tap.name} of {model} is {width} "
+                f"wide; leave targets.width empty, or set models.{model}.tap with start and stop"
+            )
+        forms[model] = settings, asked or width
+    return forms

@@ -1,0 +1,75 @@
+"""Runs stages and keeps a record of each, for the terminal and for machines."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from time import perf_counter
+from typing import Any, Literal
+
+from prefect import State
+from pydantic import BaseModel
+
+from models.config import Job, Side
+from tasks.caching import Stage
+from tasks.handoffs import Embedded, Profiled, Trained
+
+StageState = Literal["ran", "cached", "partial"]
+
+
+class StageRecord(BaseModel):
+    """How a stage went: computed, taken from the cache, or some of both."""
+
+    name: str
+    side: Side | None = None
+    model: str | None = None
+    arm: str | None = None
+    state: StageState
+    seconds: float
+
+
+class Stages:
+    """Runs stages one after the other and keeps a record of each."""
+
+    def __init__(self) -> None:
+        self.records: list[StageRecord] = []
+
+    def run(self, stage: Stage, *inputs: Any, side: Side | None = None) -> Any:
+        """Run a stage here; its exception, if any, is raised here too.
+
+        Args:
+            stage: the stage.
+            inputs: its arguments.
+            side: whom it concerns, for the record.
+        """
+        began = perf_counter()
+        state: State[Any] = stage(*inputs, return_state=True)  # type: ignore[assignment]
+        result = state.result()
+        self.records.append(
+            StageRecord(
+                name=stage.name,
+                side=side,
+                state=_state_of(state, result),
+                seconds=round(perf_counter() - began, 3),
+            )
+        )
+        return result
+
+    def add_trainings(self, trained: Sequence[tuple[Job, State[Trained], Trained]]) -> None:
+        """Record trainings that ran elsewhere: one entry per model and arm, over all seeds."""
+        for (model, arm), group in groupby(trained, key=lambda t: (t[0].model, t[0].arm)):
+            runs = list(group)
+            ran = [result for _, state, result in runs if state.name != "Cached"]
+            state: StageState = "cached" if not ran else "ran"
+            if 0 < len(ran) < len(runs):
+                state = "partial"
+            seconds = round(sum(result.train_seconds for result in ran), 3)
+            self.records.append(
+                StageRecord(name="training", model=model, arm=arm, state=state, seconds=seconds)
+            )
+
+
+def _state_of(state: State[Any], result: Any) -> StageState:
+    if state.name == "Cached":
+        return "cached"
+    reused = {Profiled: "answers_cached", Embedded: "texts_cached"}
+    field = next((reused[kind] for kind in reused if isinstance(result, kind)), None)
+    return "partial" if field and getattr(result, field) else "ran"

@@ -1,0 +1,62 @@
+"""All trainings of a run, side by side in worker processes."""
+
+from prefect.futures import PrefectFuture, wait
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.knowledge import Knowledge
+from flows.stages import Stages
+from models.config import Pipeline
+from tasks.handoffs import Interactions, Splits, Trained
+from tasks.training import Entrances, predictions, training
+from tasks.worker import worker_processes
+
+
+def train_all(
+    pipeline: Pipeline,
+    entered: Entrances,
+    data: Interactions,
+    parts: Splits,
+    targeted: Knowledge,
+    stages: Stages,
+) -> list[Trained]:
+    """Train every model, arm and seed in worker processes.
+
+    All trainings end before a failure is raised, so that none is lost to another's mistake.
+    """
+    jobs = pipeline.jobs(
+        {model: {side: at.tap for side, at in sides.items()} for model, sides in entered.items()}
+    )
+    workers = min(pipeline.training.workers, len(jobs))
+    runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=workers)
+    inputs = [
+        {
+            "train_pairs": parts.train,
+            "valid_pairs": parts.valid,
+            "users": data.users,
+            "items": data.items,
+            "targets": {
+                side: of.targets
+                for side, of in targeted.get((job.model, job.arm, job.seed), {}).items()
+            },
+        }
+        for job in jobs
+    ]
+    with worker_processes(workers), runner:
+        futures: list[PrefectFuture[Trained]] = [
+            runner.submit(training, parameters={"job": job, **given})
+            for job, given in zip(jobs, inputs, strict=True)
+        ]
+        wait(futures)
+        results = [future.result() for future in futures]
+        states = [future.state for future in futures]
+        if pipeline.evaluation.like_from is not None:
+            futures = [
+                runner.submit(
+                    predictions, parameters={"trained": of, "test_pairs": parts.test, **given}
+                )
+                for of, given in zip(results, inputs, strict=True)
+            ]
+            wait(futures)
+            results = [future.result() for future in futures]
+    stages.add_trainings(list(zip(jobs, states, results, strict=True)))
+    return results
