@@ -59,6 +59,9 @@ class HookManager:
     model itself; hooks on submodules, wrapped methods and parameters all work. An embedding's
     every firing counts, since it says whose rows it gave; of anything else the first does, for
     later ones are augmented views.
+
+    Attributes:
+        table: the embedding that is tapped, None if the tap is something else.
     """
 
     def __init__(self, model: nn.Module, tap: Tap) -> None:
@@ -76,6 +79,9 @@ class HookManager:
                 f"{type(model).__name__} has no {tap.kind} {tap.name} to tap; "
                 f"it has {', '.join(available)}"
             )
+        module = model.get_submodule(tap.name) if tap.kind == "module" else None
+        self.table = module if isinstance(module, nn.Embedding) else None
+        self._rows_have_ids = self.table is not None and tap.pool is None
 
     @staticmethod
     def available(model: nn.Module, kind: str) -> list[str]:
@@ -90,14 +96,6 @@ class HookManager:
             for name, value in vars(recbole[0]).items()
             if callable(value) and not name.startswith("_") and name not in _NOT_TAPPED
         )
-
-    @property
-    def table(self) -> nn.Embedding | None:
-        """The embedding that is tapped, if the tap is one."""
-        if self.tap.kind != "module":
-            return None
-        module = self.model.get_submodule(self.tap.name)
-        return module if isinstance(module, nn.Embedding) else None
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -116,12 +114,11 @@ class HookManager:
         return captured
 
     def _capture(self, output: Any, arguments: tuple[Any, ...]) -> None:
-        is_table = self.table is not None and self.tap.pool is None
-        if self._captured is not None and not is_table:
+        if self._captured is not None and not self._rows_have_ids:
             return
         source = self._element(output)
         columns = self._columns(source.shape[-1])
-        ids = arguments[0].reshape(-1) if is_table else None
+        ids = arguments[0].reshape(-1) if self._rows_have_ids else None
         entries = self._entries(source, arguments) if self.tap.pool else None
         before = self._captured
         if before is not None and before.ids is not None and ids is not None:

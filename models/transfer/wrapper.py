@@ -120,10 +120,11 @@ class ModelWrapper:
         parts = [part for part in weighed if part is not None]
         if not parts:
             return Losses(loss, loss, None)
-        total = (1 - self.alpha) * loss
-        for _, on_model_scale in parts:
-            total = total + self.alpha * on_model_scale
-        return Losses(total, loss, torch.stack([transfer for transfer, _ in parts]).sum())
+        transfer, on_model_scale = parts[0]
+        for more, more_on_scale in parts[1:]:
+            transfer, on_model_scale = transfer + more, on_model_scale + more_on_scale
+        # (1 - alpha) · model + alpha · transfer, in one operation instead of four.
+        return Losses(torch.lerp(loss, on_model_scale.to(loss), self.alpha), loss, transfer)
 
 
 class _Transferred:
