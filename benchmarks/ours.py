@@ -6,11 +6,13 @@ import numpy as np
 
 from benchmarks.movielens import MovieLens, pairs
 from models.config import Transfer
+from models.containment import Log, Universe
 from models.holdout import Holdout
 from models.metrics import HeldOut, ranking_metrics
+from models.probing import probe
 from models.protocols import seed_all
 from models.ranking import rank
-from models.recommender import Log, Recommender, Universe, probe
+from models.recommender import Recommender
 from models.training import _optimizer, _train_epoch
 from models.transfer.wrapper import Knowledge, ModelWrapper
 

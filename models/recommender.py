@@ -1,15 +1,9 @@
-"""The adapter to RecBole 1.2.1: the only file that imports it.
-
-RecBole's configuration reads the command line, evaluates strings, sets environment variables
-and uses numpy names that are gone; its data set reads files. All of that is contained here: a
-`Recommender` is built from ids in memory and offers a loss, scores and rankings.
-"""
+"""A RecBole model with its data, addressed by raw ids: a loss, batches, scores and weights."""
 
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -30,7 +24,15 @@ from models.batches import (
 )
 from models.cheaper import cheapen
 from models.closed_form import SideInformation
-from models.config import Kar, Side, Tap
+from models.config import Kar, Side
+from models.containment import (
+    Log,
+    Universe,
+    config_class,
+    dataset_class,
+    interaction_class,
+    model_class,
+)
 from models.ease import Ease
 from models.errors import BadInput
 from models.hyperparameters import hyperparameters
@@ -38,7 +40,6 @@ from models.kar import with_knowledge
 from models.schemas import GENRES, ITEM, USER, YEAR
 from models.scoring import all_item_scores
 from models.sequences import MaskedBatches, Masking, SequenceBatches, Sequences
-from models.transfer.hooks import HookManager, Sighting, survey
 from models.transfer.wrapper import Targets
 from models.zoo import entry
 
@@ -52,140 +53,6 @@ _MASKED = {
     "NEG_ITEMS": f"Neg_{ITEM}",
 }
 """RecBole's names of a masked sequence's columns (recbole/data/transform.py)."""
-
-
-@dataclass(frozen=True)
-class Universe:
-    """Everybody and everything there is, by raw ids.
-
-    Attributes:
-        users, items: all raw ids, in training or not.
-        years: per item, empty where unknown; read by context-aware models only.
-        genres: per item, likewise.
-    """
-
-    users: Sequence[str]
-    items: Sequence[str]
-    years: Sequence[str] = ()
-    genres: Sequence[Sequence[str]] = ()
-
-
-@dataclass(frozen=True)
-class Log:
-    """Training interactions by raw ids, all of equal length.
-
-    Attributes:
-        users, items: one pair each.
-        times: int64, Unix seconds; empty means in the order of the pairs.
-        labels: float32, 1 for liked; where given, a context-aware model learns them rather than
-            sampled negatives.
-    """
-
-    users: Sequence[str]
-    items: Sequence[str]
-    times: NDArray[np.int64] | None = None
-    labels: NDArray[np.float32] | None = None
-
-
-@cache
-def _config_class() -> Any:
-    """RecBole's configuration made to behave."""
-    from recbole.config import Config
-
-    class ContainedConfig(Config):  # type: ignore[misc]
-        """RecBole's configuration without the command line, `eval` and the environment."""
-
-        def compatibility_settings(self) -> None:
-            """RecBole would restore numpy names that numpy 2 has no target for."""
-
-        def _load_cmd_line(self) -> dict[str, Any]:
-            return {}
-
-        def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-            return config_dict
-
-        def _init_device(self) -> None:
-            self.final_config_dict |= {"single_spec": True, "local_rank": 0}
-
-    return ContainedConfig
-
-
-@cache
-def _dataset_class() -> Any:
-    """RecBole's data set, in memory."""
-    from recbole.data.dataset import Dataset
-    from recbole.utils import FeatureSource, FeatureType
-
-    class MemoryDataset(Dataset):  # type: ignore[misc]
-        """RecBole's data set over a log and the universe of ids, both in memory."""
-
-        def _load_data(self, _token: str, _dataset_path: str) -> None:
-            import pandas as pd
-
-            log: Log = self.config["log"]
-            universe: Universe = self.config["universe"]
-            self.inter_feat = pd.DataFrame({USER: list(log.users), ITEM: list(log.items)})
-            self.user_feat = pd.DataFrame({USER: list(universe.users)})
-            self.item_feat = pd.DataFrame({ITEM: list(universe.items)})
-            self._describe(USER, FeatureType.TOKEN, FeatureSource.USER_ID)
-            self._describe(ITEM, FeatureType.TOKEN, FeatureSource.ITEM_ID)
-            if universe.years:
-                self.item_feat[YEAR] = [year or "unknown" for year in universe.years]
-                self._describe(YEAR, FeatureType.TOKEN, FeatureSource.ITEM)
-            if universe.genres:
-                self.item_feat[GENRES] = [np.asarray(of, dtype=str) for of in universe.genres]
-                longest = max(1, *(len(of) for of in universe.genres))
-                self._describe(GENRES, FeatureType.TOKEN_SEQ, FeatureSource.ITEM, longest)
-
-        def _describe(self, field: str, kind: Any, source: Any, length: int = 1) -> None:
-            self.field2type[field], self.field2source[field] = kind, source
-            self.field2seqlen[field] = length
-
-        def _data_filtering(self) -> None:
-            """Filtering is the split's business."""
-
-        def _fill_nan(self) -> None:
-            """The padding item alone lacks features; RecBole fills in a way that pandas drops."""
-            if YEAR in self.item_feat:
-                self.item_feat[YEAR] = self.item_feat[YEAR].fillna(0)
-            if GENRES in self.item_feat:
-                nothing = np.empty(0, dtype=np.int64)
-                self.item_feat[GENRES] = self.item_feat[GENRES].map(
-                    lambda of: of if isinstance(of, np.ndarray) else nothing
-                )
-
-    return MemoryDataset
-
-
-@cache
-def _interaction_class() -> Any:
-    """RecBole's form of a batch."""
-    from recbole.data.interaction import Interaction
-
-    return Interaction
-
-
-def _model_class(name: str) -> Any:
-    """RecBole's model of that name.
-
-    Looking for it imports all of RecBole's models, and recbole/model/sequential_recommender/sine.py
-    turns autograd's anomaly detection on for the whole process, which makes training slow.
-    """
-    from recbole.utils import get_model
-
-    _restore_scipy()
-    detecting = torch.is_anomaly_enabled()
-    found = get_model(name)
-    torch.autograd.set_detect_anomaly(detecting)
-    return found
-
-
-def _restore_scipy() -> None:
-    """Give SciPy's `dok_matrix` back the `_update` with which graph models fill their adjacency."""
-    from scipy.sparse import dok_matrix
-
-    if not hasattr(dok_matrix, "_update"):
-        dok_matrix._update = lambda self, cells: self._dict.update(cells)
 
 
 class Recommender:
@@ -251,11 +118,11 @@ class Recommender:
 
     def _data(self, log: Log, universe: Universe) -> tuple[Any, Any]:
         """RecBole's configuration and data set."""
-        self._interaction = _interaction_class()
+        self._interaction = interaction_class()
         settings = dict(self.settings)
         if settings.get("loss_type") == "CE":
             settings["train_neg_sample_args"] = None  # RecBole insists
-        config = _config_class()(model=self.name, dataset="llmkt", config_dict=settings)
+        config = config_class()(model=self.name, dataset="llmkt", config_dict=settings)
         for key, value in {
             "USER_ID_FIELD": USER,
             "ITEM_ID_FIELD": ITEM,
@@ -268,7 +135,7 @@ class Recommender:
             **_MASKED,
         }.items():
             config[key] = value
-        dataset = _dataset_class()(config)
+        dataset = dataset_class()(config)
         dataset.logger = logging.getLogger("recbole.dataset")
         dataset.logger.setLevel(logging.ERROR)
         dataset._change_feat_format()
@@ -285,7 +152,7 @@ class Recommender:
             shape = (self.n_users, self.n_items)
             return Ease(self.train_users, self.train_items, shape, self.settings)
         try:
-            made = adapt(_model_class(self.name))
+            made = adapt(model_class(self.name))
             module: nn.Module = cast(Any, made)(config, dataset).to(self.device)
             cheapen(self.name, module)
             protocols.prepare(self.name, module, self._seed, self.train_items)
@@ -488,77 +355,3 @@ class Recommender:
         """
         scores = cast(Any, self.module).predict(self.interaction(users, items))
         return cast(Tensor, scores).reshape(-1)
-
-
-def toy(model: str, given: Mapping[str, Any]) -> Recommender:
-    """`model` on a data set of 24 users and 30 items, in training mode.
-
-    Raises:
-        BadInput: for whatever is wrong with the model or its hyper-parameters.
-    """
-    users = [f"u{n // 6}" for n in range(144)]
-    items = [f"i{(n // 6 * 5 + n % 6 * 2) % 30}" for n in range(144)]
-    universe = Universe(
-        [f"u{n}" for n in range(24)],
-        [f"i{n}" for n in range(30)],
-        years=[str(1990 + n % 5) for n in range(30)],
-        genres=[["a", "b"][: n % 3] for n in range(30)],
-    )
-    built = Recommender(model, given, Log(users, items), universe, seed=0)
-    built.module.train()
-    return built
-
-
-@dataclass(frozen=True)
-class Entrance:
-    """Where one side's knowledge enters a model.
-
-    Attributes:
-        tap: None where a computed model takes the embeddings as they are.
-        width: of the tapped layer; None likewise.
-    """
-
-    tap: Tap | None
-    width: int | None
-
-
-def probe(
-    model: str, given: Mapping[str, Any], tap: Tap | None = None, side: Side = "users"
-) -> Entrance | None:
-    """Build `model` on a toy data set and run its tap once.
-
-    Returns:
-        The tap (the zoo's default if none is given) and the width that it yields; None for a
-        model that knowledge cannot enter, since it is computed rather than trained.
-
-    Raises:
-        BadInput: for whatever is wrong with the model, its hyper-parameters or the tap.
-    """
-    small = toy(model, given)
-    if small.entry.loader is None:
-        if tap is not None:
-            raise BadInput(f"models.{model}.tap: {model} is computed without layers; remove it")
-        return Entrance(None, None) if small.entry.takes_embeddings else None
-    tap = tap or small.entry.default_tap(side)
-    if tap is None:
-        raise BadInput(
-            f"models.{model}: {model} has no vector per item, so that items' profiles have no "
-            f"default tap; set models.{model}.transfer.side to users, or models.{model}.item_tap"
-        )
-    hooks = HookManager(small.module, tap)
-    with hooks.recording():
-        small.loss(next(iter(small.batches())))
-    captured = hooks.take()
-    if captured is None:
-        fired = ", ".join(f"{s.kind} {s.name}" for s in sightings(small) if s.rows)
-        raise BadInput(
-            f"models.{model}: the {tap.kind} {tap.name} does not fire while the loss is computed, "
-            f"so there is nothing to align; what does: {fired}"
-        )
-    return Entrance(tap, captured.vectors.shape[1])
-
-
-def sightings(recommender: Recommender) -> list[Sighting]:
-    """Everything that fires while the loss of one batch is computed."""
-    batch = next(iter(recommender.batches()))
-    return survey(recommender.module, lambda: recommender.loss(batch))

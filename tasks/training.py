@@ -15,7 +15,7 @@ from tasks.storage import Handle
 from tasks.worker import Inputs, in_worker, predict, train
 
 if TYPE_CHECKING:
-    from models.recommender import Entrance
+    from models.probing import Entrance
 
 
 Entrances = dict[str, dict[Side, "Entrance"]]
@@ -32,7 +32,7 @@ def entrances(pipeline: Pipeline) -> Entrances:
         BadInput: for an unsupported model, an unknown hyper-parameter, a value of the wrong type
             or a tap that is not there or does not fire.
     """
-    from models.recommender import probe
+    from models.probing import probe
 
     _require_clicks(pipeline)
     found: Entrances = {}
@@ -82,7 +82,7 @@ def inspected(model: str, settings: Model | None) -> Inspected:
     Raises:
         BadInput: for an unsupported model, a wrong hyper-parameter or tap.
     """
-    from models.recommender import probe, sightings, toy
+    from models.probing import probe, sightings, toy
 
     settings = settings or Model()
     built = toy(model, settings.hyperparameters)

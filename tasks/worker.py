@@ -39,8 +39,9 @@ from tasks.storage import Handle, read_parquet, write_bytes, write_parquet
 
 if TYPE_CHECKING:
     from models.clicks import Clicks
+    from models.containment import Log, Universe
     from models.holdout import Holdout
-    from models.recommender import Log, Recommender, Universe
+    from models.recommender import Recommender
     from models.transfer.wrapper import ModelWrapper
 
 P = ParamSpec("P")
@@ -199,7 +200,8 @@ def _predictions(recommender: "Recommender", clicks: "Clicks") -> pa.Table:
 
 def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
     """The recommender with its arm's knowledge, or none."""
-    from models.recommender import Recommender, probe
+    from models.probing import probe
+    from models.recommender import Recommender
     from models.transfer.wrapper import Knowledge, ModelWrapper
 
     log = _log(inputs.train, job.like_from)
@@ -225,7 +227,7 @@ def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
 
 
 def _log(handle: Handle, like_from: float | None) -> "Log":
-    from models.recommender import Log
+    from models.containment import Log
 
     table = read_parquet(handle, [USER, ITEM, RATING, TIMESTAMP])
     times = table[TIMESTAMP]
@@ -238,7 +240,7 @@ def _log(handle: Handle, like_from: float | None) -> "Log":
 
 
 def _universe(inputs: Inputs) -> "Universe":
-    from models.recommender import Universe
+    from models.containment import Universe
 
     items = read_parquet(inputs.items, [ITEM, YEAR, GENRES])
     years = ["" if year is None else str(year) for year in items[YEAR].to_pylist()]

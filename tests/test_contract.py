@@ -7,7 +7,7 @@ from safetensors.torch import load, save
 from worlds import N_ITEMS, N_USERS, recommender, targets, train, weights, wrap
 
 from models.config import Transfer
-from models.recommender import Entrance, probe
+from models.probing import Entrance, probe
 from models.scoring import pairwise_scores
 from models.transfer.hooks import HookManager, _listening
 from models.zoo import UNSUPPORTED, ZOO

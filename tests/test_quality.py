@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from models.config import Budget, Dataset, Split
+from models.containment import Log, Universe
 from models.holdout import Holdout
 from models.metrics import HeldOut, ranking_metrics
 from models.ranking import rank
-from models.recommender import Log, Recommender, Universe
+from models.recommender import Recommender
 from models.split import split
 from models.training import fit
 from models.transfer.wrapper import ModelWrapper

@@ -10,7 +10,7 @@ from worlds import USERS, WIDTH, recommender, targets, train, weights, wrap
 
 from models.config import Alignment, Freeze, Tap, Transfer
 from models.errors import BadInput
-from models.recommender import probe
+from models.probing import probe
 from models.training import phases, second_half
 from models.transfer import losses
 from models.transfer.weights import WeightsManager

@@ -4,8 +4,10 @@ import numpy as np
 import torch
 
 from models.config import Budget, Transfer
+from models.containment import Log, Universe
 from models.holdout import Holdout
-from models.recommender import Log, Recommender, Universe, probe
+from models.probing import probe
+from models.recommender import Recommender
 from models.training import Fitted, fit
 from models.transfer.wrapper import Knowledge, ModelWrapper
 

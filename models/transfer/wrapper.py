@@ -51,7 +51,7 @@ class Knowledge:
     Attributes:
         side: whose profiles.
         tap: where they enter.
-        width: of the tapped layer, as `models.recommender.probe` finds it.
+        width: of the tapped layer, as `models.probing.probe` finds it.
         targets: what the layer is to resemble.
     """
 
