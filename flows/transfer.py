@@ -17,7 +17,7 @@ from tasks.handoffs import Difference, Interactions, Reference
 from tasks.interactions import interactions, raw_files
 from tasks.report import report
 from tasks.split import split, split_files
-from tasks.training import entrances
+from tasks.training import entrances, require_likes
 
 
 class Summary(BaseModel):
@@ -49,6 +49,7 @@ def knowledge_transfer(
     data = stages.run(interactions, pipeline.dataset, raw_files(pipeline.dataset))
     _require_enough_items(pipeline, data)
     parts = stages.run(split, pipeline.split, data.interactions, split_files(pipeline.split))
+    require_likes(pipeline, parts)
     forms = {side: target_forms(pipeline, entered, side) for side in sides}
     described = [describe(pipeline, side, prompts[side], data, parts, stages) for side in sides]
     targeted = target_all(pipeline, forms, described, parts, data, stages)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
@@ -69,6 +70,25 @@ class Clicks:
         if metric == "auc":
             return auc(self.labels, probabilities)
         return -float(log_losses(self.labels, probabilities).mean())
+
+
+def likes(ratings: pa.ChunkedArray, like_from: float) -> NDArray[np.bool_]:
+    """Which ratings are likes: bool (n,). None of them may be missing."""
+    return np.asarray(ratings) >= like_from
+
+
+def require_likes(ratings: pa.ChunkedArray, like_from: float, split: str) -> None:
+    """Refuse a part whose ratings do not tell likes from the others.
+
+    Raises:
+        BadInput: for missing ratings, and where all are likes or none is.
+    """
+    if ratings.null_count:
+        raise BadInput(
+            f"evaluation.like_from needs ratings, but {ratings.null_count} of {len(ratings)} "
+            f"interactions of the {split} part have none; leave it empty, or supply them"
+        )
+    require_both(likes(ratings, like_from), split)
 
 
 def require_both(labels: NDArray[np.bool_], split: str) -> None:

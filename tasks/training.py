@@ -7,11 +7,12 @@ from pydantic import BaseModel
 
 from models.config import KAR_MODELS, SIDES, Job, Model, Pipeline, Side
 from models.errors import BadInput
+from models.schemas import RATING
 from models.zoo import described, entry
 from tasks.caching import stage
-from tasks.handoffs import Trained
+from tasks.handoffs import Splits, Trained
 from tasks.progress import track
-from tasks.storage import Handle
+from tasks.storage import Handle, read_parquet
 from tasks.worker import Inputs, in_worker, predict, train
 
 if TYPE_CHECKING:
@@ -57,6 +58,22 @@ def _require_clicks(pipeline: Pipeline) -> None:
         raise BadInput(
             f"training.arms: kar exists for {', '.join(KAR_MODELS)}, and none of them is in models"
         )
+
+
+def require_likes(pipeline: Pipeline, parts: Splits) -> None:
+    """Refuse data whose ratings do not say what users like, where that is to be predicted.
+
+    Raises:
+        BadInput: see `models.clicks.require_likes`.
+    """
+    like_from = pipeline.evaluation.like_from
+    if like_from is None:
+        return
+    from models import clicks
+
+    for name in type(parts).model_fields:
+        ratings = read_parquet(getattr(parts, name), [RATING])[RATING]
+        clicks.require_likes(ratings, like_from, name)
 
 
 class TapRow(BaseModel):

@@ -156,12 +156,13 @@ def _held_out(
     recommender: "Recommender", job: Job, held: Handle
 ) -> tuple[Callable[[], float], Callable[[], pa.Table]]:
     """How the model is scored on held-out interactions, and what it offers in the end."""
-    from models.clicks import Clicks
+    from models.clicks import Clicks, likes
     from models.holdout import Holdout
 
     metric, k = parse_metric(job.budget.valid_metric)
     if job.like_from is not None:
-        liked = _liked(read_parquet(held, [RATING]), job.like_from, held)
+        ratings = read_parquet(held, [RATING])[RATING]
+        liked = likes(ratings, job.like_from)
         clicks = Clicks.of(recommender, _column(held, USER), _column(held, ITEM), liked)
         return (
             lambda: clicks.score(recommender, metric),
@@ -173,16 +174,6 @@ def _held_out(
         lambda: holdout.score(recommender, metric, k),
         lambda: _rankings(recommender, holdout, job.k),
     )
-
-
-def _liked(table: pa.Table, like_from: float, source: Handle) -> NDArray[np.bool_]:
-    missing = table[RATING].null_count
-    if missing:
-        raise BadInput(
-            f"evaluation.like_from needs ratings, but {missing} of {table.num_rows} interactions "
-            f"in {source.file} have none; leave it empty, or supply them"
-        )
-    return np.asarray(table[RATING]) >= like_from
 
 
 def _predictions(recommender: "Recommender", clicks: "Clicks") -> pa.Table:
@@ -227,6 +218,7 @@ def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
 
 
 def _log(handle: Handle, like_from: float | None) -> "Log":
+    from models.clicks import likes
     from models.containment import Log
 
     table = read_parquet(handle, [USER, ITEM, RATING, TIMESTAMP])
@@ -235,7 +227,7 @@ def _log(handle: Handle, like_from: float | None) -> "Log":
         table[USER].to_pylist(),
         table[ITEM].to_pylist(),
         times=None if times.null_count else np.asarray(times, dtype=np.int64),
-        labels=None if like_from is None else _liked(table, like_from, handle).astype(np.float32),
+        labels=None if like_from is None else likes(table[RATING], like_from).astype(np.float32),
     )
 
 

@@ -5,7 +5,7 @@ import json
 import duckdb
 import numpy as np
 import pytest
-from test_pipeline import CONFIG, World, write_data
+from toy import CONFIG, World, write_data
 
 SMALL = (
     "--set",

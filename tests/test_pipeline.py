@@ -1,113 +1,21 @@
 """The whole pipeline through the command, on a small data set: caching, leaks, exit codes."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fake_llm import KEY, TEMPLATE, FakeLLM
+from toy import states
 
 from models.config import Split
 from models.split import split
-from tasks.storage import PROJECT_ROOT
 
-pytest_plugins = ("fake_llm",)
+pytest_plugins = ("fake_llm", "toy")
 
-CONFIG = """
-experiment: toy
-dataset: {{name: toy, path: {folder}, title: title, year: year, genres: genres}}
-targets: {{reduction: pca}}
-models:
-  BPR: {{hyperparameters: {{embedding_size: 8, train_batch_size: 64}}}}
-  MultiVAE: {{hyperparameters: {{latent_dimension: 16, train_batch_size: 16}}}}
-training: {{epochs: 4, patience: 2, seeds: [1, 2]}}
-evaluation: {{k: [5, 10], primary: ndcg@10}}
-"""
 STAGES = ["interactions", "split", "profiles", "embeddings", "targets"]
-
-
-@dataclass
-class World:
-    """A small data set, its configuration and a data folder."""
-
-    folder: Path
-    data: Path
-    config: Path
-    api: str
-
-    def llmkt(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Call the command as a user would."""
-        settings = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
-        settings |= {"LLMKT_DATA_DIR": str(self.data), "PREFECT_API_URL": self.api} | environment
-        return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *arguments],
-            cwd=PROJECT_ROOT,
-            env=settings,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
-    def run(self, *arguments: str, **environment: str) -> dict:
-        """A successful run's JSON."""
-        done = self.llmkt("run", str(self.config), "--json", *arguments, **environment)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    def refused(self, *arguments: str, **environment: str) -> str:
-        """The one sentence of a run that ends with exit code 2."""
-        done = self.llmkt("run", str(self.config), *arguments, **environment)
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return " ".join(done.stderr.split())
-
-
-def write_data(folder: Path) -> None:
-    """60 users of two tastes, 40 films; some titles are unique words."""
-    rng = np.random.default_rng(3)
-    rows, lines = [], []
-    for user in range(60):
-        liked = rng.permutation(20)[:10] + 20 * (user % 2)
-        rows += [f"u{user}\ti{i}\t{rng.integers(1, 6)}\t{rng.integers(1, 10**6)}" for i in liked]
-    for item in range(40):
-        genre = "Comedy" if item < 20 else "Horror"
-        lines.append(f"i{item}\tTitle{item}word\t{1960 + item}\t{genre}")
-    (folder / "toy.inter").write_text(
-        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + "\n".join(rows) + "\n"
-    )
-    (folder / "toy.item").write_text(
-        "item_id:token\ttitle:token_seq\tyear:token\tgenres:token_seq\n" + "\n".join(lines) + "\n"
-    )
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, prefect_server) -> World:
-    folder = tmp_path_factory.mktemp("toy")
-    write_data(folder)
-    config = folder / "toy.yaml"
-    config.write_text(CONFIG.format(folder=folder))
-    return World(folder, folder / "data", config, prefect_server)
-
-
-@pytest.fixture(scope="module")
-def first(world) -> dict:
-    return world.run()
-
-
-def states(summary: dict) -> dict[str, str]:
-    return {
-        " ".join(filter(None, (s["name"], s["model"], s["arm"]))): s["state"]
-        for s in summary["stages"]
-    }
 
 
 def test_one_command_goes_from_files_to_a_comparison(world, first):
@@ -276,85 +184,3 @@ def test_compare_and_report_find_what_a_run_left(world, first):
     models = json.loads(world.llmkt("models", "--json").stdout)
     supported = {row["model"] for row in models if row["supported"]}
     assert {"BPR", "NeuMF", "SimpleX", "MultiVAE", "LightGCN", "DeepFM", "EASE"} <= supported
-
-
-def test_models_of_every_family_train_with_controls_and_references(world):
-    """Graph, context-aware and sequential models beside a computed one, with control arms."""
-    made = world.run(
-        "--set",
-        "experiment=families",
-        "--set",
-        "split.strategy=leave-one-out",
-        "--set",
-        "training={epochs: 2, patience: 2, seeds: [1], "
-        "arms: [baseline, transfer, shuffled, noise, genre-histogram, history-svd]}",
-        "--set",
-        "models={LightGCN: {transfer: {side: both}}, DeepFM: {transfer: {side: items}}, "
-        "SASRec: {hyperparameters: {hidden_size: 16}}, Pop: {}, "
-        "EASE: {hyperparameters: {reg_weight: 10.0}, transfer: {side: items, alpha: 0.5}}}",
-        "--set",
-        "transfer.alignment=linear",
-        "--set",
-        "targets.reduction=null",
-    )
-    trainings = {
-        (stage["model"], stage["arm"]) for stage in made["stages"] if stage["name"] == "training"
-    }
-    arms = {"baseline", "transfer", "shuffled", "noise", "genre-histogram", "history-svd"}
-    trained = {(model, arm) for model in ("LightGCN", "DeepFM", "SASRec", "EASE") for arm in arms}
-    assert trainings == trained | {("Pop", "baseline")}
-    compared = {(row["model"], row["arm"]) for row in made["comparison"]}
-    assert compared == {(model, arm) for model, arm in trained if arm != "baseline"}
-    [reference] = made["references"]
-    assert reference["model"] == "Pop"
-    assert 0 < reference["mean"] <= 1
-    with duckdb.connect(str(world.data / "results.duckdb"), read_only=True) as connection:
-        rows = connection.execute(
-            "SELECT arm, reduction, profile_source, layer FROM runs "
-            "WHERE experiment = 'families' AND model = 'SASRec' ORDER BY arm"
-        ).fetchall()
-        layers = connection.execute(
-            "SELECT model, layer, reduction FROM runs WHERE experiment = 'families' "
-            "AND arm = 'transfer' ORDER BY model"
-        ).fetchall()
-    assert layers == [
-        ("DeepFM", "token_embedding_table.embedding", "none"),
-        ("EASE", None, "none"),
-        ("LightGCN", "forward, forward", "none"),
-        ("SASRec", "forward", "none"),
-    ]
-    assert rows == [
-        ("baseline", None, None, None),
-        ("genre-histogram", None, None, "forward"),
-        ("history-svd", None, None, "forward"),
-        ("noise", "none", "offline", "forward"),
-        ("shuffled", "none", "offline", "forward"),
-        ("transfer", "none", "offline", "forward"),
-    ]
-    page = Path(made["report"]).read_text(encoding="utf-8")
-    assert "Pop, without knowledge: NDCG@10" in page
-    assert "Profiles of items" in page
-
-
-def test_inspect_and_models_tell_what_can_be_tapped(world):
-    done = world.llmkt("inspect", "LightGCN", "--json")
-    found = json.loads(done.stdout)
-    marked = {row["mark"]: row["name"] for row in found["taps"] if row["mark"]}
-    assert marked == {"users, items": "forward"}
-    assert found["chosen"]["users"] == "method forward, output 0, all rows, 64 wide"
-    table = world.llmkt("inspect", "BPR").stdout
-    assert "user_embedding.weight" in table
-    assert "users: module user_embedding, 64 wide" in table
-    refused = world.llmkt("inspect", "EASE")
-    assert refused.returncode == 2
-    assert "no layer to tap" in refused.stderr
-    rows = {row["model"]: row for row in json.loads(world.llmkt("models", "--json").stdout)}
-    assert set(rows["BPR"]) == {"model", "family", "supported", "tap", "reason"}
-    assert not rows["RaCT"]["supported"]
-    assert "three runs" in rows["RaCT"]["reason"]
-    assert rows["EASE"]["tap"] is None
-    names = set(rows)
-    recbole = Path(find_spec("recbole").submodule_search_locations[0]) / "model"
-    for family in ("general_recommender", "context_aware_recommender"):
-        modules = {file.stem for file in (recbole / family).glob("[a-z]*.py")}
-        assert modules - {name.lower() for name in names} == set()
