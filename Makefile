@@ -37,8 +37,9 @@ $(READY): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/llmkt run configs/ml-100k.yaml
 
+# Tests of one file share a process, and with it what they set up: a server, a first run.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
