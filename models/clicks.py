@@ -5,71 +5,15 @@ sample, each user gets the value whose mean over users is the metric itself and 
 that of the metric under another choice of users: the metric plus the user's share of it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
-
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from models.config import Metric
 from models.errors import BadInput
-from models.recommender import Recommender
 
-_PAIRS_AT_ONCE = 1 << 16
 _TINY = 1e-7
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Clicks:
-    """Held-out pairs by internal ids, and whether the user liked the item.
-
-    Attributes:
-        users, items: int64 (n,).
-        labels: bool (n,).
-    """
-
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
-    labels: NDArray[np.bool_]
-
-    @classmethod
-    def of(
-        cls,
-        recommender: Recommender,
-        users: Sequence[str],
-        items: Sequence[str],
-        labels: NDArray[np.bool_],
-    ) -> Self:
-        """Look up pairs of raw ids; those of users without training interactions are left out."""
-        ids = recommender.user_ids(users)
-        trained = np.isin(ids, recommender.train_users)
-        return cls(ids[trained], recommender.item_ids(items)[trained], labels[trained])
-
-    def probabilities(self, recommender: Recommender) -> NDArray[np.float32]:
-        """The model's probability of a like: float32 (n,)."""
-        recommender.module.eval()
-        users, items = torch.from_numpy(self.users), torch.from_numpy(self.items)
-        parts = [
-            recommender.predict(
-                users[start : start + _PAIRS_AT_ONCE].to(recommender.device),
-                items[start : start + _PAIRS_AT_ONCE].to(recommender.device),
-            ).cpu()
-            for start in range(0, len(users), _PAIRS_AT_ONCE)
-        ]
-        return torch.cat(parts).numpy() if parts else np.empty(0, np.float32)
-
-    def score(self, recommender: Recommender, metric: Metric) -> float:
-        """AUC, or LogLoss with its sign turned, so that more is better."""
-        probabilities = self.probabilities(recommender)
-        require_both(self.labels, "valid")
-        if metric == "auc":
-            return auc(self.labels, probabilities)
-        return -float(log_losses(self.labels, probabilities).mean())
 
 
 def likes(ratings: pa.ChunkedArray, like_from: float) -> NDArray[np.bool_]:
@@ -113,6 +57,8 @@ def auc(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
 
 def _placements(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> Floats:
     """Per pair the share of the other kind that it is on the right side of: float64 (n,)."""
+    from scipy.stats import rankdata  # half a second, which most commands need not wait
+
     ranks, n_liked = rankdata(scores), int(labels.sum())
     placements = np.empty(len(labels))
     for kind, n_others in ((True, len(labels) - n_liked), (False, n_liked)):

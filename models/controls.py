@@ -8,9 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import svds
-from sklearn.decomposition import PCA
 
 from models.config import Targets
 from models.errors import BadInput
@@ -75,6 +72,9 @@ def history_svd(
 
     Left ones for users, right ones for items (`key`).
     """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import svds
+
     rows = _rows_of(train[key], subjects)
     other = ITEM if key == USER else USER
     others = pc.unique(train[other])
@@ -106,6 +106,8 @@ def _to_width(matrix: Matrix, width: int, seed: int) -> Matrix:
     """
     columns = matrix.shape[1]
     if columns > width:
+        from sklearn.decomposition import PCA
+
         return np.asarray(PCA(width, random_state=seed).fit_transform(matrix))
     square = np.random.default_rng(seed).standard_normal((width, width))
     rotation = np.linalg.qr(square)[0][:columns]

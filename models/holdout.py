@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from models.clicks import auc, log_losses, require_both
 from models.config import Metric
 from models.metrics import HeldOut, ranking_metrics
 from models.ranking import Seen, rank
 from models.recommender import Recommender
 
+_PAIRS_AT_ONCE = 1 << 16
 Pairs = tuple[Sequence[str], Sequence[str]]
 
 
@@ -53,3 +56,51 @@ class Holdout:
         ranked, _ = rank(recommender, self.held.users, self.seen, k)
         values = ranking_metrics(self.held.hits(ranked), self.held.n_relevant, [metric], [k])
         return float(values[metric, k].mean())
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """Held-out pairs by internal ids, and whether the user liked the item.
+
+    Attributes:
+        users, items: int64 (n,).
+        labels: bool (n,).
+    """
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    labels: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        recommender: Recommender,
+        users: Sequence[str],
+        items: Sequence[str],
+        labels: NDArray[np.bool_],
+    ) -> Self:
+        """Look up pairs of raw ids; those of users without training interactions are left out."""
+        ids = recommender.user_ids(users)
+        trained = np.isin(ids, recommender.train_users)
+        return cls(ids[trained], recommender.item_ids(items)[trained], labels[trained])
+
+    def probabilities(self, recommender: Recommender) -> NDArray[np.float32]:
+        """The model's probability of a like: float32 (n,)."""
+        recommender.module.eval()
+        users, items = torch.from_numpy(self.users), torch.from_numpy(self.items)
+        parts = [
+            recommender.predict(
+                users[start : start + _PAIRS_AT_ONCE].to(recommender.device),
+                items[start : start + _PAIRS_AT_ONCE].to(recommender.device),
+            ).cpu()
+            for start in range(0, len(users), _PAIRS_AT_ONCE)
+        ]
+        return torch.cat(parts).numpy() if parts else np.empty(0, np.float32)
+
+    def score(self, recommender: Recommender, metric: Metric) -> float:
+        """AUC, or LogLoss with its sign turned, so that more is better."""
+        probabilities = self.probabilities(recommender)
+        require_both(self.labels, "valid")
+        if metric == "auc":
+            return auc(self.labels, probabilities)
+        return -float(log_losses(self.labels, probabilities).mean())

@@ -38,9 +38,8 @@ from tasks.progress import Tracker
 from tasks.storage import Handle, read_parquet, write_bytes, write_parquet
 
 if TYPE_CHECKING:
-    from models.clicks import Clicks
     from models.containment import Log, Universe
-    from models.holdout import Holdout
+    from models.holdout import Clicks, Holdout
     from models.recommender import Recommender
     from models.transfer.wrapper import ModelWrapper
 
@@ -156,8 +155,8 @@ def _held_out(
     recommender: "Recommender", job: Job, held: Handle
 ) -> tuple[Callable[[], float], Callable[[], pa.Table]]:
     """How the model is scored on held-out interactions, and what it offers in the end."""
-    from models.clicks import Clicks, likes
-    from models.holdout import Holdout
+    from models.clicks import likes
+    from models.holdout import Clicks, Holdout
 
     metric, k = parse_metric(job.budget.valid_metric)
     if job.like_from is not None:

@@ -7,11 +7,12 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from worlds import UNIVERSE, interactions
 
-from models.clicks import Clicks, auc, log_losses, per_user
+from models.clicks import auc, log_losses, per_user
 from models.comparison import BETTER, WORSE, compare
 from models.config import Evaluation, Pipeline
 from models.containment import Log
 from models.errors import BadInput
+from models.holdout import Clicks
 from models.recommender import Recommender
 from models.schemas import INTERACTIONS
 from tasks.handoffs import Splits

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -12,10 +14,20 @@ from toy import states
 
 from models.config import Split
 from models.split import split
+from tasks.storage import PROJECT_ROOT
 
 pytest_plugins = ("fake_llm", "toy")
 
 STAGES = ["interactions", "split", "profiles", "embeddings", "targets"]
+
+
+def test_the_command_starts_without_what_only_a_stage_needs():
+    heavy = "{'torch', 'sklearn', 'scipy', 'openai', 'umap', 'recbole', 'plotly'}"
+    code = f"import sys, flows.transfer; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT_ROOT
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_one_command_goes_from_files_to_a_comparison(world, first):
