@@ -22,7 +22,7 @@ STAGES = ["interactions", "split", "profiles", "embeddings", "targets"]
 
 
 def test_the_command_starts_without_what_only_a_stage_needs():
-    heavy = "{'torch', 'sklearn', 'scipy', 'openai', 'umap', 'recbole', 'plotly'}"
+    heavy = "{'torch', 'sklearn', 'openai', 'umap', 'recbole', 'plotly'}"
     code = f"import sys, flows.transfer; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT_ROOT
