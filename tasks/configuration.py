@@ -12,7 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from models.config import LLM, Embeddings, Pipeline, Side, parse_yaml
 from models.errors import BadInput
+from models.prices import PriceTable
 from tasks.storage import PROJECT_ROOT
+
+_PRICES = Path(__file__).parent / "prices.yaml"
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
@@ -57,6 +60,22 @@ def prompt_of(pipeline: Pipeline, side: Side = "users") -> str:
     )
 
 
+def price_table(path: Path | None) -> PriceTable:
+    """The prices of LLMs.
+
+    Args:
+        path: a table of the user's own; None means the one that comes with the project.
+
+    Raises:
+        BadInput: for a missing or malformed file and for every wrong or missing field.
+    """
+    path = path.expanduser() if path else _PRICES
+    try:
+        return PriceTable.model_validate(_read(path, "price table"))
+    except ValidationError as error:
+        raise BadInput(f"{path}: " + "; ".join(_explain(error, PriceTable))) from error
+
+
 def api_key(config: LLM | Embeddings) -> str:
     """The endpoint's key, from the Prefect Secret block if one is named, else the environment.
 
@@ -92,9 +111,9 @@ def api_key(config: LLM | Embeddings) -> str:
     return key
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, what: str = "configuration file") -> dict[str, Any]:
     if not path.is_file():
-        raise BadInput(f"configuration file {path} does not exist")
+        raise BadInput(f"{what} {path} does not exist")
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -83,6 +83,11 @@ class LLM(Section):
         "exponential waits with jitter that honour Retry-After.",
         json_schema_extra=NOT_IDENTITY,
     )
+    prices: str | None = Field(
+        None,
+        description="A price table of your own; empty means tasks/prices.yaml.",
+        json_schema_extra=NOT_IDENTITY,
+    )
 
     def request_identity(self) -> dict[str, Any]:
         """The fields that decide an answer: endpoint, model and sampling, but not the key."""
