@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from flows.stages import Stages
 from models.config import BRIDGING, CONTROLS, KAR_MODELS, SIDES, Arm, Pipeline, Side, Targets
 from models.errors import BadInput
+from models.front_matter import Template
 from tasks.embeddings import embeddings
 from tasks.handoffs import Described, Interactions, Splits, Targeted
 from tasks.import_files import take_in_embeddings, take_in_profiles
@@ -32,7 +33,7 @@ def sides_of(pipeline: Pipeline, entered: Entrances) -> tuple[Side, ...]:
 def describe(
     pipeline: Pipeline,
     side: Side,
-    prompt: str,
+    prompt: Template,
     data: Interactions,
     parts: Splits,
     stages: Stages,
@@ -50,7 +51,15 @@ def describe(
         return Described(side=side, profiled=None, embedded=embedded)
     texts = take_in_profiles(of_profiles)
     profiled = stages.run(
-        profiles, of_profiles, prompt, parts.train, data.items, texts, side, side=side
+        profiles,
+        of_profiles,
+        prompt,
+        parts.train,
+        data.items,
+        texts,
+        side,
+        data.demographics if side == "users" else None,
+        side=side,
     )
     embedded = stages.run(embeddings, of_vectors, profiled.profiles, side=side)
     return Described(side=side, profiled=profiled, embedded=embedded)

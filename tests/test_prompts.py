@@ -6,13 +6,11 @@ import pyarrow as pa
 import pytest
 from tables import catalogue, train
 
-from models.config import History, Profiles
+from models.config import History
 from models.errors import BadInput
 from models.profiles import LONGEST_TITLE, presentable, select
 from models.prompts import Prompt, render_all
 from tasks.configuration import PROJECT_ROOT
-from tasks.profiles import preview
-from tasks.storage import write_parquet
 
 HEAD = "{% block user %}"
 TAIL = "{% endblock %}"
@@ -102,14 +100,3 @@ def test_titles_are_bounded():
     title = presentable(catalogue(("x", "Long " * 1000)))["title"][0].as_py()
     assert len(title) <= LONGEST_TITLE
     assert title.startswith("Long Long")
-
-
-@pytest.mark.usefixtures("data_dir")
-def test_preview_renders_the_first_prompts_without_asking():
-    table = train(("ann", "a", 5), ("ann", "b", 1), ("ann", "c", 3), ("bob", "a", 2))
-    handles = write_parquet("split", table), write_parquet("items", catalogue(("a", "Heat")))
-    config = Profiles(provider="openai", history=History(limit=2))
-    template = HEAD + "{{ history | map(attribute='title') | join }}" + TAIL
-    first = preview(config, template, *handles, n=1)
-    assert [messages.user for messages in first] == ['"Heat""item b"']
-    assert len(preview(config, template, *handles, n=5)) == 2
