@@ -110,10 +110,10 @@ def masked(described: pa.Table) -> pa.Table:
     """
     genres = pc.binary_join(described[GENRES].cast(pa.list_(pa.string())), ", ")
     genres = pc.if_else(pc.not_equal(genres, ""), genres, None)
-    label = pc.binary_join_element_wise(
-        genres, described[YEAR].cast(pa.string()), ", ", null_handling="skip"
-    )
-    label = pc.if_else(pc.not_equal(label, ""), label, "item")
+    year = described[YEAR].cast(pa.string())
+    # Not null_handling="skip": where all are null it loses rows (pyarrow 26).
+    both = pc.binary_join_element_wise(genres, year, ", ")
+    label = pc.coalesce(both, genres, year, "item")
     n, schema = described.num_rows, described.schema
     for column, values in (
         (TITLE, label),
