@@ -13,8 +13,9 @@ from flows.terminal import AsJson, Config, DataDir, Set, plain_errors, settle, w
 
 if TYPE_CHECKING:
     from models.changes import Word
-    from tasks.lookup import Difference, Extent, Shown
+    from tasks.lookup import Shown
     from tasks.preview import Preview
+    from tasks.profile_changes import Difference, Extent
 
 app = typer.Typer(
     help="Look at profiles before and after paying for them. No LLM is asked.",
@@ -91,7 +92,7 @@ def diff(
     settle(data_dir)
     with plain_errors():
         from tasks.lookup import Configured
-        from tasks.lookup import diff as look
+        from tasks.profile_changes import diff as look
 
         found = look(Configured.read(a, set_a or []), Configured.read(b, set_b or []), n, side)
         if as_json:

@@ -7,15 +7,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from models.changes import Word, cosines, distribution, words_changed
 from models.config import Pipeline, Side
 from models.errors import BadInput
 from models.profiles import describe, presentable, select
@@ -23,14 +19,12 @@ from models.prompts import Prompt
 from models.schemas import ITEM, KEYS, RATING, TEXT, TIMESTAMP, TITLE, USER, YEAR, noun
 from tasks.answers import answer_store
 from tasks.configuration import load, prompt_of
-from tasks.embeddings import stored_vectors
 from tasks.handoffs import Profiled, Provenance
 from tasks.import_files import take_in_profiles
 from tasks.interactions import interactions, raw_files
 from tasks.profiles import profiles, profiles_asked
 from tasks.split import split, split_files
 from tasks.storage import Handle, read_parquet
-from tasks.text_models import identity
 
 
 @dataclass(frozen=True)
@@ -216,125 +210,3 @@ def _saw(configured: Configured, token: str, side: Side, on: Ground) -> list[See
         )
         for row in rows
     ]
-
-
-class Extent(BaseModel):
-    """How much of one configuration is there.
-
-    Attributes:
-        subjects: users (items) of the training part.
-        written: those with a profile.
-        embedded: those of them whose text was embedded.
-        command: what computes the rest.
-    """
-
-    config: str
-    source: str
-    subjects: int
-    written: int
-    embedded: int
-    command: str
-
-
-class Change(BaseModel):
-    """What happened to one profile; `cosine` is None where a vector is missing."""
-
-    id: str
-    words: list[Word]
-    cosine: float | None
-
-
-class Difference(BaseModel):
-    """What a change did to profiles.
-
-    Attributes:
-        a, b: how much of either is there.
-        both: subjects with a profile in both.
-        same_text: those of them whose text did not change.
-        compared: those of them with a vector in both.
-        cosines: mean, extremes and quantiles over those.
-        not_compared: why vectors cannot be compared at all.
-        changes: some whose text changed: the farthest moved first, as far as that is known.
-    """
-
-    side: Side
-    a: Extent
-    b: Extent
-    both: int
-    same_text: int
-    compared: int
-    cosines: dict[str, float]
-    not_compared: Literal["embedded by different text models"] | None
-    changes: list[Change]
-
-
-def diff(a: Configured, b: Configured, n: int, side: Side = "users") -> Difference:
-    """Compare the profiles of two configurations and their vectors, as far as they are there.
-
-    Args:
-        a: the one before.
-        b: the one after.
-        n: how many changed profiles to name.
-        side: of users or of items.
-    """
-    known = [written(one, side, ground(one.pipeline, side)) for one in (a, b)]
-    texts = [_texts(one.table, KEYS[side]) for one in known]
-    both = sorted(texts[0].keys() & texts[1].keys())
-    vectors = [_vectors(one.pipeline, side, of) for one, of in zip((a, b), texts, strict=True)]
-    settings = [identity(one.pipeline.embeddings_of(side)) for one in (a, b)]
-    comparable = settings[0] == settings[1]
-    compared = [token for token in both if token in vectors[0] and token in vectors[1]]
-    compared = compared if comparable else []
-    near = _near(compared, vectors)
-    changed = [token for token in both if texts[0][token] != texts[1][token]]
-    changed.sort(key=lambda token: near.get(token, 2.0))
-    extents = [
-        Extent(
-            config=str(one.path),
-            source=of.source,
-            subjects=of.table.num_rows,
-            written=len(by_token),
-            embedded=len(embedded),
-            command=one.command,
-        )
-        for one, of, by_token, embedded in zip((a, b), known, texts, vectors, strict=True)
-    ]
-    return Difference(
-        side=side,
-        a=extents[0],
-        b=extents[1],
-        both=len(both),
-        same_text=len(both) - len(changed),
-        compared=len(compared),
-        cosines=distribution(np.array(list(near.values()))),
-        not_compared=None if comparable else "embedded by different text models",
-        changes=[
-            Change(
-                id=token,
-                words=words_changed(texts[0][token], texts[1][token]),
-                cosine=near.get(token),
-            )
-            for token in changed[:n]
-        ],
-    )
-
-
-def _texts(table: pa.Table, key: str) -> dict[str, str]:
-    has_text = table.filter(pc.is_valid(table[TEXT]))
-    return dict(zip(has_text[key].to_pylist(), has_text[TEXT].to_pylist(), strict=True))
-
-
-def _vectors(
-    pipeline: Pipeline, side: Side, texts: dict[str, str]
-) -> dict[str, NDArray[np.float32]]:
-    """The vectors of those subjects whose text was embedded before."""
-    tokens = list(texts)
-    places, matrix = stored_vectors(pipeline.embeddings_of(side), list(texts.values()))
-    return {tokens[place]: row for place, row in zip(places.tolist(), matrix, strict=True)}
-
-
-def _near(compared: list[str], vectors: list[dict[str, Any]]) -> dict[str, float]:
-    if not compared:
-        return {}
-    before, after = (np.stack([of[token] for token in compared]) for of in vectors)
-    return dict(zip(compared, cosines(before, after).tolist(), strict=True))

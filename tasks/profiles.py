@@ -20,14 +20,7 @@ from models.config import LLM, Profiles, Side
 from models.errors import BadInput
 from models.front_matter import Template
 from models.offline import WRITER, offline
-from models.profiles import (
-    HISTORY_COUNT,
-    HISTORY_SHA256,
-    histories,
-    provenance,
-    record,
-    select,
-)
+from models.profiles import HISTORY_COUNT, HISTORY_SHA256, histories, provenance, record, select
 from models.prompts import Messages, Prompt, render_all, render_items
 from models.schemas import ITEM, LLM_CALLS, TEXT, USER, profiles_schema
 from tasks.answers import Answer, AnswerStore, Question, answer_store, asking
@@ -98,7 +91,7 @@ def _subjects(config: Profiles, train: pa.Table, side: Side) -> _Subjects:
 def _offline(
     config: Profiles, train: pa.Table, catalogue: pa.Table, side: Side
 ) -> tuple[list[str], str]:
-    """The texts, in sorted order of their subjects, and the name of their writer."""
+    """The texts, in sorted order of their subjects, and their writer."""
     if side == "items":
         known = item_profiles.subjects(train, catalogue, config.history.limit)
         return item_profiles.offline(known), item_profiles.WRITER
@@ -121,9 +114,8 @@ def render(
     """
     history = config.history
     if side == "items":
-        return render_items(
-            template, item_profiles.subjects(train, catalogue, history.limit), history
-        )
+        known = item_profiles.subjects(train, catalogue, history.limit)
+        return render_items(template, known, history)
     template.require_demographics(history.demographics)
     people = None if demographics is None else read_parquet(demographics)
     return render_all(template, select(train, history), catalogue, history, people)
@@ -142,8 +134,7 @@ def profiles_asked(
     interactions = read_parquet(train)
     rendered = render(config, template, interactions, read_parquet(items), side, demographics)
     keys = store.want(questions(config, rendered))
-    answers = store.texts()
-    texts = pa.array([answers.get(key) for key in keys], pa.string())
+    texts = pa.array(map(store.texts().get, keys), pa.string())
     nothing = pa.nulls(len(keys), pa.string())
     return _table(_subjects(config, interactions, side), texts, nothing, keys)
 
