@@ -52,7 +52,7 @@ class Preview(BaseModel):
         prompts: different prompts; equal ones are asked once.
         answered: those whose answer is kept from before: nothing to pay.
         prompt_tokens: of all different prompts.
-        tokens: how they were counted: `exact (ENCODING)` or `estimated`.
+        tokens: how they were counted: `exact, ENCODING` or `estimated`.
         completion_tokens: of all answers: as long as those that are there are on average, else
             `max_tokens` each.
         completions: which of the two, in words.

@@ -26,12 +26,12 @@ class TokenCounter:
     """Counts the tokens of chats.
 
     Attributes:
-        how: `exact (ENCODING)` or `estimated`.
+        how: `exact, ENCODING` or `estimated`.
     """
 
     def __init__(self, model: str) -> None:
         self._encoding = _encoding(model)
-        self.how = f"exact ({self._encoding.name})" if self._encoding else "estimated"
+        self.how = f"exact, {self._encoding.name}" if self._encoding else "estimated"
         self._characters = self._tokens = self._texts = 0
 
     def count(self, chats: Sequence[Chat]) -> list[int]:

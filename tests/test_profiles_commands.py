@@ -287,7 +287,7 @@ def test_tokens_are_exact_where_the_tokenizer_is_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.tokens._SOURCE", "{}")
     (tmp_path / hashlib.sha1(b"words").hexdigest()).write_text("")
     counter = TokenCounter("gpt")
-    assert counter.how == "exact (words)"
+    assert counter.how == "exact, words"
     chat = [{"role": "system", "content": "a b"}, {"role": "user", "content": "c d e"}]
     # 5 words, 4 for either message's frame, 3 that open the answer.
     assert counter.count([chat]) == [5 + 8 + 3]
