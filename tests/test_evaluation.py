@@ -16,7 +16,8 @@ from models.errors import BadInput
 from models.evaluation import score
 from models.schemas import INTERACTIONS, ITEMS, LLM_CALLS, PROFILES, RANKINGS, vectors
 from tasks.caching import VerifiedJSON, cache_key
-from tasks.evaluation import comparison_rows, evaluation
+from tasks.evaluation import evaluation
+from tasks.results import comparison_rows
 from tasks.storage import (
     PROJECT_ROOT,
     MissingArtifact,
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 @pytest.fixture
 def inputs():
     config = runs.pipeline()
-    return [config, runs.splits(), runs.all_trained(config), runs.described()]
+    return [config, runs.splits(), runs.all_trained(config), runs.described(), runs.catalogue()]
 
 
 def query(sql, *parameters):
@@ -255,11 +256,13 @@ def test_a_cached_evaluation_counts_only_while_its_rows_are_there(inputs):
 
 
 def test_inputs_make_a_cache_key(inputs):
-    names = ("pipeline", "splits", "trained", "described")
+    names = ("pipeline", "splits", "trained", "described", "items")
     key = cache_key("evaluation", 1, dict(zip(names, inputs, strict=True)))
     assert key == cache_key("evaluation", 1, dict(zip(names, inputs, strict=True)))
     changed = runs.described(provenance="leaky")
-    assert key != cache_key("evaluation", 1, dict(zip(names, [*inputs[:3], changed], strict=True)))
+    assert key != cache_key(
+        "evaluation", 1, dict(zip(names, [*inputs[:3], changed, inputs[4]], strict=True))
+    )
 
 
 def test_a_failure_leaves_nothing_behind(inputs):
