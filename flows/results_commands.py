@@ -49,7 +49,7 @@ def compare(
     """Show the comparison of finished runs."""
     settle(data_dir)
     with plain_errors():
-        from tasks.results import comparison_rows, rows_across, slice_rows
+        from tasks.results import comparison_rows, slice_rows
         from tasks.tables import comparison_table, comparison_text
 
         names = [*(experiments or []), *([experiment] if experiment else [])]
@@ -60,6 +60,8 @@ def compare(
         if slices and against not in (None, "baseline"):
             raise BadInput("slices are compared with the baseline only: leave --against out")
         if len(names) == 2:
+            from tasks.across import rows_across
+
             rows = rows_across(*names)
         elif slices:
             rows = slice_rows(*names)

@@ -176,9 +176,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
     ]
     if any(row["seeds"] == 1 and row["difference"] is not None for row in rows):
         said.append(_ONE_SEED_NOTE)
-    if any(row["seeds"] == 2 and row["difference"] is not None for row in rows):
-        said.append(_TWO_SEEDS_NOTE)
-    return [*_unequal(rows), *dict.fromkeys(said)]
+    few = any(row["seeds"] == 2 and row["difference"] is not None for row in rows)
+    return [*_unequal(rows), *[_TWO_SEEDS_NOTE] * few, *dict.fromkeys(said)]
 
 
 def _unequal(rows: Sequence[Row]) -> list[str]:

@@ -159,7 +159,7 @@ class TestText:
         assert lines[0].strip() == "tiny"
         assert re.sub(" +", " ", lines[2]).strip() == (
             "BPR transfer Recall@2 0.6250 ± 0.1768 1.0000 ± 0.0000 +60.0 % [−4.3898, +5.1398] "
-            "0.500 no detectable difference"
+            "+0.67 0.500 no detectable difference"
         )
         assert "not an LLM" in lines[-1]
 
