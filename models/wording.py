@@ -123,7 +123,7 @@ def readable(row: Row, of_contrasts: bool = False) -> dict[str, str]:
         other: mean_and_sd(row["baseline_mean"], row["baseline_sd"]),
         own: mean_and_sd(row["arm_mean"], row["arm_sd"]),
         "gain": percent(row["gain_percent"]),
-        "95 % CI of the difference": interval(row["ci_low"], row["ci_high"]),
+        "difference (95 % CI)": interval(row["ci_low"], row["ci_high"]),
         "effect": effect(row.get("effect_size")),
         "p (Holm)": p_value(row.get("p_adjusted")),
         "verdict": row["verdict"],

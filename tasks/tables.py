@@ -37,7 +37,12 @@ def comparison_table(rows: Sequence[wording.Row], all_metrics: bool = False) -> 
     columns = ["experiment"] * (len(experiments) > 1) + list(cells[0])
     for column in columns:
         is_text = column in _TEXTS
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
+        table.add_column(
+            column,
+            justify="left" if is_text else "right",
+            no_wrap=not is_text,
+            overflow="fold",
+        )
     for row, of_row in zip(rows, cells, strict=True):
         verdict = Text(of_row["verdict"], _STYLES[wording.kind(row["verdict"])])
         plain = [Text(of_row.get(column, str(row.get(column)))) for column in columns[:-1]]
