@@ -5,7 +5,7 @@ Imports nothing that trains, so that a question is answered at once.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import duckdb
 
@@ -37,8 +37,8 @@ def comparison_rows(experiment: str | None = None, against: str | None = None) -
         BadInput: if there is nothing to show; says what there is.
     """
     if against in (None, BASELINE):
-        return _rows("comparison", experiment)
-    rows = _rows("contrasts_all", experiment)
+        return _rows("comparison", experiment) or _nothing_compared(experiment)
+    rows = _rows("contrasts_all", experiment) or _nothing_compared(experiment)
     chosen = [row for row in rows if against in ("all", row["against"])]
     if chosen:
         return chosen
@@ -57,6 +57,7 @@ def slice_rows(experiment: str | None = None) -> Rows:
     """
     rows = _rows("slice_comparison", experiment)
     if not rows:
+        comparison_rows(experiment)  # says so where there is nothing to compare at all
         raise BadInput(
             f"{experiment or database_path()} has no slices: they are made of rankings, not of "
             "predicted likes; run again if an earlier version evaluated it"
@@ -72,13 +73,14 @@ def _rows(view: View, experiment: str | None) -> Rows:
             raise unknown(experiment, names)
         shown = connection.sql(f"FROM {view}")
         rows = as_dicts(shown.columns, shown.fetchall())
-        has_contrasts = connection.execute("SELECT DISTINCT experiment FROM contrasts").fetchall()
-    if (experiment,) not in has_contrasts and not (experiment is None and has_contrasts):
-        raise BadInput(
-            f"{experiment or database_path()} holds no baseline with another arm to compare; set "
-            "training.arms to [baseline, transfer] and run again"
-        )
     return [row for row in rows if experiment in (None, row["experiment"])]
+
+
+def _nothing_compared(experiment: str | None) -> NoReturn:
+    raise BadInput(
+        f"{experiment or database_path()} holds no baseline with another arm to compare; set "
+        "training.arms to [baseline, transfer] and run again (references: --against all)"
+    )
 
 
 def require_view(connection: "DuckDBPyConnection", view: View) -> None:

@@ -63,6 +63,20 @@ def test_a_table_of_contrasts_names_what_arms_are_held_against():
     assert "against" not in shown(comparison_rows("tiny"))
 
 
+def test_baselines_alone_are_held_against_references():
+    config = runs.pipeline(models={"BPR": {}, "EASE": {}})
+    made = [
+        runs.trained(config, model, "baseline", seed) for model in config.models for seed in (1, 2)
+    ]
+    evaluate(trained=made, training=TRAINING | {"arms": ["baseline"]})
+    assert {(row["arm"], row["against"]) for row in comparison_rows("tiny", "all")} == {
+        ("baseline", "EASE")
+    }
+    for read in (comparison_rows, slice_rows):
+        with pytest.raises(BadInput, match=r"no baseline with another arm .*--against all"):
+            read("tiny")
+
+
 def test_unequal_terms_are_marked_loudly():
     longer = runs.pipeline(training={"epochs": 9, "valid_metric": "recall@2"})
     config = runs.pipeline()
