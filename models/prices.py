@@ -2,10 +2,14 @@
 
 import datetime
 import re
+from dataclasses import dataclass
 
 from pydantic import Field
 
 from models.config.section import Section
+
+BYTES_PER_TOKEN = 3
+"""At least so many bytes of UTF-8 make a token: 4 to 5 in English, 3 (one sign) in Chinese."""
 
 _PER_MILLION = 1_000_000
 _SNAPSHOT = re.compile(r"[\d-]+|latest")
@@ -52,3 +56,27 @@ def cost(price: Price, prompt_tokens: int, completion_tokens: int, batch: bool =
         prompt_tokens * price.input_per_million + completion_tokens * price.output_per_million
     ) / _PER_MILLION
     return full * (1 - price.batch_discount) if batch else full
+
+
+@dataclass(frozen=True)
+class Tariff:
+    """What a run's answers cost: a price, None where it is not known, and whether in batches."""
+
+    price: Price | None
+    batch: bool = False
+
+    def cost(self, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
+        """US dollars; None where the price is not known or the endpoint did not count."""
+        if self.price is None or prompt_tokens is None or completion_tokens is None:
+            return None
+        return cost(self.price, prompt_tokens, completion_tokens, self.batch)
+
+    def most(self, request_bytes: int, max_tokens: int) -> float:
+        """US dollars that a request may cost: its text, and the longest answer allowed.
+
+        Raises:
+            ValueError: if the price is not known.
+        """
+        if self.price is None:
+            raise ValueError("a bound needs a price")
+        return cost(self.price, -(-request_bytes // BYTES_PER_TOKEN), max_tokens, self.batch)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from prefect.logging import get_logger
 
+from models.answers import is_too_long
 from models.errors import BadInput
 from models.schemas import LLM_CALLS
 from tasks.storage import data_dir
@@ -47,7 +48,7 @@ ON CONFLICT (key) DO UPDATE SET
     prompt_tokens = excluded.prompt_tokens + iif(exported, 0, ifnull(prompt_tokens, 0)),
     completion_tokens =
         excluded.completion_tokens + iif(exported, 0, ifnull(completion_tokens, 0)),
-    cost_usd = excluded.cost_usd + iif(exported, 0, ifnull(cost_usd, 0)),
+    cost_usd = excluded.cost_usd + iif(exported, 0.0, cost_usd),
     latency_seconds = excluded.latency_seconds,
     finished_at = excluded.finished_at,
     exported = 0
@@ -107,7 +108,7 @@ class AnswerStore:
         """How many questions have no usable answer yet."""
         self._connection.execute(
             "UPDATE wanted SET messages = NULL WHERE messages IS NOT NULL AND "
-            "key IN (SELECT key FROM answers WHERE text IS NOT NULL)"
+            "key IN (SELECT key FROM answers WHERE usable(text))"
         )
         return self._count("SELECT count(messages) FROM wanted")
 
@@ -126,7 +127,9 @@ class AnswerStore:
                 yield Question(key, json.loads(messages))
             last = batch[-1][0]
 
-    def put(self, key: str, provider: str, model: str, answer: Answer) -> None:
+    def put(
+        self, key: str, provider: str, model: str, answer: Answer, cost_usd: float | None
+    ) -> None:
         """Commit one answer."""
         values = (
             key,
@@ -135,7 +138,7 @@ class AnswerStore:
             answer.text,
             answer.prompt_tokens,
             answer.completion_tokens,
-            None,
+            cost_usd,
             answer.latency_seconds,
             answer.finished_at.timestamp(),
         )
@@ -156,7 +159,7 @@ class AnswerStore:
         """The usable answers by key."""
         return dict(
             self._connection.execute(
-                "SELECT key, text FROM answers JOIN wanted USING (key) WHERE text IS NOT NULL"
+                "SELECT key, text FROM answers JOIN wanted USING (key) WHERE usable(text)"
             )
         )
 
@@ -187,8 +190,11 @@ class AnswerStore:
 
 
 @contextmanager
-def answer_store() -> Iterator[AnswerStore]:
+def answer_store(max_words: int | None = None) -> Iterator[AnswerStore]:
     """Open the store.
+
+    Args:
+        max_words: longer answers, which an earlier run could use, count as unanswered.
 
     Raises:
         BadInput: if the file is no usable SQLite database.
@@ -200,6 +206,9 @@ def answer_store() -> Iterator[AnswerStore]:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(_SCHEMA)
+        connection.create_function(
+            "usable", 1, lambda text: text is not None and not is_too_long(text, max_words)
+        )
     except sqlite3.DatabaseError as error:
         connection.close()
         raise BadInput(f"{path} cannot be used ({error}); move it away, answers and all") from error

@@ -8,16 +8,20 @@ again.
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from prefect.logging import get_logger
 
-from models.config import LLM
+from models.answers import judge, usage_of
+from models.config import LLM, Profiles
 from models.errors import BadInput
 from tasks.answers import Answer, AnswerStore, Question
 from tasks.batch_ledger import MARK, Submission, open_submissions, prepare
-from tasks.chat import ATTEMPTS, Outcome, endpoint, explain, judge, request_body
+from tasks.budget import Budget
+from tasks.chat import ATTEMPTS, Outcome
+from tasks.endpoint import bound, endpoint, explain, request_body
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -32,15 +36,21 @@ _PATH: Final = "/v1/chat/completions"
 
 
 def ask_in_batches(
-    store: AnswerStore, config: LLM, key: str, keep: Callable[[str, Answer], None]
+    store: AnswerStore,
+    config: Profiles,
+    key: str,
+    keep: Callable[[str, Answer], None],
+    budget: Budget | None = None,
 ) -> Outcome:
     """Ask what the store does not know, until it does or the attempts are used up.
 
     Args:
         store: with the run's questions.
-        config: the endpoint.
+        config: the endpoint, and what an answer must be.
         key: the API key.
         keep: called with every answer as it is collected, usable or not.
+        budget: a batch that may cost more than is left is not submitted; batches of an earlier
+            run were paid for by that one. None means any amount.
 
     Raises:
         BadInput: if the endpoint refuses, cannot be reached or does not finish in time; what was
@@ -48,36 +58,40 @@ def ask_in_batches(
     """
     import openai
 
-    outcome = Outcome()
-    deadline = time.monotonic() + config.batch_wait_hours * 3600
-    url = endpoint(config)
+    outcome, llm = Outcome(), config.llm
+    deadline = time.monotonic() + llm.batch_wait_hours * 3600
+    url = endpoint(llm)
     try:
         with openai.OpenAI(
             api_key=key,
             base_url=url,
-            timeout=config.timeout_seconds,
-            max_retries=config.max_retries,
+            timeout=llm.timeout_seconds,
+            max_retries=llm.max_retries,
         ) as client:
+            collect = _Collector(client, store, config, keep, outcome)
             for attempt in range(ATTEMPTS):
-                waiting = _submit(client, store, config, attempt)
+                waiting = _submit(client, store, config, attempt, budget)
                 for submission in waiting:
-                    batch = _ended(client, submission, config, deadline)
-                    _collect(client, store, submission, batch, keep, outcome)
-                if not store.unanswered():
+                    answers = collect(submission, _ended(client, submission, llm, deadline))
+                    _settle(budget, submission, answers)
+                if not waiting or not store.unanswered():
                     break
     except openai.APIStatusError as error:
-        raise BadInput(explain(error, config, key)) from None
+        raise BadInput(explain(error, llm, key)) from None
     except openai.APIConnectionError:
         raise BadInput(
             f"profiles.llm.base_url: {url} cannot be reached; check the network. Batches go on "
             "without this run, and a rerun picks them up"
         ) from None
+    outcome.over_budget = budget is not None and budget.exhausted
     return outcome
 
 
-def _submit(client: "OpenAI", store: AnswerStore, config: LLM, attempt: int) -> list[Submission]:
+def _submit(
+    client: "OpenAI", store: AnswerStore, config: Profiles, attempt: int, budget: Budget | None
+) -> list[Submission]:
     """Submit what no open batch has; returns the open batches that this run waits for."""
-    url = endpoint(config)
+    url = endpoint(config.llm)
     wanted = {question.key for question in store.questions()}
     known = [_found(client, submission) for submission in open_submissions(url)]
     waiting = []
@@ -89,7 +103,13 @@ def _submit(client: "OpenAI", store: AnswerStore, config: LLM, attempt: int) -> 
     underway = frozenset[str]().union(*(submission.keys for submission in waiting))
     fresh = (question for question in store.questions() if question.key not in underway)
     for requests in _chunks(_requests(fresh, config, attempt)):
+        most = sum(bound(budget.tariff, row["body"]) for row in requests) if budget else 0.0
+        if budget:
+            budget.exhausted = not budget.take(most)
+            if budget.exhausted:
+                break
         submission = prepare(url, requests)
+        submission.reserved = most
         _create(client, submission)
         get_logger("profiles").info(
             "Batch %s: %d questions submitted", submission.batch_id, len(requests)
@@ -98,7 +118,18 @@ def _submit(client: "OpenAI", store: AnswerStore, config: LLM, attempt: int) -> 
     return waiting
 
 
-def _requests(questions: Iterable[Question], config: LLM, attempt: int) -> Iterator[dict[str, Any]]:
+def _settle(budget: Budget | None, submission: Submission, answers: list[Answer]) -> None:
+    """Replace what a batch of this run might have cost by what it did."""
+    if budget and submission.reserved:
+        costs = [budget.tariff.cost(of.prompt_tokens, of.completion_tokens) for of in answers]
+        known = [cost for cost in costs if cost is not None]
+        all_known = len(known) == len(costs)
+        budget.settle(submission.reserved, sum(known) if all_known else submission.reserved)
+
+
+def _requests(
+    questions: Iterable[Question], config: Profiles, attempt: int
+) -> Iterator[dict[str, Any]]:
     for question in questions:
         body = request_body(config, question.messages, attempt)
         yield {"custom_id": question.key, "method": "POST", "url": _PATH, "body": body}
@@ -181,45 +212,61 @@ def _ended(client: "OpenAI", submission: Submission, config: LLM, deadline: floa
         time.sleep(config.batch_poll_seconds)
 
 
-def _collect(
-    client: "OpenAI",
-    store: AnswerStore,
-    submission: Submission,
-    batch: "Batch",
-    keep: Callable[[str, Answer], None],
-    outcome: Outcome,
-) -> None:
-    """Put a batch's answers into the store, then close it; a batch that failed is refused.
+@dataclass(frozen=True)
+class _Collector:
+    """Puts what batches brought into the store."""
 
-    A run killed in between collects the same answers again: those that the store has are skipped.
-    """
-    finished = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.created_at
-    # The endpoint counts whole seconds: our id tells apart batches that ended in the same one.
-    mark = timedelta(microseconds=int(submission.name[:8], 16) % 1_000_000)
-    finished_at = datetime.fromtimestamp(finished, UTC) + mark
-    seconds = float(finished - batch.created_at)
-    open_keys = set(submission.keys)
-    for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-        for line in client.files.content(file_id).text.splitlines():
-            key, completion, problem = _read(line)
+    client: "OpenAI"
+    store: AnswerStore
+    config: Profiles
+    keep: Callable[[str, Answer], None]
+    outcome: Outcome
+
+    def __call__(self, submission: Submission, batch: "Batch") -> list[Answer]:
+        """Put a batch's answers into the store, then close it; a batch that failed is refused.
+
+        A run killed in between collects the same answers again: those that the store has are
+        skipped.
+
+        Returns:
+            The answers that are new, usable or not.
+        """
+        ended = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.created_at
+        # The endpoint counts whole seconds: our id tells apart batches that ended in the same one.
+        mark = timedelta(microseconds=int(submission.name[:8], 16) % 1_000_000)
+        finished_at = datetime.fromtimestamp(ended, UTC) + mark
+        missing, answers = self.outcome.missing, list[Answer]()
+        open_keys = set(submission.keys)
+        for key, completion, problem in self._rows(batch):
             if key not in open_keys:
                 continue
             open_keys.remove(key)
-            text, problem = (None, problem) if problem else judge(completion)
-            outcome.missing.pop(key, None)
+            text, problem = (None, problem) if problem else judge(completion, self.config)
+            missing.pop(key, None)
             if problem:
-                outcome.missing[key] = problem
-            if completion is not None and not store.has(key, finished_at):
-                keep(key, _answer(text, completion, seconds, finished_at))
-    outcome.missing |= dict.fromkeys(open_keys, f"batch {batch.status}")
-    submission.close()
-    if batch.status == "failed":
-        faults = batch.errors.data if batch.errors and batch.errors.data else []
-        said = "; ".join(str(fault.message) for fault in faults[:3]) or "no reason given"
-        raise BadInput(
-            f"profiles.llm: {submission.endpoint} refused batch {batch.id}: {said[:300]}; correct "
-            "profiles.llm or the prompt"
-        )
+                missing[key] = problem
+            if completion is not None and not self.store.has(key, finished_at):
+                seconds = float(ended - batch.created_at)
+                answers.append(_answer(text, completion, seconds, finished_at))
+                self.keep(key, answers[-1])
+        missing |= dict.fromkeys(open_keys, f"batch {batch.status}")
+        submission.close()
+        if batch.status == "failed":
+            raise BadInput(_refusal(submission, batch))
+        return answers
+
+    def _rows(self, batch: "Batch") -> Iterator[tuple[str, Any, str | None]]:
+        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+            yield from map(_read, self.client.files.content(file_id).text.splitlines())
+
+
+def _refusal(submission: Submission, batch: "Batch") -> str:
+    faults = batch.errors.data if batch.errors and batch.errors.data else []
+    said = "; ".join(str(fault.message) for fault in faults[:3]) or "no reason given"
+    return (
+        f"profiles.llm: {submission.endpoint} refused batch {batch.id}: {said[:300]}; correct "
+        "profiles.llm or the prompt"
+    )
 
 
 def _read(line: str) -> tuple[str, Any, str | None]:
@@ -237,12 +284,9 @@ def _read(line: str) -> tuple[str, Any, str | None]:
 
 
 def _answer(text: str | None, completion: Any, seconds: float, finished_at: datetime) -> Answer:
-    usage = completion.get("usage") if isinstance(completion, dict) else None
-    counts = usage if isinstance(usage, dict) else {}
     return Answer(
-        text=text,
-        prompt_tokens=counts.get("prompt_tokens"),
-        completion_tokens=counts.get("completion_tokens"),
+        text,
+        *usage_of(completion),
         latency_seconds=seconds,
         finished_at=finished_at,
     )

@@ -26,6 +26,8 @@ class Submission:
     endpoint: str
     keys: frozenset[str]
     batch_id: str | None = None
+    reserved: float = 0.0
+    """US dollars of this run's budget; 0 for an earlier run's batch. Not kept on disk."""
 
     @property
     def requests(self) -> Path:

@@ -10,6 +10,7 @@ import inspect
 import json
 import threading
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -91,6 +92,12 @@ class Stage(Task[..., Any]):
                 pass  # As for a run: what cannot be read or verified counts as absent.
         with disable_run_logger():
             return self.fn(*inputs)
+
+    def afresh(self) -> "Stage":
+        """The same stage, which takes nothing from the cache and replaces what is there."""
+        again = copy(self)
+        again.refresh_cache = True
+        return again
 
 
 class KernelFileLocks(LockManager):

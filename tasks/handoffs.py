@@ -59,6 +59,14 @@ class Profiled(Handoff):
     answers_cached: int
     answers_paid: int
     cost_usd: float | None
+    """Of the answers paid for; None where a price is not known."""
+    unasked: int = 0
+    """How many of the missing were not asked, because the budget was spent."""
+
+    @property
+    def unfinished(self) -> bool:
+        """True if another run has more to ask, so that this result does not count for it."""
+        return self.unasked > 0
 
 
 class Embedded(Handoff):

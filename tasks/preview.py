@@ -95,7 +95,7 @@ def preview(path: Path, overrides: Sequence[str] = (), n: int = 1, side: Side = 
     configured = _as_asked(path, overrides, side)
     config = configured.pipeline.profiles_of(side)
     prices = price_table(Path(config.llm.prices) if config.llm.prices else None)
-    with answer_store() as store:
+    with answer_store(config.max_words) as store:
         bill = _bill(configured, side, store, n)
     return Preview(
         side=side,

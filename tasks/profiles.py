@@ -2,35 +2,29 @@
 
 import hashlib
 import json
-import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
 
 from models import item_profiles
-from models.config import LLM, Profiles, Side
-from models.errors import BadInput
+from models.answers import response_format
+from models.config import Profiles, Side
 from models.front_matter import Template
 from models.offline import WRITER, offline
 from models.profiles import HISTORY_COUNT, HISTORY_SHA256, histories, provenance, record, select
 from models.prompts import Messages, Prompt, render_all, render_items
 from models.schemas import ITEM, LLM_CALLS, TEXT, USER, profiles_schema
-from tasks.answers import Answer, AnswerStore, Question, answer_store, asking
-from tasks.batch import ask_in_batches
+from tasks.answers import AnswerStore, Question, answer_store, asking
 from tasks.caching import stage
-from tasks.chat import Outcome, ask, endpoint, require_reachable
-from tasks.configuration import api_key
+from tasks.chat import NOT_ASKED, Outcome
+from tasks.endpoint import endpoint
 from tasks.handoffs import Profiled
 from tasks.imports import import_profiles
-from tasks.progress import track
+from tasks.interview import Interview, show_bill
 from tasks.storage import Handle, read_parquet, write_parquet
 
 
@@ -42,7 +36,7 @@ class _Subjects:
     seen: pa.Table
 
 
-@stage("profiles", version=2)
+@stage("profiles", version=3)
 def profiles(
     config: Profiles,
     prompt: Template | str,
@@ -167,72 +161,26 @@ def _write_asked(
     rendered: Iterable[tuple[str, Messages]],
     inputs: Mapping[str, Handle],
 ) -> Profiled:
-    with answer_store() as store:
+    with answer_store(config.max_words) as store:
         keys = store.want(questions(config, rendered))
-        secret = _ready_to_ask(config.llm) if store.unanswered() else ""
+        interview = Interview(config, store, len(keys))
         with asking() if store.unanswered() or store.unexported() else nullcontext():
-            outcome = _ask(config, store, secret, len(keys))
-            _require_enough(config, keys, store.texts(), outcome)
+            outcome = interview.run()
+            interview.require_enough(keys, outcome)
             result = _result(config, template, subjects, inputs, keys, store, outcome)
             store.mark_exported()
+    show_bill(result)
     return result
 
 
 def questions(config: Profiles, rendered: Iterable[tuple[str, Messages]]) -> Iterator[Question]:
     """One per subject, in sorted order; the key is all that decides the answer."""
     asked = {**config.llm.request_identity(), "base_url": endpoint(config.llm)}
+    if shape := response_format(config.fields):
+        asked["response_format"] = shape
     for _, messages in rendered:
         chat = messages.chat()
         yield Question(_sha256([config.provider, asked, chat]), chat)
-
-
-def _ready_to_ask(config: LLM) -> str:
-    secret = api_key(config)
-    require_reachable(config)
-    return secret
-
-
-def _ask(config: Profiles, store: AnswerStore, secret: str, n_users: int) -> Outcome:
-    """Ask what the store does not know, if anything, and keep every answer as it arrives."""
-    total = store.unanswered()
-    if not total:
-        return Outcome()
-    _logger().info("Asking %s for %d answers", config.llm.model, total)
-    with track("profiles", total) as report:
-        answers = count(1)
-
-        def keep(key: str, answer: Answer) -> None:
-            store.put(key, config.provider, config.llm.model, answer)
-            report(next(answers))
-
-        tolerated = int(config.max_missing * n_users)
-        if config.provider == "openai-batch":
-            return ask_in_batches(store, config.llm, secret, keep)
-        outcome = ask(store.questions(), config.llm, secret, keep, tolerated)
-    if outcome.refused:
-        raise BadInput(outcome.refused)
-    return outcome
-
-
-def _require_enough(
-    config: Profiles, keys: list[str], texts: Mapping[str, str], outcome: Outcome
-) -> None:
-    """Judge how many users are without a profile."""
-    missing = [outcome.missing.get(key, "not asked") for key in keys if key not in texts]
-    if not missing:
-        return
-    causes = ", ".join(f"{n} {reason}" for reason, n in Counter(missing).most_common())
-    summary = (
-        f"{len(missing)} of {len(keys)} users ({len(missing) / len(keys):.1%}) "
-        f"are without a profile: {causes}"
-    )
-    if len(missing) > config.max_missing * len(keys):
-        stopped = ", for the asking stopped where nothing succeeded" if outcome.gave_up else ""
-        raise BadInput(
-            f"profiles: {summary}{stopped}; profiles.max_missing allows {config.max_missing:.1%}. "
-            "The answers received are kept, so a rerun asks only for the others"
-        )
-    _logger().warning("%s", summary)
 
 
 def _result(
@@ -247,8 +195,8 @@ def _result(
     """Write the profiles and the bill."""
     answers = store.texts()
     texts = pa.array([answers.get(key) for key in keys], pa.string())
-    reasons = pa.array([outcome.missing.get(key) for key in keys], pa.string())
-    table = _table(subjects, texts, reasons, keys)
+    reasons = [None if key in answers else outcome.missing.get(key, NOT_ASKED) for key in keys]
+    table = _table(subjects, texts, pa.array(reasons, pa.string()), keys)
     calls = store.calls()
     paid = calls.filter(pc.invert(calls["cached"]))
     facts = {
@@ -264,6 +212,7 @@ def _result(
         prompt_hash=facts["prompt_hash"],
         provenance=provenance(table, subjects.seen),
         missing=texts.null_count,
+        unasked=reasons.count(NOT_ASKED),
         answers_cached=calls.num_rows - paid.num_rows,
         answers_paid=paid.num_rows,
         cost_usd=None if paid["cost_usd"].null_count else float(sum(paid["cost_usd"].to_pylist())),
@@ -284,11 +233,3 @@ def _sha256(value: Any) -> str:
 def prompt_hash(text: str) -> str:
     """First 16 hex digits of a template's sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """The run's logger, or outside a run one that needs no Prefect."""
-    try:
-        return get_run_logger()
-    except MissingContextError:
-        return logging.getLogger(__name__)

@@ -32,7 +32,9 @@ def test_every_user_gets_an_answer_and_the_bill_is_kept(llm):
     assert calls["profile_key"].to_pylist() == sorted(keys)
     assert min(calls["latency_seconds"].to_pylist()) > 0
     assert (result.answers_paid, result.answers_cached, result.missing) == (2, 0, 0)
-    assert (result.provenance, result.cost_usd) == ("train-only", None)
+    # 10 · 0.15 + 4 · 0.60 dollars per million, for each.
+    assert calls["cost_usd"].to_pylist() == pytest.approx([3.9e-6] * 2)
+    assert (result.provenance, result.cost_usd) == ("train-only", pytest.approx(7.8e-6))
     request = llm.requests[0]
     assert {key: request[key] for key in ("model", "temperature", "max_tokens", "seed")} == {
         "model": "gpt-4o-mini",

@@ -1,5 +1,6 @@
 """Profiles, their embeddings, and the targets made of them."""
 
+import re
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,6 +10,8 @@ from models.config.section import NOT_IDENTITY, Section
 from models.config.training import Side
 
 Reduction = Literal["umap", "pca", "none"]
+
+_FIELD = re.compile(r"\w{1,64}", re.ASCII)
 
 
 class LLM(Section):
@@ -73,6 +76,15 @@ class LLM(Section):
         description="A price table of your own; empty means tasks/prices.yaml.",
         json_schema_extra=NOT_IDENTITY,
     )
+    budget_usd: float | None = Field(
+        None,
+        gt=0,
+        description="What a run may spend on these answers, in US dollars; empty means any amount. "
+        "Asking stops before the spend passes it: requests in flight count with their text and "
+        "max_tokens, and so do those that were lost, for they may be billed. The answers are "
+        "kept, and a run with another budget asks only the rest.",
+        json_schema_extra=NOT_IDENTITY,
+    )
 
     def request_identity(self) -> dict[str, Any]:
         """The fields that decide an answer: endpoint, model and sampling, but not the key."""
@@ -118,6 +130,18 @@ class Profiles(Section):
         description="Prompt template: a name in prompts/ (without .j2) or a path to a .j2 file.",
     )
     history: History = History()
+    fields: dict[str, str] = Field(
+        {},
+        description="Ask for JSON with these fields (name: what to write there), which become the "
+        "profile's lines `Name: text` in this order; empty means plain text. The endpoint must "
+        "know response_format json_schema.",
+    )
+    max_words: int | None = Field(
+        None,
+        ge=1,
+        description="Longer answers are of no use; say in the prompt how long they may be. Empty "
+        "means any length within llm.max_tokens.",
+    )
     llm: LLM = LLM()
     max_missing: float = Field(
         0.02,
@@ -135,6 +159,19 @@ class Profiles(Section):
     def asks(self) -> bool:
         """Whether an LLM writes the profiles, from a prompt."""
         return self.provider not in ("offline", "import")
+
+    @model_validator(mode="after")
+    def _fields_have_names(self) -> Self:
+        for name in self.fields:
+            if not _FIELD.fullmatch(name):
+                raise ValueError(
+                    f"fields: {name!r} is no name; use up to 64 letters, digits and underscores"
+                )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The order of the fields counts, which a mapping's identity has not."""
+        return {**super().identity(), "fields": list(self.fields.items())}
 
 
 class ItemProfiles(Profiles):

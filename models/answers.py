@@ -1,0 +1,156 @@
+"""What makes an LLM's answer a profile: complete, not a refusal, of the shape asked for.
+
+An answer is of no use if it is
+
+- empty, or cut off at max_tokens;
+- refused: marked so by the endpoint, or a short text (at most `LONGEST_REFUSAL` words) that opens
+  with "I can't …" and the like, perhaps after an apology, where the verb that follows names an
+  assistant's work ("provide", "help with", "create"). "I can't stand musicals" is a profile;
+- malformed: with `profiles.fields`, no JSON object of exactly these texts; a Markdown fence around
+  it does not matter;
+- a loop: one clause of at least three words, `LOOP` times or more, and most of the text;
+- longer than `profiles.max_words`.
+"""
+
+import json
+import re
+from collections import Counter
+from typing import Any, NamedTuple
+
+from models.config import Profiles
+
+MALFORMED = "malformed answer"
+LONGEST_REFUSAL = 80
+LOOP = 5
+_SHORTEST_CLAUSE = 3
+
+_APOLOGY = (
+    r"(?:(?:sorry|apologies|unfortunately|i(?:'m| am) sorry|i(?: do)? apologi[sz]e"
+    r"|as an ai(?: language model| assistant)?)\b[ ,.;:!–—-]*(?:but )?)*"
+)
+_INABILITY = (
+    r"i(?: can't| cannot| can not| won't|(?: am|'m) (?:unable|not able|not allowed) to"
+    r"|(?: will|'ll) not be able to) "
+)
+_ASSISTANCE = (
+    r"(?:assist|provide|create|write|generate|produce|fulfill?|comply|complete|continue|engage"
+    r"|answer|describe|summari[sz]e|make|do (?:that|this|so)|help(?: you)?(?: with| in|[.!?]|$))"
+)
+_REFUSAL = re.compile(_APOLOGY + _INABILITY + _ASSISTANCE)
+_FENCED = re.compile(r"```\w*\s*\n(.*?)\n?\s*```", re.DOTALL)
+_CLAUSE_END = re.compile(r"[.!?;,\n]+")
+
+
+def response_format(fields: dict[str, str]) -> dict[str, Any] | None:
+    """The part of a request that asks for JSON with these fields; None for plain text.
+
+    Args:
+        fields: names and what is to be written in each, in the order of the profile.
+    """
+    if not fields:
+        return None
+    schema = {
+        "type": "object",
+        "properties": {
+            name: {"type": "string", "description": description}
+            for name, description in fields.items()
+        },
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "profile", "strict": True, "schema": schema},
+    }
+
+
+class Usage(NamedTuple):
+    """What the endpoint counted for an answer; None where it does not say."""
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+def usage_of(completion: Any) -> Usage:
+    """The tokens of a chat completion, the endpoint's JSON, whatever it is."""
+    counts = completion.get("usage") if isinstance(completion, dict) else None
+    counts = counts if isinstance(counts, dict) else {}
+    return Usage(
+        *(count if isinstance(count := counts.get(name), int) else None for name in Usage._fields)
+    )
+
+
+def judge(completion: Any, config: Profiles) -> tuple[str | None, str | None]:
+    """The profile in a chat completion, or why there is none (see the module docstring).
+
+    Args:
+        completion: the endpoint's JSON, whatever it is.
+        config: what was asked for.
+    """
+    try:
+        choice = completion["choices"][0]
+        message, finish_reason = choice["message"], choice.get("finish_reason")
+        text = (message.get("content") or "").strip()
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return None, MALFORMED
+    if message.get("refusal") or finish_reason == "content_filter":
+        return None, "refused"
+    if finish_reason == "length":
+        return None, "truncated at max_tokens"
+    if is_refusal(text):
+        return None, "refused"
+    if config.fields and text:
+        joined = _joined(text, config.fields)
+        if joined is None:
+            return None, MALFORMED
+        text = joined
+    problem = _fault(text, config.max_words)
+    return (None, problem) if problem else (text, None)
+
+
+def _fault(text: str, max_words: int | None) -> str | None:
+    if not text:
+        return "empty"
+    if repeats_itself(text):
+        return "repeats itself"
+    if is_too_long(text, max_words):
+        return "longer than max_words"
+    return None
+
+
+def is_refusal(text: str) -> bool:
+    """True if a text as a whole says that the model will not answer."""
+    words = text.lower().replace("’", "'").strip(" \t\n\"'*").split()
+    return len(words) <= LONGEST_REFUSAL and _REFUSAL.match(" ".join(words)) is not None
+
+
+def repeats_itself(text: str) -> bool:
+    """True if a text is mostly one clause, over and over."""
+    clauses = [" ".join(clause.lower().split()) for clause in _CLAUSE_END.split(text)]
+    clauses = [clause for clause in clauses if clause.count(" ") + 1 >= _SHORTEST_CLAUSE]
+    if not clauses:
+        return False
+    ((_, most),) = Counter(clauses).most_common(1)
+    return most >= LOOP and 2 * most > len(clauses)
+
+
+def is_too_long(text: str, max_words: int | None) -> bool:
+    """True if a text has more words than allowed; None allows any number."""
+    return max_words is not None and len(text.split()) > max_words
+
+
+def _joined(text: str, fields: dict[str, str]) -> str | None:
+    """The fields as lines `Name: text` in their order, without empty ones; None if malformed."""
+    fenced = _FENCED.fullmatch(text)
+    try:
+        values = json.loads(fenced[1] if fenced else text)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or values.keys() != fields.keys():
+        return None
+    if not all(isinstance(value, str) for value in values.values()):
+        return None
+    lines = ((name, " ".join(values[name].split())) for name in fields)
+    return "\n".join(
+        f"{name.replace('_', ' ').capitalize()}: {value}" for name, value in lines if value
+    )
