@@ -2,7 +2,7 @@
 
 import json
 import re
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -45,7 +45,10 @@ class FakeBatches:
     status: str = "completed"
     rule: Rule = lambda request, _: answered(request)
     errors: list[str] = field(default_factory=list)
-    slow_create: float = 0.0
+    stuck_at: str = "nothing"
+    """A request that is acted on, but answered only when `release` is set: `GET /files`."""
+    reached: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
     files: dict[str, str] = field(default_factory=dict)
     batches: dict[str, dict] = field(default_factory=dict)
     looks: Counter[str] = field(default_factory=Counter)
@@ -80,7 +83,11 @@ class FakeBatches:
         ):
             match = re.fullmatch(pattern, path)
             if match and request.method == method:
-                return handler(request, *match.groups())
+                response = handler(request, *match.groups())
+                if f"{method} {path}".startswith(self.stuck_at):
+                    self.reached.set()
+                    self.release.wait(60)
+                return response
         return Response('{"error": {"message": "no such path"}}', 404)
 
     def _upload(self, request: Request) -> Response:
@@ -107,7 +114,6 @@ class FakeBatches:
         assert len({row["custom_id"] for row in rows}) == len(rows)
         assert all((row["method"], row["url"]) == ("POST", asked["endpoint"]) for row in rows)
         self.batches[batch["id"]] = batch
-        time.sleep(self.slow_create)
         return _json(batch)
 
     def _list(self, _: Request) -> Response:

@@ -7,14 +7,16 @@ import sys
 import threading
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 from fake_llm import TEMPLATE, answer, config, data, run, slow, texts
 from werkzeug import Response
 
+from models.schemas import INTERACTIONS, ITEMS
 from tasks.configuration import PROJECT_ROOT
 from tasks.handoffs import Profiled
 from tasks.profiles import profiles
-from tasks.storage import read_parquet
+from tasks.storage import read_parquet, write_parquet
 
 pytest_plugins = ("fake_llm",)
 pytestmark = pytest.mark.usefixtures("data_dir")
@@ -69,6 +71,36 @@ def test_two_runs_at_once_pay_once(llm):
         thread.join()
     assert len(llm.requests) == 20
     assert sorted(result.answers_paid for result in results) == [0, 20]
+
+
+def test_new_interactions_of_others_ask_nobody_else_again(llm):
+    """With the shipped prompt, which may tell likes from dislikes by everybody's mean."""
+    template = (PROJECT_ROOT / "prompts" / "user-movies.j2").read_text(encoding="utf-8")
+    films = [(f"i{n}", f"Film {n}", 1980 + n, ["Drama"]) for n in range(8)]
+    items = write_parquet("items", pa.table(list(zip(*films, strict=True)), ITEMS))
+    ratings = {"ann": (5, 1, 4), "bob": (2, 2, 5), "cem": (3, 3, 3)}
+    rows = [
+        (user, f"i{n}", float(rating), n)
+        for user, of_user in ratings.items()
+        for n, rating in enumerate(of_user)
+    ]
+    new = [("bob", "i7", 4.0, 9), ("dan", "i6", 4.0, 9), ("dan", "i7", 1.0, 8)]
+
+    def profiled(rows) -> tuple[Profiled, list[str]]:
+        train = write_parquet("split", pa.table(list(zip(*rows, strict=True)), INTERACTIONS))
+        before = len(llm.requests)
+        done = profiles.fn(config(llm), template, train, items)
+        return done, [request["messages"][-1]["content"] for request in llm.requests[before:]]
+
+    first, asked = profiled(rows)
+    assert len(asked) == 3
+    second, asked_then = profiled([*rows, *new])
+    assert len(asked_then) == 2
+    assert all("Film 7" in prompt for prompt in asked_then)
+    assert (second.answers_paid, second.answers_cached) == (2, 2)
+    before, after = (read_parquet(of.profiles).to_pylist() for of in (first, second))
+    same = {row["user_id"]: row for row in after}
+    assert [same[row["user_id"]] == row for row in before] == [True, False, True]
 
 
 RUN_AND_BE_KILLED = """

@@ -168,24 +168,31 @@ def killed_when(settings, is_time, titles=TITLES) -> None:
         process.kill()
 
 
-def test_a_killed_run_s_batch_is_picked_up(batches, data_dir):
-    batches.polls = 10**9
-    killed_when(config(batches), lambda: batches.looks["batch_0"] >= 2)
+@pytest.mark.parametrize(
+    ("moment", "known"),
+    [
+        ("POST /files", 0),  # uploaded, not yet created
+        ("POST /batches", 1),  # created, which the run has not heard
+        ("GET /batches/", 1),  # waiting
+        ("GET /files/", 1),  # collecting
+    ],
+)
+def test_a_killed_run_s_batch_is_picked_up(batches, data_dir, moment, known):
+    batches.stuck_at = moment
+    killed_when(config(batches, timeout_seconds=60), batches.reached.is_set)
+    batches.stuck_at = "nothing"
+    batches.release.set()
     assert left(data_dir) == [".json", ".jsonl"]
-    batches.polls = 1
+    assert len(batches.batches) == known
     result = run(config(batches), *TITLES)
     assert texts(result) == PROFILES
     assert batches.submitted() == dict.fromkeys(TITLES, 1)
     assert (result.answers_paid, len(batches.batches)) == (3, 1)
-
-
-def test_a_batch_whose_creation_was_not_heard_of_is_found(batches):
-    batches.slow_create = 1.0
-    killed_when(config(batches), lambda: bool(batches.batches))
-    batches.slow_create = 0.0
-    assert texts(run(config(batches), *TITLES)) == PROFILES
-    assert "GET /batches" in batches.log
-    assert batches.submitted() == dict.fromkeys(TITLES, 1)
+    assert read_parquet(result.calls)["prompt_tokens"].to_pylist() == [10] * 3
+    assert ("GET /batches" in batches.log) == moment.startswith("POST")
+    assert left(data_dir) == []
+    again = run(config(batches), *TITLES)
+    assert (again.answers_paid, again.answers_cached, len(batches.batches)) == (0, 3, 1)
 
 
 def test_a_kill_while_collecting_bills_nothing_twice(batches, data_dir, monkeypatch):
