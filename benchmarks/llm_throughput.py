@@ -231,6 +231,8 @@ async def serve() -> None:
     await asyncio.Event().wait()
 
 
+PROFILE = " ".join(f"Likes slow films of kind {n}." for n in range(17))
+
 COMPLETION = json.dumps(
     {
         "id": "1",
@@ -241,7 +243,7 @@ COMPLETION = json.dumps(
             {
                 "index": 0,
                 "finish_reason": "stop",
-                "message": {"role": "assistant", "content": "Likes slow films. " * 20},
+                "message": {"role": "assistant", "content": PROFILE},
             }
         ],
         "usage": {"prompt_tokens": 400, "completion_tokens": 100, "total_tokens": 500},
