@@ -11,7 +11,7 @@ import pytest
 from fake_llm import FakeLLM, answer, failure
 from prefect.settings import get_current_settings
 from pytest_httpserver import HTTPServer
-from test_pipeline import World, write_data
+from toy import World, write_data
 from werkzeug import Request, Response
 
 from tasks.storage import PROJECT_ROOT
