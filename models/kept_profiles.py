@@ -50,6 +50,13 @@ class KeptProfiles:
         return both.sort_by([(USER, "ascending"), (ITEM, "ascending")])
 
 
+def keep_none() -> KeptProfiles:
+    """What a first run has."""
+    return KeptProfiles(
+        PROFILES.empty_table(), INTERACTIONS.empty_table(), record(INTERACTIONS.empty_table())
+    )
+
+
 def keep(
     earlier: pa.Table, seen: pa.Table, train: pa.Table, policy: History | None, min_new: int
 ) -> KeptProfiles:

@@ -48,6 +48,8 @@ class Previous(Handoff):
     seen: Handle
     min_new: int
     """A user with fewer new training interactions keeps the profile."""
+    settings: str
+    """Digest of how they were written; none is kept where that is another now."""
 
 
 class Profiled(Handoff):
@@ -68,12 +70,16 @@ class Profiled(Handoff):
     `INTERACTIONS`), from which its record can be recomputed."""
     kept: int = 0
     """How many profiles an earlier run wrote."""
+    settings: str | None = None
+    """Of users' profiles: digest of how they were written."""
 
     def previous(self, min_new: int) -> Previous | None:
         """These profiles, for a later run to keep; None where they cannot be."""
-        if self.seen is None:
+        if self.seen is None or self.settings is None:
             return None
-        return Previous(profiles=self.profiles, seen=self.seen, min_new=min_new)
+        return Previous(
+            profiles=self.profiles, seen=self.seen, min_new=min_new, settings=self.settings
+        )
 
 
 class Embedded(Handoff):

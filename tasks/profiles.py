@@ -34,8 +34,9 @@ from tasks.batch import ask_in_batches
 from tasks.caching import stage
 from tasks.chat import Outcome, ask, endpoint, require_reachable
 from tasks.configuration import api_key
-from tasks.handoffs import Profiled
+from tasks.handoffs import Previous, Profiled
 from tasks.imports import import_profiles
+from tasks.kept_profiles import Earlier
 from tasks.progress import track
 from tasks.storage import Handle, read_parquet, write_parquet
 
@@ -48,7 +49,7 @@ class _Subjects:
     seen: pa.Table
 
 
-@stage("profiles", version=2)
+@stage("profiles", version=4)
 def profiles(
     config: Profiles,
     prompt: str,
@@ -56,6 +57,7 @@ def profiles(
     items: Handle,
     imported: Handle | None = None,
     side: Side = "users",
+    previous: Previous | None = None,
 ) -> Profiled:
     """Write a profile for every user (item) of the training interactions.
 
@@ -66,6 +68,7 @@ def profiles(
         items: schema `ITEMS`.
         imported: the file of the import provider, from `take_in_profiles`.
         side: users or items.
+        previous: an earlier run's profiles of users, for those who have hardly changed.
 
     Raises:
         BadInput: for a faulty template, a missing key, an endpoint that cannot be reached or
@@ -83,15 +86,23 @@ def profiles(
             return _write_offline(subjects, texts, item_profiles.WRITER, inputs)
         template = Prompt(prompt, config.prompt, side)
         return _write_asked(config, template, subjects, render_items(template, known), inputs)
+    earlier = Earlier.of(config, prompt, interactions, previous)
     if config.provider == "offline":
         # Statistics cost nothing, so they are taken of the whole history, not of a prompt's share.
         whole = config.history.model_copy(update={"limit": max(interactions.num_rows, 1)})
         history = histories(interactions, catalogue, whole)
-        texts = offline(history)[TEXT].to_pylist()
-        return _write_offline(_Subjects(USER, record(history)), texts, WRITER, inputs)
+        seen, others = record(history), earlier.kept.others
+        texts = others(offline(history))[TEXT].to_pylist()
+        written = _write_offline(_Subjects(USER, others(seen)), texts, WRITER, inputs)
+        return earlier.join(written, seen, train, inputs)
     template, selected = Prompt(prompt, config.prompt), select(interactions, config.history)
-    rendered = render_all(template, selected, catalogue)
-    return _write_asked(config, template, _Subjects(USER, record(selected)), rendered, inputs)
+    seen = record(selected)
+    rendered = earlier.others(render_all(template, selected, catalogue))
+    subjects = _Subjects(USER, earlier.kept.others(seen))
+    written = _write_asked(
+        earlier.asking(config, seen.num_rows), template, subjects, rendered, inputs
+    )
+    return earlier.join(written, seen, train, inputs)
 
 
 def preview(config: Profiles, prompt: str, train: Handle, items: Handle, n: int) -> list[Messages]:
