@@ -6,12 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.config import Refit, Targets
+from flows.knowledge import kept_reducers, target_all
+from models.config import Pipeline, Refit, Targets
 from models.embeddings import to_matrix, to_table
 from models.reducers import Unusable, drift, dump, load
 from models.schemas import EMBEDDING, TARGET, USER
 from models.targets import fit, reduce
 from tasks.caching import cache_key
+from tasks.handoffs import Described, Embedded, Kept
 from tasks.storage import read_parquet, write_parquet
 from tasks.targets import targets
 
@@ -201,3 +203,55 @@ def test_without_keeping_nothing_is_stored_and_the_policy_decides_no_key(night):
     lax = Refit(new_share=0.9)
     assert key(Refit(), kept=False) == key(lax, kept=False)
     assert key(Refit(), kept=True) != key(lax, kept=True)
+
+
+class Here:
+    """Runs stages at once, without Prefect."""
+
+    def run(self, stage, *inputs, side=None):  # noqa: ARG002 - as `Stages.run`
+        return stage.fn(*inputs)
+
+
+@pytest.mark.usefixtures("data_dir", "no_run_logger")
+def test_a_flow_hands_reducers_from_one_night_to_the_next(embeddings):
+    reduction, asked = Targets(reduction="umap"), Targets(reduction="none")
+    pipeline = Pipeline.model_validate(
+        {
+            "experiment": "nights",
+            "models": {"BPR": {}, "LightGCN": {}, "NeuMF": {}},
+            "training": {"seeds": [1, 2]},
+        }
+    )
+    forms = {"users": {"BPR": (reduction, 5), "LightGCN": (reduction, 5), "NeuMF": (asked, 64)}}
+
+    def targets_of(ids, matrix, kept):
+        embedded = Embedded(
+            embeddings=stored(ids, matrix), model="m", width=16, texts_cached=0, texts_embedded=0
+        )
+        described = [Described(side="users", profiled=None, embedded=embedded)]
+        return target_all(pipeline, forms, described, None, None, Here(), kept)
+
+    once = targets_of(USERS, embeddings, None)
+    assert {of["users"].reducer for of in once.values()} == {None}
+    assert kept_reducers(once, Refit()) == {}
+
+    first = targets_of(USERS, embeddings, {})
+    assert {of["users"].refit for of in first.values()} == {"first fit"}
+    kept = kept_reducers(first, Refit())
+    assert kept.keys() == {"users umap 5", "users none"}
+    kept = {name: Kept.model_validate_json(of.model_dump_json()) for name, of in kept.items()}
+
+    rng = np.random.default_rng(4)
+    later = np.vstack([embeddings, rng.normal(size=(1, 16))]).astype(np.float32)
+    second = targets_of([*USERS, "v"], later, kept)
+    assert second.keys() == {
+        (m, "transfer", s) for m in ("BPR", "LightGCN", "NeuMF") for s in (1, 2)
+    }
+    for of in second.values():
+        assert (of["users"].refit, of["users"].unchanged, of["users"].transformed) == (
+            "kept",
+            60,
+            1,
+        )
+    assert second["BPR", "transfer", 1] == second["LightGCN", "transfer", 2]
+    assert second["NeuMF", "transfer", 1]["users"].width == 16
