@@ -133,21 +133,21 @@ def incoming(drop: Drop) -> Incoming:
 
 def _read(drop: Drop) -> Judged:
     path = drop.content.verify()
+    content = path.read_bytes()
     try:
         if path.suffix in DELIMITERS:
-            return read_text(path.read_bytes(), DELIMITERS[path.suffix], drop.name)
-        return _read_parquet(path, drop.name)
+            return read_text(content, DELIMITERS[path.suffix], drop.name)
+        return _read_parquet(content, drop.name)
     except Unreadable as error:
         return refused(drop.name, str(error))
+    # With the bytes in memory, these say that something is wrong with them, not with the disk.
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return refused(drop.name, f"it cannot be read: {str(error).partition(chr(10))[0]}")
 
 
-def _read_parquet(path: Path, name: str) -> Judged:
-    try:
-        table = pq.ParquetFile(path).read()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].replace(str(path), name)
-        raise Unreadable(f"it is no whole Parquet file: {reason}") from error
+def _read_parquet(content: bytes, name: str) -> Judged:
+    table = pq.ParquetFile(pa.BufferReader(content)).read()
+    table.validate(full=True)
     names = column_names(table.schema.names)
     values = pa.table(
         {name: _as_text(table.column(names.index(name)), name) for name in INTERACTIONS.names}

@@ -187,8 +187,8 @@ def test_parquet_times_may_be_timestamps_of_any_unit(folder, unit):
 # Whole files
 
 
-def whole(name="a.parquet"):
-    return train(*[(f"u{n}", "i", 1, n) for n in range(1000)]), name
+def whole():
+    return train(*[(f"u{n}", "i", 1, n) for n in range(1000)])
 
 
 def parquet_bytes(table) -> bytes:
@@ -212,9 +212,14 @@ UNREADABLE = {
         COMMAS.replace("\n", "\r") + "u,i,5,7\r",
         "first line does not name",
     ),
-    "no parquet": ("a.parquet", "PAR1 nonsense", "no whole Parquet file"),
-    "empty parquet": ("a.parquet", "", "no whole Parquet file"),
-    "truncated": ("a.parquet", parquet_bytes(whole()[0])[:-1000], "no whole Parquet file"),
+    "no parquet": ("a.parquet", "PAR1 nonsense", "it cannot be read"),
+    "empty parquet": ("a.parquet", "", "it cannot be read"),
+    "truncated": ("a.parquet", parquet_bytes(whole())[:-1000], "it cannot be read"),
+    "damaged names": (
+        "a.parquet",
+        parquet_bytes(whole()).replace(b"user_id", b"\xcaser_id"),
+        "it cannot be read",
+    ),
     "ids are floats": ("a.parquet", FLOATS, "column user_id holds double, not text or whole"),
     "parquet column": ("a.parquet", FLOATS.drop_columns(["rating"]), "no column rating"),
 }
@@ -247,7 +252,7 @@ def test_a_damaged_file_never_fails_and_every_line_is_counted(folder, seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_damaged_parquet_never_fails(folder, seed):
     rng = np.random.default_rng(seed)
-    content = bytearray(parquet_bytes(whole()[0]))
+    content = bytearray(parquet_bytes(whole()))
     for place in rng.integers(4, len(content) - 8, 5):
         content[place] = rng.integers(256)
     drop(folder, "a.parquet", bytes(content))
@@ -342,7 +347,7 @@ def test_new_pairs_newer_ones_and_repeats_are_told_apart(folder):
     assert [(row["file"], row["row"], row["reason"][:18]) for row in refused] == [
         ("1.csv", 7, "item_id is empty"),
         ("3.csv", 7, "item_id is empty"),
-        ("4.parquet", None, "it is no whole Par"),
+        ("4.parquet", None, "it cannot be read:"),
     ]
     assert read_parquet(result.data.users)["user_id"].to_pylist() == ["u1", "u2", "u3"]
     items = read_parquet(result.data.items)
