@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows import profiles_commands
 from flows.terminal import (
     AsJson,
     Config,
@@ -30,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(profiles_commands.app, name="profiles")
 
 
 class Form(StrEnum):

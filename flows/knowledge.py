@@ -15,6 +15,7 @@ from models.config import (
     Targets,
 )
 from models.errors import BadInput
+from models.front_matter import Template
 from tasks.embeddings import embeddings
 from tasks.handoffs import Described, Interactions, Kept, Previous, Splits, Targeted
 from tasks.import_files import take_in_embeddings, take_in_profiles
@@ -44,7 +45,7 @@ def sides_of(pipeline: Pipeline, entered: Entrances) -> tuple[Side, ...]:
 def describe(
     pipeline: Pipeline,
     side: Side,
-    prompt: str,
+    prompt: Template,
     data: Interactions,
     parts: Splits,
     stages: Stages,
@@ -66,7 +67,16 @@ def describe(
         return Described(side=side, profiled=None, embedded=embedded)
     texts = take_in_profiles(of_profiles)
     profiled = stages.run(
-        profiles, of_profiles, prompt, parts.train, data.items, texts, side, previous, side=side
+        profiles,
+        of_profiles,
+        prompt,
+        parts.train,
+        data.items,
+        texts,
+        side,
+        data.demographics if side == "users" else None,
+        previous,
+        side=side,
     )
     embedded = stages.run(embeddings, of_vectors, profiled.profiles, side=side)
     return Described(side=side, profiled=profiled, embedded=embedded)

@@ -46,7 +46,9 @@ def knowledge_transfer(
     prompts = {side: configuration.prompt_of(pipeline, side) for side in sides}
     stages = Stages()
 
-    data = stages.run(interactions, pipeline.dataset, raw_files(pipeline.dataset))
+    fields = pipeline.demographics(sides)
+    raw = raw_files(pipeline.dataset, fields)
+    data = stages.run(interactions, pipeline.dataset, raw, fields)
     _require_enough_items(pipeline, data)
     parts = stages.run(split, pipeline.split, data.interactions, split_files(pipeline.split))
     require_likes(pipeline, parts)

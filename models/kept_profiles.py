@@ -33,6 +33,8 @@ class KeptProfiles:
 
     def others(self, table: pa.Table) -> pa.Table:
         """The rows of users whose profile is not kept."""
+        if not self.profiles.num_rows:
+            return table
         users = self.profiles[USER].combine_chunks()
         return table.filter(pc.invert(pc.is_in(table[USER], users)))
 

@@ -23,6 +23,7 @@ ROUNDING = 1e-6
 """Ratings are compared with means; a rating equal to its mean must not fall on either side."""
 
 _UNPRINTABLE = r"[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Z}]+"
+_NO_VALUE = r"[^\p{L}\p{M}\p{N} '&+/.,-]"
 _NO_WORD = r"[^\p{L}\p{M}\p{N} '&+/-]"
 _TRAILING_ARTICLE = r"^(.+), (The|A|An)( \(.*)?$"
 
@@ -95,6 +96,41 @@ def describe(selected: pa.Table, catalogue: pa.Table) -> pa.Table:
         .append_column(YEAR, catalogue[YEAR].take(row))
         .append_column(GENRES, catalogue[GENRES].take(row))
     )
+
+
+def masked(described: pa.Table) -> pa.Table:
+    """Put genres and year in place of titles, which an LLM would know items by.
+
+    Args:
+        described: has the columns `title`, `year` and `genres`, presentable.
+
+    Returns:
+        The table, with a `title` such as `Drama, War, 1958`, or `item` where neither is known;
+        `year` and `genres` of their own are null, so that no prompt says them twice.
+    """
+    genres = pc.binary_join(described[GENRES].cast(pa.list_(pa.string())), ", ")
+    genres = pc.if_else(pc.not_equal(genres, ""), genres, None)
+    year = described[YEAR].cast(pa.string())
+    # Not null_handling="skip": where all are null it loses rows (pyarrow 26).
+    both = pc.binary_join_element_wise(genres, year, ", ")
+    label = pc.coalesce(both, genres, year, "item")
+    n, schema = described.num_rows, described.schema
+    for column, values in (
+        (TITLE, label),
+        (YEAR, pa.nulls(n, pa.int32())),
+        (GENRES, pa.nulls(n, pa.list_(pa.string()))),
+    ):
+        described = described.set_column(schema.get_field_index(column), column, values)
+    return described
+
+
+def presentable_fields(people: pa.Table) -> pa.Table:
+    """Demographic fields as words and numbers: they stand unquoted in a prompt, like genres."""
+    columns = [
+        _clean(pc.replace_substring_regex(column, _NO_VALUE, " "), LONGEST_GENRE)
+        for column in people.columns
+    ]
+    return pa.Table.from_arrays(columns, people.column_names)
 
 
 def record(selected: pa.Table) -> pa.Table:

@@ -3,6 +3,8 @@
 Ids are raw tokens (strings) everywhere outside a model; `007` and `7` are two users.
 """
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
@@ -39,6 +41,16 @@ ITEMS = pa.schema(
 
 USERS = pa.schema([pa.field(USER, pa.string(), nullable=False)])
 """Grain: one user with at least one interaction."""
+
+
+def demographics_schema(fields: Sequence[str]) -> pa.Schema:
+    """Schema of what NAME.user says of users: one row per user, `fields` as they stand there."""
+    return pa.schema(
+        [
+            pa.field(USER, pa.string(), nullable=False),
+            *(pa.field(field, pa.string()) for field in fields),
+        ]
+    )
 
 
 def profiles_schema(key: str) -> pa.Schema:

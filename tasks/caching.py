@@ -6,23 +6,27 @@ A cached result counts only while every artifact behind it is there, unaltered.
 """
 
 import hashlib
+import inspect
 import json
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 from prefect import Task
-from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.cache_policies import CacheKeyFnPolicy, CachePolicy
 from prefect.context import TaskRunContext
+from prefect.filesystems import LocalFileSystem
 from prefect.locking.protocol import LockManager
+from prefect.logging import disable_run_logger
+from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 from prefect.transactions import IsolationLevel
 from pydantic import BaseModel
 
 from models.config import Section
-from tasks.storage import Handle, Verifiable, data_dir
+from tasks.storage import Handle, MissingArtifact, Verifiable, data_dir
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,6 +72,25 @@ class Stage(Task[..., Any]):
     @result_storage.setter
     def result_storage(self, _: object) -> None:
         """`Task.__init__` assigns its argument; the property above decides."""
+
+    def recall(self, *inputs: Any) -> Any:
+        """The result for these inputs without a run: from the cache, else computed and not kept.
+
+        For commands that only look, and should not wait for Prefect to start. Only for stages
+        that may be computed at any time: that cost little, and nothing in money.
+        """
+        bound = inspect.signature(self.fn).bind(*inputs)
+        bound.apply_defaults()
+        policy = cast("CachePolicy", self.cache_policy)
+        key = policy.compute_key(cast("TaskRunContext", None), dict(bound.arguments), {})
+        if key and (self.result_storage / key).is_file():
+            storage = LocalFileSystem(basepath=str(self.result_storage))
+            try:
+                return ResultStore(result_storage=storage).read(key).result
+            except (MissingArtifact, ValueError):
+                pass  # As for a run: what cannot be read or verified counts as absent.
+        with disable_run_logger():
+            return self.fn(*inputs)
 
 
 class KernelFileLocks(LockManager):

@@ -10,51 +10,111 @@ import yaml
 from prefect.blocks.system import Secret
 from pydantic import BaseModel, ValidationError
 
-from models.config import LLM, Embeddings, Pipeline, Side, parse_yaml
+from models.config import LLM, Embeddings, Pipeline, Profiles, Side, parse_yaml
 from models.errors import BadInput
+from models.front_matter import PromptFile, Template, read_prompt
+from models.prices import PriceTable
+from models.prompts import Prompt
 from tasks.storage import PROJECT_ROOT
+
+_PRICES = Path(__file__).parent / "prices.yaml"
+_SECTIONS: dict[Side, str] = {"users": "profiles", "items": "item_profiles"}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline configuration.
+
+    Where an LLM writes profiles, what file and overrides name goes before the front matter of
+    the prompt, and that before the defaults; whoever asks the result sees the outcome.
 
     Args:
         path: the YAML file.
         overrides: `dotted.key=value` texts, the value in YAML, applied over the file.
 
     Raises:
-        BadInput: for a missing or malformed file and for every unknown key or wrong value.
+        BadInput: for a missing or malformed file and for every unknown key or wrong value, in a
+            prompt's front matter too.
     """
     raw = _read(path)
     for override in overrides:
         _apply(raw, override)
     try:
-        return Pipeline.model_validate(raw)
+        pipeline = Pipeline.model_validate(raw)
     except ValidationError as error:
         raise BadInput(f"{path}: " + "; ".join(_explain(error, Pipeline))) from error
+    settled = {section: _settled(pipeline, side) for side, section in _SECTIONS.items()}
+    return pipeline.model_copy(update=settled)
 
 
-def prompt_of(pipeline: Pipeline, side: Side = "users") -> str:
-    """The text of the prompt template that a side's profiles depend on.
+def _settled(pipeline: Pipeline, side: Side) -> Profiles:
+    """A side's profiles with the front matter of their prompt under what the file says."""
+    profiles = pipeline.profiles_of(side)
+    if not profiles.asks:
+        return profiles
+    prompt = _prompt_file(pipeline, side)
+    merged = {
+        name: section.model_validate(
+            {**of_prompt, **{key: getattr(section, key) for key in section.model_fields_set}}
+        )
+        for name, section, of_prompt in (
+            ("llm", profiles.llm, prompt.llm),
+            ("history", profiles.history, prompt.history),
+        )
+        if of_prompt
+    }
+    return profiles.model_copy(update=merged)
+
+
+def prompt_of(pipeline: Pipeline, side: Side = "users") -> Template:
+    """The prompt template that a side's profiles depend on, without its settings: see `load`.
 
     The offline writer and imported profiles use none, so that editing a prompt leaves them cached.
 
     Raises:
-        BadInput: if there is no such template; the message lists those there are.
+        BadInput: if there is no such template, the message lists those there are; if its front
+            matter is faulty, it does not compile, or it leaves out user fields that were asked for.
     """
     profiles = pipeline.profiles_of(side)
-    if profiles.provider in ("offline", "import"):
-        return ""
-    name = profiles.prompt
+    if not profiles.asks:
+        return Template(text="")
+    template = _prompt_file(pipeline, side).template
+    Prompt(template, profiles.prompt, side).require_demographics(profiles.history.demographics)
+    return template
+
+
+def _prompt_file(pipeline: Pipeline, side: Side) -> PromptFile:
+    name = pipeline.profiles_of(side).prompt
     for candidate in (PROJECT_ROOT / "prompts" / f"{name}.j2", Path(name).expanduser()):
         if candidate.is_file():
-            return candidate.read_text(encoding="utf-8")
+            return read_prompt(_text(candidate), name, side)
     known = sorted(file.stem for file in (PROJECT_ROOT / "prompts").glob("*.j2"))
-    section = "profiles" if side == "users" else "item_profiles"
     raise BadInput(
-        f"{section}.prompt: there is no file {name} and no prompts/{name}.j2; "
+        f"{_SECTIONS[side]}.prompt: there is no file {name} and no prompts/{name}.j2; "
         f"prompts/ has {', '.join(known)}"
     )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"prompt {file} is not UTF-8: {error}; save it as UTF-8") from error
+
+
+def price_table(path: Path | None) -> PriceTable:
+    """The prices of LLMs.
+
+    Args:
+        path: a table of the user's own; None means the one that comes with the project.
+
+    Raises:
+        BadInput: for a missing or malformed file and for every wrong or missing field.
+    """
+    path = path.expanduser() if path else _PRICES
+    try:
+        return PriceTable.model_validate(_read(path, "price table"))
+    except ValidationError as error:
+        raise BadInput(f"{path}: " + "; ".join(_explain(error, PriceTable))) from error
 
 
 def api_key(config: LLM | Embeddings) -> str:
@@ -92,9 +152,9 @@ def api_key(config: LLM | Embeddings) -> str:
     return key
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, what: str = "configuration file") -> dict[str, Any]:
     if not path.is_file():
-        raise BadInput(f"configuration file {path} does not exist")
+        raise BadInput(f"{what} {path} does not exist")
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -120,6 +120,19 @@ def _embed_missing(
             progress(done)
 
 
+def stored_vectors(
+    config: Embeddings, texts: list[str]
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """What was embedded before: the places in `texts`, ascending, and their vectors.
+
+    Nothing is embedded, so nothing is paid for.
+    """
+    if not (data_dir() / "embeddings.sqlite").is_file():
+        return np.array([], np.intp), np.zeros((0, 0), np.float32)
+    with _vector_store(data_dir() / "embeddings.sqlite") as store:
+        return store.read(_keys(config, texts))
+
+
 class VectorStore:
     """Vectors by key in SQLite."""
 

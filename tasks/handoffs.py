@@ -26,11 +26,16 @@ class Handoff(BaseModel):
 
 
 class Interactions(Handoff):
-    """The data set: schemas `INTERACTIONS`, `ITEMS` and `USERS`."""
+    """The data set: schemas `INTERACTIONS`, `ITEMS` and `USERS`.
+
+    Demographic fields stand apart (`demographics_schema`), so that asking for one trains nothing
+    anew and they reach nothing but prompts; None unless asked for.
+    """
 
     interactions: Handle
     items: Handle
     users: Handle
+    demographics: Handle | None = None
 
 
 class Splits(Handoff):

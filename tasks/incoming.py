@@ -242,10 +242,12 @@ def _joined(base: Interactions, table: pa.Table, inputs: dict[str, Handle]) -> I
     catalogue = pa.concat_tables([items, pa.table([added, *nothing], schema=ITEMS)]).sort_by(ITEM)
     users = pa.table({USER: pc.unique(table[USER])}, schema=USERS).sort_by(USER)
     of_items = {**inputs, "items": base.items}
-    return Interactions(
-        interactions=write_parquet("interactions", table, inputs),
-        items=write_parquet("items", catalogue, of_items),
-        users=write_parquet("users", users, inputs),
+    return base.model_copy(
+        update={
+            "interactions": write_parquet("interactions", table, inputs),
+            "items": write_parquet("items", catalogue, of_items),
+            "users": write_parquet("users", users, inputs),
+        }
     )
 
 

@@ -1,5 +1,6 @@
-"""Stage *interactions*: RecBole atomic files in, three Parquet artifacts out."""
+"""Stage *interactions*: RecBole atomic files in, Parquet artifacts out."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,19 +11,32 @@ from prefect.logging import get_run_logger
 
 from models.config import Dataset
 from models.errors import BadInput
-from models.schemas import GENRES, INTERACTIONS, ITEM, ITEMS, RATING, TIMESTAMP, TITLE, USER, YEAR
+from models.schemas import (
+    GENRES,
+    INTERACTIONS,
+    ITEM,
+    ITEMS,
+    RATING,
+    TIMESTAMP,
+    TITLE,
+    USER,
+    YEAR,
+    demographics_schema,
+)
 from tasks.caching import stage
 from tasks.handoffs import Interactions
 from tasks.storage import Handle, write_bytes, write_parquet
 
 
-def raw_files(config: Dataset) -> dict[str, Handle]:
-    """Find NAME.inter and NAME.item and take them in as raw artifacts, named by their content.
+def raw_files(config: Dataset, demographics: Sequence[str] = ()) -> dict[str, Handle]:
+    """Find the atomic files and take them in as raw artifacts, named by their content.
 
     Doing this before the cached stage makes the stage's key depend on what the files hold.
+    NAME.user is left alone unless something of it is asked for.
 
     Raises:
-        BadInput: if the folder or NAME.inter does not exist, or NAME.inter is empty.
+        BadInput: if the folder or NAME.inter does not exist, or NAME.inter is empty; if NAME.user
+            does not exist but is needed.
     """
     folder = _folder(config)
     interactions = folder / f"{config.name}.inter"
@@ -32,6 +46,13 @@ def raw_files(config: Dataset) -> dict[str, Handle]:
             f"{config.name}.inter, or dataset.name to the stem of the files there"
         )
     files = {"inter": interactions, "item": folder / f"{config.name}.item"}
+    if demographics:
+        files["user"] = folder / f"{config.name}.user"
+        if not files["user"].is_file():
+            raise BadInput(
+                f"history.demographics asks for {', '.join(demographics)}, but {files['user']} "
+                "does not exist; add the file, or leave demographics empty"
+            )
     return {
         kind: write_bytes("raw", f".{kind}", file.read_bytes())
         for kind, file in files.items()
@@ -55,11 +76,19 @@ def _folder(config: Dataset) -> Path:
 
 
 @stage("interactions", version=1)
-def interactions(config: Dataset, raw: dict[str, Handle]) -> Interactions:
+def interactions(
+    config: Dataset, raw: dict[str, Handle], demographics: tuple[str, ...] = ()
+) -> Interactions:
     """Read the atomic files into `INTERACTIONS`, `ITEMS` and `USERS`.
 
     A pair that occurs more than once keeps its newest interaction. Items that nobody touched
     and items without metadata both stay in the catalogue.
+
+    Args:
+        config: names of files and columns.
+        raw: what `raw_files` took in.
+        demographics: the columns of NAME.user to keep, in an artifact of their own; the others
+            are never read into one.
 
     Raises:
         BadInput: naming file, row and column for malformed or missing values.
@@ -67,12 +96,35 @@ def interactions(config: Dataset, raw: dict[str, Handle]) -> Interactions:
     table = _read_interactions(raw["inter"], config)
     catalogue = _read_items(raw["item"], config) if "item" in raw else None
     users = pa.table({USER: pc.unique(table[USER])}).sort_by(USER)
-    known = config.identity()
+    known, files = config.identity(), {kind: raw[kind] for kind in raw if kind != "user"}
+    people = None
+    if demographics:
+        people = write_parquet("demographics", _read_users(raw["user"], config, demographics), raw)
     return Interactions(
-        interactions=write_parquet("interactions", table, raw, known),
-        items=write_parquet("items", _catalogue(table, catalogue), raw, known),
-        users=write_parquet("users", users, raw, known),
+        interactions=write_parquet("interactions", table, files, known),
+        items=write_parquet("items", _catalogue(table, catalogue), files, known),
+        users=write_parquet("users", users, files, known),
+        demographics=people,
     )
+
+
+def _read_users(handle: Handle, config: Dataset, fields: tuple[str, ...]) -> pa.Table:
+    """`user_id` and the asked-for fields as text, one row per user, sorted."""
+    name = f"{config.name}.user"
+    with handle.verify().open(encoding="utf-8", errors="replace") as stream:
+        header = [field.split(":")[0] for field in stream.readline().rstrip("\r\n").split("\t")]
+    offered = [field for field in header if field != USER]
+    unknown = [field for field in fields if field not in offered]
+    if unknown:
+        raise BadInput(
+            f"history.demographics: {name} has no field {', '.join(unknown)}; it has "
+            f"{', '.join(offered)}"
+        )
+    table = _read_atomic(handle, name, dict.fromkeys((USER, *fields), pa.string()))
+    repeated = table.num_rows - len(pc.unique(table[USER]))
+    if repeated:
+        raise BadInput(f"{name} lists {repeated} user_id more than once; keep one row per user")
+    return table.sort_by(USER).select([USER, *fields]).cast(demographics_schema(fields))
 
 
 def _read_atomic(handle: Handle, name: str, columns: dict[str, pa.DataType]) -> pa.Table:

@@ -43,7 +43,7 @@ class Earlier:
         settings = _settings(config, prompt)
         if previous is None or previous.settings != settings:
             return cls(keep_none(), settings, train)
-        policy = None if config.provider == "offline" else config.history
+        policy = config.history if config.asks else None
         earlier, seen = read_parquet(previous.profiles), read_parquet(previous.seen)
         kept = keep(earlier, seen, train, policy, previous.min_new)
         get_logger("profiles").info(
@@ -53,6 +53,8 @@ class Earlier:
 
     def asking(self, config: Profiles, n_users: int) -> Profiles:
         """`config` for the users who are asked for: what may be missing is a share of all."""
+        if not self.kept.profiles.num_rows:
+            return config
         n_asked = n_users - self.kept.profiles.num_rows
         share = min(1.0, config.max_missing * n_users / max(n_asked, 1))
         return config.model_copy(update={"max_missing": share})

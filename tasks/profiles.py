@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
@@ -18,15 +18,9 @@ from prefect.logging import get_run_logger
 from models import item_profiles
 from models.config import LLM, Profiles, Side
 from models.errors import BadInput
+from models.front_matter import Template
 from models.offline import WRITER, offline
-from models.profiles import (
-    HISTORY_COUNT,
-    HISTORY_SHA256,
-    histories,
-    provenance,
-    record,
-    select,
-)
+from models.profiles import HISTORY_COUNT, HISTORY_SHA256, histories, provenance, record, select
 from models.prompts import Messages, Prompt, render_all, render_items
 from models.schemas import ITEM, LLM_CALLS, TEXT, USER, profiles_schema
 from tasks.answers import Answer, AnswerStore, Question, answer_store, asking
@@ -52,22 +46,24 @@ class _Subjects:
 @stage("profiles", version=4)
 def profiles(
     config: Profiles,
-    prompt: str,
+    prompt: Template | str,
     train: Handle,
     items: Handle,
     imported: Handle | None = None,
     side: Side = "users",
+    demographics: Handle | None = None,
     previous: Previous | None = None,
 ) -> Profiled:
     """Write a profile for every user (item) of the training interactions.
 
     Args:
         config: provider, history policy and endpoint.
-        prompt: the text of the prompt template; not used offline.
+        prompt: the prompt template; not used offline.
         train: schema `INTERACTIONS`.
         items: schema `ITEMS`.
         imported: the file of the import provider, from `take_in_profiles`.
         side: users or items.
+        demographics: what `history.demographics` names, if anything.
         previous: an earlier run's profiles of users, for those who have hardly changed.
 
     Raises:
@@ -78,42 +74,80 @@ def profiles(
     inputs = {"train": train, "items": items}
     if imported is not None:
         return import_profiles(config, imported, interactions, inputs, side)
-    if side == "items":
-        known = item_profiles.subjects(interactions, catalogue, config.history.limit)
-        subjects = _Subjects(ITEM, item_profiles.record(interactions))
-        if config.provider == "offline":
-            texts = item_profiles.offline(known)
-            return _write_offline(subjects, texts, item_profiles.WRITER, inputs)
-        template = Prompt(prompt, config.prompt, side)
-        return _write_asked(config, template, subjects, render_items(template, known), inputs)
-    earlier = Earlier.of(config, prompt, interactions, previous)
+    subjects = _subjects(config, interactions, side)
+    known = previous if side == "users" else None
+    earlier = Earlier.of(config, [prompt, demographics], interactions, known)
+    others = _Subjects(subjects.key, earlier.kept.others(subjects.seen))
     if config.provider == "offline":
-        # Statistics cost nothing, so they are taken of the whole history, not of a prompt's share.
-        whole = config.history.model_copy(update={"limit": max(interactions.num_rows, 1)})
-        history = histories(interactions, catalogue, whole)
-        seen, others = record(history), earlier.kept.others
-        texts = others(offline(history))[TEXT].to_pylist()
-        written = _write_offline(_Subjects(USER, others(seen)), texts, WRITER, inputs)
-        return earlier.join(written, seen, train, inputs)
-    template, selected = Prompt(prompt, config.prompt), select(interactions, config.history)
-    seen = record(selected)
-    rendered = earlier.others(render_all(template, selected, catalogue))
-    subjects = _Subjects(USER, earlier.kept.others(seen))
-    written = _write_asked(
-        earlier.asking(config, seen.num_rows), template, subjects, rendered, inputs
-    )
-    return earlier.join(written, seen, train, inputs)
+        texts, writer = _offline(config, interactions, catalogue, side)
+        of_others = earlier.kept.others(subjects.seen.append_column(TEXT, pa.array(texts)))
+        written = _write_offline(others, of_others[TEXT].to_pylist(), writer, inputs)
+    else:
+        template = Prompt(prompt, config.prompt, side)
+        if demographics is not None:
+            inputs["demographics"] = demographics
+        rendered = render(config, template, interactions, catalogue, side, demographics)
+        asked = earlier.asking(config, subjects.seen.num_rows)
+        written = _write_asked(asked, template, others, earlier.others(rendered), inputs)
+    return earlier.join(written, subjects.seen, train, inputs) if side == "users" else written
 
 
-def preview(config: Profiles, prompt: str, train: Handle, items: Handle, n: int) -> list[Messages]:
-    """The prompts of the first `n` users, rendered as the stage would, without asking.
+def _subjects(config: Profiles, train: pa.Table, side: Side) -> _Subjects:
+    if side == "items":
+        return _Subjects(ITEM, item_profiles.record(train))
+    # Statistics cost nothing, so they are taken of the whole history, not of a prompt's share.
+    return _Subjects(USER, record(select(train, config.history) if config.asks else train))
+
+
+def _offline(
+    config: Profiles, train: pa.Table, catalogue: pa.Table, side: Side
+) -> tuple[list[str], str]:
+    """The texts, in sorted order of their subjects, and their writer."""
+    if side == "items":
+        known = item_profiles.subjects(train, catalogue, config.history.limit)
+        return item_profiles.offline(known), item_profiles.WRITER
+    whole = config.history.model_copy(update={"limit": max(train.num_rows, 1)})
+    return offline(histories(train, catalogue, whole))[TEXT].to_pylist(), WRITER
+
+
+def render(
+    config: Profiles,
+    template: Prompt,
+    train: pa.Table,
+    catalogue: pa.Table,
+    side: Side,
+    demographics: Handle | None = None,
+) -> Iterator[tuple[str, Messages]]:
+    """Every subject's id and prompt, in sorted order, as the stage asks them.
 
     Raises:
-        BadInput: for a faulty template.
+        BadInput: for a template that cannot be filled, or does not use what was asked for.
     """
-    selected = select(read_parquet(train), config.history)
-    rendered = render_all(Prompt(prompt, config.prompt), selected, read_parquet(items))
-    return [messages for _, messages in islice(rendered, n)]
+    history = config.history
+    if side == "items":
+        known = item_profiles.subjects(train, catalogue, history.limit)
+        return render_items(template, known, history)
+    template.require_demographics(history.demographics)
+    people = None if demographics is None else read_parquet(demographics)
+    return render_all(template, select(train, history), catalogue, history, people)
+
+
+def profiles_asked(
+    config: Profiles,
+    template: Prompt,
+    train: Handle,
+    items: Handle,
+    side: Side,
+    demographics: Handle | None,
+    store: AnswerStore,
+) -> pa.Table:
+    """`profiles_schema` with the answers that are there; no text where none was asked for yet."""
+    interactions = read_parquet(train)
+    rendered = render(config, template, interactions, read_parquet(items), side, demographics)
+    keys = store.want(questions(config, rendered))
+    texts = pa.array(map(store.texts().get, keys), pa.string())
+    nothing = pa.nulls(len(keys), pa.string())
+    return _table(_subjects(config, interactions, side), texts, nothing, keys)
 
 
 def _write_offline(
@@ -145,7 +179,7 @@ def _write_asked(
     inputs: Mapping[str, Handle],
 ) -> Profiled:
     with answer_store() as store:
-        keys = store.want(_questions(config, rendered))
+        keys = store.want(questions(config, rendered))
         secret = _ready_to_ask(config.llm) if store.unanswered() else ""
         with asking() if store.unanswered() or store.unexported() else nullcontext():
             outcome = _ask(config, store, secret, len(keys))
@@ -155,7 +189,7 @@ def _write_asked(
     return result
 
 
-def _questions(config: Profiles, rendered: Iterable[tuple[str, Messages]]) -> Iterator[Question]:
+def questions(config: Profiles, rendered: Iterable[tuple[str, Messages]]) -> Iterator[Question]:
     """One per subject, in sorted order; the key is all that decides the answer."""
     asked = {**config.llm.request_identity(), "base_url": endpoint(config.llm)}
     for _, messages in rendered:

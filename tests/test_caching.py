@@ -47,6 +47,24 @@ def test_a_stage_runs_once_per_content():
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("harm", [False, True])
+def test_looking_takes_a_result_from_the_cache_and_computes_what_is_lost(harm):
+    source = numbers(7, 8)
+    _, handle = double(source)
+    if harm:
+        handle.file.unlink()
+    before = len(CALLS)
+    assert doubling.recall(source, "a note") == handle
+    assert len(CALLS) - before == harm
+    assert read_parquet(handle)["n"].to_pylist() == [14, 16]
+
+
+def test_looking_computes_what_no_run_has_left():
+    handle = doubling.recall(numbers(9), "")
+    assert read_parquet(handle)["n"].to_pylist() == [18]
+
+
+@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("harm", ["delete", "alter"])
 def test_a_lost_or_altered_artifact_is_computed_again(harm):
     _, handle = double(numbers(5, 6))

@@ -147,12 +147,12 @@ def test_prompts_are_found_by_name_or_path(tmp_path):
         return Pipeline.model_validate(MINIMAL | {"profiles": profiles})
 
     mine = tmp_path / "mine.j2"
-    mine.write_text("Hello")
-    assert prompt_of(pipeline(str(mine))) == "Hello"
-    assert "history" in prompt_of(pipeline("user-movies"))
+    mine.write_text("{% block user %}Hello{% endblock %}")
+    assert prompt_of(pipeline(str(mine))).text == mine.read_text()
+    assert "history" in prompt_of(pipeline("user-movies")).text
     with pytest.raises(BadInput, match=r"no prompts/absent\.j2; prompts/ has .*user-movies"):
         prompt_of(pipeline("absent"))
-    assert prompt_of(Pipeline.model_validate(MINIMAL)) == ""  # offline profiles use none
+    assert prompt_of(Pipeline.model_validate(MINIMAL)).text == ""  # offline profiles use none
 
 
 @pytest.mark.parametrize("section", [LLM, Embeddings])

@@ -66,3 +66,43 @@ def test_missing_files_are_named(tmp_path):
         raw_files(Dataset(name="ml-1m"))
     with pytest.raises(BadInput, match=r"toy\.inter does not exist; set dataset\.path"):
         raw_files(Dataset(name="toy", path=str(tmp_path)))
+
+
+USERS = "user_id:token\tage:token\tjob:token\n007\t24\twriter\n8\t\tartist\n7\t53\tartist\n"
+
+
+def people(folder, *fields, users=USERS):
+    """The hand-off for a data set with a user file of which `fields` are asked for."""
+    (folder / "toy.inter").write_text(HEADER + "007\t1\t2\t10\n7\t1\t4\t5\n")
+    (folder / "toy.user").write_text(users)
+    config = Dataset(name="toy", path=str(folder))
+    return interactions.fn(config, raw_files(config, fields), fields)
+
+
+def test_user_fields_are_read_only_when_asked_for(tmp_path, data_dir):
+    plain = people(tmp_path)
+    assert plain.demographics is None
+    files = [path for path in data_dir.rglob("*") if path.is_file()]
+    assert files
+    assert not any(b"writer" in path.read_bytes() for path in files)
+    asked = people(tmp_path, "age")
+    assert read_parquet(asked.demographics).to_pylist() == [
+        {"user_id": "007", "age": "24"},
+        {"user_id": "7", "age": "53"},
+        {"user_id": "8", "age": None},
+    ]
+    # What trainings are given stays the same, so that none is repeated.
+    assert asked.model_copy(update={"demographics": None}) == plain
+
+
+def test_user_fields_that_are_not_there(tmp_path):
+    with pytest.raises(BadInput, match=r"toy\.user has no field agee, user_id; it has age, job$"):
+        people(tmp_path, "agee", "user_id")
+    with pytest.raises(BadInput, match=r"toy\.user lists 1 user_id more than once"):
+        people(tmp_path, "age", users=USERS + "7\t1\tx\n")
+    (tmp_path / "toy.user").unlink()
+    config = Dataset(name="toy", path=str(tmp_path))
+    with pytest.raises(
+        BadInput, match=r"demographics asks for age, but .*toy\.user does not exist"
+    ):
+        raw_files(config, ("age",))

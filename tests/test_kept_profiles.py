@@ -28,7 +28,7 @@ def run(settings, rows, earlier: Profiled | None = None, min_new=1, prompt=TEMPL
     table = train(*rows)
     parts = write_parquet("split", table), write_parquet("items", FILMS)
     previous = earlier and earlier.previous(min_new)
-    return profiles.fn(settings, prompt, *parts, None, "users", previous)
+    return profiles.fn(settings, prompt, *parts, None, "users", None, previous)
 
 
 def rows_of(result: Profiled) -> dict[str, dict]:

@@ -133,12 +133,21 @@ def test_an_edited_prompt_redoes_what_follows_and_the_key_stays_secret(world, fi
     assert set(states(world.run(*arguments, OPENAI_API_KEY=KEY)).values()) == {"cached"}
     assert len(llm.requests) == n_prompts
 
-    prompt.write_text(TEMPLATE.replace("Likes", "Enjoys"))
+    assert not [p for p in world.data.rglob("*") if p.is_file() and b"astronaut" in p.read_bytes()]
+    # What the prompt's own front matter asks for reaches it, and trains no baseline again.
+    prompt.write_text(
+        "---\nhistory: {demographics: [job]}\nmodel: tiny\n---\n"
+        + TEMPLATE.replace("Likes", "As {{ user.job }} enjoys")
+    )
     edited = states(world.run(*arguments, OPENAI_API_KEY=KEY))
     for name, state in edited.items():
-        untouched = name in ("interactions", "split") or "baseline" in name
+        untouched = name == "split" or "baseline" in name
         assert state == ("cached" if untouched else "ran"), name
     assert len(llm.requests) == 2 * n_prompts
+    told = [json.dumps(request) for request in llm.requests]
+    assert ["astronaut" in text for text in told] == [False] * n_prompts + [True] * n_prompts
+    assert all('"tiny"' in text for text in told[n_prompts:])
+    assert not any("-code" in text for text in told)
     with duckdb.connect(str(world.data / "results.duckdb"), read_only=True) as connection:
         calls = connection.sql("SELECT count(*) FROM llm_calls WHERE NOT cached").fetchall()
         assert calls == [(2 * n_prompts,)]

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 import pytest
+from fake_llm import completion, config, data
 from tables import catalogue, train
 
 from models.config import History, Profiles
@@ -13,6 +14,8 @@ from models.profiles import histories, provenance, record, select
 from models.schemas import PROFILES
 from tasks.profiles import profiles
 from tasks.storage import read_parquet, write_parquet
+
+pytest_plugins = ("fake_llm",)
 
 
 def chosen(table: pa.Table, **policy) -> list[str]:
@@ -248,3 +251,30 @@ def test_the_stage_writes_offline_profiles_with_their_record():
     assert (result.source, result.missing, result.cost_usd) == ("offline", 0, 0.0)
     assert read_parquet(result.calls).num_rows == 0
     assert profiles.fn(Profiles(), "another prompt", *handles) == result
+
+
+@pytest.mark.usefixtures("data_dir", "no_run_logger")
+def test_user_fields_reach_requests_only_when_asked_for_and_no_profile(llm):
+    llm.default = lambda _: completion("Likes films.")
+    handles = data("Heat")
+    people = write_parquet(
+        "demographics", pa.table({"user_id": ["user-0"], "age": ["24"], "job": ["astronaut"]})
+    )
+    template = """{% block user %}"{{ n_interactions }}"
+    {% for name, value in user.items() %}{{ name }} {{ value }} {% endfor %}{% endblock %}"""
+
+    def asked(*fields):
+        settings = config(llm).model_copy(update={"history": History(demographics=fields)})
+        result = profiles.fn(settings, template, *handles, None, "users", people)
+        return result, str(llm.requests[-1]["messages"])
+
+    _, plain = asked()
+    assert "astronaut" not in plain
+    assert "24" not in plain
+    result, told = asked("job")
+    assert "job astronaut" in told
+    assert "age" not in told
+    table = read_parquet(result.profiles)
+    assert table.schema.remove_metadata() == PROFILES
+    assert b"astronaut" not in result.profiles.file.read_bytes()
+    assert "astronaut" not in str(table.to_pylist())

@@ -77,6 +77,8 @@ def write_data(folder: Path) -> None:
     (folder / "toy.item").write_text(
         "item_id:token\ttitle:token_seq\tyear:token\tgenres:token_seq\n" + "\n".join(lines) + "\n"
     )
+    people = "".join(f"u{user}\tastronaut\tzip-{user}-code\n" for user in range(60))
+    (folder / "toy.user").write_text("user_id:token\tjob:token\tzip:token\n" + people)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 """
 
 from models.config.data import Dataset, Split
+from models.config.history import History, ItemHistory
 from models.config.knowledge import (
     LLM,
     Columns,
     Embeddings,
-    History,
     ItemProfiles,
     Profiles,
     Reduction,
@@ -61,6 +61,7 @@ __all__ = [
     "Evaluation",
     "Freeze",
     "History",
+    "ItemHistory",
     "ItemProfiles",
     "Job",
     "Kar",

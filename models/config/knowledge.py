@@ -4,26 +4,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from models.config.history import History, ItemHistory
 from models.config.section import NOT_IDENTITY, Section
 from models.config.training import Side
 
 Reduction = Literal["umap", "pca", "none"]
-
-
-class History(Section):
-    """Which part of a user's training history a profile is written from."""
-
-    limit: int = Field(
-        40,
-        ge=1,
-        description="At most this many interactions per user in a prompt; the offline writer "
-        "takes its statistics of the whole training history.",
-    )
-    order: Literal["newest", "best", "stratified"] = Field(
-        "stratified",
-        description="newest: latest first; best: highest rated first; stratified: the best and "
-        "the worst rated, half each, so that dislikes are seen.",
-    )
 
 
 class LLM(Section):
@@ -81,6 +66,11 @@ class LLM(Section):
         ge=0,
         description="Retries per request on 408, 409, 429, 5xx and lost connections, with "
         "exponential waits with jitter that honour Retry-After.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    prices: str | None = Field(
+        None,
+        description="A price table of your own; empty means tasks/prices.yaml.",
         json_schema_extra=NOT_IDENTITY,
     )
 
@@ -148,6 +138,11 @@ class Profiles(Section):
         _require_path(self.provider, self.path)
         return self
 
+    @property
+    def asks(self) -> bool:
+        """Whether an LLM writes the profiles, from a prompt."""
+        return self.provider not in ("offline", "import")
+
 
 class ItemProfiles(Profiles):
     """One text per item of the training part: what it is, and who chose it."""
@@ -156,11 +151,7 @@ class ItemProfiles(Profiles):
         "item-movies",
         description="Prompt template: a name in prompts/ (without .j2) or a path to a .j2 file.",
     )
-    history: History = Field(
-        History(limit=10),
-        description="limit: how many other items, chosen by the same users, a profile may name; "
-        "order does not apply.",
-    )
+    history: ItemHistory = ItemHistory()
 
 
 class Embeddings(Section):

@@ -1,6 +1,6 @@
 """One configuration file: one pipeline; and the single trainings that it asks for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -65,6 +65,11 @@ class Pipeline(Section):
     def profiles_of(self, side: Side) -> Profiles:
         """The section that says how a side's profiles are written."""
         return self.profiles if side == "users" else self.item_profiles
+
+    def demographics(self, sides: Sequence[Side] = SIDES) -> tuple[str, ...]:
+        """The user fields that prompts of these sides may tell an LLM."""
+        asks = "users" in sides and self.profiles.asks
+        return self.profiles.history.demographics if asks else ()
 
     def embeddings_of(self, side: Side) -> Embeddings:
         """The section that says how a side's profiles are embedded."""

@@ -1,0 +1,54 @@
+"""What tokens cost: a table of prices per model, and sums of it."""
+
+import datetime
+import re
+
+from pydantic import Field
+
+from models.config.section import Section
+
+_PER_MILLION = 1_000_000
+_SNAPSHOT = re.compile(r"[\d-]+|latest")
+"""What may follow a model's name without making it another model: gpt-5-pro is not gpt-5."""
+
+
+class Price(Section):
+    """What one model's tokens cost, in US dollars."""
+
+    input_per_million: float = Field(ge=0, allow_inf_nan=False, description="Prompt tokens.")
+    output_per_million: float = Field(ge=0, allow_inf_nan=False, description="Answer tokens.")
+    batch_discount: float = Field(
+        0.5, ge=0, le=1, description="Share of the price that the Batch API takes off."
+    )
+
+
+class PriceTable(Section):
+    """Prices by model name, of one day."""
+
+    date: datetime.date = Field(description="When the prices were looked up.")
+    source: str = Field("", description="Where.")
+    prices: dict[str, Price]
+
+    def price_of(self, model: str) -> Price | None:
+        """The price of a model, or of the one that it is a dated snapshot of.
+
+        Args:
+            model: as the endpoint names it, e.g. gpt-4o-mini-2024-07-18 for gpt-4o-mini.
+
+        Returns:
+            None if neither is listed: then its cost is not known, which is not 0.
+        """
+        name = model
+        while name not in self.prices:
+            name = name.rpartition("-")[0]
+            if not name or not _SNAPSHOT.fullmatch(model[len(name) + 1 :]):
+                return None
+        return self.prices[name]
+
+
+def cost(price: Price, prompt_tokens: int, completion_tokens: int, batch: bool = False) -> float:
+    """US dollars for so many tokens, through the Batch API at its discount."""
+    full = (
+        prompt_tokens * price.input_per_million + completion_tokens * price.output_per_million
+    ) / _PER_MILLION
+    return full * (1 - price.batch_discount) if batch else full
