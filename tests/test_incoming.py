@@ -391,7 +391,7 @@ def test_each_file_is_read_once_and_the_young_are_reported(folder):
     from prefect import flow
 
     drop(folder, "a.csv", COMMAS + "u3,c,2,50\n")
-    drop(folder, "young.csv", COMMAS, age=1)
+    drop(folder, "young.csv", COMMAS, age=-3600)
     data = base()
 
     @flow
