@@ -2,7 +2,6 @@
 
 import json
 import webbrowser
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import profiles_commands
+from flows import profiles_commands, results_commands
 from flows.terminal import (
     AsJson,
     Config,
@@ -32,15 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(profiles_commands.app, name="profiles")
-
-
-class Form(StrEnum):
-    """How a comparison is written."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-    md = "md"
+app.command()(results_commands.compare)
+app.command()(results_commands.sql)
 
 
 def main() -> None:
@@ -71,28 +63,6 @@ def run(
             typer.echo(summary.model_dump_json())
         else:
             _show(summary)
-
-
-@app.command()
-def compare(
-    experiment: Annotated[str | None, typer.Option(help="Only this experiment.")] = None,
-    form: Annotated[Form, typer.Option("--format", help="How to show it.")] = Form.table,
-    all_metrics: Annotated[
-        bool, typer.Option("--all", help="Every metric in the table, not the primary one alone.")
-    ] = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Show the comparison of finished runs."""
-    settle(data_dir)
-    with plain_errors():
-        from tasks.evaluation import comparison_rows
-        from tasks.report import comparison_table, comparison_text
-
-        rows = comparison_rows(experiment)
-        if form is Form.table:
-            wide_console().print(comparison_table(rows, all_metrics))
-        else:
-            typer.echo(comparison_text(rows, form.value))
 
 
 @app.command()
@@ -156,8 +126,9 @@ def inspect(
 
 
 def _show(summary: "Summary") -> None:
-    from tasks.evaluation import comparison_rows
-    from tasks.report import comparison_table, reference_lines
+    from tasks.report import reference_lines
+    from tasks.results import comparison_rows
+    from tasks.tables import comparison_table
 
     console = wide_console()
     stages = Table("stage", "", "state", "seconds", box=None, pad_edge=False)

@@ -68,4 +68,4 @@ def settle(data_dir: Path | None, verbose: bool = False) -> None:
 def wide_console() -> Console:
     """A console on which a comparison's columns fit, also where there is no terminal."""
     console = Console()
-    return console if console.is_terminal else Console(width=120)
+    return console if console.is_terminal else Console(width=140)

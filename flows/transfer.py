@@ -56,7 +56,7 @@ def knowledge_transfer(
     described = [describe(pipeline, side, prompts[side], data, parts, stages) for side in sides]
     targeted = target_all(pipeline, forms, described, parts, data, stages)
     trained = train_all(pipeline, entered, data, parts, targeted, stages)
-    evaluated = stages.run(evaluation, pipeline, parts, trained, described)
+    evaluated = stages.run(evaluation, pipeline, parts, trained, described, data.items)
     reported = stages.run(report, pipeline, evaluated, trained, described)
     return Summary(
         experiment=pipeline.experiment,

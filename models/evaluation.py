@@ -1,6 +1,5 @@
-"""From rankings and held-out interactions to values per user, and from those to contrasts."""
+"""From rankings and held-out interactions to values per user."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.clicks import per_user, require_both
-from models.comparison import Comparison, Protocol, compare, obstacle
-from models.config import Evaluation, Job, parse_metric
+from models.config import Evaluation
 from models.errors import BadInput
 from models.metrics import HeldOut, PerUser, ranking_metrics
 from models.schemas import ITEM, USER
@@ -82,59 +80,6 @@ def score_clicks(predictions: pa.Table, split: str, config: Evaluation) -> UserV
         (metric, k): per_user(metric, codes, labels, scores) for metric, k in config.columns()
     }
     return UserValues(names, values)
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """One arm of one model against its baseline on one metric."""
-
-    model: str
-    arm: str
-    metric: str
-    k: int | None
-    is_primary: bool
-    comparison: Comparison
-
-
-def contrasts(runs: Sequence[tuple[Job, UserValues]], config: Evaluation) -> list[Contrast]:
-    """Compare every arm with the baseline of its model, over all seeds.
-
-    Returns:
-        Per metric and cut-off, the primary one first, one contrast per model and arm; none for
-        a model without a baseline.
-    """
-    groups: dict[tuple[str, str], list[tuple[Job, UserValues]]] = {}
-    for job, values in sorted(runs, key=lambda run: run[0].seed):
-        groups.setdefault((job.model, job.arm), []).append((job, values))
-    primary = parse_metric(config.primary)
-    return [
-        Contrast(*group, *metric, metric == primary, _compare(groups, group, metric))
-        for metric in sorted(config.columns(), key=lambda metric: metric != primary)
-        for group in groups
-        if group[1] != BASELINE and (group[0], BASELINE) in groups
-    ]
-
-
-def _compare(
-    groups: dict[tuple[str, str], list[tuple[Job, UserValues]]],
-    group: tuple[str, str],
-    metric: tuple[str, int | None],
-) -> Comparison:
-    arm, baseline = groups[group], groups[group[0], BASELINE]
-    return compare(
-        np.stack([values.values[metric] for _, values in arm]),
-        np.stack([values.values[metric] for _, values in baseline]),
-        obstacle(_protocol(arm), _protocol(baseline)),
-        less_is_better=metric[0] == "logloss",
-    )
-
-
-def _protocol(runs: list[tuple[Job, UserValues]]) -> Protocol:
-    return Protocol(
-        seeds=tuple(job.seed for job, _ in runs),
-        users=runs[0][1].users,
-        epochs_budgets=tuple(job.budget.epochs for job, _ in runs),
-    )
 
 
 def _codes(values: pa.Array | pa.ChunkedArray, known: pa.Array) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Results in words: numbers as they are printed, and what a comparison says in plain language.
 
-A `Row` has the keys of view `comparison`; those about profiles may be missing.
+A `Row` has the keys of view `comparison`, `contrasts_all` or `slice_comparison`; those about
+profiles, and those that earlier versions did not store, may be missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from models.comparison import BETTER, NO_DIFFERENCE, NOT_COMPARABLE, WORSE
 Row = Mapping[str, Any]
 
 NOTHING = "–"
+BASELINE = "baseline"
 
 _METRICS = {
     "ndcg": "NDCG",
@@ -19,6 +21,8 @@ _METRICS = {
     "precision": "Precision",
     "mrr": "MRR",
     "map": "MAP",
+    "coverage": "Coverage",
+    "novelty": "Novelty",
     "auc": "AUC",
     "logloss": "LogLoss",
 }
@@ -32,9 +36,14 @@ _PROVENANCE_NOTES = {
     "unknown": "Unknown provenance: it is not recorded which interactions the profiles were "
     "written from; they may have seen held-out ones.",
 }
+UNEQUAL_TERMS = "Not on equal terms, so not compared"
 _ONE_SEED_NOTE = (
     "One seed: the intervals cover the choice of users, not the luck of a training; "
-    "two or more seeds say more."
+    "five or more seeds say more."
+)
+_TWO_SEEDS_NOTE = (
+    "Two seeds: from two trainings it is hardly known how much luck there is, so that only very "
+    "large differences are detectable; five or more seeds say more."
 )
 
 
@@ -73,6 +82,17 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def effect(value: float | None) -> str:
+    """Signed, two decimals."""
+    return NOTHING if value is None else _minus(f"{round(value, 2) + 0.0:+.2f}")
+
+
+def part(row: Row) -> str:
+    """A slice and its bounds: `history, 1 coldest (10 to 21)`."""
+    name = f"{row['kind']}, {row['slice']}"
+    return name if row["low"] is None else f"{name} ({row['low']} to {row['high']})"
+
+
 def _minus(text: str) -> str:
     return text.replace("-", "−")
 
@@ -83,17 +103,29 @@ def kind(verdict: str) -> str:
     return known.get(verdict, "incomparable")
 
 
-def readable(row: Row) -> dict[str, str]:
-    """A row as the columns that people read, in their order."""
+def readable(row: Row, of_contrasts: bool = False) -> dict[str, str]:
+    """A row as the columns that people read, in their order.
+
+    Args:
+        row: a comparison; the slice is named if it is of one.
+        of_contrasts: name what the arm is held against, which may be no baseline.
+    """
+    names = {"model": row["model"], "arm": row["arm"]}
+    other, own = "baseline", "with knowledge"
+    if of_contrasts:
+        names["against"] = row.get("against", BASELINE)
+        other, own = "mean of that", "mean of the arm"
+    if "slice" in row:
+        names["slice"] = part(row)
     return {
-        "model": row["model"],
-        "arm": row["arm"],
+        **names,
         "metric": metric_name(row["metric"], row["k"]),
-        "baseline": mean_and_sd(row["baseline_mean"], row["baseline_sd"]),
-        "with knowledge": mean_and_sd(row["arm_mean"], row["arm_sd"]),
+        other: mean_and_sd(row["baseline_mean"], row["baseline_sd"]),
+        own: mean_and_sd(row["arm_mean"], row["arm_sd"]),
         "gain": percent(row["gain_percent"]),
-        "95 % CI of the difference": interval(row["ci_low"], row["ci_high"]),
-        "p": p_value(row["p_value"]),
+        "difference (95 % CI)": interval(row["ci_low"], row["ci_high"]),
+        "effect": effect(row.get("effect_size")),
+        "p (Holm)": p_value(row.get("p_adjusted")),
         "verdict": row["verdict"],
     }
 
@@ -144,4 +176,19 @@ def notes(rows: Sequence[Row]) -> list[str]:
     ]
     if any(row["seeds"] == 1 and row["difference"] is not None for row in rows):
         said.append(_ONE_SEED_NOTE)
-    return list(dict.fromkeys(said))
+    few = any(row["seeds"] == 2 and row["difference"] is not None for row in rows)
+    return [*_unequal(rows), *[_TWO_SEEDS_NOTE] * few, *dict.fromkeys(said)]
+
+
+def _unequal(rows: Sequence[Row]) -> list[str]:
+    """A loud mark on arms that were not trained or judged on equal terms."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        verdict, _, reason = row["verdict"].partition(": ")
+        if verdict == NOT_COMPARABLE:
+            arm = f"{row['model']} {row['arm']}"
+            found.setdefault(reason, []).append(arm)
+    return [
+        f"{UNEQUAL_TERMS}: {reason}. It concerns {_and(list(dict.fromkeys(arms)))}."
+        for reason, arms in found.items()
+    ]

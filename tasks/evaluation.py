@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,113 +11,88 @@ from typing import Any
 import pyarrow as pa
 from prefect.logging import get_run_logger
 
-from models.config import Evaluation, Job, Pipeline, Tap, parse_metric
-from models.errors import BadInput
-from models.evaluation import BASELINE, UserValues, contrasts, score, score_clicks
+from models.config import Pipeline, parse_metric
+from models.contrasts import Contrast, contrasts, slice_contrasts
+from models.evaluation import BASELINE, score, score_clicks
 from models.schemas import ITEM, LLM_CALLS, USER
+from models.slices import Catalogue, Slice, beyond_accuracy, sliced, slicing
+from models.terms import Terms, split_digest
+from tasks import evaluation_rows as rows
 from tasks.caching import content, stage
-from tasks.handoffs import (
-    Described,
-    Difference,
-    Evaluated,
-    Reference,
-    Splits,
-    Trained,
-    knowledge,
-    origin,
-)
-from tasks.storage import PROJECT_ROOT, database, database_path, read_parquet
+from tasks.evaluation_rows import Scored
+from tasks.handoffs import Described, Evaluated, Reference, Splits, Trained
+from tasks.storage import PROJECT_ROOT, Handle, database, database_path, read_parquet
 
 SPLITS = ("valid", "test")
 
 _SQL = Path(__file__).parent / "sql"
-_USER_METRICS = pa.schema(
-    {
-        "run_id": pa.string(),
-        "user_id": pa.string(),
-        "metric": pa.string(),
-        "k": pa.int32(),
-        "value": pa.float64(),
-    }
-)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One trained model and its values per split."""
-
-    run_id: str
-    trained: Trained
-    scores: dict[str, UserValues]
-
-
-@stage("evaluation", version=4)
+@stage("evaluation", version=5)
 def evaluation(
     pipeline: Pipeline,
     splits: Splits,
     trained: list[Trained],
     described: list[Described],
+    items: Handle,
 ) -> Evaluated:
     """Score every run on valid and test, compare the arms on test, write all of it to DuckDB.
 
     Rows of a run are replaced as long as what decides it stays the same (see `_run_id`); the
     experiment's comparison is replaced in any case.
 
+    Args:
+        pipeline: the run's configuration.
+        splits: train, valid and test.
+        trained: what was trained.
+        described: each side's profiles and embeddings.
+        items: the catalogue that rankings are made of.
+
     Raises:
         BadInput: if no user can be scored, or the database stays busy.
     """
-    runs = _scored(pipeline, splits, trained, described)
+    runs = _Scoring(pipeline, splits, described, items).of(trained)
+    found = contrasts(
+        [run.run() for run in runs], pipeline.evaluation.columns(), pipeline.evaluation.primary
+    )
+    by_slice = _slice_contrasts(pipeline, runs)
+    slices = rows.slice_rows(runs)
+    evaluated = _evaluated(pipeline, runs, found, slices.num_rows)
+    _store(
+        {
+            "new_runs": rows.run_rows(pipeline, evaluated, runs, described),
+            "new_metrics": rows.metric_rows(runs),
+            "new_user_metrics": rows.user_metric_rows(runs),
+            "new_epochs": rows.epoch_rows(runs),
+            "new_slices": slices,
+            "new_contrasts": rows.contrast_rows(pipeline, evaluated, described, found),
+            "new_slice_contrasts": rows.slice_contrast_rows(
+                pipeline, evaluated, described, by_slice
+            ),
+            "new_llm_calls": _calls(described),
+        }
+    )
+    get_run_logger().info(
+        "%d runs and %d comparisons written to %s", len(runs), len(found), database_path()
+    )
+    return evaluated
+
+
+def _evaluated(
+    pipeline: Pipeline, runs: list[Scored], found: list[Contrast], n_slices: int
+) -> Evaluated:
     run_ids = tuple(sorted(run.run_id for run in runs))
-    evaluated = Evaluated(
+    return Evaluated(
         experiment=pipeline.experiment,
         evaluation_id=_digest({"config": pipeline.digest(), "runs": run_ids}),
         config_hash=pipeline.digest(),
         git_sha=_git_sha(),
         run_ids=run_ids,
-        differences=_differences(pipeline, runs),
+        differences=rows.differences(of for of in found if of.against == BASELINE),
+        others=rows.differences(of for of in found if of.against != BASELINE and of.is_primary),
         references=_references(pipeline, runs),
-    )
-    _store(
-        {
-            "new_runs": _run_rows(pipeline, evaluated, runs, described),
-            "new_metrics": _metric_rows(runs),
-            "new_user_metrics": _user_metric_rows(runs),
-            "new_epochs": _epoch_rows(runs),
-            "new_contrasts": _contrast_rows(pipeline, evaluated, described),
-            "new_llm_calls": _calls(described),
-        }
-    )
-    get_run_logger().info(
-        "%d runs and %d comparisons written to %s",
-        len(runs),
-        len(evaluated.differences),
-        database_path(),
-    )
-    return evaluated
-
-
-def comparison_rows(experiment: str | None = None) -> list[dict[str, Any]]:
-    """The view `comparison` of one experiment or of all, the primary metric first.
-
-    Raises:
-        BadInput: if there is nothing to show; says which experiments there are.
-    """
-    with database(read_only=True) as connection:
-        view = connection.sql(
-            (_SQL / "comparison.sql").read_text(), params={"experiment": experiment}
-        )
-        rows = [dict(zip(view.columns, row, strict=True)) for row in view.fetchall()]
-        known = connection.execute("SELECT DISTINCT experiment FROM runs ORDER BY ALL").fetchall()
-    names = [name for (name,) in known]
-    if rows:
-        return rows
-    if experiment is None or experiment in names:
-        raise BadInput(
-            f"{experiment or database_path()} holds no baseline with another arm to compare; set "
-            "training.arms to [baseline, transfer] and run again"
-        )
-    raise BadInput(
-        f"experiment {experiment} is not in {database_path()}, which has {', '.join(names)}"
+        n_contrasts=len(found),
+        n_slices=n_slices,
     )
 
 
@@ -128,28 +102,69 @@ def _calls(described: list[Described]) -> pa.Table:
     return pa.concat_tables(calls) if calls else LLM_CALLS.empty_table()
 
 
-def _scored(
-    pipeline: Pipeline, splits: Splits, trained: list[Trained], described: list[Described]
-) -> list[_Run]:
-    held = {split: read_parquet(getattr(splits, split), [USER, ITEM]) for split in SPLITS}
-    return [
-        _Run(_run_id(pipeline, run, described), run, _values_of(pipeline.evaluation, run, held))
-        for run in trained
-    ]
+class _Scoring:
+    """Scores runs; holds what all of them share."""
+
+    def __init__(
+        self, pipeline: Pipeline, splits: Splits, described: list[Described], items: Handle
+    ) -> None:
+        self._pipeline, self._described = pipeline, described
+        train, valid, test = (
+            read_parquet(part, [USER, ITEM]) for part in (splits.train, splits.valid, splits.test)
+        )
+        everything = read_parquet(items, [ITEM])[ITEM].combine_chunks()
+        self._held = {"valid": valid, "test": test}
+        self._split_digest = split_digest(train, valid, test)
+        self._slicing = slicing(train, everything, _profiled(described))
+        self._catalogue = Catalogue.of(everything, train)
+
+    def of(self, trained: list[Trained]) -> list[Scored]:
+        """Every run's values; of rankings also what slices, coverage and novelty say."""
+        return [self._score(run) for run in trained]
+
+    def _score(self, run: Trained) -> Scored:
+        run_id = _run_id(self._pipeline, run, self._described)
+        terms = Terms.of(
+            run.job, self._pipeline.dataset.name, self._split_digest, len(self._catalogue.items)
+        )
+        config = self._pipeline.evaluation
+        if run.predictions is not None:
+            predicted = {"valid": run.rankings, "test": run.predictions}
+            values = {
+                split: score_clicks(read_parquet(handle), split, config)
+                for split, handle in predicted.items()
+            }
+            return Scored(run_id, run, terms, values, {}, {})
+        rankings = read_parquet(run.rankings, ["split", USER, "items"])
+        values = {split: score(rankings, self._held[split], split, config) for split in SPLITS}
+        return Scored(
+            run_id,
+            run,
+            terms,
+            values,
+            {
+                split: beyond_accuracy(rankings, split, self._catalogue, config.k)
+                for split in SPLITS
+            },
+            sliced(values["test"], rankings, self._held["test"], self._slicing, config),
+        )
 
 
-def _values_of(
-    config: Evaluation, run: Trained, held: Mapping[str, pa.Table]
-) -> dict[str, UserValues]:
-    """A run's values per split."""
-    if run.predictions is not None:
-        predicted = {"valid": run.rankings, "test": run.predictions}
-        return {
-            split: score_clicks(read_parquet(handle), split, config)
-            for split, handle in predicted.items()
-        }
-    rankings = read_parquet(run.rankings, ["split", USER, "items"])
-    return {split: score(rankings, held[split], split, config) for split in SPLITS}
+def _profiled(described: list[Described]) -> pa.Array | None:
+    """Users with a profile, or with a vector that was made elsewhere."""
+    for of in described:
+        if of.side == "users":
+            return read_parquet(of.embedded.embeddings, [USER])[USER].combine_chunks()
+    return None
+
+
+def _slice_contrasts(pipeline: Pipeline, runs: list[Scored]) -> dict[Slice, list[Contrast]]:
+    parts = dict.fromkeys(part for run in runs for part in run.slices)
+    slices = {
+        part: [run.run(run.slices[part]) for run in runs if part in run.slices] for part in parts
+    }
+    config = pipeline.evaluation
+    return slice_contrasts(slices, config.columns(), config.primary)
 
 
 def _run_id(pipeline: Pipeline, run: Trained, described: list[Described]) -> str:
@@ -161,37 +176,19 @@ def _run_id(pipeline: Pipeline, run: Trained, described: list[Described]) -> str
             "split": pipeline.split,
             "job": run.job,
             "rankings": run.rankings,
-            "knowledge": _of_job(pipeline, run.job, described) if run.job.sides else None,
+            "knowledge": rows.of_job(pipeline, run.job, described) if run.job.sides else None,
         }
     )
 
 
-def _of_job(pipeline: Pipeline, job: Job, described: list[Described]) -> dict[str, str | None]:
-    """What a job knows and how it was reduced; nothing for a baseline.
-
-    Two controls hold nothing of any profile; the others are made of the profiles' targets.
-    """
-    known = knowledge([of for of in described if of.side in job.sides])
-    if not job.sides or job.arm in ("genre-histogram", "history-svd"):
-        return dict.fromkeys((*known, "reduction"))
-    whole = not any(job.taps.values())
-    return {**known, "reduction": "none" if whole else pipeline.targets_of(job.model).reduction}
-
-
-def _differences(pipeline: Pipeline, runs: list[_Run]) -> tuple[Difference, ...]:
-    test = [(run.trained.job, run.scores["test"]) for run in runs]
-    facts = [asdict(contrast) for contrast in contrasts(test, pipeline.evaluation)]
-    return tuple(Difference(**fact.pop("comparison"), **fact) for fact in facts)
-
-
-def _references(pipeline: Pipeline, runs: list[_Run]) -> tuple[Reference, ...]:
+def _references(pipeline: Pipeline, runs: list[Scored]) -> tuple[Reference, ...]:
     """Models that have a baseline and nothing else, best first."""
     metric, k = parse_metric(pipeline.evaluation.primary)
     knowing = {run.trained.job.model for run in runs if run.trained.job.arm != BASELINE}
     values: dict[str, list[float]] = {}
     for run in runs:
         if run.trained.job.model not in knowing:
-            value = float(run.scores["test"].values[metric, k].mean())
+            value = float(run.values["test"].values[metric, k].mean())
             values.setdefault(run.trained.job.model, []).append(value)
     references = [
         Reference(
@@ -210,104 +207,6 @@ def _references(pipeline: Pipeline, runs: list[_Run]) -> tuple[Reference, ...]:
 def _digest(value: Mapping[str, Any]) -> str:
     canonical = json.dumps(content(value), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _run_rows(
-    pipeline: Pipeline, evaluated: Evaluated, runs: list[_Run], described: list[Described]
-) -> pa.Table:
-    rows = []
-    for run in runs:
-        trained, job = run.trained, run.trained.job
-        rows.append(
-            {
-                "run_id": run.run_id,
-                "experiment": pipeline.experiment,
-                "dataset": pipeline.dataset.name,
-                "model": job.model,
-                "arm": job.arm,
-                "alignment": job.transfer.alignment if job.transfer else None,
-                "layer": ", ".join(_layer(tap) for tap in job.taps.values() if tap) or None,
-                "alpha": job.transfer.alpha if job.transfer else None,
-                "seed": job.seed,
-                "config_hash": evaluated.config_hash,
-                "epochs_budget": job.budget.epochs,
-                "epochs_run": len(trained.epochs),
-                "best_epoch": trained.best_epoch,
-                "train_seconds": trained.train_seconds,
-                "flow_run_id": trained.flow_run_id,
-                "git_sha": evaluated.git_sha,
-                "started_at": trained.started_at,
-                "finished_at": trained.finished_at,
-                "config": json.dumps({**pipeline.identity(), "job": job.identity()}),
-                **_of_job(pipeline, job, described),
-            }
-        )
-    return pa.Table.from_pylist(rows)
-
-
-def _layer(tap: Tap) -> str:
-    """The tap's name, with its slice if it has one: `encoder[:half]`."""
-    if tap.start is None and tap.stop is None:
-        return tap.name
-    return f"{tap.name}[{'' if tap.start is None else tap.start}:{tap.stop or ''}]"
-
-
-def _metric_rows(runs: list[_Run]) -> pa.Table:
-    return pa.Table.from_pylist(
-        [
-            {"run_id": run.run_id, "split": split, "metric": metric, "k": k, "value": values.mean()}
-            for run in runs
-            for split, scores in run.scores.items()
-            for (metric, k), values in scores.values.items()
-        ]
-    )
-
-
-def _user_metric_rows(runs: list[_Run]) -> pa.RecordBatchReader:
-    """One batch per run, metric and cut-off, made while DuckDB reads them."""
-    return pa.RecordBatchReader.from_batches(
-        _USER_METRICS,
-        (
-            pa.record_batch(
-                [
-                    pa.repeat(run.run_id, len(values)),
-                    pa.array(run.scores["test"].users, pa.string()),
-                    pa.repeat(metric, len(values)),
-                    pa.repeat(pa.scalar(k, pa.int32()), len(values)),
-                    pa.array(values),
-                ],
-                schema=_USER_METRICS,
-            )
-            for run in runs
-            for (metric, k), values in run.scores["test"].values.items()
-        ),
-    )
-
-
-def _epoch_rows(runs: list[_Run]) -> pa.Table:
-    return pa.Table.from_pylist(
-        [
-            {"run_id": run.run_id, **epoch.model_dump()}
-            for run in runs
-            for epoch in run.trained.epochs
-        ]
-    )
-
-
-def _contrast_rows(
-    pipeline: Pipeline, evaluated: Evaluated, described: list[Described]
-) -> pa.Table:
-    """No row where there is no baseline, or nothing beside it."""
-    known = {
-        "experiment": evaluated.experiment,
-        "evaluation_id": evaluated.evaluation_id,
-        "dataset": pipeline.dataset.name,
-        **origin(described),
-    }
-    rows = [known | difference.model_dump() for difference in evaluated.differences]
-    return pa.table(
-        {name: [row[name] for row in rows] for name in (*known, *Difference.model_fields)}
-    )
 
 
 def _store(tables: Mapping[str, pa.Table | pa.RecordBatchReader]) -> None:

@@ -209,13 +209,14 @@ class Trained(Handoff):
 
 
 class Difference(Handoff):
-    """One arm against the baseline on one metric of one model, on test.
+    """One arm against the baseline, or another arm, on one metric of one model, on test.
 
     Means and standard deviations are over seeds; see `models.comparison.Comparison`.
     """
 
     model: str
     arm: str
+    against: str = "baseline"
     metric: str
     k: int | None
     baseline_mean: float
@@ -227,6 +228,12 @@ class Difference(Handoff):
     ci_low: float | None
     ci_high: float | None
     p_value: float | None
+    p_adjusted: float | None = None
+    effect_size: float | None = None
+    users_ci_low: float | None = None
+    users_ci_high: float | None = None
+    boot_ci_low: float | None = None
+    boot_ci_high: float | None = None
     seeds: int
     users: int
     verdict: str
@@ -256,7 +263,14 @@ class Evaluated(Handoff, Verifiable):
     git_sha: str | None
     run_ids: tuple[str, ...]
     differences: tuple[Difference, ...]
+    """Against the baseline."""
+    others: tuple[Difference, ...] = ()
+    """Against other arms and reference models, on the primary metric."""
     references: tuple[Reference, ...] = ()
+    n_contrasts: int
+    """Rows in `contrasts`: those above, and the others on all metrics."""
+    n_slices: int
+    """Rows in `slices`."""
 
     def verify(self) -> None:
         """Compare with what DuckDB holds.
@@ -273,7 +287,7 @@ class Evaluated(Handoff, Verifiable):
                 ).fetchone()
         except duckdb.CatalogException as error:
             raise MissingArtifact(f"{database_path()} lacks a table: {error}") from error
-        if found != (len(self.run_ids), len(self.differences), 0):
+        if found != (len(self.run_ids), self.n_contrasts, self.n_slices, 0):
             raise MissingArtifact(
                 f"{database_path()} no longer holds evaluation {self.evaluation_id} of "
                 f"{self.experiment}"

@@ -1,7 +1,5 @@
-"""Stage *report*: one HTML file that needs no network; and the comparison as text."""
+"""Stage *report*: one HTML file that needs no network."""
 
-import csv
-import io
 import json
 import os
 import tempfile
@@ -13,8 +11,6 @@ import pyarrow.parquet as pq
 import yaml
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.context import TaskRunContext
-from rich.table import Table
-from rich.text import Text
 from slugify import slugify
 
 from models import charts, wording
@@ -25,10 +21,9 @@ from tasks.handoffs import Described, Evaluated, Reference, Reported, Trained, o
 from tasks.storage import Handle, data_dir, write_bytes
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_STYLES = {"better": "bold green", "worse": "bold red", "same": "", "incomparable": "yellow"}
 
 
-@stage("report", version=3)
+@stage("report", version=4)
 def report(
     pipeline: Pipeline,
     evaluated: Evaluated,
@@ -73,48 +68,6 @@ def find_report(experiment: str | None = None) -> Path:
         known = ", ".join(sorted(page.stem for page in pages))
         raise BadInput(f"{folder} has no report of experiment {experiment}; it has {known}")
     return found[0]
-
-
-def comparison_table(rows: Sequence[wording.Row], all_metrics: bool = False) -> Table:
-    """Rows of view `comparison` for a terminal: the primary metric's alone, or all of them."""
-    if not all_metrics:
-        rows = [row for row in rows if row["is_primary"]]
-    experiments = list(dict.fromkeys(row.get("experiment") for row in rows))
-    table = Table(
-        title=str(experiments[0]) if experiments[0] and len(experiments) == 1 else None,
-        caption="\n".join(wording.notes(rows)) or None,
-        caption_justify="left",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    columns = ["experiment"] * (len(experiments) > 1) + list(wording.readable(rows[0]))
-    for column in columns:
-        is_text = column in {"experiment", "model", "arm", "metric", "verdict"}
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
-    for row in rows:
-        cells = wording.readable(row)
-        verdict = Text(cells["verdict"], _STYLES[wording.kind(row["verdict"])])
-        plain = [Text(cells.get(column, str(row.get(column)))) for column in columns[:-1]]
-        table.add_row(*plain, verdict)
-    return table
-
-
-def comparison_text(rows: Sequence[wording.Row], form: str) -> str:
-    """Rows of view `comparison` as `json`, `csv` (both in full precision) or `md`."""
-    if form == "json":
-        return json.dumps(list(rows), ensure_ascii=False)
-    if form == "csv":
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return stream.getvalue().removesuffix("\n")
-    readable = [{"experiment": row["experiment"], **wording.readable(row)} for row in rows]
-    lines = [list(readable[0]), ["---"] * len(readable[0])]
-    lines += [list(cells.values()) for cells in readable]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return "\n\n".join([table, *wording.notes(rows)])
 
 
 def _page(

@@ -144,11 +144,20 @@ def read_parquet(handle: Handle, columns: list[str] | None = None) -> pa.Table:
 
 
 @contextmanager
-def database(read_only: bool = False) -> Iterator["duckdb.DuckDBPyConnection"]:
+def database(
+    read_only: bool = False,
+    wait_seconds: float = DATABASE_WAIT_SECONDS,
+    settings: Mapping[str, bool] | None = None,
+) -> Iterator["duckdb.DuckDBPyConnection"]:
     """Open the results database, waiting while another process holds it.
 
+    Args:
+        read_only: refuse to change it.
+        wait_seconds: for how long at most.
+        settings: DuckDB's own.
+
     Raises:
-        BadInput: if it does not exist (read-only) or stays busy for `DATABASE_WAIT_SECONDS`.
+        BadInput: if it does not exist (read-only), stays busy, or is no database.
     """
     import duckdb  # not above: worker processes need the rest of this module, but no database
 
@@ -156,26 +165,24 @@ def database(read_only: bool = False) -> Iterator["duckdb.DuckDBPyConnection"]:
     if read_only and not path.exists():
         raise BadInput(f"{path} does not exist: run `llmkt run CONFIG` first")
     path.parent.mkdir(parents=True, exist_ok=True)
+    connect = retry(
+        retry=retry_if_exception_message(match=r"(?is).*lock.*"),
+        stop=stop_after_delay(wait_seconds),
+        wait=wait_random(0.1, 0.5),
+        reraise=True,
+    )(duckdb.connect)
     try:
-        connection = _connect(path, read_only)
+        connection = connect(str(path), read_only=read_only, config=dict(settings or {}))
     except duckdb.IOException as error:
+        if "not a valid DuckDB" in str(error):
+            raise BadInput(
+                f"{path} is not a DuckDB database: move it away and run `llmkt run CONFIG` again"
+            ) from error
         raise BadInput(
-            f"{path} could not be opened within {DATABASE_WAIT_SECONDS:.0f} s, "
+            f"{path} could not be opened within {wait_seconds:.0f} s, "
             f"close the program that holds it: {error}"
         ) from error
     try:
         yield connection
     finally:
         connection.close()
-
-
-@retry(
-    retry=retry_if_exception_message(match=r"(?is).*lock.*"),
-    stop=stop_after_delay(DATABASE_WAIT_SECONDS),
-    wait=wait_random(0.1, 0.5),
-    reraise=True,
-)
-def _connect(path: Path, read_only: bool) -> "duckdb.DuckDBPyConnection":
-    import duckdb
-
-    return duckdb.connect(str(path), read_only=read_only)

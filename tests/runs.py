@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from models.config import Job, Pipeline, Tap
-from models.schemas import INTERACTIONS, LLM_CALLS, PROFILES, RANKINGS, Epoch, vectors
+from models.schemas import INTERACTIONS, ITEMS, LLM_CALLS, PROFILES, RANKINGS, Epoch, vectors
 from tasks.handoffs import Described, Embedded, Profiled, Splits, Trained
-from tasks.storage import write_bytes, write_parquet
+from tasks.storage import Handle, write_bytes, write_parquet
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -45,6 +45,12 @@ def splits() -> Splits:
         return write_parquet("split", table.cast(INTERACTIONS))
 
     return Splits(train=part([("u1", "i9"), ("u2", "i9")]), valid=part(VALID), test=part(TEST))
+
+
+def catalogue() -> Handle:
+    """Nine items; i9 alone is in training, with both of its users."""
+    rows = [{"item_id": f"i{number}"} for number in range(1, 10)]
+    return write_parquet("items", pa.Table.from_pylist(rows, schema=ITEMS))
 
 
 def trained(config: Pipeline, model: str, arm: str, seed: int, ranked=None) -> Trained:

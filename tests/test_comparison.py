@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from models.comparison import Protocol, compare, obstacle
+from models.comparison import compare, corrected, holm
 
 
 def crossed(generator, n_seeds, n_users, shift=0.0, sd_seeds=0.05):
@@ -22,29 +22,43 @@ def test_two_seeds_three_users_by_hand():
     result = compare(baseline + differences, baseline)
 
     # Seed means 3, 3: MS_a = 0. User means 2, 2, 5: MS_b = 2 * 3 = 6.
-    # Residuals -1 0 1 / 1 0 -1: MS_e = 4 / 2 = 2, so 0 + 6 - 2 = 4 falls to the floor MS_b = 6.
-    # Variance 6 / 6 = 1; df = 36 / (0 + 36/2 + 4/2) = 1.8.
+    # Residuals -1 0 1 / 1 0 -1: MS_e = 4 / 2 = 2. Seeds have 0, users (6 - 2) / 6 of the variance,
+    # which rises to the floor MS_b / 6 = 1, with 2 degrees of freedom.
     assert result.difference == pytest.approx(3.0)
     assert result.baseline_mean == pytest.approx(6.0)
     assert result.baseline_sd == pytest.approx(math.sqrt(2))
     assert result.arm_mean == pytest.approx(9.0)
     assert result.arm_sd == pytest.approx(math.sqrt(2))
     assert result.gain_percent == pytest.approx(50.0)
-    t = 4.79488  # the density with 1.8 degrees of freedom integrates to 0.475 from 0 to here
+    t = 4.302653  # of 2 degrees of freedom, 0.975
     assert result.ci_low == pytest.approx(3 - t, abs=1e-3)
     assert result.ci_high == pytest.approx(3 + t, abs=1e-3)
     assert result.verdict == "no detectable difference"
     assert (result.seeds, result.users) == (2, 3)
+    # Over users, 1 2 6 has variance 7 and 3 2 4 has 1: d_z = 3 / sqrt(4).
+    assert result.effect_size == pytest.approx(1.5)
+    # t = 3 with 2 degrees of freedom: p = 1 - 3 / sqrt(2 + 9).
+    assert result.p_value == pytest.approx(1 - 3 / math.sqrt(11))
+    assert result.p_adjusted == result.p_value
 
 
 def test_above_the_floor_seeds_and_users_add_up():
     # Seed means 1, 3: MS_a = 2 * 2 = 4. User means 1, 3: MS_b = 4. Residuals 0: MS_e = 0.
-    # Variance 8 / 4 = 2; df = 64 / (16 + 16) = 2; t(0.975, 2) = 4.3027.
+    # Each has 4 / 4 = 1 of the variance and 1 degree of freedom: t(0.975, 1) = 12.7062.
     arm = np.array([[0.0, 2.0], [2.0, 4.0]])
     result = compare(arm, np.zeros((2, 2)))
     assert result.difference == pytest.approx(2.0)
-    assert result.ci_high - result.ci_low == pytest.approx(2 * 4.30265 * math.sqrt(2), rel=1e-5)
+    assert result.ci_high - result.ci_low == pytest.approx(2 * 12.70620 * math.sqrt(2), rel=1e-5)
     assert result.gain_percent is None  # the baseline's mean is 0
+
+
+def test_seeds_and_users_keep_their_own_degrees_of_freedom():
+    # Seed means 1 2 3, user means 1.5 2.5: MS_a = 2 * 1 = 2, MS_b = 3 * .5 = 1.5, MS_e = 0.
+    # Seeds: 2 / 6 with t(2) = 4.302653; users: 1.5 / 6 with t(1) = 12.706205.
+    arm = np.array([[0.5, 1.5], [1.5, 2.5], [2.5, 3.5]])
+    result = compare(arm, np.zeros((3, 2)))
+    half = math.sqrt(4.302653**2 / 3 + 12.706205**2 / 4)
+    assert result.ci_high - result.difference == pytest.approx(half, rel=1e-6)
 
 
 def test_one_seed_is_a_paired_t_test_over_users():
@@ -115,32 +129,58 @@ def test_ignoring_the_seeds_would_not_cover():
     assert covered / 300 < 0.6
 
 
-def protocol(seeds=(1, 2), users=("a", "b"), budgets=(60, 60)):
-    return Protocol(seeds, np.array(users), budgets)
-
-
-@pytest.mark.parametrize(
-    ("arm", "reason"),
-    [
-        (protocol(), None),
-        (protocol(seeds=(1,), budgets=(60,)), "seeds differ (baseline 1, 2; arm 1)"),
-        (protocol(budgets=(60, 90)), "epoch budgets differ (baseline 60; arm 60, 90)"),
-        (protocol(users=("a", "c")), "users differ (2 scored in one arm only)"),
-    ],
-)
-def test_what_must_be_equal(arm, reason):
-    assert obstacle(arm, protocol()) == reason
-
-
-def test_a_single_user_is_not_enough():
-    assert obstacle(protocol(users=("a",)), protocol(users=("a",))) == (
-        "fewer than 2 users were scored"
-    )
-
-
 def test_arms_that_cannot_be_compared_keep_their_means_only():
     result = compare(np.array([[0.2, 0.4]]), np.full((2, 3), 0.1), "seeds differ")
     assert result.arm_mean == pytest.approx(0.3)
     assert result.baseline_mean == pytest.approx(0.1)
     assert result.verdict == "not comparable: seeds differ"
     assert result.difference is result.ci_low is result.p_value is result.gain_percent is None
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .03 .5 times 4 3 2 1: .04 .06 .06 .5; a value never falls below the one before.
+    assert holm([0.03, 0.5, 0.01, 0.02]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_verdict_follows_the_corrected_p_value():
+    generator = np.random.default_rng(3)
+    baseline = np.zeros((1, 60))
+    spread = generator.normal(size=(1, 60))
+    spread = (spread - spread.mean()) / spread.std(ddof=1)
+    clear, faint = spread + 2.0, spread + 2.3 / math.sqrt(60)  # t = 2.3, p = 0.025
+    alone = [compare(arm, baseline) for arm in (clear, faint)]
+    assert [of.verdict for of in alone] == ["better", "better"]
+    assert alone[1].p_value == pytest.approx(0.025, abs=1e-3)
+    unequal = compare(clear, baseline, "seeds differ")
+    same = compare(baseline + 1e-9 * generator.normal(size=(1, 60)), baseline)
+    first, second, third, *others = corrected([*alone, unequal, *[same] * 4])
+    assert (first.verdict, first.p_adjusted) == ("better", pytest.approx(6 * alone[0].p_value))
+    # 5 of the 6 that are comparable are left.
+    assert second.p_adjusted == pytest.approx(min(1, 5 * alone[1].p_value))
+    assert second.verdict == "no detectable difference"
+    assert (second.p_value, second.ci_low) == (alone[1].p_value, alone[1].ci_low)
+    assert (third.p_adjusted, third.verdict) == (None, "not comparable: seeds differ")
+    assert {of.verdict for of in others} == {"no detectable difference"}
+
+
+@pytest.mark.parametrize("n_seeds", [2, 3])
+def test_from_few_seeds_luck_is_not_called_a_gain_even_in_far_tails(n_seeds):
+    """Satterthwaite's degrees of freedom find p < 0.01 in 6 (2) of 100 such draws."""
+    generator = np.random.default_rng(n_seeds)
+    found = []
+    for _ in range(400):
+        differences = crossed(generator, n_seeds, 100, sd_seeds=0.2)
+        found.append(compare(differences, np.zeros_like(differences)).p_value)
+    assert np.mean(np.array(found) < 0.01) <= 0.0175
+    assert np.mean(np.array(found) < 0.05) <= 0.07
+
+
+def test_effect_size_is_positive_where_the_arm_is_better():
+    values = np.random.default_rng(2).normal(1.0, 1.0, (2, 30))
+    gain = compare(values, np.zeros((2, 30)))
+    saved = compare(np.zeros((2, 30)), values, less_is_better=True)
+    assert saved.effect_size == pytest.approx(gain.effect_size)
+    assert gain.effect_size > 0
+    assert compare(values + 1, values).effect_size is None  # users do not differ

@@ -16,7 +16,8 @@ from models.errors import BadInput
 from models.evaluation import score
 from models.schemas import INTERACTIONS, ITEMS, LLM_CALLS, PROFILES, RANKINGS, vectors
 from tasks.caching import VerifiedJSON, cache_key
-from tasks.evaluation import comparison_rows, evaluation
+from tasks.evaluation import evaluation
+from tasks.results import comparison_rows
 from tasks.storage import (
     PROJECT_ROOT,
     MissingArtifact,
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 @pytest.fixture
 def inputs():
     config = runs.pipeline()
-    return [config, runs.splits(), runs.all_trained(config), runs.described()]
+    return [config, runs.splits(), runs.all_trained(config), runs.described(), runs.catalogue()]
 
 
 def query(sql, *parameters):
@@ -40,7 +41,10 @@ def query(sql, *parameters):
 
 
 def everything():
-    tables = ("runs", "metrics", "user_metrics", "epochs", "llm_calls", "contrasts")
+    tables = (
+        *("runs", "metrics", "user_metrics", "epochs", "llm_calls", "slices"),
+        *("contrasts", "slice_contrasts"),
+    )
     return {table: sorted(query(f"SELECT * FROM {table}"), key=repr) for table in tables}
 
 
@@ -69,13 +73,23 @@ def test_means_per_split_by_hand(inputs):
         "WHERE arm = 'baseline' AND seed = 1 ORDER BY ALL"
     )
     # Valid: u1 finds its item first, u3 does not; test: u1 finds one of two, u2 at rank 2.
+    # Test shows i1 i4, then i5 i3, of 9 items; valid i4 i1 i2, then i3. Nobody has them in
+    # training, so each counts as if one of 2 users had it: 1 bit.
     assert found == [
+        ("test", "coverage", 1, pytest.approx(2 / 9)),
+        ("test", "coverage", 2, pytest.approx(4 / 9)),
         ("test", "mrr", 1, 0.5),
         ("test", "mrr", 2, 0.75),
+        ("test", "novelty", 1, 1.0),
+        ("test", "novelty", 2, 1.0),
         ("test", "recall", 1, 0.25),
         ("test", "recall", 2, 0.75),
+        ("valid", "coverage", 1, pytest.approx(3 / 9)),
+        ("valid", "coverage", 2, pytest.approx(4 / 9)),
         ("valid", "mrr", 1, 0.5),
         ("valid", "mrr", 2, 0.5),
+        ("valid", "novelty", 1, 1.0),
+        ("valid", "novelty", 2, 1.0),
         ("valid", "recall", 1, 0.5),
         ("valid", "recall", 2, 0.5),
     ]
@@ -86,7 +100,7 @@ def test_comparison_by_hand(inputs):
     first, *others = comparison_rows("tiny")
     # Differences of u1, u2: .5 0 / 1 0. Seed means .25, .5; user means .75, 0.
     # MS_a = 2 * .03125 = .0625, MS_b = 2 * .28125 = .5625, residuals -+.125: MS_e = .0625.
-    # Variance .5625 / 4; df = .5625^2 / (.0625^2 + .5625^2 + .0625^2) = .97590, taken as 1.
+    # Seeds .0625 / 4, users (.5625 - .0625) / 4, each with 1 degree of freedom.
     half = 12.7062 * (0.5625 / 4) ** 0.5
     assert first == {
         "experiment": "tiny",
@@ -110,6 +124,13 @@ def test_comparison_by_hand(inputs):
         "seeds": 2,
         "users": 2,
         "is_primary": True,
+        "against": "baseline",
+        "p_adjusted": pytest.approx(0.5),
+        "effect_size": pytest.approx(0.375 / 0.3125**0.5),  # variances over users .125, .5
+        "users_ci_low": 0.0,  # twice u2
+        "users_ci_high": 0.75,  # twice u1
+        "boot_ci_low": 0.0,
+        "boot_ci_high": 1.0,  # twice u1 and seed 2
     }
     assert [(row["metric"], row["k"], row["is_primary"]) for row in others] == [
         ("mrr", 1, False),
@@ -145,6 +166,9 @@ def test_runs_record_what_decided_them(inputs):
         assert row["finished_at"] - row["started_at"] == timedelta(seconds=2)
         assert row["started_at"] == runs.BEGAN
         assert len(row["run_id"]) == 16
+        assert (row["patience"], row["valid_metric"], row["batch_size"]) == (6, "recall@2", 2048)
+        assert (row["candidate_items"], row["search_trials"], row["is_current"]) == (9, 0, True)
+        assert len(row["split_digest"]) == 16
     stored = json.loads(transfer["config"])
     assert stored["job"]["hyperparameters"] == {"embedding_size": 64}
     assert stored["evaluation"]["primary"] == "recall@2"
@@ -182,7 +206,11 @@ def test_other_cut_offs_replace_a_runs_rows(inputs):
     inputs[0] = runs.pipeline(evaluation={"metrics": ["recall"], "k": [2], "primary": "recall@2"})
     second = evaluation.fn(*inputs)
     assert second.run_ids == first.run_ids
-    assert query("SELECT DISTINCT metric, k FROM metrics") == [("recall", 2)]
+    assert query("SELECT DISTINCT metric, k FROM metrics ORDER BY ALL") == [
+        ("coverage", 2),
+        ("novelty", 2),
+        ("recall", 2),
+    ]
     assert len(comparison_rows("tiny")) == 1
     second.verify()
     with pytest.raises(MissingArtifact, match="no longer holds evaluation"):
@@ -255,11 +283,13 @@ def test_a_cached_evaluation_counts_only_while_its_rows_are_there(inputs):
 
 
 def test_inputs_make_a_cache_key(inputs):
-    names = ("pipeline", "splits", "trained", "described")
+    names = ("pipeline", "splits", "trained", "described", "items")
     key = cache_key("evaluation", 1, dict(zip(names, inputs, strict=True)))
     assert key == cache_key("evaluation", 1, dict(zip(names, inputs, strict=True)))
     changed = runs.described(provenance="leaky")
-    assert key != cache_key("evaluation", 1, dict(zip(names, [*inputs[:3], changed], strict=True)))
+    assert key != cache_key(
+        "evaluation", 1, dict(zip(names, [*inputs[:3], changed, inputs[4]], strict=True))
+    )
 
 
 def test_a_failure_leaves_nothing_behind(inputs):
@@ -344,7 +374,7 @@ def test_the_data_folders_readme_names_every_column(inputs):
     readme = (PROJECT_ROOT / "data" / "README.md").read_text()
     parts = re.split(r"^#{2,3} `(\w+)[`/]", readme, flags=re.MULTILINE)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
-    for table in ("runs", "metrics", "user_metrics", "epochs", "contrasts"):
+    for table in ("runs", "metrics", "user_metrics", "epochs", "slices", "contrasts"):
         columns = {name for name, *_ in query(f"DESCRIBE {table}")}
         first_cells = re.findall(r"^\| (`.*?) \|", sections[table], flags=re.MULTILINE)
         assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) == columns

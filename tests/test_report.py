@@ -17,8 +17,10 @@ from models.charts import Course, learning_curves
 from models.config import Pipeline
 from models.errors import BadInput
 from tasks import storage
-from tasks.evaluation import comparison_rows, evaluation
-from tasks.report import comparison_table, comparison_text, find_report, report
+from tasks.evaluation import evaluation
+from tasks.report import find_report, report
+from tasks.results import comparison_rows
+from tasks.tables import comparison_table, comparison_text
 
 pytestmark = pytest.mark.usefixtures("data_dir")
 
@@ -56,7 +58,7 @@ def made(config=None, source="offline", arms=("baseline", "transfer"), **changes
     config = config or runs.pipeline()
     described = runs.described(source, **changes)
     trained = [run for run in runs.all_trained(config) if run.job.arm in arms]
-    evaluated = evaluation.fn(config, runs.splits(), trained, described)
+    evaluated = evaluation.fn(config, runs.splits(), trained, described, runs.catalogue())
     reported = report.fn(config, evaluated, trained, described)
     return reported, Page(reported.page.file.read_text())
 
@@ -133,7 +135,7 @@ class TestPage:
     def test_without_transfer(self):
         config = runs.pipeline(training={"valid_metric": "recall@2", "arms": ["baseline"]})
         trained = runs.all_trained(config)
-        evaluated = evaluation.fn(config, runs.splits(), trained, [])
+        evaluated = evaluation.fn(config, runs.splits(), trained, [], runs.catalogue())
         reported = report.fn(config, evaluated, trained, [])
         assert "Transfer loss" not in Page(reported.page.file.read_text()).text
 
@@ -157,7 +159,7 @@ class TestText:
         assert lines[0].strip() == "tiny"
         assert re.sub(" +", " ", lines[2]).strip() == (
             "BPR transfer Recall@2 0.6250 ± 0.1768 1.0000 ± 0.0000 +60.0 % [−4.3898, +5.1398] "
-            "0.500 no detectable difference"
+            "+0.67 0.500 no detectable difference"
         )
         assert "not an LLM" in lines[-1]
 
@@ -245,7 +247,9 @@ def test_under_prefect_results_are_reused_and_heal():
     def compared():
         config = runs.pipeline()
         trained, described = runs.all_trained(config), runs.described()
-        first = evaluation(config, runs.splits(), trained, described, return_state=True)
+        first = evaluation(
+            config, runs.splits(), trained, described, runs.catalogue(), return_state=True
+        )
         second = report(config, first.result(), trained, described, return_state=True)
         return [first.name, second.name], second.result()
 

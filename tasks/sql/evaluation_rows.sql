@@ -8,6 +8,7 @@ SELECT
         SELECT count(*) FROM contrasts
         WHERE experiment = $experiment AND evaluation_id = $evaluation_id
     ) AS contrasts,
+    (SELECT count(*) FROM slices WHERE list_contains($run_ids, run_id)) AS slices,
     (
         SELECT count(*) FROM contrasts
         WHERE experiment = $experiment AND evaluation_id <> $evaluation_id

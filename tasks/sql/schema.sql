@@ -29,10 +29,28 @@ CREATE TABLE IF NOT EXISTS runs (
     git_sha            VARCHAR,
     started_at         TIMESTAMPTZ NOT NULL,
     finished_at        TIMESTAMPTZ NOT NULL,
-    config             JSON NOT NULL
+    config             JSON NOT NULL,
+    split_digest       VARCHAR,           -- over the pairs in train, valid and test
+    candidate_items    INTEGER,           -- that a ranking is made of
+    patience           INTEGER,
+    valid_metric       VARCHAR,           -- of early stopping
+    batch_size         INTEGER,           -- NULL for a computed model
+    search_trials      INTEGER,           -- settings tried on valid before this one
+    is_current         BOOLEAN            -- belongs to the experiment's latest evaluation
 );
 
--- Grain: one run, split, metric and cut-off: the mean over users.
+-- Runs that an earlier version wrote: these columns stay NULL until they are evaluated again.
+ALTER TABLE runs ADD COLUMN IF NOT EXISTS split_digest VARCHAR;
+ALTER TABLE runs ADD COLUMN IF NOT EXISTS candidate_items INTEGER;
+ALTER TABLE runs ADD COLUMN IF NOT EXISTS patience INTEGER;
+ALTER TABLE runs ADD COLUMN IF NOT EXISTS valid_metric VARCHAR;
+ALTER TABLE runs ADD COLUMN IF NOT EXISTS batch_size INTEGER;
+ALTER TABLE runs ADD COLUMN IF NOT EXISTS search_trials INTEGER;
+ALTER TABLE runs ADD COLUMN IF NOT EXISTS is_current BOOLEAN;
+
+-- Grain: one run, split, metric and cut-off: the mean over users. coverage (share of the
+-- catalogue that is recommended to anyone) and novelty (bits) are of the system, see
+-- models/slices.py.
 CREATE TABLE IF NOT EXISTS metrics (
     run_id VARCHAR NOT NULL,
     split  VARCHAR NOT NULL,  -- valid or test
@@ -75,7 +93,21 @@ CREATE TABLE IF NOT EXISTS llm_calls (
     finished_at       TIMESTAMPTZ
 );
 
--- Grain: one experiment, model, arm, metric and cut-off: the arm against the baseline on test.
+-- Grain: one run, slice, metric and cut-off, on test: the mean over the slice's users, or over the
+-- users who hold out an item of it.
+CREATE TABLE IF NOT EXISTS slices (
+    run_id VARCHAR NOT NULL,
+    kind   VARCHAR NOT NULL,  -- history or profile (of users), popularity (of held-out items)
+    slice  VARCHAR NOT NULL,  -- 1 coldest, 2, 3, 4 heaviest; with, without; head, tail
+    low    INTEGER,           -- fewest training interactions in it; NULL for profile
+    high   INTEGER,           -- most
+    metric VARCHAR NOT NULL,
+    k      INTEGER,
+    value  DOUBLE NOT NULL,
+    users  INTEGER NOT NULL
+);
+
+-- Grain: one experiment, model, arm, what it is held against, metric and cut-off, on test.
 -- Holds each experiment's latest evaluation only.
 CREATE TABLE IF NOT EXISTS contrasts (
     experiment         VARCHAR NOT NULL,
@@ -85,7 +117,7 @@ CREATE TABLE IF NOT EXISTS contrasts (
     arm                VARCHAR NOT NULL,
     metric             VARCHAR NOT NULL,
     k                  INTEGER,           -- NULL for metrics without a cut-off
-    baseline_mean      DOUBLE NOT NULL,
+    baseline_mean      DOUBLE NOT NULL,   -- of what the arm is held against
     baseline_sd        DOUBLE,            -- over seeds; NULL for a single seed
     arm_mean           DOUBLE NOT NULL,
     arm_sd             DOUBLE,
@@ -99,13 +131,46 @@ CREATE TABLE IF NOT EXISTS contrasts (
     profile_provenance VARCHAR,
     seeds              INTEGER NOT NULL,
     users              INTEGER NOT NULL,
-    is_primary         BOOLEAN NOT NULL   -- the metric shown first
+    is_primary         BOOLEAN NOT NULL,  -- the metric shown first
+    against            VARCHAR DEFAULT 'baseline',  -- or another arm, or a reference model
+    p_adjusted         DOUBLE,            -- Holm over the metric's contrasts in the experiment
+    effect_size        DOUBLE,            -- Cohen's d_z over users, positive where better
+    users_ci_low       DOUBLE,            -- 95 % bootstrap of users, seeds as they are
+    users_ci_high      DOUBLE,
+    boot_ci_low        DOUBLE,            -- 95 % bootstrap of seeds and users
+    boot_ci_high       DOUBLE
 );
 
 ALTER TABLE contrasts ALTER COLUMN k DROP NOT NULL;  -- it was, before there was AUC
+-- Before there were other contrasts, all were against the baseline.
+ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS against VARCHAR DEFAULT 'baseline';
+ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS p_adjusted DOUBLE;
+ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS effect_size DOUBLE;
+ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS users_ci_low DOUBLE;
+ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS users_ci_high DOUBLE;
+ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS boot_ci_low DOUBLE;
+ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS boot_ci_high DOUBLE;
 
--- Grain: as contrasts. What `llmkt compare` and the report show.
+-- Grain: as contrasts against the baseline, per slice; nothing is resampled within a slice.
+CREATE TABLE IF NOT EXISTS slice_contrasts AS
+SELECT *, ''::VARCHAR AS kind, ''::VARCHAR AS slice, 0 AS low, 0 AS high FROM contrasts LIMIT 0;
+
+-- Grain: one experiment, model, arm, metric and cut-off: the arm against its baseline. What
+-- `llmkt compare` and the report show.
 CREATE OR REPLACE VIEW comparison AS
 SELECT * EXCLUDE (evaluation_id)
 FROM contrasts
+WHERE against = 'baseline'
 ORDER BY experiment, is_primary DESC, model, arm, metric, k;
+
+-- Grain: as contrasts. Against the baseline, other arms and reference models.
+CREATE OR REPLACE VIEW contrasts_all AS
+SELECT * EXCLUDE (evaluation_id)
+FROM contrasts
+ORDER BY experiment, is_primary DESC, against <> 'baseline', against, model, arm, metric, k;
+
+-- Grain: one experiment, slice, model, arm, metric and cut-off: the arm against its baseline.
+CREATE OR REPLACE VIEW slice_comparison AS
+SELECT * EXCLUDE (evaluation_id, users_ci_low, users_ci_high, boot_ci_low, boot_ci_high)
+FROM slice_contrasts
+ORDER BY experiment, is_primary DESC, kind, slice, model, arm, metric, k;

@@ -1,0 +1,240 @@
+"""Which arms are held against which, and what comes of it over all of an experiment's runs.
+
+Every arm is held against the baseline of its model; transfer against every other arm of its
+model, for what is not due to the profiles; and every arm of a trained model against the models
+that stand beside them as references, EASE first of all.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from models.comparison import Comparison, compare, corrected
+from models.config import Metric, parse_metric
+from models.evaluation import BASELINE, UserValues
+from models.resampling import Values, intervals, resampled_means
+from models.terms import BATCH_SIZE, Protocol, Terms, obstacle
+from models.zoo import entry
+
+TRANSFER = "transfer"
+
+Column = tuple[str, int | None]
+"""A metric and its cut-off."""
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained model: who it is, on which terms, and its values on test."""
+
+    model: str
+    arm: str
+    seed: int
+    terms: Terms
+    values: UserValues
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One arm of one model on one metric, held against its baseline or another arm.
+
+    `against` is the other arm's name, or a reference model's.
+    """
+
+    model: str
+    arm: str
+    against: str
+    metric: str
+    k: int | None
+    is_primary: bool
+    comparison: Comparison
+
+
+Arm = list[Run]
+"""The runs of one model and arm, by seed."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    arm: Arm
+    other: Arm
+    against: str
+
+
+def contrasts(
+    runs: Sequence[Run], columns: Sequence[tuple[Metric, int | None]], primary: str
+) -> list[Contrast]:
+    """Compare arms over all seeds: against the baseline, controls and references.
+
+    P-values are corrected over all contrasts of a metric and cut-off.
+
+    Returns:
+        Per metric and cut-off, the primary one first, one contrast per model, arm and what it
+        is held against: first all that concern a baseline. None where the other is missing.
+    """
+    arms = _arms(runs)
+    pairs = [*_against_baseline(arms), *_against_arms(arms), *_against_references(arms)]
+    return _compared(pairs, columns, primary, _Bootstrap(runs, columns))
+
+
+def slice_contrasts(
+    slices: Mapping[S, Sequence[Run]], columns: Sequence[tuple[Metric, int | None]], primary: str
+) -> dict[S, list[Contrast]]:
+    """Compare arms with their baselines within each slice.
+
+    P-values are corrected over all slices and arms of a metric and cut-off.
+    """
+    labels, pairs = [], []
+    for label, runs in slices.items():
+        of_slice = list(_against_baseline(_arms(runs)))
+        pairs += of_slice
+        labels += [label] * len(of_slice)
+    found: dict[S, list[Contrast]] = {label: [] for label in slices}
+    for place, contrast in enumerate(_compared(pairs, columns, primary)):
+        found[labels[place % len(labels)]].append(contrast)
+    return found
+
+
+def across(runs: Sequence[Run], others: Sequence[Run], name: str, primary: str) -> list[Contrast]:
+    """Compare an experiment's arms with the same arms of the experiment `name`.
+
+    On the metrics that both have; on none if they share no model and arm.
+    """
+    arms, of_others = _arms(runs), _arms(others)
+    pairs = [_Pair(arm, of_others[key], name) for key, arm in arms.items() if key in of_others]
+    measured = [set(run.values.values) for pair in pairs for run in (*pair.arm, *pair.other)]
+    columns = sorted(set.intersection(*measured), key=str) if measured else []
+    both = [run for pair in pairs for run in (*pair.arm, *pair.other)]
+    return _compared(pairs, columns, primary, _Bootstrap(both, columns))
+
+
+def _arms(runs: Sequence[Run]) -> dict[tuple[str, str], Arm]:
+    arms: dict[tuple[str, str], Arm] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        arms.setdefault((run.model, run.arm), []).append(run)
+    return arms
+
+
+def _against_baseline(arms: Mapping[tuple[str, str], Arm]) -> Iterator[_Pair]:
+    for (model, arm), runs in arms.items():
+        if arm != BASELINE and (model, BASELINE) in arms:
+            yield _Pair(runs, arms[model, BASELINE], BASELINE)
+
+
+def _against_arms(arms: Mapping[tuple[str, str], Arm]) -> Iterator[_Pair]:
+    for (model, arm), runs in arms.items():
+        if arm not in (BASELINE, TRANSFER) and (model, TRANSFER) in arms:
+            yield _Pair(arms[model, TRANSFER], runs, arm)
+
+
+def _against_references(arms: Mapping[tuple[str, str], Arm]) -> Iterator[_Pair]:
+    references = reference_models(list(arms))
+    for (model, _), runs in arms.items():
+        for reference in references if model not in references else ():
+            yield _Pair(runs, arms[reference, BASELINE], reference)
+
+
+def reference_models(arms: Sequence[tuple[str, str]]) -> list[str]:
+    """Models that stand beside the others: computed ones, and those that no knowledge enters.
+
+    Args:
+        arms: model and arm of all that ran.
+    """
+    knowing = {model for model, arm in arms if arm != BASELINE}
+    return [
+        model
+        for model, arm in arms
+        if arm == BASELINE
+        and (entry(model).loader is None or (bool(knowing) and model not in knowing))
+    ]
+
+
+class _Bootstrap:
+    """Means of runs over drawn users, from the same draws for all runs of the same users."""
+
+    def __init__(self, runs: Sequence[Run], columns: Sequence[Column]) -> None:
+        self._means: dict[tuple[int, Column], Values] = {}
+        groups: dict[bytes, list[Run]] = {}
+        for run in runs:
+            groups.setdefault(run.values.users.tobytes(), []).append(run)
+        for group in groups.values():
+            keys = [(id(run), column) for run in group for column in columns]
+            values = [run.values.values[column] for run in group for column in columns]
+            self._means |= dict(zip(keys, resampled_means(values).T, strict=True))
+
+    def of(self, arm: Arm, column: Column) -> Values:
+        """float64 (resamples, n_seeds)."""
+        return np.stack([self._means[id(run), column] for run in arm], axis=1)
+
+
+def _compared(
+    pairs: Sequence[_Pair],
+    columns: Sequence[Column],
+    primary: str,
+    bootstrap: _Bootstrap | None = None,
+) -> list[Contrast]:
+    first = parse_metric(primary)
+    reasons = [_obstacle(pair) for pair in pairs]
+    found = []
+    for column in sorted(columns, key=lambda column: column != first):
+        family = [
+            _compare(pair, reason, column, bootstrap)
+            for pair, reason in zip(pairs, reasons, strict=True)
+        ]
+        found += [
+            Contrast(pair.arm[0].model, pair.arm[0].arm, pair.against, *column, column == first, of)
+            for pair, of in zip(pairs, corrected(family), strict=True)
+        ]
+    return found
+
+
+def _obstacle(pair: _Pair) -> str | None:
+    for arm in (pair.arm, pair.other):
+        if any(not np.array_equal(run.values.users, arm[0].values.users) for run in arm[1:]):
+            return "users differ between seeds"
+    same_model = pair.arm[0].model == pair.other[0].model
+    return obstacle(
+        _protocol(pair.arm),
+        _protocol(pair.other),
+        pair.against,
+        ignoring=() if same_model else (BATCH_SIZE,),
+    )
+
+
+def _compare(
+    pair: _Pair, reason: str | None, column: Column, bootstrap: _Bootstrap | None
+) -> Comparison:
+    compared = compare(
+        _stacked(pair.arm, column),
+        _stacked(pair.other, column),
+        reason,
+        less_is_better=column[0] == "logloss",
+    )
+    if bootstrap is None or reason is not None:
+        return compared
+    of_users, of_both = intervals(bootstrap.of(pair.arm, column), bootstrap.of(pair.other, column))
+    return replace(
+        compared,
+        users_ci_low=of_users[0],
+        users_ci_high=of_users[1],
+        boot_ci_low=of_both[0],
+        boot_ci_high=of_both[1],
+    )
+
+
+def _stacked(arm: Arm, column: Column) -> Values:
+    """float64 (n_seeds, n_users); the means alone where users differ between seeds."""
+    values = [run.values.values[column] for run in arm]
+    if len({len(of_seed) for of_seed in values}) == 1:
+        return np.stack(values)
+    return np.array([[of_seed.mean()] for of_seed in values])
+
+
+def _protocol(arm: Arm) -> Protocol:
+    return Protocol(
+        seeds=tuple(run.seed for run in arm),
+        users=arm[0].values.users,
+        terms=tuple(run.terms for run in arm),
+    )

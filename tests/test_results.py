@@ -1,0 +1,262 @@
+"""What the results database says: contrasts, slices, two experiments, old files."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import runs
+from evaluated import TRAINING, evaluate
+from rich.console import Console
+
+from models import wording
+from models.errors import BadInput
+from models.schemas import PREDICTIONS
+from tasks.across import rows_across
+from tasks.results import comparison_rows, query, slice_rows
+from tasks.storage import database, write_parquet
+from tasks.tables import comparison_table, comparison_text
+
+pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
+
+OLD_SCHEMA = Path(__file__).with_name("schema_before_contrasts.sql")
+
+
+def shown(rows, **options):
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(comparison_table(rows, **options))
+    return re.sub(" +", " ", console.export_text())
+
+
+def test_controls_and_references_stand_apart_from_the_baseline():
+    evaluated = evaluate()
+    assert {(row["model"], row["arm"]) for row in comparison_rows("tiny")} == {
+        ("BPR", "transfer"),
+        ("BPR", "shuffled"),
+    }
+    assert {row["against"] for row in comparison_rows("tiny", "baseline")} == {"baseline"}
+    [row, *_] = comparison_rows("tiny", "shuffled")
+    # The control ranks as the baseline does, so that the numbers are those of test_evaluation.
+    assert (row["arm"], row["baseline_mean"], row["arm_mean"]) == ("transfer", 0.625, 1.0)
+    assert row["p_value"] == pytest.approx(0.5)
+    assert row["p_adjusted"] == 1.0
+    everything = comparison_rows("tiny", "all")
+    assert len(everything) == evaluated.n_contrasts == (2 + 1 + 3) * 4
+    assert {row["against"] for row in everything} == {"baseline", "shuffled", "EASE"}
+    assert [(of.arm, of.against) for of in evaluated.others] == [
+        ("transfer", "shuffled"),
+        ("baseline", "EASE"),
+        ("transfer", "EASE"),
+        ("shuffled", "EASE"),
+    ]
+    with pytest.raises(BadInput, match=r"nothing is held against noise in tiny, only against EASE"):
+        comparison_rows("tiny", "noise")
+
+
+def test_a_table_of_contrasts_names_what_arms_are_held_against():
+    evaluate()
+    text = shown(comparison_rows("tiny", "all"))
+    assert "model arm against metric mean of that mean of the arm gain" in text
+    assert re.search(r"BPR transfer EASE Recall@2 1.0000 ± 0.0000 1.0000 ± 0.0000 \+0.0 %", text)
+    assert "against" not in shown(comparison_rows("tiny"))
+
+
+def test_baselines_alone_are_held_against_references():
+    config = runs.pipeline(models={"BPR": {}, "EASE": {}})
+    made = [
+        runs.trained(config, model, "baseline", seed) for model in config.models for seed in (1, 2)
+    ]
+    evaluate(trained=made, training=TRAINING | {"arms": ["baseline"]})
+    assert {(row["arm"], row["against"]) for row in comparison_rows("tiny", "all")} == {
+        ("baseline", "EASE")
+    }
+    for read in (comparison_rows, slice_rows):
+        with pytest.raises(BadInput, match=r"no baseline with another arm .*--against all"):
+            read("tiny")
+
+
+def test_unequal_terms_are_marked_loudly():
+    longer = runs.pipeline(training={"epochs": 9, "valid_metric": "recall@2"})
+    config = runs.pipeline()
+    made = [runs.trained(config, "BPR", "baseline", seed) for seed in (1, 2)]
+    made += [runs.trained(longer, "BPR", "transfer", seed) for seed in (1, 2)]
+    evaluate(trained=made, models={"BPR": {}})
+    reason = "epoch budgets differ (baseline 4; arm 9)"
+    rows = comparison_rows("tiny")
+    assert {row["verdict"] for row in rows} == {f"not comparable: {reason}"}
+    [note, *_] = wording.notes(rows)
+    assert note == (f"Not on equal terms, so not compared: {reason}. It concerns BPR transfer.")
+    assert note in shown(rows)
+    assert note in comparison_text(rows, "md")
+
+
+def test_slices_are_stored_and_compared_by_hand():
+    evaluate()
+    rows = query(
+        "SELECT kind, slice, low, high, value, users FROM slices JOIN runs USING (run_id) WHERE "
+        "model = 'BPR' AND arm = 'baseline' AND seed = 1 AND metric = 'recall' AND k = 2 "
+        "ORDER BY ALL"
+    )[1]
+    # Both users have one training item, i9, which is the whole head; nobody holds it out.
+    assert rows == [
+        ("history", "1 coldest", 1, 1, 0.75, 2),
+        ("popularity", "tail", 0, 0, 0.75, 2),
+        ("profile", "without", None, None, 0.75, 2),
+    ]
+    of_slices = slice_rows("tiny")
+    first = of_slices[0]
+    assert (first["kind"], first["slice"], first["arm"]) == ("history", "1 coldest", "shuffled")
+    [transfer] = [
+        row
+        for row in of_slices
+        if (row["kind"], row["arm"], row["is_primary"]) == ("popularity", "transfer", True)
+    ]
+    whole = comparison_rows("tiny")[1]
+    assert (transfer["ci_low"], transfer["p_value"]) == (whole["ci_low"], whole["p_value"])
+    assert "boot_ci_low" not in transfer
+    text = shown(of_slices)
+    assert "BPR transfer popularity, tail (0 to 0) Recall@2" in text
+    assert "BPR transfer profile, without Recall@2" in text
+
+
+def test_predicted_likes_are_compared_but_not_sliced():
+    likes = {"like_from": 4, "metrics": ["auc", "logloss"], "primary": "auc"}
+    config = runs.pipeline(
+        models={"DeepFM": {}},
+        evaluation=likes,
+        training={"epochs": 4, "valid_metric": "auc", "seeds": [1, 2]},
+    )
+
+    def predicted(arm, seed):
+        probability = [0.9, 0.4, 0.8, 0.2 if arm == "transfer" else 0.85]
+        table = pa.table(
+            [["u1", "u1", "u2", "u2"], list("abab"), [True, False] * 2, probability],
+            schema=PREDICTIONS,
+        )
+        handle = write_parquet("predictions", table)
+        made = runs.trained(config, "DeepFM", arm, seed, runs.RANKED[arm, seed])
+        return made.model_copy(update={"rankings": handle, "predictions": handle})
+
+    made = [predicted(arm, seed) for arm in ("baseline", "transfer") for seed in (1, 2)]
+    evaluated = evaluate(
+        trained=made,
+        models={"DeepFM": {}},
+        evaluation=likes,
+        training={"epochs": 4, "valid_metric": "auc", "seeds": [1, 2]},
+    )
+    evaluated.verify()
+    assert evaluated.n_slices == 0
+    rows = comparison_rows("tiny")
+    # One of the four pairs of a like and a dislike is the wrong way round in the baseline.
+    assert [(row["metric"], row["k"]) for row in rows] == [("auc", None), ("logloss", None)]
+    assert (rows[0]["baseline_mean"], rows[0]["arm_mean"]) == (0.75, 1.0)
+    assert rows[1]["effect_size"] > 0 > rows[1]["difference"]
+    assert query("SELECT DISTINCT metric FROM metrics ORDER BY ALL")[1] == [("auc",), ("logloss",)]
+    with pytest.raises(BadInput, match="tiny has no slices: they are made of rankings"):
+        slice_rows("tiny")
+
+
+def test_two_experiments_are_compared_arm_by_arm():
+    evaluate("first")
+    evaluate("second", transfer={"alpha": 0.9})
+    rows = rows_across("first", "second")
+    assert {(row["experiment"], row["against"]) for row in rows} == {("first", "second")}
+    arms = [(row["model"], row["arm"]) for row in rows if row["is_primary"]]
+    assert arms == [
+        ("BPR", "baseline"),
+        ("BPR", "shuffled"),
+        ("BPR", "transfer"),
+        ("EASE", "baseline"),
+    ]
+    assert {row["difference"] for row in rows} == {0.0}
+    assert rows[0]["dataset"] == "ml-100k"
+    assert set(comparison_rows("first")[0]) == set(rows[0])
+    json.loads(comparison_text(rows, "json"))
+    assert "BPR transfer second Recall@2" in shown(rows)
+
+
+def test_only_an_experiments_latest_runs_are_compared():
+    evaluate("first")
+    evaluate("first", transfer={"alpha": 0.9})
+    evaluate("second")
+    assert query("SELECT count(*) FROM runs WHERE experiment = 'first' AND NOT is_current")[1] == [
+        (4,)
+    ]
+    of_arms = [row for row in rows_across("first", "second") if row["is_primary"]]
+    assert {row["seeds"] for row in of_arms} == {2}
+
+
+def test_experiments_with_other_budgets_are_marked():
+    evaluate("first")
+    evaluate("second", training=TRAINING | {"epochs": 9})
+    verdicts = {row["verdict"] for row in rows_across("first", "second")}
+    assert verdicts == {"not comparable: epoch budgets differ (second 9; arm 4)"}
+
+
+def test_experiments_on_other_splits_or_data_are_refused():
+    evaluate("first")
+    whole = runs.splits()
+    evaluate("second", splits=whole.model_copy(update={"train": whole.valid}), split={"seed": 7})
+    with pytest.raises(
+        BadInput,
+        match=r"experiments first and second cannot be compared: split.seed \(first 2026; second "
+        r"7\), split_digest \(first \w{16}; second \w{16}\)$",
+    ):
+        rows_across("first", "second")
+    evaluate("third", dataset={"name": "other"})
+    with pytest.raises(BadInput, match=r"dataset \(first ml-100k; third other\)$"):
+        rows_across("first", "third")
+    with pytest.raises(BadInput, match=r"experiment fourth is not in .*, which has first, second"):
+        rows_across("first", "fourth")
+
+
+@pytest.fixture
+def old_database(data_dir):
+    """One experiment as the schema before there were contrasts had it."""
+    data_dir.mkdir()
+    times = "TIMESTAMPTZ '2026-01-01 00:00:00+00'"
+    with database() as connection:
+        connection.execute(OLD_SCHEMA.read_text())
+        connection.execute(
+            "INSERT INTO runs BY NAME SELECT 'old1' AS run_id, 'old' AS experiment, 'ml-100k' AS "
+            "dataset, 'BPR' AS model, 'baseline' AS arm, 1 AS seed, 'aa' AS config_hash, 4 AS "
+            f"epochs_budget, 4 AS epochs_run, 2 AS best_epoch, 1.5 AS train_seconds, {times} AS "
+            f"started_at, {times} AS finished_at, '{{}}' AS config"
+        )
+        connection.execute(
+            "INSERT INTO contrasts BY NAME SELECT 'old' AS experiment, 'ee' AS evaluation_id, "
+            "'ml-100k' AS dataset, 'BPR' AS model, 'transfer' AS arm, 'recall' AS metric, 2 AS k, "
+            "0.5 AS baseline_mean, 0.6 AS arm_mean, 20.0 AS gain_percent, 0.1 AS difference, "
+            "0.05 AS ci_low, 0.15 AS ci_high, 0.01 AS p_value, 'better' AS verdict, 1 AS seeds, "
+            "9 AS users, true AS is_primary"
+        )
+
+
+@pytest.mark.usefixtures("old_database")
+def test_a_database_of_the_previous_version_is_shown_as_it_is():
+    [row] = comparison_rows("old")
+    assert row["verdict"] == "better"
+    assert re.search(r"BPR transfer Recall@2 0.5000 0.6000 \+20.0 % .* – – better", shown([row]))
+    for read in (slice_rows, lambda: comparison_rows("old", "all")):
+        with pytest.raises(BadInput, match="written by an earlier version"):
+            read()
+    with pytest.raises(BadInput, match="experiment old was evaluated by an earlier version"):
+        rows_across("old", "old")
+
+
+@pytest.mark.usefixtures("old_database")
+def test_the_next_evaluation_extends_a_database_of_the_previous_version():
+    evaluated = evaluate()
+    evaluated.verify()
+    assert len(comparison_rows("tiny", "all")) == evaluated.n_contrasts
+    [row] = comparison_rows("old")
+    assert (row["verdict"], row["against"], row["p_adjusted"]) == ("better", "baseline", None)
+    assert query("SELECT run_id, split_digest FROM runs WHERE experiment = 'old'")[1] == [
+        ("old1", None)
+    ]
+    evaluate("other")
+    assert {row["experiment"] for row in comparison_rows()} == {"old", "other", "tiny"}
+    with pytest.raises(BadInput, match="experiment old was evaluated by an earlier version"):
+        rows_across("tiny", "old")
