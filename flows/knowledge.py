@@ -3,11 +3,21 @@
 from collections.abc import Mapping, Sequence
 
 from flows.stages import Stages
-from models.config import BRIDGING, CONTROLS, KAR_MODELS, SIDES, Arm, Pipeline, Side, Targets
+from models.config import (
+    BRIDGING,
+    CONTROLS,
+    KAR_MODELS,
+    SIDES,
+    Arm,
+    Pipeline,
+    Refit,
+    Side,
+    Targets,
+)
 from models.errors import BadInput
 from models.front_matter import Template
 from tasks.embeddings import embeddings
-from tasks.handoffs import Described, Interactions, Splits, Targeted
+from tasks.handoffs import Described, Interactions, Kept, Previous, Splits, Targeted
 from tasks.import_files import take_in_embeddings, take_in_profiles
 from tasks.profiles import profiles
 from tasks.targets import controls, targets
@@ -19,6 +29,8 @@ Knowledge = dict[Training, dict[Side, Targeted]]
 """What each training with knowledge is given, by side."""
 Forms = dict[str, tuple[Targets, int | None]]
 """How each model's targets are made, and how wide they are."""
+Reducers = Mapping[str, Kept]
+"""An earlier run's reducers, by what `_reducer_name` calls them."""
 
 
 def sides_of(pipeline: Pipeline, entered: Entrances) -> tuple[Side, ...]:
@@ -37,8 +49,12 @@ def describe(
     data: Interactions,
     parts: Splits,
     stages: Stages,
+    previous: Previous | None = None,
 ) -> Described:
-    """Profiles and their embeddings; vectors made elsewhere need no profiles."""
+    """Profiles and their embeddings; vectors made elsewhere need no profiles.
+
+    `previous` has an earlier run's profiles, for users who have changed too little for a new one.
+    """
     of_profiles, of_vectors = pipeline.profiles_of(side), pipeline.embeddings_of(side)
     vectors = take_in_embeddings(of_vectors)
     if vectors and side == "items" and pipeline.item_embeddings is None:
@@ -59,6 +75,7 @@ def describe(
         texts,
         side,
         data.demographics if side == "users" else None,
+        previous,
         side=side,
     )
     embedded = stages.run(embeddings, of_vectors, profiled.profiles, side=side)
@@ -72,6 +89,7 @@ def target_all(
     parts: Splits,
     data: Interactions,
     stages: Stages,
+    kept: Reducers | None = None,
 ) -> Knowledge:
     """The targets of every training with knowledge, controls and features for KAR included.
 
@@ -82,24 +100,55 @@ def target_all(
         parts: the split.
         data: interactions, items and users.
         stages: runs and records.
+        kept: an earlier run's reducers, from `kept_reducers`; empty keeps this run's for later
+            ones, None keeps none.
     """
     targeted: Knowledge = {}
     for of in described:
-        made = _make_targets(forms[of.side], of, stages)
+        made = _make_targets(forms[of.side], of, stages, kept)
         _add_per_training(targeted, of.side, pipeline, made, parts, data, stages)
         _add_features(targeted, of, pipeline, stages)
     return targeted
 
 
-def _make_targets(forms: Forms, described: Described, stages: Stages) -> dict[str, Targeted]:
+def _make_targets(
+    forms: Forms, described: Described, stages: Stages, kept: Reducers | None
+) -> dict[str, Targeted]:
     """Each model's targets; models that want the same share them."""
     made: dict[tuple[str | None, int | None], Targeted] = {}
     for settings, width in forms.values():
         if (settings.reduction, width) not in made:
             made[settings.reduction, width] = stages.run(
-                targets, settings, described.embedded.embeddings, width, side=described.side
+                targets,
+                settings,
+                described.embedded.embeddings,
+                width,
+                kept is not None,
+                (kept or {}).get(_reducer_name(described.side, settings.reduction, width)),
+                side=described.side,
             )
     return {model: made[of.reduction, width] for model, (of, width) in forms.items()}
+
+
+def _reducer_name(side: Side, reduction: str | None, width: int | None) -> str:
+    """`users umap 64`; without a reduction the width says nothing."""
+    return f"{side} none" if reduction == "none" else f"{side} {reduction or 'umap'} {width}"
+
+
+def kept_reducers(targeted: Knowledge, refit: Refit) -> dict[str, Kept]:
+    """The reducers of a run that kept them, for the next one.
+
+    Args:
+        targeted: from `target_all`.
+        refit: the policy under which the next run may use them.
+    """
+    found: dict[str, Kept] = {}
+    for of_sides in targeted.values():
+        for side, of in of_sides.items():
+            reducer = of.kept(refit)
+            if reducer is not None:
+                found[_reducer_name(side, of.reduction, of.width)] = reducer
+    return found
 
 
 def _add_per_training(

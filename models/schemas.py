@@ -80,6 +80,17 @@ PROFILES = profiles_schema(USER)
 """Grain: one user. `text` is null where no profile could be made, with the reason beside it.
 `history_sha256` and `history_count` record the interactions that the profile was written from."""
 
+QUARANTINE = pa.schema(
+    [
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("row", pa.int64()),
+        pa.field("line", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""Grain: one refused row of a drop, or one refused drop (`row` and `line` null). `row` counts from
+1: the lines of a text file, its header included, or the rows of a Parquet file."""
+
 LLM_CALLS = pa.schema(
     [
         pa.field("profile_key", pa.string(), nullable=False),

@@ -1,15 +1,14 @@
 """Embeddings to targets: as many coordinates as the tapped layer has, centred and scaled."""
 
-import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.config import Targets, Umap
 from models.errors import BadInput
+from models.reducers import Reducer, scaled, threads_kept
 
 # A coordinate whose spread is below this share of the largest one's is rounding noise.
 _NOISE = 1e-6
@@ -18,6 +17,13 @@ _NOISE = 1e-6
 def reduce(
     embeddings: NDArray[np.float32], width: int | None, config: Targets
 ) -> NDArray[np.float32]:
+    """The targets of `fit`, without the reducer."""
+    return fit(embeddings, width, config)[1]
+
+
+def fit(
+    embeddings: NDArray[np.float32], width: int | None, config: Targets
+) -> tuple[Reducer, NDArray[np.float32]]:
     """Reduce to `width` coordinates, then centre and scale them.
 
     Equal input, settings and seed give equal bits.
@@ -28,7 +34,8 @@ def reduce(
         config: reduction, seed, centring and scale.
 
     Returns:
-        float32 (n, width), or all of the embeddings' columns where nothing is reduced.
+        What was fitted, for those who come later; and float32 (n, width), or all of the
+        embeddings' columns where nothing is reduced.
 
     Raises:
         BadInput: if all embeddings are equal, or there are too few users or dimensions for
@@ -39,18 +46,27 @@ def reduce(
             f"targets: all {len(embeddings)} embeddings are equal, so they tell nobody apart; "
             "check the profiles' texts"
         )
+    parts: dict[str, Any] = {}
     if config.reduction == "none" or width is None:
         reduced = embeddings.astype(np.float64)
     elif config.reduction == "pca":
-        reduced = _pca(embeddings, width, config.seed)
+        reduced, parts["mean"], parts["components"] = _pca(embeddings, width, config.seed)
     else:
-        reduced = _umap(embeddings, width, config.umap, config.seed)
-    return standardise(reduced, config)
+        reduced, parts["manifold"] = _umap(embeddings, width, config.umap, config.seed)
+    centre, scale = _moments(reduced, config)
+    known = settings(config, width, embeddings.shape[1])
+    return Reducer(centre, scale, **parts, settings=known), scaled(reduced, centre, scale)
+
+
+def settings(config: Targets, width: int | None, columns: int) -> dict[str, Any]:
+    """What decides a fit but the embeddings themselves: a reducer of others is of no use."""
+    whole = config.reduction == "none"
+    return {**config.identity(), "width": None if whole else width, "columns": columns}
 
 
 def _umap(
     embeddings: NDArray[np.float32], width: int, parameters: Umap, seed: int
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], Any]:
     """UMAP (McInnes et al. 2018), one thread.
 
     It starts from principal components where there are as many: the spectral start fails for
@@ -64,9 +80,9 @@ def _umap(
         )
     from umap import UMAP
 
-    with _threads_kept(), warnings.catch_warnings():
+    with threads_kept(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_neighbors is larger than the dataset")
-        reduced = UMAP(
+        manifold = UMAP(
             n_components=width,
             n_neighbors=parameters.n_neighbors,
             min_dist=parameters.min_dist,
@@ -74,7 +90,8 @@ def _umap(
             random_state=seed,
             n_jobs=1,
             init="pca" if width <= dimensions else "random",
-        ).fit_transform(embeddings)
+        )
+        reduced = manifold.fit_transform(embeddings)
     if not np.isfinite(reduced).all():
         lost = int((~np.isfinite(reduced).all(axis=1)).sum())
         raise BadInput(
@@ -82,11 +99,17 @@ def _umap(
             f"{parameters.metric}); set targets.umap.metric to euclidean or targets.reduction "
             "to pca"
         )
-    return np.asarray(reduced, dtype=np.float64)
+    return np.asarray(reduced, dtype=np.float64), manifold
 
 
-def _pca(embeddings: NDArray[np.float32], width: int, seed: int) -> NDArray[np.float64]:
-    """Principal components by an exact decomposition, signs fixed by scikit-learn."""
+def _pca(
+    embeddings: NDArray[np.float32], width: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Principal components by an exact decomposition, signs fixed by scikit-learn.
+
+    Returns:
+        Coordinates, mean and components; see `Reducer`.
+    """
     n, dimensions = embeddings.shape
     if width > min(n, dimensions):
         raise BadInput(
@@ -96,15 +119,22 @@ def _pca(embeddings: NDArray[np.float32], width: int, seed: int) -> NDArray[np.f
     from sklearn.decomposition import PCA
 
     solver = "covariance_eigh" if n >= dimensions else "full"
-    components = PCA(width, svd_solver=solver, random_state=seed).fit_transform(
-        embeddings.astype(np.float64)
-    )
-    return np.asarray(components, dtype=np.float64)
+    fitted = PCA(width, svd_solver=solver, random_state=seed)
+    coordinates = fitted.fit_transform(embeddings.astype(np.float64))
+    return np.asarray(coordinates, dtype=np.float64), fitted.mean_, fitted.components_
 
 
 def standardise(reduced: NDArray[np.float64], config: Targets) -> NDArray[np.float32]:
     """Centre per coordinate, and divide by standard deviations taken around those centres."""
-    centred = reduced - reduced.mean(axis=0)
+    return scaled(reduced, *_moments(reduced, config))
+
+
+def _moments(
+    reduced: NDArray[np.float64], config: Targets
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What is subtracted, (width,), and then divided by, () or (width,)."""
+    mean = reduced.mean(axis=0)
+    centred = reduced - mean
     if config.scale == "global":
         scale = np.asarray(centred.std())
     elif config.scale == "per-coordinate":
@@ -112,21 +142,4 @@ def standardise(reduced: NDArray[np.float64], config: Targets) -> NDArray[np.flo
         scale = np.where(spread > _NOISE * spread.max(), spread, 1.0)
     else:
         scale = np.asarray(1.0)
-    standardised = (centred if config.centre else reduced) / scale
-    return np.ascontiguousarray(standardised, dtype=np.float32)
-
-
-@contextmanager
-def _threads_kept() -> Iterator[None]:
-    """Restore the thread counts that UMAP's parallel runtime changes for the whole process."""
-    import numba
-
-    torch = sys.modules.get("torch")
-    torch_threads = torch.get_num_threads() if torch else 0
-    numba_threads = numba.get_num_threads()
-    try:
-        yield
-    finally:
-        numba.set_num_threads(numba_threads)
-        if torch:
-            torch.set_num_threads(torch_threads)
+    return (mean if config.centre else np.zeros_like(mean)), scale

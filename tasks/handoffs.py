@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from models.config import Job, Side
+from models.config import Job, Refit, Side
 from models.schemas import Epoch
 from tasks.storage import Handle, MissingArtifact, Verifiable, database, database_path
 
@@ -46,6 +46,17 @@ class Splits(Handoff):
     test: Handle
 
 
+class Previous(Handoff):
+    """An earlier run's profiles of users, and when one of them is kept."""
+
+    profiles: Handle
+    seen: Handle
+    min_new: int
+    """A user with fewer new training interactions keeps the profile."""
+    settings: str
+    """Digest of how they were written; none is kept where that is another now."""
+
+
 class Profiled(Handoff):
     """One profile per user or item (`profiles_schema`) and what they cost (`LLM_CALLS`)."""
 
@@ -63,10 +74,26 @@ class Profiled(Handoff):
     unasked: int = 0
     """How many of the missing were not asked, because the budget was spent."""
 
+    seen: Handle | None = None
+    """Of users' profiles: the training interactions that there were when each was written (schema
+    `INTERACTIONS`), from which its record can be recomputed."""
+    kept: int = 0
+    """How many profiles an earlier run wrote."""
+    settings: str | None = None
+    """Of users' profiles: digest of how they were written."""
+
     @property
     def unfinished(self) -> bool:
         """True if another run has more to ask, so that this result does not count for it."""
         return self.unasked > 0
+
+    def previous(self, min_new: int) -> Previous | None:
+        """These profiles, for a later run to keep; None where they cannot be."""
+        if self.seen is None or self.settings is None:
+            return None
+        return Previous(
+            profiles=self.profiles, seen=self.seen, min_new=min_new, settings=self.settings
+        )
 
 
 class Embedded(Handoff):
@@ -129,12 +156,46 @@ def _each(values: Iterable[str]) -> str | None:
     return ", ".join(dict.fromkeys(values)) or None
 
 
+class Kept(Handoff):
+    """An earlier run's reducer, what was made with it, and when it is to be fitted anew."""
+
+    reducer: Handle
+    fitted_on: Handle
+    """The embeddings that it was fitted on."""
+    embeddings: Handle
+    """The embeddings of the earlier run's `targets`."""
+    targets: Handle
+    refit: Refit
+
+
 class Targeted(Handoff):
     """One target per embedded user or item (`vectors("target", width, key)`)."""
 
     targets: Handle
     reduction: str
     width: int
+    embeddings: Handle | None = None
+    reducer: Handle | None = None
+    """None where it is not to be kept, like `fitted_on`."""
+    fitted_on: Handle | None = None
+    refit: str = "first fit"
+    """Why the reducer was fitted, or "kept"."""
+    unchanged: int = 0
+    """How many targets are the earlier run's to the bit."""
+    transformed: int = 0
+    """How many a kept reducer made of new or changed embeddings."""
+
+    def kept(self, refit: Refit) -> Kept | None:
+        """The reducer, for a later run to keep; None where it was not stored."""
+        if self.reducer is None or self.fitted_on is None or self.embeddings is None:
+            return None
+        return Kept(
+            reducer=self.reducer,
+            fitted_on=self.fitted_on,
+            embeddings=self.embeddings,
+            targets=self.targets,
+            refit=refit,
+        )
 
 
 class Trained(Handoff):

@@ -22,9 +22,10 @@ from tasks.answers import AnswerStore, Question, answer_store, asking
 from tasks.caching import stage
 from tasks.chat import NOT_ASKED, Outcome
 from tasks.endpoint import endpoint
-from tasks.handoffs import Profiled
+from tasks.handoffs import Previous, Profiled
 from tasks.imports import import_profiles
 from tasks.interview import Interview, show_bill
+from tasks.kept_profiles import Earlier
 from tasks.storage import Handle, read_parquet, write_parquet
 
 
@@ -36,7 +37,7 @@ class _Subjects:
     seen: pa.Table
 
 
-@stage("profiles", version=3)
+@stage("profiles", version=5)
 def profiles(
     config: Profiles,
     prompt: Template | str,
@@ -45,6 +46,7 @@ def profiles(
     imported: Handle | None = None,
     side: Side = "users",
     demographics: Handle | None = None,
+    previous: Previous | None = None,
 ) -> Profiled:
     """Write a profile for every user (item) of the training interactions.
 
@@ -56,6 +58,7 @@ def profiles(
         imported: the file of the import provider, from `take_in_profiles`.
         side: users or items.
         demographics: what `history.demographics` names, if anything.
+        previous: an earlier run's profiles of users, for those who have hardly changed.
 
     Raises:
         BadInput: for a faulty template, a missing key, an endpoint that cannot be reached or
@@ -66,13 +69,21 @@ def profiles(
     if imported is not None:
         return import_profiles(config, imported, interactions, inputs, side)
     subjects = _subjects(config, interactions, side)
+    known = previous if side == "users" else None
+    earlier = Earlier.of(config, [prompt, demographics], interactions, known)
+    others = _Subjects(subjects.key, earlier.kept.others(subjects.seen))
     if config.provider == "offline":
-        return _write_offline(subjects, *_offline(config, interactions, catalogue, side), inputs)
-    template = Prompt(prompt, config.prompt, side)
-    if demographics is not None:
-        inputs["demographics"] = demographics
-    rendered = render(config, template, interactions, catalogue, side, demographics)
-    return _write_asked(config, template, subjects, rendered, inputs)
+        texts, writer = _offline(config, interactions, catalogue, side)
+        of_others = earlier.kept.others(subjects.seen.append_column(TEXT, pa.array(texts)))
+        written = _write_offline(others, of_others[TEXT].to_pylist(), writer, inputs)
+    else:
+        template = Prompt(prompt, config.prompt, side)
+        if demographics is not None:
+            inputs["demographics"] = demographics
+        rendered = render(config, template, interactions, catalogue, side, demographics)
+        asked = earlier.asking(config, subjects.seen.num_rows)
+        written = _write_asked(asked, template, others, earlier.others(rendered), inputs)
+    return earlier.join(written, subjects.seen, train, inputs) if side == "users" else written
 
 
 def _subjects(config: Profiles, train: pa.Table, side: Side) -> _Subjects:

@@ -13,6 +13,7 @@ from models.config.knowledge import (
     ItemProfiles,
     Profiles,
     Reduction,
+    Refit,
     Targets,
     Umap,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "Pipeline",
     "Profiles",
     "Reduction",
+    "Refit",
     "Section",
     "Side",
     "Split",

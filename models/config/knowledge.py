@@ -149,6 +149,13 @@ class Profiles(Section):
         le=1,
         description="Share of users that may end without a profile; above it the run stops.",
     )
+    min_new_interactions: int = Field(
+        1,
+        ge=1,
+        description="Where profiles of an earlier run are given (llmkt nightly): a user with "
+        "fewer new training interactions since the last profile keeps that. Users only.",
+        json_schema_extra=NOT_IDENTITY,  # decides nothing without earlier profiles, see Previous
+    )
 
     @model_validator(mode="after")
     def _import_has_a_path(self) -> Self:
@@ -264,6 +271,23 @@ class Umap(Section):
     metric: Literal["cosine", "euclidean"] = "cosine"
 
 
+class Refit(Section):
+    """When a kept reducer is fitted anew rather than asked to transform."""
+
+    new_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Refit when a larger share of the embedded users was not there at the fit.",
+    )
+    drift: float = Field(
+        0.1,
+        ge=0,
+        description="Refit when the mean embedding has moved further since the fit, in units of "
+        "the users' spread at the fit (root mean square distance from their mean).",
+    )
+
+
 class Targets(Section):
     """Embeddings reduced to the width of the tapped layer."""
 
@@ -284,3 +308,8 @@ class Targets(Section):
         "sizes), or by each coordinate's own, so that the targets have unit variance.",
     )
     umap: Umap = Umap()
+    refit: Refit = Field(
+        Refit(),
+        description="Where the reducer of an earlier run is kept (llmkt nightly): when to refit.",
+        json_schema_extra=NOT_IDENTITY,  # decides nothing without a kept reducer, see Kept
+    )
