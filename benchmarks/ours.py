@@ -9,11 +9,12 @@ from models.config import Transfer
 from models.containment import Log, Universe
 from models.holdout import Holdout
 from models.metrics import HeldOut, ranking_metrics
+from models.optimizers import optimizer
 from models.probing import probe
 from models.protocols import seed_all
 from models.ranking import rank
 from models.recommender import Recommender
-from models.training import _optimizer, _train_epoch
+from models.training import _train_epoch
 from models.transfer.wrapper import Knowledge, ModelWrapper
 
 
@@ -45,7 +46,7 @@ class Ours:
             self.recommender.n_items,
         )
         seed_all(seed)
-        self._optimizer = _optimizer(self.recommender, [*self._wrapper.head_parameters()])
+        self._optimizer = optimizer(self.recommender, [*self._wrapper.head_parameters()])
         self._epoch = 0
         self._batches = self.recommender.batches()
 

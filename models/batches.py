@@ -21,7 +21,13 @@ Batch = dict[str, Tensor]
 
 
 class Batches(Protocol):
-    """One epoch of batches per iteration, each time in a new order."""
+    """One epoch of batches per iteration, each time in a new order.
+
+    Attributes:
+        generator: whence the orders and the negatives of all epochs come.
+    """
+
+    generator: torch.Generator
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -157,7 +163,7 @@ class PairBatches:
         """Take `batch_size` as RecBole does: rows, sampled negatives counted."""
         self.pairs, self.fields, self.negatives = pairs, fields, negatives
         self.pointwise = pointwise
-        self._generator = generator
+        self.generator = generator
         self._step = max(batch_size // (negatives.per_positive + int(pointwise)), 1)
 
     def __len__(self) -> int:
@@ -166,7 +172,7 @@ class PairBatches:
     def __iter__(self) -> Iterator[Batch]:
         form = self._pointwise if self.pointwise else self._pairwise
         block_rows = max(_BLOCK_ROWS // self._step, 1) * self._step
-        for block in shuffled(len(self.pairs.users), self._generator).split(block_rows):
+        for block in shuffled(len(self.pairs.users), self.generator).split(block_rows):
             users, items = self.pairs.users[block], self.pairs.items[block]
             negatives = self.negatives.of(users)
             for start in range(0, len(block), self._step):
@@ -205,14 +211,14 @@ class LabelledBatches:
         generator: torch.Generator,
     ) -> None:
         self.pairs, self.fields, self.labels = pairs, fields, labels
-        self._generator = generator
+        self.generator = generator
         self._step = batch_size
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self._step)
 
     def __iter__(self) -> Iterator[Batch]:
-        for rows in shuffled(len(self.labels), self._generator).split(self._step):
+        for rows in shuffled(len(self.labels), self.generator).split(self._step):
             items = self.pairs.items[rows]
             yield {
                 self.fields.user: self.pairs.users[rows],
@@ -230,14 +236,14 @@ class UserBatches:
     ) -> None:
         self.fields = fields
         self._users = pairs.users.unique()
-        self._generator = generator
+        self.generator = generator
         self._step = batch_size
 
     def __len__(self) -> int:
         return -(-len(self._users) // self._step)
 
     def __iter__(self) -> Iterator[Batch]:
-        for chunk in shuffled(len(self._users), self._generator).split(self._step):
+        for chunk in shuffled(len(self._users), self.generator).split(self._step):
             yield {self.fields.user: self._users[chunk]}
 
 

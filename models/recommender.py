@@ -60,6 +60,7 @@ class Recommender:
 
     Attributes:
         module: the RecBole model.
+        given: the hyper-parameters it was built with; `settings` has the defaults, too.
         n_users, n_items: numbers of internal ids; id 0 is RecBole's padding.
         user_tokens, item_tokens: object (n_users,) and (n_items,), the raw ids of internal ids.
         train_users, train_items: int64 (n,), the training pairs by internal ids.
@@ -91,6 +92,7 @@ class Recommender:
         """
         self.name = model
         self.entry = entry(model)
+        self.given = given
         self.settings = hyperparameters(model, given)
         self.device = torch.device(device)
         self._seed = seed
@@ -161,6 +163,11 @@ class Recommender:
                 f"models.{self.name} needs the package {error.name}, which is missing; install it"
             ) from error
         return module
+
+    def tokens(self) -> dict[str, Sequence[str]]:
+        """The tokens of users, items and the features in use, by internal ids."""
+        known = self._built_from[1].field2id_token
+        return {field: known[field] for field in (USER, ITEM, *self.features)}
 
     def user_ids(self, tokens: Sequence[str]) -> NDArray[np.int64]:
         """Internal ids of raw user ids: int64 (n,)."""

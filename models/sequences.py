@@ -89,7 +89,7 @@ class SequenceBatches:
     ) -> None:
         """Negatives are for models that compare two items; others need none."""
         self.sequences, self.fields, self.negatives = sequences, fields, negatives
-        self._generator = generator
+        self.generator = generator
         self._step = batch_size
         lengths = torch.diff(sequences.starts)
         users = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
@@ -102,7 +102,7 @@ class SequenceBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         sequences, fields = self.sequences, self.fields
-        for rows in shuffled(len(self._users), self._generator).split(self._step):
+        for rows in shuffled(len(self._users), self.generator).split(self._step):
             users, places = self._users[rows], self._places[rows]
             begins = torch.maximum(sequences.starts[users], places - sequences.longest)
             batch = {
@@ -152,7 +152,7 @@ class MaskedBatches:
     ) -> None:
         self.sequences, self.fields = sequences, fields
         self.negatives, self.masking = negatives, masking
-        self._generator = generator
+        self.generator = generator
         self._step = batch_size
         self._users, self._ends = _window_ends(sequences, max(sequences.longest // 10, 1))
 
@@ -160,7 +160,7 @@ class MaskedBatches:
         return -(-len(self._users) // self._step)
 
     def __iter__(self) -> Iterator[Batch]:
-        for rows in shuffled(len(self._users), self._generator).split(self._step):
+        for rows in shuffled(len(self._users), self.generator).split(self._step):
             yield self._batch(self._users[rows], self._ends[rows])
 
     def _batch(self, users: Tensor, ends: Tensor) -> Batch:
@@ -186,10 +186,10 @@ class MaskedBatches:
         """Which items of a batch are hidden: bool (n, longest)."""
         device = items.device
         last = torch.arange(items.shape[1], device=device) == (lengths - 1)[:, None]
-        kind = torch.rand(1, generator=self._generator, device=device)
+        kind = torch.rand(1, generator=self.generator, device=device)
         if float(kind) < self.masking.last_ratio:
             return last
-        drawn = torch.rand(items.shape, generator=self._generator, device=device)
+        drawn = torch.rand(items.shape, generator=self.generator, device=device)
         hidden = (drawn < self.masking.ratio) & (items != 0)
         # RecBole's loss leaves place 0 out: a row needs another one to count at all.
         return hidden | (last & ~hidden[:, 1:].any(dim=1, keepdim=True))

@@ -11,8 +11,17 @@ from torch import Tensor, nn
 from models.batches import Batches
 from models.config import Budget, Transfer
 from models.errors import BadInput
+from models.optimizers import optimizer
 from models.protocols import seed_all
 from models.recommender import Recommender
+from models.resuming import (
+    Checkpoints,
+    Memory,
+    NoCheckpoints,
+    State,
+    random_state,
+    restore_random,
+)
 from models.schemas import Epoch
 from models.transfer.wrapper import ModelWrapper
 
@@ -87,6 +96,7 @@ def fit(
     budget: Budget,
     seed: int,
     on_epoch: Callable[[int], None] = lambda _: None,
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
     """Train and leave the weights of the epoch with the best validation score in place.
 
@@ -101,6 +111,8 @@ def fit(
         budget: epochs and patience.
         seed: of everything random in training (dropout; batches have the recommender's seed).
         on_epoch: called with the number of epochs done.
+        checkpoints: where the state is left after an epoch. A training that finds one there
+            goes on from it, and ends as if it had never stopped.
 
     Raises:
         Diverged: if a loss is no longer finite; says in which epoch and what to change, and
@@ -108,41 +120,99 @@ def fit(
     """
     if recommender.entry.loader is None:
         return _computed(validate, on_epoch)
+    checkpoints = checkpoints or NoCheckpoints()
     seed_all(seed)
-    optimizer = _optimizer(recommender, [*wrapper.head_parameters()])
-    batches = recommender.batches()
+    course = _Course(recommender, wrapper)
+    course.go_on_from(checkpoints.newest())
     judged_from = second_half(budget.epochs)
-    history: list[Epoch] = []
-    best = _Best()
-    began = perf_counter()
     for phase in phases(wrapper.transfer, budget.epochs):
         wrapper.start_phase(phase.name)
-        for number in phase.epochs:
-            epoch_began = perf_counter()
-            wrapper.start_epoch(number, budget.epochs)
-            model_loss, transfer_loss = _train_epoch(
-                recommender, wrapper, batches, optimizer, number, phase.transferring
-            )
-            if not math.isfinite(model_loss + (transfer_loss or 0.0)):
-                raise Diverged(recommender.name, number, model_loss, transfer_loss, best.weights)
-            score = validate()
-            best.offer(number, score, recommender)
-            history.append(
-                Epoch(
-                    phase=phase.name,
-                    epoch=number,
-                    model_loss=model_loss,
-                    transfer_loss=transfer_loss,
-                    valid_score=score,
-                    seconds=perf_counter() - epoch_began,
-                )
-            )
-            on_epoch(len(history))
-            if number - max(best.epoch, judged_from - 1) >= budget.patience:
+        for number in phase.epochs[max(len(course.history) - phase.epochs.start, 0) :]:
+            if number - 1 - max(course.best.epoch, judged_from - 1) >= budget.patience:
                 break
+            course.run_epoch(phase, number, budget.epochs, validate)
+            checkpoints.offer(course.state)
+            on_epoch(len(course.history))
     wrapper.weights.thaw()
-    recommender.restore(best.weights)
-    return Fitted(tuple(history), best.epoch, perf_counter() - began)
+    recommender.restore(course.best.weights)
+    return Fitted(tuple(course.history), course.best.epoch, course.seconds)
+
+
+class _Course:
+    """A training under way: all that changes from epoch to epoch."""
+
+    def __init__(self, recommender: Recommender, wrapper: ModelWrapper) -> None:
+        self.history: list[Epoch] = []
+        self.best = _Best()
+        self._recommender, self._wrapper = recommender, wrapper
+        self._optimizer = optimizer(recommender, [*wrapper.head_parameters()])
+        self._batches = recommender.batches()
+        self._memory = Memory(recommender.module)
+        self._began = perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began, without the time between a crash and its resumption."""
+        return perf_counter() - self._began
+
+    def run_epoch(
+        self, phase: Phase, number: int, epochs: int, validate: Callable[[], float]
+    ) -> None:
+        """Train for one epoch and note how it went."""
+        began = perf_counter()
+        self._wrapper.start_epoch(number, epochs)
+        model_loss, transfer_loss = _train_epoch(
+            self._recommender,
+            self._wrapper,
+            self._batches,
+            self._optimizer,
+            number,
+            phase.transferring,
+        )
+        if not math.isfinite(model_loss + (transfer_loss or 0.0)):
+            raise Diverged(
+                self._recommender.name, number, model_loss, transfer_loss, self.best.weights
+            )
+        score = validate()
+        self.best.offer(number, score, self._recommender)
+        self.history.append(
+            Epoch(
+                phase=phase.name,
+                epoch=number,
+                model_loss=model_loss,
+                transfer_loss=transfer_loss,
+                valid_score=score,
+                seconds=perf_counter() - began,
+            )
+        )
+
+    def state(self) -> State:
+        """All of it, in tensors and plain values."""
+        return {
+            "module": self._recommender.module.state_dict(),
+            "memory": self._memory.state(),
+            "optimizer": self._optimizer.state_dict(),
+            "wrapper": self._wrapper.state(),
+            "batches": self._batches.generator.get_state(),
+            "random": random_state(self._recommender.device),
+            "history": [epoch.model_dump() for epoch in self.history],
+            "best": vars(self.best),
+            "seconds": self.seconds,
+        }
+
+    def go_on_from(self, state: State | None) -> None:
+        """Take up the training that left `state`; None lets it begin."""
+        if state is None:
+            return
+        self._recommender.module.load_state_dict(state["module"])
+        self._memory.restore(state["memory"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._wrapper.restore(state["wrapper"])
+        self._batches.generator.set_state(state["batches"].cpu())
+        self.history = [Epoch.model_validate(epoch) for epoch in state["history"]]
+        vars(self.best).update(state["best"])
+        self._began = perf_counter() - state["seconds"]
+        restore_random(state["random"], self._recommender.device)
 
 
 def _computed(validate: Callable[[], float], on_epoch: Callable[[int], None]) -> Fitted:
@@ -209,26 +279,3 @@ def _train_epoch(
                 transfer_total += losses.transfer.detach()
         steps += len(batches)
     return float(model_total) / steps, float(transfer_total) / steps if transferring else None
-
-
-def _optimizer(recommender: Recommender, heads: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that RecBole's `learner` names (recbole/trainer/trainer.py), Adam fused."""
-    settings = recommender.settings
-    parameters = [*recommender.module.parameters(), *heads]
-    rate, decay = settings["learning_rate"], settings["weight_decay"]
-    learner = settings["learner"].lower()
-    if learner == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
-    if learner == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
-    others: dict[str, type[torch.optim.Optimizer]] = {
-        "sgd": torch.optim.SGD,
-        "adagrad": torch.optim.Adagrad,
-        "rmsprop": torch.optim.RMSprop,
-    }
-    if learner not in others:
-        raise BadInput(
-            f"models.{recommender.name}.hyperparameters.learner: {learner} is not one of "
-            f"adam, adamw, {', '.join(others)}"
-        )
-    return others[learner](parameters, lr=rate, weight_decay=decay)  # type: ignore[call-arg]

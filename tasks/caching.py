@@ -63,7 +63,13 @@ def verify(value: Any) -> None:
 
 
 class Stage(Task[..., Any]):
-    """A task whose results live under the data folder, wherever that is when the task runs."""
+    """A task whose results live under the data folder, wherever that is when the task runs.
+
+    Attributes:
+        key_of: the cache key of a call, given its arguments by name.
+    """
+
+    key_of: Callable[[Mapping[str, Any]], str]
 
     @property
     def result_storage(self) -> Path:
@@ -214,7 +220,12 @@ def cache_key(name: str, version: int, inputs: Mapping[str, Any]) -> str:
 
 
 def stage(
-    name: str, version: int, *, ignore: tuple[str, ...] = (), **options: Any
+    name: str,
+    version: int,
+    *,
+    ignore: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    **options: Any,
 ) -> Callable[[F], Stage]:
     """Make a function a cached stage.
 
@@ -222,19 +233,28 @@ def stage(
         name: the stage's name in keys, in Prefect and in `llmkt run --json`.
         version: raise it when the code's meaning changes, so that old results are not reused.
         ignore: parameters that cannot change the result and so stay out of the key.
+        optional: parameters that stay out of the key while they are None, so that a parameter
+            added later leaves old results valid.
         options: passed on to `prefect.task`.
     """
 
-    def key(_: TaskRunContext, inputs: dict[str, Any]) -> str:
-        deciding = {key: value for key, value in inputs.items() if key not in ignore}
+    def key_of(inputs: Mapping[str, Any]) -> str:
+        deciding = {
+            key: value
+            for key, value in inputs.items()
+            if key not in ignore and not (key in optional and value is None)
+        }
         return cache_key(name, version, deciding)
+
+    def key(_: TaskRunContext, inputs: dict[str, Any]) -> str:
+        return key_of(inputs)
 
     policy = CacheKeyFnPolicy(cache_key_fn=key).configure(
         isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=KernelFileLocks()
     )
 
     def decorate(function: F) -> Stage:
-        return Stage(
+        made = Stage(
             function,
             name=name,
             cache_policy=policy,
@@ -243,5 +263,7 @@ def stage(
             result_serializer=VerifiedJSON(),
             **options,
         )
+        made.key_of = key_of
+        return made
 
     return decorate

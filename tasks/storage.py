@@ -104,7 +104,8 @@ def _new_artifact(stage: str, suffix: str) -> Iterator[tuple[Path, list[Handle]]
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the packages that decide results."""
     return {package: version(package) for package in _RECORDED_PACKAGES}
 
 
@@ -123,7 +124,7 @@ def write_parquet(
         "stage": stage,
         "inputs": {name: handle.sha256 for name, handle in (inputs or {}).items()},
         "config": dict(config or {}),
-        "versions": _versions(),
+        "versions": versions(),
     }
     metadata = {**(table.schema.metadata or {}), b"llmkt": json.dumps(record, sort_keys=True)}
     with _new_artifact(stage, ".parquet") as (path, result):

@@ -10,10 +10,12 @@ from models.errors import BadInput
 from models.schemas import RATING
 from models.zoo import described, entry
 from tasks.caching import stage
+from tasks.checkpoints import forget
 from tasks.handoffs import Splits, Trained
 from tasks.progress import track
 from tasks.storage import Handle, read_parquet
-from tasks.worker import Inputs, in_worker, predict, train
+from tasks.training_inputs import Inputs
+from tasks.worker import in_worker, predict, train
 
 if TYPE_CHECKING:
     from models.probing import Entrance
@@ -131,7 +133,7 @@ def inspected(model: str, settings: Model | None) -> Inspected:
     )
 
 
-@stage("training", version=3)
+@stage("training", version=3, optional=("initial",), on_completion=[forget])
 def training(
     job: Job,
     train_pairs: Handle,
@@ -139,6 +141,7 @@ def training(
     users: Handle,
     items: Handle,
     targets: dict[Side, Handle],
+    initial: Handle | None = None,
 ) -> Trained:
     """Train one model in a worker process; see `tasks.worker.train`.
 
@@ -149,10 +152,12 @@ def training(
         users: all users, for internal ids.
         items: all items, for internal ids and as candidates.
         targets: the profiles' targets by side; none for a baseline.
+        initial: what to start from, made by `tasks.worker.starting_point`; None is a cold start.
     """
-    inputs = Inputs(train_pairs, valid_pairs, users, items, targets)
+    key = training.key_of(locals())
+    inputs = Inputs(train_pairs, valid_pairs, users, items, targets, initial)
     with track(f"{job.model} {job.arm} seed {job.seed}", job.budget.epochs) as tracker:
-        return in_worker(train, job, inputs, tracker, flow_run.get_id())
+        return in_worker(train, job, inputs, tracker, flow_run.get_id(), key)
 
 
 @stage("predictions", version=1)

@@ -4,42 +4,41 @@ RecBole and torch keep global state (random numbers, threads), so trainings shar
 while they run; a process is used again for the next one.
 """
 
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from models.config import Job, Side, parse_metric
-from models.embeddings import to_matrix
+from models.config import Job, parse_metric
 from models.errors import BadInput
 from models.schemas import (
-    GENRES,
     ITEM,
-    PREDICTIONS,
-    RANKINGS,
     RATING,
-    TARGET,
-    TIMESTAMP,
     USER,
-    YEAR,
 )
+from tasks.checkpoints import CheckpointFile
 from tasks.handoffs import Trained
+from tasks.offers import predictions, rankings
 from tasks.progress import Tracker
 from tasks.storage import Handle, read_parquet, write_bytes, write_parquet
+from tasks.training_inputs import (
+    Inputs,
+    column_of,
+    log_of,
+    pairs_of,
+    universe_of,
+    vectors_of,
+)
 
 if TYPE_CHECKING:
-    from models.containment import Log, Universe
-    from models.holdout import Clicks, Holdout
     from models.recommender import Recommender
     from models.transfer.wrapper import ModelWrapper
 
@@ -91,24 +90,16 @@ def _end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The artifacts that a training reads; held-out test data is not among them."""
+def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, key: str) -> Trained:
+    """Train one model and rank the catalogue for every user with training interactions.
 
-    train: Handle
-    valid: Handle
-    users: Handle
-    items: Handle
-    targets: dict[Side, Handle]
-
-    def handles(self) -> dict[str, Handle]:
-        """All of them, by name."""
-        parts = {"train": self.train, "valid": self.valid, "users": self.users, "items": self.items}
-        return parts | {f"targets of {side}": handle for side, handle in self.targets.items()}
-
-
-def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None) -> Trained:
-    """Train one model and rank the catalogue for every user with training interactions."""
+    Args:
+        job: what is trained.
+        inputs: the artifacts that it reads.
+        tracker: follows the epochs.
+        flow_run_id: of the Prefect flow run, for the record.
+        key: the training's cache key; a training that was killed goes on from its checkpoint.
+    """
     import torch
     from safetensors.torch import save
 
@@ -119,7 +110,9 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None) -
     recommender, wrapper = _prepared(job, inputs)
     validate, offered = _held_out(recommender, job, inputs.valid)
     try:
-        fitted = fit(recommender, wrapper, validate, job.budget, job.seed, tracker)
+        fitted = fit(
+            recommender, wrapper, validate, job.budget, job.seed, tracker, CheckpointFile(key)
+        )
     except Diverged as error:
         if not error.weights:
             raise BadInput(str(error)) from error
@@ -160,31 +153,17 @@ def _held_out(
 
     metric, k = parse_metric(job.budget.valid_metric)
     if job.like_from is not None:
-        ratings = read_parquet(held, [RATING])[RATING]
-        liked = likes(ratings, job.like_from)
-        clicks = Clicks.of(recommender, _column(held, USER), _column(held, ITEM), liked)
+        liked = likes(read_parquet(held, [RATING])[RATING], job.like_from)
+        clicks = Clicks.of(recommender, column_of(held, USER), column_of(held, ITEM), liked)
         return (
             lambda: clicks.score(recommender, metric),
-            lambda: _predictions(recommender, clicks),
+            lambda: predictions(recommender, clicks),
         )
     assert k is not None
-    holdout = Holdout.of(recommender, _pairs(held))
+    holdout = Holdout.of(recommender, pairs_of(held))
     return (
         lambda: holdout.score(recommender, metric, k),
-        lambda: _rankings(recommender, holdout, job.k),
-    )
-
-
-def _predictions(recommender: "Recommender", clicks: "Clicks") -> pa.Table:
-    """Schema `PREDICTIONS`."""
-    return pa.table(
-        {
-            USER: pa.array(recommender.user_tokens[clicks.users], pa.string()),
-            ITEM: pa.array(recommender.item_tokens[clicks.items], pa.string()),
-            "liked": clicks.labels,
-            "probability": clicks.probabilities(recommender),
-        },
-        schema=PREDICTIONS,
+        lambda: rankings(recommender, holdout, job.k),
     )
 
 
@@ -194,10 +173,15 @@ def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
     from models.recommender import Recommender
     from models.transfer.wrapper import Knowledge, ModelWrapper
 
-    log = _log(inputs.train, job.like_from)
-    recommender = Recommender(job.model, job.hyperparameters, log, _universe(inputs), seed=job.seed)
+    log = log_of(inputs.train, job.like_from)
+    recommender = Recommender(
+        job.model, job.hyperparameters, log, universe_of(inputs), seed=job.seed
+    )
+    if inputs.initial is not None:
+        _start_warm(recommender, job, inputs.initial)
     aligned = {
-        side: recommender.align(*_vectors(handle), side) for side, handle in inputs.targets.items()
+        side: recommender.align(*vectors_of(handle), side)
+        for side, handle in inputs.targets.items()
     }
     if job.kar is not None:
         recommender.feed(job.kar, aligned)
@@ -216,82 +200,39 @@ def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
     return recommender, ModelWrapper(recommender, job.transfer, knowledge, job.seed)
 
 
-def _log(handle: Handle, like_from: float | None) -> "Log":
-    from models.clicks import likes
-    from models.containment import Log
+def starting_point(job: Job, weights: Handle, inputs: Inputs) -> Handle:
+    """What another training can start from: weights, and the ids that their rows stand for.
 
-    table = read_parquet(handle, [USER, ITEM, RATING, TIMESTAMP])
-    times = table[TIMESTAMP]
-    return Log(
-        table[USER].to_pylist(),
-        table[ITEM].to_pylist(),
-        times=None if times.null_count else np.asarray(times, dtype=np.int64),
-        labels=None if like_from is None else likes(table[RATING], like_from).astype(np.float32),
-    )
+    Args:
+        job: of the training that made the weights.
+        weights: of that training.
+        inputs: of that training; ids of rows follow from them.
+    """
+    from safetensors.torch import load_file, save
 
+    from models.recommender import Recommender
+    from models.warm_start import rows_of
 
-def _universe(inputs: Inputs) -> "Universe":
-    from models.containment import Universe
-
-    items = read_parquet(inputs.items, [ITEM, YEAR, GENRES])
-    years = ["" if year is None else str(year) for year in items[YEAR].to_pylist()]
-    genres = [of or [] for of in items[GENRES].to_pylist()]
-    return Universe(
-        _column(inputs.users, USER),
-        items[ITEM].to_pylist(),
-        years if any(years) else (),
-        genres if any(genres) else (),
-    )
+    log = log_of(inputs.train, job.like_from)
+    built = Recommender(job.model, job.hyperparameters, log, universe_of(inputs), seed=job.seed)
+    tensors = load_file(weights.verify())
+    content = save(tensors, {"rows": json.dumps(rows_of(built))})
+    return write_bytes("initial", ".safetensors", content, rows=len(tensors))
 
 
-def _column(handle: Handle, column: str) -> list[str]:
-    values: list[str] = read_parquet(handle, [column])[column].to_pylist()
-    return values
+def _start_warm(recommender: "Recommender", job: Job, initial: Handle) -> None:
+    from safetensors import safe_open
 
+    from models.warm_start import start_from
 
-def _pairs(handle: Handle) -> tuple[list[str], list[str]]:
-    """Pairs of raw ids, oldest first."""
-    table = read_parquet(handle, [USER, ITEM, TIMESTAMP]).sort_by(TIMESTAMP)
-    return table[USER].to_pylist(), table[ITEM].to_pylist()
-
-
-def _vectors(handle: Handle) -> tuple[list[str], NDArray[np.float32]]:
-    """Ids and float32 (n, width) of a targets artifact."""
-    table = read_parquet(handle)
-    return table[table.column_names[0]].to_pylist(), to_matrix(table[TARGET])
-
-
-def _rankings(recommender: "Recommender", holdout: "Holdout", k: int) -> pa.Table:
-    """Both splits' rankings (schema `RANKINGS`) for every user with training interactions."""
-    from models.ranking import rank
-
-    users = np.unique(recommender.train_users)
-    k = min(k, recommender.n_items - 1)
-    valid = _ranking_table(recommender, "valid", users, *rank(recommender, users, holdout.seen, k))
-    recommender.extend_history(*holdout.newest_last)
-    test = _ranking_table(
-        recommender, "test", users, *rank(recommender, users, holdout.seen_or_held, k)
-    )
-    return pa.concat_tables((valid, test))
-
-
-def _ranking_table(
-    recommender: "Recommender",
-    split: str,
-    users: NDArray[np.int64],
-    items: NDArray[np.int64],
-    scores: NDArray[np.float32],
-) -> pa.Table:
-    """One row per user; places for which no item is left are dropped."""
-    offered = np.isfinite(scores)
-    offsets = np.concatenate(([0], np.cumsum(offered.sum(axis=1)))).astype(np.int32)
-    tokens = recommender.item_tokens[items[offered]]
-    return pa.table(
-        {
-            "split": pa.array([split] * len(users)),
-            USER: pa.array(recommender.user_tokens[users]),
-            "items": pa.ListArray.from_arrays(offsets, pa.array(tokens, pa.string())),
-            "scores": pa.ListArray.from_arrays(offsets, pa.array(scores[offered])),
-        },
-        schema=RANKINGS,
-    )
+    if job.kar is not None:
+        raise BadInput("initial: the arm kar has no warm start, leave it empty")
+    with safe_open(initial.verify(), "pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        rows = json.loads((file.metadata() or {}).get("rows", "null"))
+    if rows is None:
+        raise BadInput(
+            f"initial: {initial.file} does not say whose its rows are; make it by "
+            "tasks.worker.starting_point"
+        )
+    start_from(recommender, weights, rows)

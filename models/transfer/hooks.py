@@ -199,6 +199,17 @@ def _listening(
             delattr(model, name)
 
 
+def gradient_norm(loss: Tensor, captured: Captured, rows: Tensor | None) -> float:
+    """How hard `loss` pulls on the tapped rows; 0 where it does not depend on them."""
+    if not all(source.requires_grad for source in captured.sources):
+        return 0.0
+    gradients = torch.autograd.grad(
+        loss, captured.sources, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    of_rows = captured.rows_of(gradients)
+    return float((of_rows if rows is None else of_rows[rows]).norm())
+
+
 @dataclass(frozen=True)
 class Sighting:
     """Something that can be tapped: it ran while a training loss was computed.

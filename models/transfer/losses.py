@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +103,17 @@ class Generative(Alignment):
         kept = hidden * (drawn >= self.mask) / (1 - self.mask)
         return 1 - functional.cosine_similarity(self.reconstruct(kept), target).mean()
 
+    def get_extra_state(self) -> Tensor:
+        """Where the masks' generator is; empty before its first draw."""
+        return torch.empty(0) if self._generator is None else self._generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on drawing masks where `get_extra_state` was called."""
+        if len(state):
+            device = next(self.parameters()).device
+            self._generator = torch.Generator(device=device)
+            self._generator.set_state(state.cpu())
+
 
 class Linear(Alignment):
     """A learned linear head from the layer to the whole embedding, by RMSE: no reduction."""
@@ -195,6 +207,15 @@ class LossManager:
             self._rebalance(pull(model_loss), pull(transfer))
         self._steps += 1
         return transfer, self.ratio * transfer
+
+    def state(self) -> dict[str, Any]:
+        """What training has changed, as tensors and plain values."""
+        return {"align": self.align.state_dict(), "ratio": self.ratio, "steps": self._steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.align.load_state_dict(state["align"])
+        self.ratio, self._steps = state["ratio"], state["steps"]
 
     def _due(self) -> bool:
         """Whether to measure both pulls: often at first, when they change most; it costs a pass."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.config import BRIDGING, Side, Tap, Transfer
 from models.errors import BadInput
-from models.transfer.hooks import Captured, HookManager, survey
+from models.transfer.hooks import Captured, HookManager, gradient_norm, survey
 from models.transfer.losses import Losses, LossManager, alignment
 from models.transfer.weights import WeightsManager
 
@@ -104,6 +104,16 @@ class ModelWrapper:
         if self.transfer and self.transfer.schedule == "decay":
             self.alpha = self.transfer.alpha * (1 - epoch / epochs)
 
+    def state(self) -> list[dict[str, Any]]:
+        """What training has changed on each side, as tensors and plain values."""
+        return [{"spread": side.layer_spread, **side.losses.state()} for side in self.sides]
+
+    def restore(self, state: Sequence[dict[str, Any]]) -> None:
+        """Go on from what `state` returned."""
+        for side, of_side in zip(self.sides, state, strict=True):
+            side.losses.restore(of_side)
+            side.layer_spread = of_side["spread"]
+
     def step_loss(self, batch: Any, transferring: bool) -> Losses:
         """The losses of one step; `transferring` says whether the joint loss is on.
 
@@ -139,8 +149,8 @@ class _Transferred:
         self.side = knowledge.side
         self.targets = knowledge.targets
         self.hooks = HookManager(recommender.module, knowledge.tap)
-        self._layer_spread: float | None = None
-        self._scaled = self.targets.vectors
+        self.layer_spread: float | None = None
+        self._scaled: Tensor | None = None
         self._all_known = bool(self.targets.known[1:].all())
         self._rows = recommender.rows(self.side, knowledge.tap.name)
         _require_own_table(recommender.name, self.hooks, self._rows, self.side)
@@ -182,12 +192,12 @@ class _Transferred:
             rows = torch.arange(len(ids), device=ids.device) if rows is None else rows
             rows, ids = _first_of_each(rows, ids)
         hidden = vectors if rows is None else vectors.index_select(0, rows)
-        if self.losses.align.scaled and self._layer_spread is None:
+        if self._scaled is None:
             self._scaled = self.targets.vectors * self._scale(hidden)
         target = self._scaled.index_select(0, ids)
 
         def pull(loss: Tensor) -> float:
-            return _gradient_norm(loss, captured, rows)
+            return gradient_norm(loss, captured, rows)
 
         return self.losses.weigh(loss, hidden, target, pull)
 
@@ -233,13 +243,13 @@ class _Transferred:
 
         Following the layer while it trains would let its growth pull the targets along.
         """
+        if self.transfer.scale == "none" or not self.losses.align.scaled:
+            return 1.0
         if isinstance(self.transfer.scale, float):
             return self.transfer.scale
-        if self.transfer.scale == "none":
-            return 1.0
-        if self._layer_spread is None:
-            self._layer_spread = float(hidden.detach().std()) if hidden.numel() > 1 else 1.0
-        return self._layer_spread
+        if self.layer_spread is None:
+            self.layer_spread = float(hidden.detach().std()) if hidden.numel() > 1 else 1.0
+        return self.layer_spread
 
     def _sliced(self, table: Tensor) -> Tensor:
         """The tap's columns of a table, as a view."""
@@ -278,14 +288,3 @@ def _first_of_each(rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         0, place, torch.arange(len(ids), device=ids.device), "amin"
     )
     return rows[first], unique
-
-
-def _gradient_norm(loss: Tensor, captured: Captured, rows: Tensor | None) -> float:
-    """How hard `loss` pulls on the tapped rows; 0 where it does not depend on them."""
-    if not all(source.requires_grad for source in captured.sources):
-        return 0.0
-    gradients = torch.autograd.grad(
-        loss, captured.sources, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    of_rows = captured.rows_of(gradients)
-    return float((of_rows if rows is None else of_rows[rows]).norm())
