@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import profiles_commands, results_commands
+from flows import housekeeping_commands, profiles_commands, results_commands
 from flows.terminal import (
     AsJson,
     Config,
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.add_typer(profiles_commands.app, name="profiles")
 app.command()(results_commands.compare)
 app.command()(results_commands.sql)
+app.command()(housekeeping_commands.gc)
 
 
 def main() -> None:
@@ -52,6 +53,10 @@ def run(
     settle(data_dir, verbose)
     errors = Console(stderr=True)
     with plain_errors(verbose):
+        from tasks.storage import require_writable
+
+        require_writable()  # before Prefect tries to start a server there
+
         from flows.transfer import knowledge_transfer
         from tasks.configuration import load
         from tasks.progress import bars

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +38,12 @@ def plain_errors(verbose: bool = False) -> Iterator[None]:
         console.print("Stopped; whatever was finished stays cached.")
         raise typer.Exit(1) from error
     except Exception as error:
+        from tasks.disk import reason
+
+        why = reason(error)
+        if why is not None:
+            console.print(f"[bold red]Error:[/] {escape(f'{error}: {why}, then run again')}")
+            raise typer.Exit(2) from error
         if verbose:
             raise
         console.print(
@@ -57,7 +63,8 @@ def settle(data_dir: Path | None, verbose: bool = False) -> None:
     if data_dir is not None:
         os.environ["LLMKT_DATA_DIR"] = str(data_dir.expanduser().resolve())
     home = os.environ.get("LLMKT_DATA_DIR") or Path(__file__).resolve().parent.parent / "data"
-    Path(home).mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # a folder that cannot be written may still be read
+        Path(home).mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(Path(home) / "prefect"))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

@@ -19,6 +19,7 @@ from prefect.logging import get_logger
 from models.answers import is_too_long
 from models.errors import BadInput
 from models.schemas import LLM_CALLS
+from tasks.disk import reason, writing
 from tasks.storage import data_dir
 
 _BUSY_SECONDS = 60.0
@@ -200,8 +201,9 @@ def answer_store(max_words: int | None = None) -> Iterator[AnswerStore]:
         BadInput: if the file is no usable SQLite database.
     """
     path = data_dir() / "answers.sqlite"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -211,9 +213,13 @@ def answer_store(max_words: int | None = None) -> Iterator[AnswerStore]:
         )
     except sqlite3.DatabaseError as error:
         connection.close()
+        with writing(path):
+            if reason(error) is not None:
+                raise
         raise BadInput(f"{path} cannot be used ({error}); move it away, answers and all") from error
     try:
-        yield AnswerStore(connection)
+        with writing(path):
+            yield AnswerStore(connection)
     finally:
         connection.close()
 
@@ -225,10 +231,11 @@ def asking() -> Iterator[None]:
     The kernel holds the lock, so a killed run leaves none behind.
     """
     folder = data_dir() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "answers.lock")
     try:
-        lock.acquire(timeout=0)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
     except Timeout:
         get_logger("profiles").info("Waiting for another run that is asking an LLM")
         lock.acquire()

@@ -27,7 +27,8 @@ from prefect.transactions import IsolationLevel
 from pydantic import BaseModel
 
 from models.config import Section
-from tasks.storage import Handle, MissingArtifact, Verifiable, data_dir
+from tasks.disk import writing
+from tasks.storage import Handle, MissingArtifact, Verifiable, data_dir, new_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,6 +63,22 @@ def verify(value: Any) -> None:
             verify(item)
 
 
+class ResultFolder(LocalFileSystem):
+    """Prefect's results as files: each whole or not there, whenever a run is killed."""
+
+    _block_type_name = "LLM-KT Flow results"
+
+    def write_path(  # type: ignore[override] - stages are synchronous, and so is Prefect's call
+        self, path: str, content: bytes, _sync: bool = True
+    ) -> str:
+        """Write by temporary file and atomic rename."""
+        final = self._resolve_path(path)
+        with writing(final), new_file(final.parent) as temporary:
+            temporary.write_bytes(content)
+            temporary.replace(final)
+        return str(final)
+
+
 class Stage(Task[..., Any]):
     """A task whose results live under the data folder, wherever that is when the task runs.
 
@@ -72,9 +89,9 @@ class Stage(Task[..., Any]):
     key_of: Callable[[Mapping[str, Any]], str]
 
     @property
-    def result_storage(self) -> Path:
+    def result_storage(self) -> ResultFolder:
         """Prefect's own default is fixed when settings load, before `--data-dir` is known."""
-        return data_dir() / "cache"
+        return ResultFolder(basepath=str(data_dir() / "cache"))
 
     @result_storage.setter
     def result_storage(self, _: object) -> None:
@@ -127,7 +144,8 @@ class KernelFileLocks(LockManager):
 
     def _lock(self, key: str) -> FileLock:
         folder = data_dir() / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{Path(key).name}.lock", thread_local=False)
 
     def acquire_lock(

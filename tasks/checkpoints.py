@@ -7,15 +7,14 @@ it is replaced by an atomic rename and read without executing anything.
 import hashlib
 import io
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from models.resuming import State
-from tasks.storage import data_dir, versions
+from tasks.disk import writing
+from tasks.storage import data_dir, new_file, versions
 
 SHARE = 0.03
 """Of a training's time that writing checkpoints may take."""
@@ -78,16 +77,12 @@ class CheckpointFile:
         stream = io.BytesIO()
         torch.save({"identity": self._identity, "state": state}, stream)
         payload = stream.getbuffer()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=".writing-")
-        try:
+        with writing(self.path), new_file(self.path.parent) as temporary:
             # Not forced to the disk: after a loss of power the digest tells a torn file.
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("wb") as file:
                 file.write(hashlib.sha256(payload).digest())
                 file.write(payload)
-            Path(name).replace(self.path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+            temporary.replace(self.path)
 
     def _ignore(self, why: str) -> None:
         logging.getLogger("llmkt").warning(

@@ -22,6 +22,7 @@ from models.embeddings import Texts, batches, checked, distinct_texts, to_table
 from models.errors import BadInput
 from models.schemas import EMBEDDING
 from tasks.caching import stage
+from tasks.disk import writing
 from tasks.handoffs import Embedded
 from tasks.imports import import_embeddings
 from tasks.progress import track
@@ -81,7 +82,8 @@ def _embed(config: Embeddings, texts: Texts) -> tuple[NDArray[np.float32], int]:
     """
     keys = _keys(config, texts.distinct)
     lock = data_dir() / "locks" / "embeddings.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
     with (
         track("Embeddings", len(keys)) as progress,
         FileLock(lock),
@@ -172,9 +174,11 @@ class VectorStore:
 
 @contextmanager
 def _vector_store(path: Path) -> Iterator[VectorStore]:
-    connection = sqlite3.connect(path, timeout=60)
+    with writing(path):
+        connection = sqlite3.connect(path, timeout=60)
     try:
-        yield VectorStore(path, connection)
+        with writing(path):
+            yield VectorStore(path, connection)
     except sqlite3.DatabaseError as error:
         raise BadInput(f"{path} cannot be used ({error}); free it, or delete it") from error
     finally:

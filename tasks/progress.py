@@ -25,7 +25,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from tasks.storage import data_dir
+from tasks.disk import writing
+from tasks.storage import data_dir, new_file
 
 _SECONDS_BETWEEN_BARS = 0.3
 _SECONDS_BETWEEN_ARTIFACTS = 3.0
@@ -47,10 +48,9 @@ class Tracker:
             return
         self._written_at = now
         state = {"description": self.description, "done": done, "total": self.total}
-        self.spool.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.spool.with_suffix(".tmp")
-        temporary.write_text(json.dumps(state))
-        temporary.replace(self.spool)
+        with writing(self.spool), new_file(self.spool.parent) as temporary:
+            temporary.write_text(json.dumps(state))
+            temporary.replace(self.spool)
 
 
 def _read(spool: Path) -> tuple[str, int, int] | None:

@@ -1,8 +1,6 @@
 """Stage *report*: one HTML file that needs no network."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from models import charts, wording
 from models.config import Pipeline, parse_metric
 from models.errors import BadInput
 from tasks.caching import stage
+from tasks.disk import writing
 from tasks.handoffs import Described, Evaluated, Reference, Reported, Trained, origin
-from tasks.storage import Handle, data_dir, write_bytes
+from tasks.storage import Handle, data_dir, new_file, write_bytes
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -166,13 +165,11 @@ def _versions(rankings: Handle) -> dict[str, str]:
 def _publish(experiment: str, page: bytes, sha256: str) -> Handle:
     """Write the page under its stable name, all at once."""
     folder = data_dir() / "reports"
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".writing-")
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(page)
-    temporary, final = Path(name), folder / f"{experiment}.html"
-    temporary.chmod(0o644)
-    temporary.replace(final)
+    final = folder / f"{experiment}.html"
+    with writing(final), new_file(folder) as temporary:
+        temporary.write_bytes(page)
+        temporary.chmod(0o644)
+        temporary.replace(final)
     return Handle(path=final.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0)
 
 

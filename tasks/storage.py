@@ -20,12 +20,15 @@ from pydantic import BaseModel, ConfigDict
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from models.errors import BadInput
+from tasks.disk import reason, writing
 
 if TYPE_CHECKING:
     import duckdb
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DATABASE_WAIT_SECONDS = 120.0
+TEMPORARY = ".writing-"
+"""How names of files begin that are being written, or were when their writer was killed."""
 
 _RECORDED_PACKAGES = ("llmkt-flow", "numpy", "pyarrow", "recbole", "torch", "umap-learn")
 
@@ -83,14 +86,33 @@ class Handle(Verifiable):
 
 
 @contextmanager
+def new_file(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """A temporary file in `folder`, to be renamed into place; gone if it was not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=TEMPORARY, suffix=suffix)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def require_writable() -> None:
+    """Refuse to start work whose results could not be stored.
+
+    Raises:
+        BadInput: if nothing can be written to the data folder.
+    """
+    with writing(data_dir()), new_file(data_dir()) as probe:
+        probe.write_bytes(bytes(4096))
+
+
+@contextmanager
 def _new_artifact(stage: str, suffix: str) -> Iterator[tuple[Path, list[Handle]]]:
     """Yield a temporary path to write to and a list that receives the finished handle."""
     folder = data_dir() / "artifacts" / stage
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".writing-", suffix=suffix)
-    os.close(descriptor)
-    temporary, result = Path(name), list[Handle]()
-    try:
+    with writing(folder), new_file(folder, suffix) as temporary:
+        result = list[Handle]()
         yield temporary, result
         with temporary.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -99,8 +121,6 @@ def _new_artifact(stage: str, suffix: str) -> Iterator[tuple[Path, list[Handle]]
         temporary.chmod(0o644)
         temporary.replace(final)
         result.append(Handle(path=final.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0))
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @cache
@@ -165,7 +185,9 @@ def database(
     path = database_path()
     if read_only and not path.exists():
         raise BadInput(f"{path} does not exist: run `llmkt run CONFIG` first")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not read_only:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
     connect = retry(
         retry=retry_if_exception_message(match=r"(?is).*lock.*"),
         stop=stop_after_delay(wait_seconds),
@@ -179,11 +201,15 @@ def database(
             raise BadInput(
                 f"{path} is not a DuckDB database: move it away and run `llmkt run CONFIG` again"
             ) from error
+        why = reason(error)
+        if why is not None:
+            raise BadInput(f"{path}: {why}, then run again") from error
         raise BadInput(
             f"{path} could not be opened within {wait_seconds:.0f} s, "
             f"close the program that holds it: {error}"
         ) from error
     try:
-        yield connection
+        with writing(path):
+            yield connection
     finally:
         connection.close()
