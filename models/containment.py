@@ -8,6 +8,7 @@ that a model is built from ids in memory and nothing outside it changes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ class Log:
 def config_class() -> Any:
     """RecBole's configuration made to behave."""
     from recbole.config import Config
+
+    _import_models()
 
     class ContainedConfig(Config):  # type: ignore[misc]
         """RecBole's configuration without the command line, `eval` and the environment."""
@@ -129,18 +132,22 @@ def interaction_class() -> Any:
 
 
 def model_class(name: str) -> Any:
-    """RecBole's model of that name.
-
-    Looking for it imports all of RecBole's models, and recbole/model/sequential_recommender/sine.py
-    turns autograd's anomaly detection on for the whole process, which makes training slow.
-    """
+    """RecBole's model of that name."""
     from recbole.utils import get_model
 
     _restore_scipy()
+    return get_model(name)
+
+
+def _import_models() -> None:
+    """Import RecBole's models before its configuration does.
+
+    recbole/model/sequential_recommender/sine.py turns autograd's anomaly detection on for the
+    whole process, which makes training slow.
+    """
     detecting = torch.is_anomaly_enabled()
-    found = get_model(name)
+    import_module("recbole.model.sequential_recommender")
     torch.autograd.set_detect_anomaly(detecting)
-    return found
 
 
 def _restore_scipy() -> None:

@@ -68,7 +68,8 @@ class ResultFolder(LocalFileSystem):
 
     _block_type_name = "LLM-KT Flow results"
 
-    def write_path(  # type: ignore[override] - stages are synchronous, and so is Prefect's call
+    # Stages are synchronous, and so is Prefect's call.
+    def write_path(  # type: ignore[override]
         self, path: str, content: bytes, _sync: bool = True
     ) -> str:
         """Write by temporary file and atomic rename."""

@@ -21,6 +21,7 @@ _BY_NUMBER = {
 }
 _BY_TEXT = {
     r"no space left|disk is full|quota exceeded|file too large": _FULL,
+    r"disk i/o error": "the disk cannot be written to; check it",
     r"read-?only (file system|database)": _READ_ONLY,
     r"permission denied|unable to open database file": _FORBIDDEN,
 }

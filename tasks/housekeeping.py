@@ -88,7 +88,8 @@ def _results(root: Path, since: float, keep_count: int) -> tuple[list[Path], lis
         match = _RECORD.fullmatch(path.name)
         if match:
             by_stage.setdefault(match["stage"], []).append(path)
-    kept, old = [], []
+    kept: list[Path] = []
+    old: list[Path] = []
     for paths in by_stage.values():
         paths.sort(key=_modified, reverse=True)
         for place, path in enumerate(paths):

@@ -1,0 +1,221 @@
+"""The command killed at random moments and run again ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pytest
+from fake_llm import KEY, TEMPLATE, FakeLLM, slow
+from filelock import FileLock
+from test_pipeline import write_data
+
+from tasks.storage import PROJECT_ROOT
+
+pytest_plugins = ("fake_llm",)
+
+SEED, KILLS, CONCURRENCY = 5, 10, 4
+CONFIG = """
+experiment: crash
+dataset: {{name: toy, path: {folder}, title: title, year: year, genres: genres}}
+profiles:
+  provider: openai
+  prompt: {folder}/prompt.j2
+  llm: {{base_url: "{url}", concurrency: {concurrency}}}
+targets: {{reduction: pca}}
+models:
+  BPR: {{hyperparameters: {{embedding_size: 8, train_batch_size: 64}}}}
+  MultiVAE: {{hyperparameters: {{latent_dimension: 16, train_batch_size: 16}}}}
+training: {{epochs: 6, patience: 6, seeds: [1, 2], workers: 1}}
+evaluation: {{k: [5, 10], primary: ndcg@10}}
+"""
+
+
+@dataclass
+class Crashing:
+    """A data set, its configuration and the command."""
+
+    config: Path
+    api: str
+    llm: FakeLLM
+
+    def start(self, data: Path, *overrides: str) -> subprocess.Popen[bytes]:
+        """Start the command in a process group of its own, as a shell would."""
+        known = {"LLMKT_DATA_DIR": str(data), "PREFECT_API_URL": self.api, "OPENAI_API_KEY": KEY}
+        settings = [part for override in overrides for part in ("--set", override)]
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run", str(self.config), "--json", *settings],
+            cwd=PROJECT_ROOT,
+            env={**os.environ, **known},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+
+def finished(process: subprocess.Popen[bytes]) -> dict:
+    """The summary of a run that succeeds."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err.decode()
+    return json.loads(out.decode().splitlines()[-1])
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def crashing(tmp_path_factory, prefect_server, server) -> Crashing:
+    folder = tmp_path_factory.mktemp("crash")
+    write_data(folder)
+    (folder / "prompt.j2").write_text(TEMPLATE)
+    server.clear()
+    llm = FakeLLM(server, default=slow(0.1))
+    server.expect_request("/v1/chat/completions").respond_with_handler(llm.handle)
+    config = folder / "crash.yaml"
+    config.write_text(CONFIG.format(folder=folder, url=llm.url, concurrency=CONCURRENCY))
+    return Crashing(config, prefect_server, llm)
+
+
+@dataclass
+class Uninterrupted:
+    """What the run that nobody killed left."""
+
+    data: Path
+    summary: dict
+    requests: int
+
+
+@pytest.fixture(scope="module")
+def whole(crashing, tmp_path_factory) -> Uninterrupted:
+    data = tmp_path_factory.mktemp("whole")
+    summary = finished(crashing.start(data))
+    return Uninterrupted(data, summary, len(crashing.llm.requests))
+
+
+def artifacts(data: Path) -> set[str]:
+    """All artifacts by name, which is their content's digest; but for what records times."""
+    return {
+        path.relative_to(data).as_posix()
+        for path in (data / "artifacts").rglob("*")
+        if path.is_file()
+        and path.parent.name not in ("calls", "report")
+        # A kill leaves files that were being written; their names count for nothing.
+        and not path.name.startswith(".writing-")
+    }
+
+
+def results(data: Path) -> int:
+    """How many stages have stored a result."""
+    return sum(not path.name.startswith(".") for path in (data / "cache").glob("*"))
+
+
+def comparison(summary: dict) -> list[dict]:
+    assert summary["comparison"]
+    return summary["comparison"]
+
+
+def require_complete_database(data: Path) -> None:
+    """Every run has its metrics of both splits, its users and its epochs; no rows of others."""
+    with duckdb.connect(str(data / "results.duckdb"), read_only=True) as connection:
+        [(runs,)] = connection.sql("SELECT count(*) FROM runs").fetchall()
+        assert runs == 8
+        for table, per_run in (("metrics", 2 * 6 * 2), ("user_metrics", 60 * 6 * 2)):
+            counts = connection.sql(
+                f"SELECT run_id, count(*) FROM runs LEFT JOIN {table} USING (run_id) GROUP BY ALL"
+            ).fetchall()
+            assert {count for _, count in counts} == {per_run}, table
+        epochs = connection.sql(
+            "SELECT any_value(epochs_run), count(DISTINCT epoch), count(*) "
+            "FROM runs JOIN epochs USING (run_id) GROUP BY run_id"
+        ).fetchall()
+        assert len(epochs) == 8
+        assert all(run == distinct == rows for run, distinct, rows in epochs)
+        for table in ("metrics", "user_metrics", "epochs"):
+            orphans = connection.sql(f"FROM {table} ANTI JOIN runs USING (run_id)").fetchall()
+            assert not orphans
+
+
+def require_no_lock(data: Path) -> None:
+    for path in (data / "locks").glob("*.lock"):
+        with FileLock(path, timeout=0):
+            pass
+
+
+def require_as_if_nothing_happened(data: Path, summary: dict, whole: Uninterrupted) -> None:
+    assert artifacts(data) == artifacts(whole.data)
+    assert comparison(summary) == comparison(whole.summary)
+    require_complete_database(data)
+    require_no_lock(data)
+    assert not list((data / "checkpoints").glob("*.pt"))
+
+
+def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(crashing, whole, tmp_path):
+    """Each kill comes a random moment after the next sign of progress, so that none is wasted.
+
+    The first comes while the program starts, the others after another stage's result was
+    stored or another few prompts were sent.
+    """
+    data, llm = tmp_path / "data", crashing.llm
+    rng, asked_before = random.Random(SEED), len(llm.requests)
+    in_flight = 0
+    for number in range(KILLS):
+        process, began = crashing.start(data), time.monotonic()
+        done, asked = results(data), len(llm.requests)
+
+        def progressed(number=number, done=done, asked=asked) -> bool:
+            return number == 0 or results(data) > done or len(llm.requests) > asked + CONCURRENCY
+
+        while not progressed() and process.poll() is None:
+            time.sleep(0.005)
+        delay = rng.uniform(0.0, 0.3) if number else rng.uniform(0.5, 3.0)
+        time.sleep(delay)
+        assert process.poll() is None, f"it ended before kill {number}"
+        kill(process)
+        in_flight += CONCURRENCY if len(llm.requests) > asked else 0
+        print(  # noqa: T201 - shown when the test fails
+            f"kill {number}: {time.monotonic() - began:.1f} s after its start, "
+            f"{results(data)} results stored, {len(llm.requests) - asked_before} prompts sent"
+        )
+    summary = finished(crashing.start(data))
+    require_as_if_nothing_happened(data, summary, whole)
+    sent = len(llm.requests) - asked_before
+    assert whole.requests <= sent <= whole.requests + in_flight
+
+
+def test_two_runs_at_once_end_alike_and_ask_once(crashing, whole, tmp_path):
+    data, asked = tmp_path / "data", len(crashing.llm.requests)
+    both = [crashing.start(data) for _ in range(2)]
+    summaries = [finished(process) for process in both]
+    assert len(crashing.llm.requests) - asked == whole.requests
+    for summary in summaries:
+        require_as_if_nothing_happened(data, summary, whole)
+
+
+def test_the_same_configuration_data_and_seed_give_the_same_digests(crashing, tmp_path):
+    """In two fresh folders, whatever the order in which trainings end."""
+    changes = ("profiles.provider=offline", "profiles.prompt=null", "targets.reduction=umap")
+    folders = [tmp_path / "one", tmp_path / "other"]
+    processes = [
+        crashing.start(folder, *changes, f"training.workers={workers}")
+        for workers, folder in enumerate(folders, start=1)
+    ]
+    one, other = [finished(process) for process in processes]
+    assert artifacts(folders[0]) == artifacts(folders[1])
+    assert {path.split("/")[1] for path in artifacts(folders[0])} >= {
+        "interactions",
+        "split",
+        "profiles",
+        "embeddings",
+        "targets",
+        "training",
+        "weights",
+    }
+    assert comparison(one) == comparison(other)
