@@ -10,11 +10,13 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from models.resuming import State
 from tasks.disk import writing
 from tasks.storage import data_dir, new_file, versions
+
+if TYPE_CHECKING:
+    from models.resuming import State
 
 SHARE = 0.03
 """Of a training's time that writing checkpoints may take."""
@@ -43,7 +45,7 @@ class CheckpointFile:
         self._written_at = perf_counter()
         self._cost = 0.0
 
-    def newest(self) -> State | None:
+    def newest(self) -> "State | None":
         """The state that was left; None, with a warning, if the file is damaged or foreign."""
         import torch
 
@@ -62,7 +64,7 @@ class CheckpointFile:
         state: State = found["state"]
         return state
 
-    def offer(self, state: Callable[[], State]) -> None:
+    def offer(self, state: "Callable[[], State]") -> None:
         """Replace the file, unless that would take more than `SHARE` of the time."""
         began = perf_counter()
         if began - self._written_at < self._cost / SHARE:
@@ -71,7 +73,7 @@ class CheckpointFile:
         self._written_at = perf_counter()
         self._cost = self._written_at - began
 
-    def _write(self, state: State) -> None:
+    def _write(self, state: "State") -> None:
         import torch
 
         stream = io.BytesIO()

@@ -148,10 +148,12 @@ def test_answers_that_were_paid_for_outlive_a_full_disk(data_dir):
 
     with answer_store() as store:
         put(store, "paid", "kept")
-    with pytest.raises(BadInput, match=r"answers.sqlite: there is no space left"):
-        with answer_store() as store:
-            store._connection.execute("PRAGMA max_page_count = 6")  # SQLite's own full disk
-            put(store, "next", "x" * BIG)
+    with (
+        pytest.raises(BadInput, match=r"answers.sqlite: there is no space left"),
+        answer_store() as store,
+    ):
+        store._connection.execute("PRAGMA max_page_count = 6")  # SQLite's own full disk
+        put(store, "next", "x" * BIG)
     with answer_store() as store:
         assert store.knows(["paid"])
         assert not store.knows(["next"])
