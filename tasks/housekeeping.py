@@ -121,7 +121,7 @@ def _leftovers(root: Path, kept: set[str], now: float, keep_days: float) -> list
     """What killed runs leave: temporary files, progress, checkpoints that are done or forgotten."""
     found = [
         _removal(root, path, "a killed run was writing it")
-        for part in ("artifacts", "cache", "checkpoints", "reports", "progress", "published")
+        for part in ("artifacts", "cache", "checkpoints", "reports", "progress")
         for path in _files(root / part)
         if path.name.startswith(TEMPORARY) and _modified(path) < now - _DAY
     ]

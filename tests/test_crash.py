@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import duckdb
 import pytest
 from fake_llm import KEY, TEMPLATE, FakeLLM, slow
 from filelock import FileLock
-from test_pipeline import write_data
+from toy import write_data
 
 from tasks.storage import PROJECT_ROOT
 
 pytest_plugins = ("fake_llm",)
 
 SEED, KILLS, CONCURRENCY = 5, 10, 4
+RUNS = 2 * 2 * 3
 CONFIG = """
 experiment: crash
 dataset: {{name: toy, path: {folder}, title: title, year: year, genres: genres}}
@@ -32,7 +34,7 @@ targets: {{reduction: pca}}
 models:
   BPR: {{hyperparameters: {{embedding_size: 8, train_batch_size: 64}}}}
   MultiVAE: {{hyperparameters: {{latent_dimension: 16, train_batch_size: 16}}}}
-training: {{epochs: 6, patience: 6, seeds: [1, 2], workers: 1}}
+training: {{epochs: 6, patience: 6, seeds: [1, 2, 3], workers: 1}}
 evaluation: {{k: [5, 10], primary: ndcg@10}}
 """
 
@@ -66,9 +68,11 @@ def finished(process: subprocess.Popen[bytes]) -> dict:
     return json.loads(out.decode().splitlines()[-1])
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+def kill(process: subprocess.Popen[bytes]) -> str:
+    """Kill it and its workers; returns what it had written to standard error."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate()[1].decode()
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +130,7 @@ def require_complete_database(data: Path) -> None:
     """Every run has its metrics of both splits, its users and its epochs; no rows of others."""
     with duckdb.connect(str(data / "results.duckdb"), read_only=True) as connection:
         [(runs,)] = connection.sql("SELECT count(*) FROM runs").fetchall()
-        assert runs == 8
+        assert runs == RUNS
         for table, per_run in (("metrics", 2 * 6 * 2), ("user_metrics", 60 * 6 * 2)):
             counts = connection.sql(
                 f"SELECT run_id, count(*) FROM runs LEFT JOIN {table} USING (run_id) GROUP BY ALL"
@@ -136,7 +140,7 @@ def require_complete_database(data: Path) -> None:
             "SELECT any_value(epochs_run), count(DISTINCT epoch), count(*) "
             "FROM runs JOIN epochs USING (run_id) GROUP BY run_id"
         ).fetchall()
-        assert len(epochs) == 8
+        assert len(epochs) == RUNS
         assert all(run == distinct == rows for run, distinct, rows in epochs)
         for table in ("metrics", "user_metrics", "epochs"):
             orphans = connection.sql(f"FROM {table} ANTI JOIN runs USING (run_id)").fetchall()
@@ -175,10 +179,9 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(crashing, w
 
         while not progressed() and process.poll() is None:
             time.sleep(0.005)
-        delay = rng.uniform(0.0, 0.3) if number else rng.uniform(0.5, 3.0)
-        time.sleep(delay)
-        assert process.poll() is None, f"it ended before kill {number}"
-        kill(process)
+        time.sleep(rng.uniform(0.0, 0.15) if number else rng.uniform(0.5, 3.0))
+        ended, said = process.poll(), kill(process)
+        assert ended is None, f"it ended before kill {number}: {said}"
         in_flight += CONCURRENCY if len(llm.requests) > asked else 0
         print(  # noqa: T201 - shown when the test fails
             f"kill {number}: {time.monotonic() - began:.1f} s after its start, "

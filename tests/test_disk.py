@@ -146,14 +146,18 @@ def test_answers_that_were_paid_for_outlive_a_full_disk(data_dir):
     def put(store, key: str, text: str) -> None:
         store.put(key, "openai", "m", Answer(text, 1, 1, 0.1, datetime(2026, 1, 1, tzinfo=UTC)))
 
+    def put_again(error: Exception) -> None:
+        with answer_store():
+            raise error
+
     with answer_store() as store:
         put(store, "paid", "kept")
-    with (
-        pytest.raises(BadInput, match=r"answers.sqlite: there is no space left"),
-        answer_store() as store,
-    ):
+    with answer_store() as store:
         store._connection.execute("PRAGMA max_page_count = 6")  # SQLite's own full disk
-        put(store, "next", "x" * BIG)
+        with pytest.raises(sqlite3.OperationalError) as refusal:
+            put(store, "next", "x" * BIG)
+    with pytest.raises(BadInput, match=r"answers.sqlite: there is no space left"):
+        put_again(refusal.value)
     with answer_store() as store:
         assert store.knows(["paid"])
         assert not store.knows(["next"])
