@@ -73,10 +73,12 @@ def limited(code: str, data: Path, limit: int) -> subprocess.CompletedProcess[st
     )
 
 
+CHECKPOINT = (
+    f"import torch; from tasks.checkpoints import CheckpointFile; "
+    f"CheckpointFile('key').offer(lambda: {{'x': torch.zeros({BIG})}})"
+)
 WRITERS = {
     "artifact": "from tasks.storage import write_bytes; write_bytes('weights', '.bin', bytes(BIG))",
-    "checkpoint": "import torch; from tasks.checkpoints import CheckpointFile; "
-    "CheckpointFile('key').offer(lambda: {'x': torch.zeros(BIG)})",
     "result": "from tasks.caching import ResultFolder; from tasks.storage import data_dir; "
     "ResultFolder(basepath=str(data_dir() / 'cache')).write_path('key', bytes(BIG))",
     "database": "from tasks.storage import database\n"
@@ -104,8 +106,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(data_dir):
 
     first = CheckpointFile("key")
     first.offer(lambda: {"epoch": torch.tensor(1)})
-    done = limited(f"BIG = {BIG}\n{WRITERS['checkpoint']}", data_dir, limit=200_000)
-    assert done.returncode == 1
+    done = limited(CHECKPOINT, data_dir, limit=200_000)
+    assert "key.pt: there is no space left" in done.stderr.strip().splitlines()[-1]
     assert CheckpointFile("key").newest() == {"epoch": torch.tensor(1)}
 
 
