@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SHARE = 0.03
 """Of a training's time that writing checkpoints may take."""
 
+_BYTES_PER_SECOND = 1e8
 _DIGEST_BYTES = 32
 _FORMAT = 1
 
@@ -33,17 +34,19 @@ def checkpoint_file(key: str) -> Path:
 class CheckpointFile:
     """`models.resuming.Checkpoints` on disk.
 
-    A checkpoint is written after the first epoch and then after each epoch before which writing
-    the last one took less than `SHARE` of the time since; so trainings with epochs of
-    milliseconds leave one every few, and long ones leave one after each.
+    A checkpoint is written after an epoch if all of them together, this one included, then stay
+    within `SHARE` of the time since the training began: after each epoch where epochs are long,
+    after some where they take milliseconds. What one costs is measured; the first one's cost is
+    estimated from its size.
     """
 
     def __init__(self, key: str) -> None:
         """Take the cache key of the training; other trainings' files are foreign."""
         self.path = checkpoint_file(key)
         self._identity = {"format": _FORMAT, "key": key, "versions": versions()}
-        self._written_at = perf_counter()
-        self._cost = 0.0
+        self._began = perf_counter()
+        self._spent = 0.0
+        self._cost: float | None = None
 
     def newest(self) -> "State | None":
         """The state that was left; None, with a warning, if the file is damaged or foreign."""
@@ -65,13 +68,14 @@ class CheckpointFile:
         return state
 
     def offer(self, state: "Callable[[], State]") -> None:
-        """Replace the file, unless that would take more than `SHARE` of the time."""
-        began = perf_counter()
-        if began - self._written_at < self._cost / SHARE:
+        """Replace the file, unless that would exceed `SHARE` of the time."""
+        now = perf_counter()
+        cost = _size(state()) / _BYTES_PER_SECOND if self._cost is None else self._cost
+        if self._spent + cost > SHARE * (now - self._began):
             return
         self._write(state())
-        self._written_at = perf_counter()
-        self._cost = self._written_at - began
+        self._cost = perf_counter() - now
+        self._spent += self._cost
 
     def _write(self, state: "State") -> None:
         import torch
@@ -90,6 +94,15 @@ class CheckpointFile:
         logging.getLogger("llmkt").warning(
             "%s %s; the training starts anew", self.path.relative_to(data_dir()), why
         )
+
+
+def _size(value: Any) -> int:
+    """Bytes of all tensors in a state."""
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    if isinstance(value, list):
+        return sum(map(_size, value))
+    return int(getattr(value, "nbytes", 0))
 
 
 def forget(_task: object, _run: object, state: Any) -> None:

@@ -1,6 +1,7 @@
 """A disk that refuses: one sentence, exit code 2, and nothing that was there is harmed."""
 
 import errno
+import math
 import os
 import resource
 import sqlite3
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from models.errors import BadInput
-from tasks import storage
+from tasks import checkpoints, storage
 from tasks.answers import Answer, answer_store
 from tasks.checkpoints import CheckpointFile
 from tasks.disk import reason, writing
@@ -74,7 +75,8 @@ def limited(code: str, data: Path, limit: int) -> subprocess.CompletedProcess[st
 
 
 CHECKPOINT = (
-    f"import torch; from tasks.checkpoints import CheckpointFile; "
+    f"import torch; from tasks import checkpoints; checkpoints.SHARE = 1e9; "
+    f"from tasks.checkpoints import CheckpointFile; "
     f"CheckpointFile('key').offer(lambda: {{'x': torch.zeros({BIG})}})"
 )
 WRITERS = {
@@ -101,9 +103,10 @@ def test_every_store_reports_a_full_disk_in_one_sentence(data_dir, writer):
     assert not left
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(data_dir):
+def test_a_full_disk_keeps_the_last_checkpoint(data_dir, monkeypatch):
     import torch
 
+    monkeypatch.setattr(checkpoints, "SHARE", math.inf)
     first = CheckpointFile("key")
     first.offer(lambda: {"epoch": torch.tensor(1)})
     done = limited(CHECKPOINT, data_dir, limit=200_000)

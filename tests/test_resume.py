@@ -1,6 +1,7 @@
 """A training that was killed after an epoch and goes on ends as if it had never stopped."""
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -122,9 +123,10 @@ def test_patience_goes_on_where_it_was():
 
 
 @pytest.fixture
-def checkpoint(data_dir) -> CheckpointFile:
+def checkpoint(data_dir, monkeypatch) -> CheckpointFile:
     """What one epoch of BPR leaves."""
     assert not data_dir.exists()
+    monkeypatch.setattr(checkpoints, "SHARE", math.inf)
     made = CheckpointFile("key")
     assert made.newest() is None
     with pytest.raises(Killed):
@@ -161,21 +163,34 @@ def test_a_damaged_or_foreign_checkpoint_is_ignored_with_a_warning(checkpoint, c
     require_equal(trained("BPR", None, other), trained("BPR", None))
 
 
-def test_checkpoints_take_no_more_than_their_share_of_the_time(data_dir, monkeypatch):
-    """Writing takes one second and each epoch ten: every fourth epoch is worth it."""
+@pytest.fixture
+def clock(data_dir, monkeypatch) -> list[float]:
+    """The time in seconds; writing a checkpoint takes one."""
     assert data_dir
     clock = [0.0]
     monkeypatch.setattr(checkpoints, "perf_counter", lambda: clock[0])
-    written = []
+    monkeypatch.setattr(CheckpointFile, "_write", lambda *_: clock.__setitem__(0, clock[0] + 1.0))
+    return clock
 
-    def write(_self, state) -> None:
-        clock[0] += 1.0
-        written.append(state)
 
-    monkeypatch.setattr(CheckpointFile, "_write", write)
-    file = CheckpointFile("key")
-    for epoch in range(12):
+def written_after(clock, state, epochs: int) -> list[int]:
+    """After which epochs of ten seconds a checkpoint is written."""
+    file, written = CheckpointFile("key"), []
+    for epoch in range(epochs):
         clock[0] += 10.0
-        file.offer(lambda epoch=epoch: {"epoch": epoch})
-    assert [state["epoch"] for state in written] == [0, 4, 8]
-    assert len(written) / clock[0] < 0.03
+        before = clock[0]
+        file.offer(lambda: state)
+        if clock[0] > before:
+            written.append(epoch)
+    return written
+
+
+def test_checkpoints_take_no_more_than_their_share_of_the_time(clock):
+    """A small state is written at once; the next when two seconds are 3 %, and so on."""
+    assert written_after(clock, {"x": torch.zeros(1)}, epochs=20) == [0, 6, 9, 13, 16, 19]
+    assert 6 / clock[0] < 0.03
+
+
+def test_a_large_state_waits_for_its_first_checkpoint(clock):
+    """100 MB are taken to need a second, which is 3 % of 33."""
+    assert written_after(clock, {"x": [torch.empty(25_000_000)]}, epochs=5) == [3]
