@@ -108,10 +108,9 @@ class Stage(Task[..., Any]):
         bound.apply_defaults()
         policy = cast("CachePolicy", self.cache_policy)
         key = policy.compute_key(cast("TaskRunContext", None), dict(bound.arguments), {})
-        if key and (self.result_storage / key).is_file():
-            storage = LocalFileSystem(basepath=str(self.result_storage))
+        if key and (data_dir() / "cache" / key).is_file():
             try:
-                return ResultStore(result_storage=storage).read(key).result
+                return ResultStore(result_storage=self.result_storage).read(key).result
             except (MissingArtifact, ValueError):
                 pass  # As for a run: what cannot be read or verified counts as absent.
         with disable_run_logger():

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_llm import KEY, TEMPLATE, FakeLLM, slow
 from filelock import FileLock
 from toy import write_data
 
-from tasks.storage import PROJECT_ROOT
+from tasks.storage import PROJECT_ROOT, TEMPORARY
 
 pytest_plugins = ("fake_llm",)
 
@@ -104,15 +106,26 @@ def whole(crashing, tmp_path_factory) -> Uninterrupted:
     return Uninterrupted(data, summary, len(crashing.llm.requests))
 
 
+def is_bill(path: Path) -> bool:
+    """Whether a file holds `LLM_CALLS`, with the time of each."""
+    return path.suffix == ".parquet" and "latency_seconds" in pq.read_schema(path).names
+
+
+def bill(data: Path) -> pa.Table:
+    """What was asked, without the times."""
+    [path] = [path for path in (data / "artifacts" / "profiles").glob("[!.]*") if is_bill(path)]
+    return pq.read_table(path).drop_columns(["latency_seconds", "finished_at", "cached"])
+
+
 def artifacts(data: Path) -> set[str]:
     """All artifacts by name, which is their content's digest; but for what records times."""
     return {
         path.relative_to(data).as_posix()
         for path in (data / "artifacts").rglob("*")
         if path.is_file()
-        and path.parent.name not in ("calls", "report")
-        # A kill leaves files that were being written; their names count for nothing.
-        and not path.name.startswith(".writing-")
+        and not path.name.startswith(TEMPORARY)  # a kill leaves some; they count for nothing
+        and path.parent.name != "report"
+        and not is_bill(path)
     }
 
 
@@ -155,6 +168,7 @@ def require_no_lock(data: Path) -> None:
 
 def require_as_if_nothing_happened(data: Path, summary: dict, whole: Uninterrupted) -> None:
     assert artifacts(data) == artifacts(whole.data)
+    assert bill(data).equals(bill(whole.data))
     assert comparison(summary) == comparison(whole.summary)
     require_complete_database(data)
     require_no_lock(data)
@@ -164,8 +178,8 @@ def require_as_if_nothing_happened(data: Path, summary: dict, whole: Uninterrupt
 def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(crashing, whole, tmp_path):
     """Each kill comes a random moment after the next sign of progress, so that none is wasted.
 
-    The first comes while the program starts, the others after another stage's result was
-    stored or another few prompts were sent.
+    The first comes while the program starts, two while the LLM is asked, the others after
+    another stage's result was stored.
     """
     data, llm = tmp_path / "data", crashing.llm
     rng, asked_before = random.Random(SEED), len(llm.requests)
@@ -175,7 +189,8 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(crashing, w
         done, asked = results(data), len(llm.requests)
 
         def progressed(number=number, done=done, asked=asked) -> bool:
-            return number == 0 or results(data) > done or len(llm.requests) > asked + CONCURRENCY
+            prompts = len(llm.requests) > asked + CONCURRENCY and number in (2, 3)
+            return number == 0 or prompts or results(data) > done
 
         while not progressed() and process.poll() is None:
             time.sleep(0.005)
@@ -204,10 +219,13 @@ def test_two_runs_at_once_end_alike_and_ask_once(crashing, whole, tmp_path):
 
 def test_the_same_configuration_data_and_seed_give_the_same_digests(crashing, tmp_path):
     """In two fresh folders, whatever the order in which trainings end."""
-    changes = ("profiles.provider=offline", "profiles.prompt=null", "targets.reduction=umap")
+    changes = ("profiles.provider=offline", "targets.reduction=umap")
+    text = crashing.config.read_text().replace(f"prompt: {crashing.config.parent}/prompt.j2", "")
+    offline = Crashing(tmp_path / "offline.yaml", crashing.api, crashing.llm)
+    offline.config.write_text(text)
     folders = [tmp_path / "one", tmp_path / "other"]
     processes = [
-        crashing.start(folder, *changes, f"training.workers={workers}")
+        offline.start(folder, *changes, f"training.workers={workers}")
         for workers, folder in enumerate(folders, start=1)
     ]
     one, other = [finished(process) for process in processes]
