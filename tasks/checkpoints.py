@@ -18,8 +18,8 @@ from tasks.storage import data_dir, new_file, versions
 if TYPE_CHECKING:
     from models.resuming import State
 
-SHARE = 0.03
-"""Of a training's time that writing checkpoints may take."""
+SHARE = 0.02
+"""Of a training's time that writing checkpoints may take; single ones may take unusually long."""
 
 _BYTES_PER_SECOND = 1e8
 _DIGEST_BYTES = 32
