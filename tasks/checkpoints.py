@@ -107,6 +107,7 @@ def _size(value: Any) -> int:
 
 def forget(_task: object, _run: object, state: Any) -> None:
     """Delete a training's checkpoint, once Prefect has stored its result (a hook of the task)."""
-    key = Path(str(getattr(state.data, "storage_key", ""))).name
-    if key and (data_dir() / "cache" / key).exists():
+    record = getattr(state.data, "metadata", state.data)  # a result, or what describes it
+    key = Path(record.storage_key).name
+    if (data_dir() / "cache" / key).exists():
         checkpoint_file(key).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import math
 
 import pyarrow as pa
 import pytest
+from prefect import flow
 from worlds import ITEMS, UNIVERSE, USERS, interactions
 
 from models.config import Budget, Job
@@ -99,6 +100,25 @@ def test_a_killed_training_goes_on_and_ends_alike(data_dir, tmp_path, monkeypatc
     inputs()
     whole = training.fn(job(), **given)
     assert result(resumed) == result(whole)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_checkpoint_goes_when_the_result_is_stored(monkeypatch):
+    """Also one that was left by a kill between the two."""
+    monkeypatch.setattr(checkpoints, "SHARE", math.inf)
+    given = inputs()
+    left = checkpoint_file(training.key_of({"job": job(), **given}))
+
+    @flow
+    def train() -> str:
+        return training(job(), **given, return_state=True).name
+
+    assert train() == "Completed"
+    assert left.parent.is_dir()
+    assert not left.exists()
+    left.write_bytes(b"left by a kill")
+    assert train() == "Cached"
+    assert not left.exists()
 
 
 def test_no_initial_leaves_keys_and_results_as_they_were():
