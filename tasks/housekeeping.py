@@ -17,6 +17,9 @@ from models.errors import BadInput
 from tasks.disk import writing
 from tasks.storage import TEMPORARY, data_dir
 
+_QUARANTINE = "quarantine"
+"""The stage whose artifacts, rows that were refused, are for people to look at."""
+
 _DAY = 24 * 60 * 60.0
 _HANDLE = re.compile(r"artifacts/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+|reports/[^\"\\]+\.html")
 _RECORD = re.compile(r"(?P<stage>.+)-v[0-9]+-[0-9a-f]{32}")
@@ -107,7 +110,8 @@ def _references(records: Iterable[Path]) -> Iterator[str]:
 
 def _unreferenced(root: Path, live: set[str], before: float) -> list[Removal]:
     """Artifacts and reports that nothing refers to; the last day's may be about to be."""
-    candidates = [*_files(root / "artifacts"), *(root / "reports").glob("*.html")]
+    artifacts = [path for path in _files(root / "artifacts") if path.parent.name != _QUARANTINE]
+    candidates = [*artifacts, *(root / "reports").glob("*.html")]
     return [
         _removal(root, path, "no result refers to it")
         for path in sorted(candidates)

@@ -149,7 +149,9 @@ def test_answers_that_were_paid_for_outlive_a_full_disk(data_dir):
     assert not data_dir.exists()
 
     def put(store, key: str, text: str) -> None:
-        store.put(key, "openai", "m", Answer(text, 1, 1, 0.1, datetime(2026, 1, 1, tzinfo=UTC)))
+        store.put(
+            key, "openai", "m", Answer(text, 1, 1, 0.1, datetime(2026, 1, 1, tzinfo=UTC)), None
+        )
 
     def put_again(error: Exception) -> None:
         with answer_store():

@@ -53,7 +53,7 @@ def furnished(data_dir) -> Path:
     for name in ("results.duckdb", "answers.sqlite", "embeddings.sqlite"):
         aged_file(data_dir / name)
     aged_file(data_dir / "batches" / "1.json")
-    aged_file(data_dir / "quarantine" / "rows.parquet")
+    aged_file(data_dir / "artifacts" / "quarantine" / "rows.parquet")
     aged_file(data_dir / "artifacts" / "numbers" / ".writing-old")
     (data_dir / "artifacts" / "numbers" / ".writing-new").write_text("x")
     (data_dir / "progress").mkdir()
