@@ -139,25 +139,26 @@ def comparison(summary: dict) -> list[dict]:
     return summary["comparison"]
 
 
-def require_complete_database(data: Path) -> None:
-    """Every run has its metrics of both splits, its users and its epochs; no rows of others."""
+def rows_of_runs(data: Path) -> dict[str, list[tuple]]:
+    """Per table the number of rows of each run, and of runs that do not exist."""
     with duckdb.connect(str(data / "results.duckdb"), read_only=True) as connection:
-        [(runs,)] = connection.sql("SELECT count(*) FROM runs").fetchall()
-        assert runs == RUNS
-        for table, per_run in (("metrics", 2 * 6 * 2), ("user_metrics", 60 * 6 * 2)):
-            counts = connection.sql(
-                f"SELECT run_id, count(*) FROM runs LEFT JOIN {table} USING (run_id) GROUP BY ALL"
+        return {
+            table: connection.sql(
+                f"SELECT run_id, count({table}.run_id), count(runs.run_id) > 0 "
+                f"FROM runs FULL JOIN {table} USING (run_id) GROUP BY run_id ORDER BY run_id"
             ).fetchall()
-            assert {count for _, count in counts} == {per_run}, table
-        epochs = connection.sql(
-            "SELECT any_value(epochs_run), count(DISTINCT epoch), count(*) "
-            "FROM runs JOIN epochs USING (run_id) GROUP BY run_id"
-        ).fetchall()
-        assert len(epochs) == RUNS
-        assert all(run == distinct == rows for run, distinct, rows in epochs)
-        for table in ("metrics", "user_metrics", "epochs"):
-            orphans = connection.sql(f"FROM {table} ANTI JOIN runs USING (run_id)").fetchall()
-            assert not orphans
+            for table in ("metrics", "user_metrics", "epochs")
+        }
+
+
+def require_complete_database(data: Path, whole: Path) -> None:
+    """Every run has its metrics, its users and its epochs; there are no rows of others."""
+    found = rows_of_runs(data)
+    assert found == rows_of_runs(whole)
+    for table, rows in found.items():
+        assert len(rows) == RUNS, table
+        assert all(count > 0 and is_run for _, count, is_run in rows), table
+    assert {count for _, count, _ in found["user_metrics"]} == {60 * 6 * 2}
 
 
 def require_no_lock(data: Path) -> None:
@@ -170,7 +171,7 @@ def require_as_if_nothing_happened(data: Path, summary: dict, whole: Uninterrupt
     assert artifacts(data) == artifacts(whole.data)
     assert bill(data).equals(bill(whole.data))
     assert comparison(summary) == comparison(whole.summary)
-    require_complete_database(data)
+    require_complete_database(data, whole.data)
     require_no_lock(data)
     assert not list((data / "checkpoints").glob("*.pt"))
 
