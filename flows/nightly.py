@@ -67,6 +67,7 @@ def _challenge(night: Night, stages: Stages) -> Ended:
     """Train tonight's challenger, judge it, and publish it if it may be."""
     pipeline, data = night.pipeline, night.data
     entered = entrances(pipeline)
+    nights.require_an_entrance(pipeline, entered)
     sides = sides_of(pipeline, entered)
     prompts = {side: configuration.prompt_of(pipeline, side) for side in sides}
     forms = {side: target_forms(pipeline, entered, side) for side in sides}

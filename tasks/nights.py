@@ -212,6 +212,20 @@ def require_rankings(pipeline: Pipeline, data: Interactions) -> None:
             )
 
 
+def require_an_entrance(pipeline: Pipeline, entered: Mapping[str, Mapping[Side, object]]) -> None:
+    """Refuse a transfer to a model that takes no knowledge.
+
+    Raises:
+        BadInput: see `tasks.training.entrances`.
+    """
+    for model, sides in entered.items():
+        if pipeline.nightly.arm == "transfer" and not sides:
+            raise BadInput(
+                f"nightly.arm is transfer, but knowledge does not enter {model}: set nightly.arm "
+                f"to baseline, or models.{model}.transfer if `llmkt models` says that it may"
+            )
+
+
 def begin(pipeline: Pipeline, champion: Manifest | None, folded: Folded) -> Night:
     """Find out what is new, and mend what a crash left unrecorded.
 

@@ -384,10 +384,29 @@ def test_the_commands(world, tmp_path):
     assert data.is_dir()
 
 
-def test_likes_and_lists_longer_than_the_catalogue_are_refused(world):
+def test_what_cannot_be_published_is_refused(world):
     _, given = world
     with pytest.raises(BadInput, match=r"nightly.k: 41 is larger than the number of items, 40"):
         night(given, k=41, min_new_interactions=0)
+    liking = {"like_from": 4, "metrics": ["auc"], "primary": "auc"}
+    likes = {"evaluation": liking, "training": {"valid_metric": "auc"}}
+    with pytest.raises(BadInput, match=r"publishes rankings, not likes"):
+        night(given | likes, min_new_interactions=0)
+    with pytest.raises(BadInput, match=r"knowledge does not enter Pop: set nightly.arm to base"):
+        night(given | {"models": {"Pop": {}}}, min_new_interactions=0)
+
+
+def test_a_computed_model_can_be_published(world):
+    assert world
+    _, given = world
+    ended = night(
+        given | {"models": {"Pop": {}}}, arm="baseline", min_new_interactions=0, tolerance=1
+    )
+    assert ended.decision == "published"
+    now = current("toy")
+    assert (now.job.model, now.job.arm) == ("Pop", "baseline")
+    assert "users.parquet" not in now.files
+    assert now.vectors["users"].startswith("none")
 
 
 def test_a_missing_artifact_is_named(world):
