@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import housekeeping_commands, profiles_commands, results_commands
+from flows import housekeeping_commands, nightly_commands, profiles_commands, results_commands
 from flows.terminal import (
     AsJson,
     Config,
@@ -30,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(nightly_commands.app)
 app.add_typer(profiles_commands.app, name="profiles")
 app.command()(results_commands.compare)
 app.command()(results_commands.sql)

@@ -56,6 +56,10 @@ class Stages:
         )
         return result
 
+    def computed(self, name: str) -> set[Side | None]:
+        """The sides of which a stage has done something, rather than come from the cache."""
+        return {of.side for of in self.records if of.name == name and of.state != "cached"}
+
     def add_trainings(self, trained: Sequence[tuple[Job, State[Trained], Trained]]) -> None:
         """Record trainings that ran elsewhere: one entry per model and arm, over all seeds."""
         for (model, arm), group in groupby(trained, key=lambda t: (t[0].model, t[0].arm)):

@@ -7,6 +7,7 @@ from flows.knowledge import Knowledge
 from flows.stages import Stages
 from models.config import Pipeline
 from tasks.handoffs import Interactions, Splits, Trained
+from tasks.storage import Handle
 from tasks.training import Entrances, predictions, training
 from tasks.worker import worker_processes
 
@@ -18,10 +19,20 @@ def train_all(
     parts: Splits,
     targeted: Knowledge,
     stages: Stages,
+    initial: Handle | None = None,
 ) -> list[Trained]:
     """Train every model, arm and seed in worker processes.
 
     All trainings end before a failure is raised, so that none is lost to another's mistake.
+
+    Args:
+        pipeline: the run's configuration.
+        entered: where knowledge enters each model.
+        data: interactions, items and users.
+        parts: the split.
+        targeted: what each training with knowledge is given.
+        stages: records.
+        initial: what trainings start from, see `tasks.training.training`; None is a cold start.
     """
     jobs = pipeline.jobs(
         {model: {side: at.tap for side, at in sides.items()} for model, sides in entered.items()}
@@ -43,7 +54,7 @@ def train_all(
     ]
     with worker_processes(workers), runner:
         futures: list[PrefectFuture[Trained]] = [
-            runner.submit(training, parameters={"job": job, **given})
+            runner.submit(training, parameters={"job": job, "initial": initial, **given})
             for job, given in zip(jobs, inputs, strict=True)
         ]
         wait(futures)

@@ -18,6 +18,7 @@ GENRES = "genres"
 TEXT = "text"
 EMBEDDING = "embedding"
 TARGET = "target"
+VECTOR = "vector"
 
 INTERACTIONS = pa.schema(
     [
@@ -126,6 +127,17 @@ RANKINGS = pa.schema(
 )
 """Grain: one user and split (`valid`: train items excluded; `test`: train and valid items
 excluded): the best K items of the whole catalogue, best first."""
+
+RECOMMENDATIONS = pa.schema(
+    [
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+"""Grain: one user and rank, from 1; sorted by user and rank. Nothing that is known of the user is
+recommended again."""
 
 
 def vectors(column: str, width: int, key: str = USER) -> pa.Schema:

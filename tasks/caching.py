@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 from prefect import Task
-from prefect.cache_policies import CacheKeyFnPolicy, CachePolicy
+from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy, CachePolicy
 from prefect.context import TaskRunContext
 from prefect.filesystems import LocalFileSystem
 from prefect.locking.protocol import LockManager
@@ -283,5 +283,14 @@ def stage(
         )
         made.key_of = key_of
         return made
+
+    return decorate
+
+
+def always(name: str, **options: Any) -> Callable[[F], Stage]:
+    """Make a function a stage that runs every time, since it changes what others see."""
+
+    def decorate(function: F) -> Stage:
+        return Stage(function, name=name, cache_policy=NO_CACHE, persist_result=False, **options)
 
     return decorate

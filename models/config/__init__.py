@@ -17,6 +17,7 @@ from models.config.knowledge import (
     Targets,
     Umap,
 )
+from models.config.nightly import Nightly
 from models.config.pipeline import Job, Pipeline
 from models.config.reading import parse_yaml
 from models.config.section import NOT_IDENTITY, Section
@@ -67,6 +68,7 @@ __all__ = [
     "Kar",
     "Metric",
     "Model",
+    "Nightly",
     "Phase",
     "Pipeline",
     "Profiles",

@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 
 from models.config.data import Dataset, Split
 from models.config.knowledge import Embeddings, ItemProfiles, Profiles, Targets
-from models.config.section import Section
+from models.config.nightly import Nightly
+from models.config.section import NOT_IDENTITY, Section
 from models.config.training import (
     BRIDGING,
     KAR_MODELS,
@@ -43,6 +44,11 @@ class Pipeline(Section):
     kar: Kar = Kar()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    nightly: Nightly = Field(
+        Nightly(),
+        description="Of `llmkt nightly` alone.",
+        json_schema_extra=NOT_IDENTITY,  # a comparison does not depend on it
+    )
 
     @model_validator(mode="after")
     def _metrics_are_computed(self) -> Self:
@@ -61,6 +67,26 @@ class Pipeline(Section):
         for name in self.models:
             self.transfer_of(name)
         return self
+
+    @model_validator(mode="after")
+    def _the_night_has_a_model(self) -> Self:
+        if self.nightly.model is not None and self.nightly.model not in self.models:
+            raise ValueError(
+                f"nightly.model is {self.nightly.model}, but models has {', '.join(self.models)}"
+            )
+        return self
+
+    def tonight(self) -> "Pipeline":
+        """The pipeline of the nightly flow: its split, and one training."""
+        model = self.nightly.model or next(iter(self.models))
+        one = {"arms": (self.nightly.arm,), "seeds": (self.nightly.seed,), "workers": 1}
+        return self.model_copy(
+            update={
+                "split": self.nightly.split,
+                "models": {model: self.models[model]},
+                "training": self.training.model_copy(update=one),
+            }
+        )
 
     def profiles_of(self, side: Side) -> Profiles:
         """The section that says how a side's profiles are written."""

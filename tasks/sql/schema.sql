@@ -1,4 +1,5 @@
--- The results database. Its only writer is the evaluation stage, in one transaction per run.
+-- The results database. Its only writers are the evaluation stage, in one
+-- transaction per run, and tasks/promotions.py, in one per night.
 -- No keys or indexes: rows are replaced in bulk, by run_id or by experiment.
 
 -- Grain: one trained model (experiment, dataset, model, arm, seed and what else decided it).
@@ -139,6 +140,33 @@ CREATE TABLE IF NOT EXISTS contrasts (
     users_ci_high      DOUBLE,
     boot_ci_low        DOUBLE,            -- 95 % bootstrap of seeds and users
     boot_ci_high       DOUBLE
+);
+
+-- Grain: one night of an experiment. Means, difference and interval are in the metric's own unit,
+-- over the users that both models can serve; NULL where nothing was compared.
+CREATE TABLE IF NOT EXISTS promotions (
+    experiment         VARCHAR NOT NULL,
+    decided_at         TIMESTAMPTZ NOT NULL,
+    flow_run_id        VARCHAR,
+    champion_version   VARCHAR,           -- NULL before the first
+    challenger_version VARCHAR,           -- NULL where nothing was trained
+    metric             VARCHAR NOT NULL,
+    k                  INTEGER NOT NULL,
+    champion_mean      DOUBLE,
+    challenger_mean    DOUBLE,
+    difference         DOUBLE,            -- challenger - champion
+    ci_low             DOUBLE,
+    ci_high            DOUBLE,
+    tolerance          DOUBLE NOT NULL,
+    users              INTEGER,           -- how many were paired
+    decision           VARCHAR NOT NULL,  -- published, kept or skipped
+    reason             VARCHAR NOT NULL,
+    interactions       BIGINT NOT NULL,   -- that there were, drops folded in
+    new_interactions   BIGINT NOT NULL,   -- since the last challenger
+    quarantined        BIGINT NOT NULL,   -- rows and files of drops that were refused
+    start              VARCHAR NOT NULL,  -- cold or warm
+    refit              VARCHAR,           -- why the reducer was fitted anew, or kept
+    cost_usd           DOUBLE             -- of this night's answers; NULL where not known
 );
 
 ALTER TABLE contrasts ALTER COLUMN k DROP NOT NULL;  -- it was, before there was AUC
