@@ -52,7 +52,9 @@ def nightly_retrain(
     pipeline = whole.tonight()
     with nights.alone(pipeline.experiment):
         stages = Stages()
-        base = stages.run(interactions, pipeline.dataset, raw_files(pipeline.dataset))
+        fields = pipeline.demographics()
+        raw = raw_files(pipeline.dataset, fields)
+        base = stages.run(interactions, pipeline.dataset, raw, fields)
         folder, settle = nights.drops_folder(pipeline.nightly), pipeline.nightly.settle_seconds
         folded = fold_drops(base, folder, stages, settle)
         nights.require_rankings(pipeline, folded.data)

@@ -251,11 +251,16 @@ def test_one_per_cent_of_news_asks_about_changed_users_alone(world, server, tmp_
     server.expect_request("/v1/chat/completions").respond_with_handler(llm.handle)
     monkeypatch.setenv("LLMKT_TEST_KEY", KEY)
     prompt = tmp_path / "mine.j2"
-    prompt.write_text(TEMPLATE)
+    prompt.write_text(TEMPLATE.replace("Likes", "Aged {{ user.age }}, likes"))
+    people = [f"u{user}\t{20 + user % 50}" for user in range(N_USERS)]
+    Path(given["dataset"]["path"], "toy.user").write_text(
+        "user_id:token\tage:token\n" + "\n".join(people) + "\n"
+    )
     asking = given | {
         "profiles": {
             "provider": "openai",
             "prompt": str(prompt),
+            "history": {"demographics": ["age"]},
             "llm": {"base_url": llm.url, "api_key_env": "LLMKT_TEST_KEY"},
         }
     }
@@ -263,6 +268,8 @@ def test_one_per_cent_of_news_asks_about_changed_users_alone(world, server, tmp_
     assert current("toy").knowledge["profile_source"] == "openai"
     n_first = len(llm.requests)
     assert n_first == N_USERS
+    asked = [request["messages"][-1]["content"] for request in llm.requests]
+    assert {f"Aged {20 + n}, likes" for n in range(50)} == {text.split(' "')[0] for text in asked}
     before = read_parquet(current("toy").inputs["interactions"])
     drop(data, "new.csv", new_rows(data, 6, 700))
     ended = night(asking, tolerance=1)
