@@ -53,7 +53,7 @@ bench: setup
 	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file"; done
 
 serve: setup
-	@export PREFECT_API_URL=$(API); set -e; \
+	@export PREFECT_API_URL=$(API) PREFECT_HOME="$(CURDIR)/data/prefect"; set -e; \
 	mkdir -p data; \
 	$(BIN)/prefect server start > data/prefect-server.log 2>&1 & \
 	trap "kill $$!" EXIT INT TERM; \

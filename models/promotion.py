@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.resampling import resampled_means
+
 Values = NDArray[np.float64]
 Outcome = Literal["published", "kept", "skipped"]
-
-_DRAWN_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def gain(
     if not np.isfinite(differences).all():
         raise ValueError("values must be finite")
     tail = (1 - confidence) / 2
-    low, high = np.quantile(_means(differences, resamples, seed), (tail, 1 - tail))
+    means = resampled_means([differences], seed, resamples)
+    low, high = np.quantile(means, (tail, 1 - tail))
     return Gain(
         champion_mean=float(champion.mean()),
         challenger_mean=float(challenger.mean()),
@@ -76,19 +77,6 @@ def gain(
         ci_low=float(low),
         ci_high=float(high),
         users=len(differences),
-    )
-
-
-def _means(values: Values, resamples: int, seed: int) -> Values:
-    """Means of samples drawn with replacement: float64 (resamples,); in blocks, for memory."""
-    random = np.random.default_rng(seed)
-    block = max(_DRAWN_AT_ONCE // len(values), 1)
-    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
-    return np.concatenate(
-        [
-            values[random.integers(0, len(values), (size, len(values)))].mean(axis=1)
-            for size in sizes
-        ]
     )
 
 
