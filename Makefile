@@ -37,9 +37,10 @@ $(READY): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/llmkt run configs/ml-100k.yaml
 
-# Tests of one file share a process, and with it what they set up: a server, a first run.
+# Tests of one file share a process, and with it what they set up: a server, a first run. In the
+# order of names, the longest files (crash, pipeline) are not the last.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .
@@ -47,7 +48,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-BENCHMARKS := $(wildcard $(addprefix benchmarks/,training_speed.py llm_throughput.py embedding_speed.py scale.py))
+BENCHMARKS := $(wildcard $(addprefix benchmarks/,training_speed.py llm_throughput.py embedding_speed.py nightly_cost.py coverage.py scale.py))
 
 bench: setup
 	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file"; done

@@ -1,0 +1,151 @@
+"""What a night with 1 % new interactions costs against a first one, cold and warm.
+
+On ml-100k, by `configs/nightly.yaml`: the first night sees the oldest 99 % of the interactions and
+computes everything; then the newest 1 % is dropped in, and two nights go on from copies of the same
+data folder, one that trains from fresh weights and one from the champion's. Each night is the
+command in a process of its own, so that its time includes the start. NDCG@10 is the challenger's
+on the same new holdout; seeds after the first share its embeddings, so that only the first one's
+times count.
+
+    .venv/bin/python benchmarks/nightly_cost.py [--seeds 3] [--json]
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PROJECT = Path(__file__).resolve().parent.parent
+CONFIG = PROJECT / "configs" / "nightly.yaml"
+NEW_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Night:
+    """One night: its wall time, the stages' own, and the challenger's NDCG@10."""
+
+    seconds: float
+    stages: float
+    ndcg: float
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure in a temporary folder; print a table, and one line of JSON if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="trainings to compare by")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        nights = measure(Path(folder), range(1, options.seeds + 1))
+    Console(stderr=options.json).print(_table(nights))
+    if options.json:
+        print(json.dumps(_summary(nights)))
+
+
+def measure(folder: Path, seeds: Sequence[int]) -> dict[str, list[Night]]:
+    """The nights `first`, `cold` and `warm` of every seed."""
+    dataset = folder / "ml-100k"
+    dataset.mkdir()
+    news = _divide(dataset)
+    nights: dict[str, list[Night]] = {"first": [], "cold": [], "warm": []}
+    kept = folder / "kept"
+    for seed in seeds:
+        data = folder / f"seed-{seed}"
+        if kept.exists():
+            data.mkdir()
+            shutil.copy(kept, data / "embeddings.sqlite")
+        nights["first"].append(_night(data, dataset, seed))
+        shutil.copy(data / "embeddings.sqlite", kept)
+        for start in ("cold", "warm"):
+            of_start = folder / f"seed-{seed}-{start}"
+            shutil.copytree(data, of_start, symlinks=True)
+            (of_start / "incoming").mkdir(exist_ok=True)
+            (of_start / "incoming" / "news.inter").write_text(news)
+            nights[start].append(_night(of_start, dataset, seed, f"nightly.start={start}"))
+    return nights
+
+
+def _divide(dataset: Path) -> str:
+    """Write the data set without its newest interactions; returns those as a drop."""
+    shipped = files("recbole") / "dataset_example" / "ml-100k"
+    header, *rows = (shipped / "ml-100k.inter").read_text().splitlines()
+    rows.sort(key=lambda row: float(row.split("\t")[3]))
+    first_new = round(len(rows) * (1 - NEW_SHARE))
+    (dataset / "ml-100k.inter").write_text("\n".join([header, *rows[:first_new]]) + "\n")
+    (dataset / "ml-100k.item").write_bytes((shipped / "ml-100k.item").read_bytes())
+    return "\n".join([header, *rows[first_new:]]) + "\n"
+
+
+def _night(data: Path, dataset: Path, seed: int, *overrides: str) -> Night:
+    settings = (
+        f"dataset.path={dataset}",
+        f"nightly.seed={seed}",
+        "nightly.settle_seconds=0",
+        "nightly.min_new_interactions=0",
+        *overrides,
+    )
+    command = [sys.executable, "-m", "flows.cli", "nightly", str(CONFIG), "--json"]
+    for setting in settings:
+        command += ["--set", setting]
+    began = perf_counter()
+    done = subprocess.run(
+        command,
+        cwd=PROJECT,
+        env={**os.environ, "LLMKT_DATA_DIR": str(data)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    ended: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return Night(
+        seconds=perf_counter() - began,
+        stages=sum(stage["seconds"] for stage in ended["stages"]),
+        ndcg=ended["promotion"]["challenger_mean"],
+    )
+
+
+def _table(nights: dict[str, list[Night]]) -> Table:
+    first = nights["first"][0]
+    table = Table(title=f"A night with {NEW_SHARE:.0%} new interactions, ml-100k")
+    for column in ("night", "wall seconds", "stages", "of a first night", "NDCG@10 (seeds)"):
+        table.add_column(column, justify="left" if column == "night" else "right")
+    for name, of in nights.items():
+        scores = [night.ndcg for night in of]
+        spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+        table.add_row(
+            name,
+            f"{of[0].seconds:.1f}",
+            f"{of[0].stages:.1f}",
+            f"{of[0].seconds / first.seconds:.2f}",
+            f"{statistics.mean(scores):.4f}{spread} ({len(scores)})",
+        )
+    return table
+
+
+def _summary(nights: dict[str, list[Night]]) -> dict[str, Any]:
+    first = nights["first"][0]
+    return {
+        "ratio": {n: round(nights[n][0].seconds / first.seconds, 3) for n in ("cold", "warm")},
+        "ndcg": {name: [round(night.ndcg, 5) for night in of] for name, of in nights.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()
