@@ -17,7 +17,7 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         "--set",
         "split.strategy=leave-one-out",
         "--set",
-        "training={epochs: 2, patience: 2, seeds: [1], "
+        "training={workers: 1, epochs: 2, patience: 2, seeds: [1], "
         "arms: [baseline, transfer, shuffled, noise, genre-histogram, history-svd]}",
         "--set",
         "models={LightGCN: {transfer: {side: both}}, DeepFM: {transfer: {side: items}}, "
@@ -97,7 +97,7 @@ LIKES = (
     "--set",
     "evaluation={like_from: 4, metrics: [auc, logloss], primary: auc}",
     "--set",
-    "training={epochs: 2, patience: 2, seeds: [1, 2], valid_metric: auc, "
+    "training={workers: 1, epochs: 2, patience: 2, seeds: [1, 2], valid_metric: auc, "
     "arms: [baseline, transfer, kar]}",
     "--set",
     "models={DCN: {hyperparameters: {train_batch_size: 256}}}",

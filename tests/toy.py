@@ -19,7 +19,7 @@ targets: {{reduction: pca}}
 models:
   BPR: {{hyperparameters: {{embedding_size: 8, train_batch_size: 64}}}}
   MultiVAE: {{hyperparameters: {{latent_dimension: 16, train_batch_size: 16}}}}
-training: {{epochs: 4, patience: 2, seeds: [1, 2]}}
+training: {{epochs: 4, patience: 2, seeds: [1, 2], workers: 1}}
 evaluation: {{k: [5, 10], primary: ndcg@10}}
 """
 
