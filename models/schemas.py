@@ -89,7 +89,7 @@ QUARANTINE = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
-"""Grain: one refused row of a drop, or one refused drop (`row` and `line` null). `row` counts from
+"""Grain: one refused row of a file, or one refused drop (`row` and `line` null). `row` counts from
 1: the lines of a text file, its header included, or the rows of a Parquet file."""
 
 LLM_CALLS = pa.schema(

@@ -26,7 +26,7 @@ from prefect.serializers import JSONSerializer
 from prefect.transactions import IsolationLevel
 from pydantic import BaseModel
 
-from models.config import Section
+from models.config import NOT_IDENTITY, Section
 from tasks.disk import writing
 from tasks.storage import Handle, MissingArtifact, Verifiable, data_dir, new_file
 
@@ -223,7 +223,11 @@ def content(value: Any) -> Any:
     if isinstance(value, Section):
         return value.identity()
     if isinstance(value, BaseModel):
-        return {field: content(getattr(value, field)) for field in type(value).model_fields}
+        return {
+            name: content(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if field.json_schema_extra != NOT_IDENTITY
+        }
     if isinstance(value, Mapping):
         return {str(key): content(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import duckdb
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from models.config import Job, Refit, Side
+from models.config import NOT_IDENTITY, Job, Refit, Side
 from models.schemas import Epoch
 from tasks.storage import Handle, MissingArtifact, Verifiable, database, database_path
 
@@ -25,6 +25,28 @@ class Handoff(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class Dropped(Handoff):
+    """Rows that did not enter a data set, and why."""
+
+    step: str
+    rows: int
+    why: str
+
+
+class Intake(Handoff):
+    """What was read, and what became of every row of it."""
+
+    read: int
+    """Rows of interactions in the file, `dropped` and `kept` together."""
+    kept: int
+    dropped: tuple[Dropped, ...] = ()
+    items: tuple[Dropped, ...] = ()
+    """Rows of the item file that were set aside, and items that left the catalogue."""
+    notes: tuple[str, ...] = ()
+    quarantine: Handle | None = None
+    """Schema `QUARANTINE`; None where every row could be read."""
+
+
 class Interactions(Handoff):
     """The data set: schemas `INTERACTIONS`, `ITEMS` and `USERS`.
 
@@ -36,6 +58,8 @@ class Interactions(Handoff):
     items: Handle
     users: Handle
     demographics: Handle | None = None
+    intake: Intake | None = Field(None, json_schema_extra=NOT_IDENTITY)
+    """Not part of what trainings depend on; None in results of earlier versions."""
 
 
 class Splits(Handoff):

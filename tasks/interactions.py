@@ -1,4 +1,8 @@
-"""Stage *interactions*: RecBole atomic files in, Parquet artifacts out."""
+"""Stage *interactions*: files of any format in, Parquet artifacts out.
+
+Plain atomic files are read here, as ever, so that nothing made from them changes; all else by
+`tasks.data_loading`.
+"""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -24,20 +28,26 @@ from models.schemas import (
     demographics_schema,
 )
 from tasks.caching import stage
-from tasks.handoffs import Interactions
+from tasks.data_files import take_in
+from tasks.data_loading import load
+from tasks.handoffs import Dropped, Intake, Interactions
 from tasks.storage import Handle, write_bytes, write_parquet
+
+_REPEATED = "the same user and item again, newest kept"
 
 
 def raw_files(config: Dataset, demographics: Sequence[str] = ()) -> dict[str, Handle]:
-    """Find the atomic files and take them in as raw artifacts, named by their content.
+    """Find the files and take them in as raw artifacts, named by their content.
 
     Doing this before the cached stage makes the stage's key depend on what the files hold.
     NAME.user is left alone unless something of it is asked for.
 
     Raises:
-        BadInput: if the folder or NAME.inter does not exist, or NAME.inter is empty; if NAME.user
-            does not exist but is needed.
+        BadInput: if a file does not exist, or cannot be fetched; if fields of users are asked for
+            but there is no user file.
     """
+    if config.kind != "atomic":
+        return take_in(config, tuple(demographics))
     folder = _folder(config)
     interactions = folder / f"{config.name}.inter"
     if not interactions.is_file():
@@ -79,10 +89,10 @@ def _folder(config: Dataset) -> Path:
 def interactions(
     config: Dataset, raw: dict[str, Handle], demographics: tuple[str, ...] = ()
 ) -> Interactions:
-    """Read the atomic files into `INTERACTIONS`, `ITEMS` and `USERS`.
+    """Read the files into `INTERACTIONS`, `ITEMS` and `USERS`.
 
-    A pair that occurs more than once keeps its newest interaction. Items that nobody touched
-    and items without metadata both stay in the catalogue.
+    Of plain atomic files: a pair that occurs more than once keeps its newest interaction. Items
+    that nobody touched and items without metadata both stay in the catalogue.
 
     Args:
         config: names of files and columns.
@@ -93,7 +103,11 @@ def interactions(
     Raises:
         BadInput: naming file, row and column for malformed or missing values.
     """
-    table = _read_interactions(raw["inter"], config)
+    if not config.is_plain:
+        data = load(config, _by_role(raw), demographics)
+        _tell(config, data.intake)
+        return data
+    table, repeated = _read_interactions(raw["inter"], config)
     catalogue = _read_items(raw["item"], config) if "item" in raw else None
     users = pa.table({USER: pc.unique(table[USER])}).sort_by(USER)
     known, files = config.identity(), {kind: raw[kind] for kind in raw if kind != "user"}
@@ -105,7 +119,31 @@ def interactions(
         items=write_parquet("items", _catalogue(table, catalogue), files, known),
         users=write_parquet("users", users, files, known),
         demographics=people,
+        intake=Intake(
+            read=table.num_rows + repeated,
+            kept=table.num_rows,
+            dropped=(Dropped(step="duplicates", rows=repeated, why=_REPEATED),) if repeated else (),
+        ),
     )
+
+
+def _by_role(raw: dict[str, Handle]) -> dict[str, Handle]:
+    """Atomic files by the roles that those of other formats have."""
+    roles = {"inter": "interactions", "item": "items", "user": "users"}
+    return {roles.get(key, key): handle for key, handle in raw.items()}
+
+
+def _tell(config: Dataset, intake: Intake | None) -> None:
+    """Log what became of every row that did not enter."""
+    logger = get_run_logger()
+    assert intake is not None
+    logger.info("%s: %d rows read, %d kept", config.name, intake.read, intake.kept)
+    for of in intake.dropped:
+        logger.warning("%s: %d rows dropped by %s: %s", config.name, of.rows, of.step, of.why)
+    for of in intake.items:
+        logger.warning("%s: %d items dropped by %s: %s", config.name, of.rows, of.step, of.why)
+    for note in intake.notes:
+        logger.info("%s: %s", config.name, note)
 
 
 def _read_users(handle: Handle, config: Dataset, fields: tuple[str, ...]) -> pa.Table:
@@ -157,7 +195,8 @@ def _read_atomic(handle: Handle, name: str, columns: dict[str, pa.DataType]) -> 
     return table
 
 
-def _read_interactions(handle: Handle, config: Dataset) -> pa.Table:
+def _read_interactions(handle: Handle, config: Dataset) -> tuple[pa.Table, int]:
+    """The interactions, and how many were dropped as repeated."""
     name = f"{config.name}.inter"
     columns = {
         USER: pa.string(),
@@ -184,7 +223,8 @@ def _read_interactions(handle: Handle, config: Dataset) -> pa.Table:
             name,
             table.num_rows - unique.num_rows,
         )
-    return unique.select(INTERACTIONS.names).cast(INTERACTIONS)
+    kept = unique.select(INTERACTIONS.names).cast(INTERACTIONS)
+    return kept, table.num_rows - unique.num_rows
 
 
 def _newest_per_pair(table: pa.Table) -> pa.Table:

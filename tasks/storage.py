@@ -3,11 +3,13 @@
 Everything lives under `data_dir()`; nothing else in the project decides on a path there.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -129,6 +131,18 @@ def versions() -> dict[str, str]:
     return {package: version(package) for package in _RECORDED_PACKAGES}
 
 
+def _metadata(
+    stage: str, inputs: Mapping[str, Handle] | None, config: Mapping[str, Any] | None
+) -> dict[bytes, str]:
+    record = {
+        "stage": stage,
+        "inputs": {name: handle.sha256 for name, handle in (inputs or {}).items()},
+        "config": dict(config or {}),
+        "versions": versions(),
+    }
+    return {b"llmkt": json.dumps(record, sort_keys=True)}
+
+
 def write_parquet(
     stage: str,
     table: pa.Table,
@@ -140,13 +154,7 @@ def write_parquet(
     The file's key-value metadata carries stage, digests of the inputs, configuration and
     package versions as JSON under `llmkt`; no clock, so that equal work gives equal files.
     """
-    record = {
-        "stage": stage,
-        "inputs": {name: handle.sha256 for name, handle in (inputs or {}).items()},
-        "config": dict(config or {}),
-        "versions": versions(),
-    }
-    metadata = {**(table.schema.metadata or {}), b"llmkt": json.dumps(record, sort_keys=True)}
+    metadata = {**(table.schema.metadata or {}), **_metadata(stage, inputs, config)}
     with _new_artifact(stage, ".parquet") as (path, result):
         pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
     return result[0].model_copy(update={"rows": table.num_rows})
@@ -156,6 +164,38 @@ def write_bytes(stage: str, suffix: str, content: bytes, rows: int = 0) -> Handl
     """Write `content` (model weights, a report) under its digest, like `write_parquet`."""
     with _new_artifact(stage, suffix) as (path, result):
         path.write_bytes(content)
+    return result[0].model_copy(update={"rows": rows})
+
+
+def write_file(stage: str, suffix: str, source: Path) -> Handle:
+    """Take in a file of any size under its digest, like `write_bytes`; copied only if it is new."""
+    with source.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    there = data_dir() / "artifacts" / stage / f"{sha256[:20]}{suffix}"
+    known = Handle(path=there.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0)
+    with contextlib.suppress(MissingArtifact):
+        known.verify()
+        return known
+    with _new_artifact(stage, suffix) as (path, result):
+        shutil.copyfile(source, path)
+    return result[0]
+
+
+def write_batches(
+    stage: str,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    inputs: Mapping[str, Handle] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Handle:
+    """Like `write_parquet`, of a table that need not fit into memory; cast to `schema`."""
+    rows = 0
+    with _new_artifact(stage, ".parquet") as (path, result):
+        whole = schema.with_metadata(_metadata(stage, inputs, config))
+        with pq.ParquetWriter(path, whole, compression="zstd") as writer:
+            for batch in batches:
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+                rows += batch.num_rows
     return result[0].model_copy(update={"rows": rows})
 
 

@@ -4,7 +4,8 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 (concurrency, worker count), never its result, and so stays out of every cache key.
 """
 
-from models.config.data import Dataset, Split
+from models.config.data import Split
+from models.config.dataset import ROLES, DataColumns, Dataset, Format, KCore, Role, seconds
 from models.config.history import History, ItemHistory
 from models.config.knowledge import (
     LLM,
@@ -51,20 +52,24 @@ __all__ = [
     "KAR_MODELS",
     "LLM",
     "NOT_IDENTITY",
+    "ROLES",
     "SIDES",
     "Alignment",
     "Arm",
     "Budget",
     "Columns",
     "Control",
+    "DataColumns",
     "Dataset",
     "Embeddings",
     "Evaluation",
+    "Format",
     "Freeze",
     "History",
     "ItemHistory",
     "ItemProfiles",
     "Job",
+    "KCore",
     "Kar",
     "Metric",
     "Model",
@@ -74,6 +79,7 @@ __all__ = [
     "Profiles",
     "Reduction",
     "Refit",
+    "Role",
     "Section",
     "Side",
     "Split",
@@ -84,4 +90,5 @@ __all__ = [
     "Umap",
     "parse_metric",
     "parse_yaml",
+    "seconds",
 ]

@@ -1,23 +1,10 @@
-"""Where interactions come from, and how they are divided."""
+"""How interactions are divided."""
 
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from models.config.section import NOT_IDENTITY, Section
-
-
-class Dataset(Section):
-    """Where the interactions come from: a folder of RecBole atomic files."""
-
-    name: str = Field("ml-100k", description="Stem of the atomic files: NAME.inter and NAME.item.")
-    path: str | None = Field(
-        None,
-        description="Folder with the atomic files; empty means the copy inside the RecBole wheel.",
-    )
-    title: str | None = Field("movie_title", description="Column of NAME.item with the title.")
-    year: str | None = Field("release_year", description="Column of NAME.item with the year.")
-    genres: str | None = Field("class", description="Column of NAME.item with the genres.")
 
 
 class Split(Section):

@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from models.config.data import Dataset, Split
+from models.config.data import Split
+from models.config.dataset import Dataset
 from models.config.knowledge import Embeddings, ItemProfiles, Profiles, Targets
 from models.config.nightly import Nightly
 from models.config.section import NOT_IDENTITY, Section

@@ -1,0 +1,43 @@
+-- One block of items as text (`block`): a row of an item that an earlier row describes is refused.
+-- Variables: genre_separator (empty: white space), year_from_title, control.
+CREATE OR REPLACE TEMP TABLE judged AS
+SELECT
+    row, item_id, title, year, genres,
+    CASE
+        WHEN coalesce(trim(item_id), '') = '' THEN 'item_id is empty'
+        WHEN regexp_matches(item_id, getvariable('control')) THEN 'item_id holds control characters'
+        WHEN regexp_matches(item_id, '^\s|\s$') THEN 'item_id has white space around it'
+        WHEN row_number() OVER (PARTITION BY item_id ORDER BY row) > 1
+            OR item_id IN (SELECT item_id FROM items) THEN 'an earlier row has the same item_id'
+    END AS reason
+FROM block;
+
+INSERT INTO quarantine
+SELECT 'items', row, left(concat_ws(', ', item_id, title, year, genres), 500), reason
+FROM judged WHERE reason IS NOT NULL;
+
+INSERT INTO counted
+SELECT 'items', 'items whose year is none', count(*)
+FROM judged
+WHERE reason IS NULL AND year != '' AND NOT regexp_matches(year, '^\d{4}(\D|$)');
+
+INSERT INTO items
+SELECT
+    row, item_id,
+    nullif(trim(CASE WHEN getvariable('year_from_title')
+        THEN regexp_replace(title, getvariable('year_at_end'), '') ELSE title END), ''),
+    coalesce(
+        try_cast(nullif(regexp_extract(year, '^(\d{4})(\D|$)', 1), '') AS INTEGER),
+        CASE WHEN getvariable('year_from_title') THEN
+            try_cast(nullif(regexp_extract(title, getvariable('year_at_end'), 1), '') AS INTEGER)
+        END),
+    CASE WHEN genres IS NOT NULL AND genres != '' THEN
+        list_filter(
+            list_transform(
+                CASE WHEN getvariable('genre_separator') = ''
+                    THEN regexp_split_to_array(genres, '\s+')
+                    ELSE string_split(genres, getvariable('genre_separator')) END,
+                lambda genre: trim(genre)),
+            lambda genre: genre NOT IN ('', '(no genres listed)'))
+    END
+FROM judged WHERE reason IS NULL;

@@ -1,0 +1,51 @@
+-- One block of interactions as text (`block`), each row with the first thing that is wrong with it.
+-- Variables: unit (s, ms or iso), has_timestamp.
+CREATE OR REPLACE TEMP TABLE judged AS
+WITH numbers AS (
+    SELECT
+        row, user_id, item_id, rating AS rating_text, timestamp AS timestamp_text,
+        CASE WHEN regexp_full_match(rating, getvariable('number'))
+            THEN try_cast(rating AS DOUBLE) END AS rating,
+        CASE
+            WHEN getvariable('unit') = 'iso' THEN epoch(try_cast(timestamp AS TIMESTAMP))
+            WHEN regexp_full_match(timestamp, getvariable('number'))
+            THEN try_cast(timestamp AS DOUBLE) / if(getvariable('unit') = 'ms', 1000, 1)
+        END AS seconds
+    FROM block
+)
+SELECT
+    row, user_id, item_id, rating, rating_text, timestamp_text,
+    CASE WHEN abs(seconds) < 1e15 THEN floor(seconds)::BIGINT END AS timestamp,
+    CASE
+        WHEN coalesce(trim(user_id), '') = '' THEN 'user_id is empty'
+        WHEN regexp_matches(user_id, getvariable('control')) THEN 'user_id holds control characters'
+        WHEN regexp_matches(user_id, '^\s|\s$') THEN 'user_id has white space around it'
+        WHEN coalesce(trim(item_id), '') = '' THEN 'item_id is empty'
+        WHEN regexp_matches(item_id, getvariable('control')) THEN 'item_id holds control characters'
+        WHEN regexp_matches(item_id, '^\s|\s$') THEN 'item_id has white space around it'
+        WHEN regexp_full_match(rating_text, '(?i)[-+]?(nan|inf|infinity)')
+            THEN 'rating is NaN or infinite'
+        WHEN rating_text != '' AND rating IS NULL THEN 'rating is not a number'
+        WHEN abs(rating) > 3.4028234e38 THEN 'rating is too large'
+        WHEN getvariable('has_timestamp') AND coalesce(timestamp_text, '') = ''
+            THEN 'timestamp is empty'
+        WHEN timestamp_text IS NULL THEN NULL
+        WHEN seconds IS NULL AND getvariable('unit') = 'iso'
+            THEN 'timestamp is no ISO date or time'
+        WHEN seconds IS NULL THEN 'timestamp is not a number'
+        WHEN seconds < 0 THEN 'timestamp is negative'
+        WHEN getvariable('unit') = 's' AND seconds >= 1e11 THEN 'timestamp: milliseconds?'
+        WHEN getvariable('unit') = 'ms' AND seconds < 1e8 AND seconds > 0
+            THEN 'timestamp: seconds?'
+        WHEN seconds >= 4102444800 THEN 'timestamp is after the year 2099'
+    END AS reason
+FROM numbers;
+
+INSERT INTO quarantine
+SELECT
+    'interactions', row,
+    left(concat_ws(', ', user_id, item_id, rating_text, timestamp_text), 500), reason
+FROM judged WHERE reason IS NOT NULL;
+
+INSERT INTO interactions
+SELECT row, user_id, item_id, rating, timestamp FROM judged WHERE reason IS NULL;

@@ -1,0 +1,13 @@
+-- What is read of a data set's files, in a scratch database.
+CREATE TABLE interactions (
+    row BIGINT, user_id VARCHAR, item_id VARCHAR, rating DOUBLE, timestamp BIGINT
+);
+CREATE TABLE items (
+    row BIGINT, item_id VARCHAR, title VARCHAR, year INTEGER, genres VARCHAR[]
+);
+CREATE TABLE quarantine (role VARCHAR, row BIGINT, line VARCHAR, reason VARCHAR);
+CREATE TABLE counted (role VARCHAR, what VARCHAR, rows BIGINT);
+-- What pages escape: Amazon's titles and categories have it.
+CREATE MACRO unescaped(text) AS
+    replace(replace(replace(replace(replace(replace(
+        text, '&quot;', '"'), '&#39;', ''''), '&#34;', '"'), '&lt;', '<'), '&gt;', '>'), '&amp;', '&');
