@@ -9,7 +9,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import housekeeping_commands, nightly_commands, profiles_commands, results_commands
+from flows import (
+    data_commands,
+    housekeeping_commands,
+    nightly_commands,
+    profiles_commands,
+    results_commands,
+)
 from flows.terminal import (
     AsJson,
     Config,
@@ -32,6 +38,8 @@ app = typer.Typer(
 )
 app.add_typer(nightly_commands.app)
 app.add_typer(profiles_commands.app, name="profiles")
+app.add_typer(data_commands.app, name="data")
+app.command()(data_commands.init)
 app.command()(results_commands.compare)
 app.command()(results_commands.sql)
 app.command()(housekeeping_commands.gc)

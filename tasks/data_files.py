@@ -249,7 +249,7 @@ def _complete(url: str) -> Path:
 
 def _append(system: "AbstractFileSystem", path: str, part: Path) -> Iterator[int]:
     begun = part.stat().st_size if part.is_file() else 0
-    with system.open(path, "rb", block_size=CHUNK) as source:
+    with system.open(path, "rb", block_size=CHUNK, cache_type="none") as source:
         if begun and source.seekable():
             source.seek(begun)
         else:

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     import duckdb
 
 
+def rows_read(connection: "duckdb.DuckDBPyConnection") -> int:
+    """Rows of interactions in the file, those that could not be read included."""
+    good = count(connection, "interactions")
+    return good + count(connection, "quarantine WHERE role = 'interactions'")
+
+
 def account(connection: "duckdb.DuckDBPyConnection", config: Dataset, n_read: int) -> Intake:
     """Filter the scratch tables and say how many rows each step dropped.
 

@@ -50,12 +50,13 @@ class TextFile:
     encoding: str = "utf-8"
     refused: list[pa.Table] = field(default_factory=list)
 
-    def lines(self, block: int = BLOCK) -> Iterator[tuple[int, pa.Array]]:
+    def lines(self, block: int | None = None) -> Iterator[tuple[int, pa.Array]]:
         """Blocks of lines without their ends, large_string, with the first one's number.
 
         Raises:
             BadInput: for another encoding, a damaged archive or an endless line.
         """
+        block = block or BLOCK
         first, rest = 1, b""
         for text in self._blocks(block):
             whole, newline, rest = (rest + text).rpartition(b"\n")
@@ -65,8 +66,8 @@ class TextFile:
                 first += len(lines)
             if len(rest) > block:
                 raise BadInput(
-                    f"{self.file}, row {first}: the line is longer than {block >> 20} MiB; is this "
-                    "a text file, and are its line ends those of Unix or Windows?"
+                    f"{self.file}, row {first}: the line is longer than {block} bytes; is this a "
+                    "text file, and are its line ends those of Unix or Windows?"
                 )
         if rest:
             yield first, _split(rest)

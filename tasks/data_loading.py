@@ -18,7 +18,7 @@ from models.schemas import (
 )
 from tasks.data_columns import read_columns
 from tasks.data_files import of_role
-from tasks.data_filters import account
+from tasks.data_filters import account, rows_read
 from tasks.data_reading import file_name, read
 from tasks.data_scratch import count, rows_of, scratch, set_variables
 from tasks.handoffs import Intake, Interactions
@@ -61,10 +61,7 @@ def load(
     with scratch() as connection:
         read(connection, config, raw)
         refuse_bad_rows(connection, config)
-        n_read = count(connection, "interactions") + count(
-            connection, "quarantine WHERE role = 'interactions'"
-        )
-        intake = account(connection, config, n_read)
+        intake = account(connection, config, rows_read(connection))
         return _written(connection, config, raw, intake).model_copy(update={"demographics": people})
 
 
@@ -131,7 +128,8 @@ def _written(
         quarantine = write(
             "quarantine",
             QUARANTINE,
-            "SELECT getvariable(role) AS file, row, line, reason FROM quarantine ORDER BY 1, 2",
+            "SELECT if(role = 'items', getvariable('items'), getvariable('interactions')) AS file, "
+            "row, line, reason FROM quarantine ORDER BY 1, 2",
         )
     return Interactions(
         interactions=write(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _CONTROL = r"[\x00-\x1f\x7f]"
 _NUMBER = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?"
-_YEAR_AT_END = r"\s*\(([0-9]{4})(?:[-–][0-9]{0,4})?\)\s*$"
+_YEAR_AT_END = r"\s*\(([0-9]{4})(?:[-–][0-9]{0,4}\s*)?\)\s*$"
 _WANTED: dict[Role, tuple[str, ...]] = {
     "interactions": (USER, ITEM, RATING, TIMESTAMP),
     "items": (ITEM, TITLE, YEAR, GENRES),
@@ -48,6 +48,12 @@ def read(connection: "duckdb.DuckDBPyConnection", config: Dataset, raw: dict[str
         found = of_role(raw, role)
         if found is not None:
             _read_role(connection, config, role, *found)
+
+
+def by_role(raw: dict[str, Handle]) -> dict[str, Handle]:
+    """Atomic files by the roles that those of other formats have."""
+    roles = {"inter": "interactions", "item": "items", "user": "users"}
+    return {roles.get(key, key): handle for key, handle in raw.items()}
 
 
 def file_name(config: Dataset, role: Role) -> str:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.disk import writing
 from tasks.storage import data_dir
 
 if TYPE_CHECKING:
@@ -22,19 +23,26 @@ def scratch() -> Iterator["duckdb.DuckDBPyConnection"]:
     """A database of its own, on disk, gone afterwards."""
     import duckdb
 
-    data_dir().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=data_dir(), prefix=".scratch-") as folder:
-        with duckdb.connect(
-            str(Path(folder) / "scratch.duckdb"),
-            config={"memory_limit": MEMORY_LIMIT, "temp_directory": folder},
-        ) as connection:
-            execute(connection, "data_tables")
-            yield connection
+    home = data_dir()
+    with writing(home):
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home, prefix=".scratch-") as folder:
+            with duckdb.connect(
+                str(Path(folder) / "scratch.duckdb"),
+                config={"memory_limit": MEMORY_LIMIT, "temp_directory": folder},
+            ) as connection:
+                execute(connection, "data_tables")
+                yield connection
+
+
+def sql(script: str) -> str:
+    """The text of one of tasks/sql/*.sql."""
+    return (_SQL / f"{script}.sql").read_text()
 
 
 def execute(connection: "duckdb.DuckDBPyConnection", script: str) -> None:
     """Run one of tasks/sql/*.sql."""
-    connection.execute((_SQL / f"{script}.sql").read_text())
+    connection.execute(sql(script))
 
 
 def set_variables(connection: "duckdb.DuckDBPyConnection", **variables: Any) -> None:

@@ -30,6 +30,7 @@ from models.schemas import (
 from tasks.caching import stage
 from tasks.data_files import take_in
 from tasks.data_loading import load
+from tasks.data_reading import by_role
 from tasks.handoffs import Dropped, Intake, Interactions
 from tasks.storage import Handle, write_bytes, write_parquet
 
@@ -104,7 +105,7 @@ def interactions(
         BadInput: naming file, row and column for malformed or missing values.
     """
     if not config.is_plain:
-        data = load(config, _by_role(raw), demographics)
+        data = load(config, by_role(raw), demographics)
         _tell(config, data.intake)
         return data
     table, repeated = _read_interactions(raw["inter"], config)
@@ -125,12 +126,6 @@ def interactions(
             dropped=(Dropped(step="duplicates", rows=repeated, why=_REPEATED),) if repeated else (),
         ),
     )
-
-
-def _by_role(raw: dict[str, Handle]) -> dict[str, Handle]:
-    """Atomic files by the roles that those of other formats have."""
-    roles = {"inter": "interactions", "item": "items", "user": "users"}
-    return {roles.get(key, key): handle for key, handle in raw.items()}
 
 
 def _tell(config: Dataset, intake: Intake | None) -> None:

@@ -7,7 +7,7 @@ WITH numbers AS (
         CASE WHEN regexp_full_match(rating, getvariable('number'))
             THEN try_cast(rating AS DOUBLE) END AS rating,
         CASE
-            WHEN getvariable('unit') = 'iso' THEN epoch(try_cast(timestamp AS TIMESTAMP))
+            WHEN getvariable('unit') = 'iso' THEN epoch(try_cast(timestamp AS TIMESTAMPTZ))
             WHEN regexp_full_match(timestamp, getvariable('number'))
             THEN try_cast(timestamp AS DOUBLE) / if(getvariable('unit') = 'ms', 1000, 1)
         END AS seconds

@@ -1,4 +1,6 @@
 -- What is read of a data set's files, in a scratch database.
+-- Times without an offset are UTC, wherever this runs.
+SET TimeZone = 'UTC';
 CREATE TABLE interactions (
     row BIGINT, user_id VARCHAR, item_id VARCHAR, rating DOUBLE, timestamp BIGINT
 );
