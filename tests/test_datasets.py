@@ -63,8 +63,9 @@ REVIEWS = {
 METADATA = {
     2014: (
         "{'asin': '5555991584', 'title': \"Memory of Trees, it's\", 'price': 9.49, "
-        "'imUrl': 'http://x.jpg', 'related': {'also_bought': ['B1']}, 'salesRank': {'Music': 939190}"
-XX: [['CDs & Vinyl', 'New Age', 'Celtic'], "
+        "'imUrl': 'http://x.jpg', 'related': {'also_bought': ['B1']}, "
+        "'salesRank': {'Music': 939190}, 'brand': '', "
+        "'categories': [['CDs & Vinyl', 'New Age', 'Celtic'], "
         "['CDs & Vinyl', 'New Age']]}"
     ),
     2018: json.dumps(
