@@ -23,10 +23,10 @@ def scratch() -> Iterator["duckdb.DuckDBPyConnection"]:
     """A database of its own, on disk, gone afterwards."""
     import duckdb
 
-    home = data_dir()
+    home = data_dir() / "scratch"
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home, prefix=".scratch-") as folder:
+        with tempfile.TemporaryDirectory(dir=home) as folder:
             with duckdb.connect(
                 str(Path(folder) / "scratch.duckdb"),
                 config={"memory_limit": MEMORY_LIMIT, "temp_directory": folder},

@@ -1,7 +1,8 @@
 """Housekeeping: removes what no result that is kept refers to.
 
 Mark and sweep. The roots are Prefect's results that are young enough or among the newest of their
-stage, and the manifests of what is published; they keep the artifacts whose handles they hold.
+stage, the manifests of what is published, and the records of what was downloaded; they keep the
+artifacts whose handles they hold.
 Databases, answers, embeddings, batches and quarantine are never looked at.
 """
 
@@ -60,7 +61,8 @@ def sweep(keep_days: float, keep_count: int, dry_run: bool = False) -> Swept:
     _require_quiet(root)
     now = time.time()
     kept, old = _results(root, now - keep_days * _DAY, keep_count)
-    live = set(_references([*kept, *root.glob("published/**/manifest.json")]))
+    records = [*root.glob("published/**/manifest.json"), *root.glob("downloads/*.json")]
+    live = set(_references([*kept, *records]))
     removed = [_removal(root, path, "result is old") for path in old]
     removed += _unreferenced(root, live, now - _DAY)
     removed += _leftovers(root, {path.name for path in kept}, now, keep_days)
@@ -128,6 +130,11 @@ def _leftovers(root: Path, kept: set[str], now: float, keep_days: float) -> list
         for part in ("artifacts", "cache", "checkpoints", "reports", "progress")
         for path in _files(root / part)
         if path.name.startswith(TEMPORARY) and _modified(path) < now - _DAY
+    ]
+    found += [
+        _removal(root, path, "a killed run was reading into it")
+        for path in _files(root / "scratch")
+        if _modified(path) < now - _DAY
     ]
     found += [
         _removal(root, path, "its run has ended") for path in (root / "progress").glob("*.json")

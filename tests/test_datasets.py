@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import zipfile
 
 import pytest
@@ -285,6 +286,21 @@ def test_a_url_is_fetched_once(store):
     covered = sorted(store.ranges)
     assert covered[0][0] == 0
     assert sum(stop - start for start, stop in covered) == len(store.content)
+
+
+def test_housekeeping_keeps_what_was_downloaded(store, data_dir):
+    from tasks.housekeeping import sweep
+
+    movielens(store.url)
+    abandoned = data_dir / "scratch" / "killed" / "scratch.duckdb"
+    abandoned.parent.mkdir()
+    abandoned.touch()
+    for path in data_dir.rglob("*"):
+        os.utime(path, (0, 0))
+    removed = {removal.path for removal in sweep(keep_days=1, keep_count=1).removed}
+    assert "scratch/killed/scratch.duckdb" in removed
+    (packed_file,) = (data_dir / "artifacts" / "raw").glob("*.zip")
+    assert packed_file.relative_to(data_dir).as_posix() not in removed
 
 
 def test_a_download_goes_on_where_it_stopped(store, monkeypatch, data_dir):
