@@ -14,7 +14,7 @@ from models.layouts import Layout, layout
 from models.schemas import GENRES, ITEM, RATING, TIMESTAMP, TITLE, USER, YEAR
 from models.separated import LINE, ROW
 from tasks.data_columns import blocks, has_times
-from tasks.data_files import of_role
+from tasks.data_files import ATOMIC, of_role
 from tasks.data_lines import TextFile
 from tasks.data_scratch import execute, set_variables
 from tasks.storage import Handle
@@ -52,8 +52,7 @@ def read(connection: "duckdb.DuckDBPyConnection", config: Dataset, raw: dict[str
 
 def by_role(raw: dict[str, Handle]) -> dict[str, Handle]:
     """Atomic files by the roles that those of other formats have."""
-    roles = {"inter": "interactions", "item": "items", "user": "users"}
-    return {roles.get(key, key): handle for key, handle in raw.items()}
+    return {ATOMIC.get(key, key): handle for key, handle in raw.items()}
 
 
 def file_name(config: Dataset, role: Role) -> str:

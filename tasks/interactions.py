@@ -28,7 +28,7 @@ from models.schemas import (
     demographics_schema,
 )
 from tasks.caching import stage
-from tasks.data_files import take_in
+from tasks.data_files import ATOMIC, require_pinned, take_in
 from tasks.data_loading import load
 from tasks.data_reading import by_role
 from tasks.handoffs import Dropped, Intake, Interactions
@@ -64,11 +64,14 @@ def raw_files(config: Dataset, demographics: Sequence[str] = ()) -> dict[str, Ha
                 f"history.demographics asks for {', '.join(demographics)}, but {files['user']} "
                 "does not exist; add the file, or leave demographics empty"
             )
-    return {
+    taken = {
         kind: write_bytes("raw", f".{kind}", file.read_bytes())
         for kind, file in files.items()
         if file.is_file()
     }
+    for kind, handle in taken.items():
+        require_pinned(config, ATOMIC[kind], str(files[kind]), handle.sha256)
+    return taken
 
 
 def _folder(config: Dataset) -> Path:

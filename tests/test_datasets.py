@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 from data_files import catalogue, dropped, load, rows, write
+from tenacity import wait_none
 from werkzeug import Request, Response
 
 from models.errors import BadInput
@@ -265,6 +266,7 @@ class Store:
         self.content, self.version, self.url = content, "1", ""
         self.ranges: list[tuple[int, int]] = []
         self.breaks_at: int | None = None
+        self.heals_after = 1_000
 
     def __call__(self, request: Request) -> Response:
         headers = {"Accept-Ranges": "bytes", "ETag": self.version}
@@ -273,7 +275,8 @@ class Store:
         asked = request.range.ranges[0] if request.range else (0, None)
         start, stop = asked[0], min(asked[1] or len(self.content), len(self.content))
         self.ranges.append((start, stop))
-        if self.breaks_at is not None and stop > self.breaks_at:
+        if self.breaks_at is not None and stop > self.breaks_at and self.heals_after:
+            self.heals_after -= 1
             return Response("gone", 503)
         body = self.content[start:stop]
         where = f"bytes {start}-{stop - 1}/{len(self.content)}"
@@ -303,8 +306,22 @@ def test_housekeeping_keeps_what_was_downloaded(store, data_dir):
     assert packed_file.relative_to(data_dir).as_posix() not in removed
 
 
-def test_a_download_goes_on_where_it_stopped(store, monkeypatch, data_dir):
-    monkeypatch.setattr("tasks.data_files.CHUNK", 100)
+@pytest.fixture
+def impatient(monkeypatch):
+    """Small pieces, and no waiting before the next attempt."""
+    monkeypatch.setattr("tasks.fetching.CHUNK", 100)
+    monkeypatch.setattr("tasks.fetching._complete.retry.wait", wait_none())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_connection_that_breaks_is_taken_up_again(store):
+    store.breaks_at, store.heals_after = 250, 2
+    assert len(rows(movielens(store.url))) == 3
+    assert [of for of in store.ranges if of[0] == 0] == [(0, 100)]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_download_goes_on_where_it_stopped(store, data_dir):
     store.breaks_at = 250
     with pytest.raises(BadInput, match=r"could not be fetched.*200 bytes are kept: run again"):
         movielens(store.url)
@@ -314,8 +331,8 @@ def test_a_download_goes_on_where_it_stopped(store, monkeypatch, data_dir):
     assert not list((data_dir / "downloads").glob("*.part"))
 
 
-def test_a_file_that_changed_meanwhile_is_begun_anew(store, monkeypatch):
-    monkeypatch.setattr("tasks.data_files.CHUNK", 100)
+@pytest.mark.usefixtures("impatient")
+def test_a_file_that_changed_meanwhile_is_begun_anew(store):
     store.breaks_at = 250
     with pytest.raises(BadInput, match="could not be fetched"):
         movielens(store.url)
@@ -339,3 +356,13 @@ def test_urls_that_hold_nothing(httpserver):
         movielens(httpserver.url_for("/none.zip"))
     with pytest.raises(BadInput, match=r"needs a package|could not be fetched"):
         movielens("nosuch://bucket/ml.zip")
+    with pytest.raises(BadInput, match=r"cannot be reached .*name a local copy"):
+        movielens("http://127.0.0.1:9/ml.zip")
+
+
+def test_files_inside_a_folder_and_atomic_files_can_be_pinned_too(tmp_path):
+    wrong = {"interactions": "0" * 64}
+    with pytest.raises(BadInput, match=r"dataset\.interactions: ratings\.dat in .* has sha256"):
+        movielens(folder(tmp_path, ML_1M), sha256=wrong)
+    with pytest.raises(BadInput, match=r"dataset\.interactions: .*ml-100k\.inter has sha256"):
+        load({"name": "ml-100k", "sha256": wrong})
