@@ -15,6 +15,7 @@ from tasks.data_check import Checked, check_pipeline
 from tasks.data_sample import Note, format_of, sample
 from tasks.handoffs import Handoff
 
+_FEW_USERS = 200
 _ROLES = {
     "interactions": ("user", "item", "rating", "timestamp"),
     "items": ("item", "title", "year", "genres", "text"),
@@ -194,6 +195,11 @@ def _settle(raw: dict[str, Any], guesses: list[Guessed], file: Path) -> Checked:
         raw["split"]["short_histories"] = "train"
         note("split.short_histories", "train", "some users have fewer than 3 interactions")
         checked = _checked(raw)
+    if checked.kept and checked.kept.users < _FEW_USERS:
+        small = {"learning_rate": 0.002, "embedding_size": 16}
+        raw["models"] = {"BPR": {"hyperparameters": small}, "EASE": {}, "Pop": {}}
+        raw["targets"] = {"reduction": "pca"}
+        note("embedding_size", 16, f"{checked.kept.users} users do not fill 64 columns")
     if checked.catalogue is not None and checked.catalogue < 20:
         ks = [k for k in (5, 10) if k <= checked.catalogue] or [checked.catalogue]
         raw["evaluation"] = {"k": ks, "primary": f"ndcg@{ks[-1]}"}
