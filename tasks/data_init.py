@@ -56,16 +56,9 @@ def init(interactions: Path, items: Path | None, output: Path, force: bool = Fal
     for role, file in files.items():
         settings[role] = str(file.resolve())
         _guess_file(role, file, settings, guesses)
-    settings = {key: value for key, value in settings.items() if not key.startswith("_")}
-    raw = _pipeline(
-        settings,
-        data_guess.subject(
-            [str(file.name) for file in files.values()]
-            + [str(value) for value in settings.get("columns", {}).values()]
-        ),
-        guesses,
-        interactions,
-    )
+    words = [settings["format"], *(file.name for file in files.values())]
+    words += [str(value) for value in settings.get("columns", {}).values()]
+    raw = _pipeline(settings, data_guess.subject(words), guesses, interactions)
     checked = _settle(raw, guesses, interactions)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(_text(raw, guesses), encoding="utf-8")

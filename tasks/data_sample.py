@@ -17,6 +17,7 @@ from tasks.data_lines import TextFile
 
 Note = Callable[[Guess], None]
 _LINES = 200
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def format_of(file: Path, note: Note) -> str:
@@ -47,57 +48,54 @@ def format_of(file: Path, note: Note) -> str:
 def sample(
     role: str, file: Path, settings: dict[str, Any], note: Note
 ) -> tuple[list[str], list[list[str]]]:
-    """The columns' names and the first rows' values."""
+    """The columns' names and the first rows' values; how text is written goes to `settings`.
+
+    Raises:
+        BadInput: if the file cannot be read, is empty, or is written unlike the one before it.
+    """
     if settings["format"] == "parquet":
-        try:
-            source = pq.ParquetFile(file)
-            batch = next(source.iter_batches(_LINES), None)
-        except (pa.ArrowException, OSError) as error:
-            raise BadInput(f"{role}: {file} cannot be read as Parquet: {error}") from error
-        names = source.schema_arrow.names
-        cells = (
-            [[_cell(value) for value in row.values()] for row in batch.to_pylist()] if batch else []
-        )
-        return names, cells
+        return _parquet_sample(role, file)
     encoding = _encoding(file)
     note(encoding)
-    text = TextFile(file, file.name, str(encoding.value))
-    lines = [str(line) for line in next(iter(text.lines()), (1, pa.array([""])))[1][:_LINES]]
-    lines = [line for line in lines if line.strip()]
+    lines = _first_lines(file, str(encoding.value))
     if not lines:
         raise BadInput(f"{role}: {file} is empty")
-    found = data_guess.delimiter(lines)
-    note(found)
-    quoted = any('"' in line for line in lines) and len(str(found.value)) == 1
-    note(
-        Guess(
-            "quoting",
-            "double" if quoted else "none",
-            "quotes in the first lines" if quoted else "no quotes in the first lines",
-        )
-    )
-    syntax = Syntax(str(found.value), quoted)
-    cells = [
-        (names_of(line, syntax, file.name))
-        for line in lines
-        if '"' not in line or line.count('"') % 2 == 0
-    ]
-    width = len(cells[0])
-    rows = [row for row in cells[1:] if len(row) == width]
+    mark = data_guess.delimiter(lines)
+    note(mark)
+    quoted = any('"' in line for line in lines) and len(str(mark.value)) == 1
+    quoting = "double" if quoted else "none"
+    note(Guess("quoting", quoting, f"{'' if quoted else 'no '}quotes in the first lines"))
+    syntax = Syntax(str(mark.value), quoted)
+    cells = [names_of(line, syntax, file.name) for line in lines]
+    rows = [row for row in cells[1:] if len(row) == len(cells[0])]
     header = data_guess.has_header(cells[0], rows)
     note(header)
-    of_file = {
-        "encoding": encoding.value,
-        "delimiter": found.value,
-        "quoting": "double" if quoted else "none",
-        "header": header.value == "true",
-    }
-    for key, value in of_file.items():
+    named = header.value == "true"
+    written = {"encoding": encoding.value, "delimiter": mark.value, "quoting": quoting}
+    for key, value in {**written, "header": named}.items():
         if settings.setdefault(key, value) != value:
             settings[key] = _reconciled(key, settings[key], value, file)
-    if header.value == "true":
+    if named:
         return [name.split(":")[0] for name in cells[0]], rows
-    return [str(n + 1) for n in range(width)], [cells[0], *rows]
+    return [str(n + 1) for n in range(len(cells[0]))], [cells[0], *rows]
+
+
+def _first_lines(file: Path, encoding: str) -> list[str]:
+    """The first line, and those after it that are records of their own."""
+    block = next(iter(TextFile(file, file.name, encoding).lines()), (1, pa.array([""])))[1]
+    lines = [line for line in map(str, block[:_LINES]) if line.strip()]
+    whole = [line for line in lines[1:] if line.count('"') % 2 == 0 and not _CONTROL.search(line)]
+    return lines[:1] + whole
+
+
+def _parquet_sample(role: str, file: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        source = pq.ParquetFile(file)
+        batch = next(source.iter_batches(_LINES), None)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{role}: {file} cannot be read as Parquet: {error}") from error
+    rows = batch.to_pylist() if batch is not None else []
+    return source.schema_arrow.names, [[_cell(value) for value in row.values()] for row in rows]
 
 
 def _reconciled(key: str, before: Any, now: Any, file: Path) -> Any:
