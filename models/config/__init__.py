@@ -5,6 +5,7 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 """
 
 from models.config.data import Dataset, Split
+from models.config.experiment import Experiment, Search, Space
 from models.config.history import History, ItemHistory
 from models.config.knowledge import (
     LLM,
@@ -20,7 +21,7 @@ from models.config.knowledge import (
 from models.config.nightly import Nightly
 from models.config.pipeline import Job, Pipeline
 from models.config.reading import parse_yaml
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
 from models.config.training import (
     BRIDGING,
     CLICK_METRICS,
@@ -48,6 +49,7 @@ __all__ = [
     "BRIDGING",
     "CLICK_METRICS",
     "CONTROLS",
+    "IDENTITY_IF_SET",
     "KAR_MODELS",
     "LLM",
     "NOT_IDENTITY",
@@ -60,6 +62,7 @@ __all__ = [
     "Dataset",
     "Embeddings",
     "Evaluation",
+    "Experiment",
     "Freeze",
     "History",
     "ItemHistory",
@@ -74,8 +77,10 @@ __all__ = [
     "Profiles",
     "Reduction",
     "Refit",
+    "Search",
     "Section",
     "Side",
+    "Space",
     "Split",
     "Tap",
     "Targets",
