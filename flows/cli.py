@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import housekeeping_commands, nightly_commands, profiles_commands, results_commands
+from flows.experiment_commands import experiment
 from flows.terminal import (
     AsJson,
     Config,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(nightly_commands.app)
 app.add_typer(profiles_commands.app, name="profiles")
+app.command()(experiment)
 app.command()(results_commands.compare)
 app.command()(results_commands.sql)
 app.command()(housekeeping_commands.gc)
