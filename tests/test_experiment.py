@@ -78,7 +78,7 @@ def llmkt(*arguments):
 
 def ran(*arguments):
     """Exit code and summary."""
-    done = llmkt(*arguments, "--json", "--workers", "2")
+    done = llmkt("--workers", "1", *arguments, "--json")
     return done.exit_code, json.loads(done.stdout.splitlines()[-1])
 
 
@@ -102,7 +102,7 @@ def test_a_grid_outlives_a_failing_point_and_is_found_again(data, write):
     assert not (data / "artifacts" / "training").exists()
     assert not (data / "results.duckdb").exists()
 
-    code, first = ran(path)
+    code, first = ran(path, "--workers", "2")
     assert code == 1
     assert {point["point"]: point["state"] for point in first["points"]} == {
         "alpha=0.1": "ok",
