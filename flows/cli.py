@@ -16,6 +16,7 @@ from flows import (
     profiles_commands,
     results_commands,
 )
+from flows.experiment_commands import experiment
 from flows.terminal import (
     AsJson,
     Config,
@@ -40,6 +41,7 @@ app.add_typer(nightly_commands.app)
 app.add_typer(profiles_commands.app, name="profiles")
 app.add_typer(data_commands.app, name="data")
 app.command()(data_commands.init)
+app.command()(experiment)
 app.command()(results_commands.compare)
 app.command()(results_commands.sql)
 app.command()(housekeeping_commands.gc)

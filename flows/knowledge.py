@@ -70,7 +70,7 @@ def describe(
         profiles,
         of_profiles,
         prompt,
-        parts.train,
+        data.interactions if pipeline.sees_all(side) else parts.train,
         data.items,
         texts,
         side,

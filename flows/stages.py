@@ -1,7 +1,6 @@
 """Runs stages and keeps a record of each, for the terminal and for machines."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from time import perf_counter
 from typing import Any, Literal
 
@@ -62,15 +61,23 @@ class Stages:
 
     def add_trainings(self, trained: Sequence[tuple[Job, State[Trained], Trained]]) -> None:
         """Record trainings that ran elsewhere: one entry per model and arm, over all seeds."""
-        for (model, arm), group in groupby(trained, key=lambda t: (t[0].model, t[0].arm)):
-            runs = list(group)
-            ran = [result for _, state, result in runs if state.name != "Cached"]
+        self.add_ended([(job, state.name == "Cached", result) for job, state, result in trained])
+
+    def add_ended(self, trained: Sequence[tuple[Job, bool, Trained | Exception]]) -> None:
+        """As `add_trainings`, of trainings that are known to be cached or not, or failed."""
+        arms: dict[tuple[str, str], list[tuple[bool, Trained | Exception]]] = {}
+        for job, cached, result in trained:
+            arms.setdefault((job.model, job.arm), []).append((cached, result))
+        for (model, arm), runs in arms.items():
+            ran = [result for cached, result in runs if not cached]
             state: StageState = "cached" if not ran else "ran"
             if 0 < len(ran) < len(runs):
                 state = "partial"
-            seconds = round(sum(result.train_seconds for result in ran), 3)
+            seconds = sum(of.train_seconds for of in ran if isinstance(of, Trained))
             self.records.append(
-                StageRecord(name="training", model=model, arm=arm, state=state, seconds=seconds)
+                StageRecord(
+                    name="training", model=model, arm=arm, state=state, seconds=round(seconds, 3)
+                )
             )
 
 

@@ -1,11 +1,13 @@
 """All trainings of a run, side by side in worker processes."""
 
+from typing import Any
+
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.knowledge import Knowledge
 from flows.stages import Stages
-from models.config import Pipeline
+from models.config import Job, Pipeline
 from tasks.handoffs import Interactions, Splits, Trained
 from tasks.storage import Handle
 from tasks.training import Entrances, predictions, training
@@ -34,24 +36,10 @@ def train_all(
         stages: records.
         initial: what trainings start from, see `tasks.training.training`; None is a cold start.
     """
-    jobs = pipeline.jobs(
-        {model: {side: at.tap for side, at in sides.items()} for model, sides in entered.items()}
-    )
+    asked = trainings_of(pipeline, entered, data, parts, targeted)
+    jobs, inputs = [job for job, _ in asked], [given for _, given in asked]
     workers = min(pipeline.training.workers, len(jobs))
     runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=workers)
-    inputs = [
-        {
-            "train_pairs": parts.train,
-            "valid_pairs": parts.valid,
-            "users": data.users,
-            "items": data.items,
-            "targets": {
-                side: of.targets
-                for side, of in targeted.get((job.model, job.arm, job.seed), {}).items()
-            },
-        }
-        for job in jobs
-    ]
     with worker_processes(workers), runner:
         futures: list[PrefectFuture[Trained]] = [
             runner.submit(training, parameters={"job": job, "initial": initial, **given})
@@ -71,3 +59,36 @@ def train_all(
             results = [future.result() for future in futures]
     stages.add_trainings(list(zip(jobs, states, results, strict=True)))
     return results
+
+
+def trainings_of(
+    pipeline: Pipeline,
+    entered: Entrances,
+    data: Interactions,
+    parts: Splits,
+    targeted: Knowledge,
+) -> list[tuple[Job, dict[str, Any]]]:
+    """Every training that a pipeline asks for, and what the stage is given beside the job."""
+    return [
+        (
+            job,
+            {
+                "train_pairs": parts.train,
+                "valid_pairs": parts.valid,
+                "users": data.users,
+                "items": data.items,
+                "targets": {
+                    side: of.targets
+                    for side, of in targeted.get((job.model, job.arm, job.seed), {}).items()
+                },
+            },
+        )
+        for job in jobs_of(pipeline, entered)
+    ]
+
+
+def jobs_of(pipeline: Pipeline, entered: Entrances) -> list[Job]:
+    """Every training that a pipeline asks for."""
+    return pipeline.jobs(
+        {model: {side: at.tap for side, at in sides.items()} for model, sides in entered.items()}
+    )

@@ -5,7 +5,7 @@ model, for what is not due to the profiles; and every arm of a trained model aga
 that stand beside them as references, EASE first of all.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -34,13 +34,21 @@ class Run:
     seed: int
     terms: Terms
     values: UserValues
+    run_id: str = ""
+    """By which it is known again where several points of an experiment share it."""
+
+    @property
+    def name(self) -> object:
+        """Unique among runs that are compared."""
+        return self.run_id or id(self)
 
 
 @dataclass(frozen=True)
 class Contrast:
     """One arm of one model on one metric, held against its baseline or another arm.
 
-    `against` is the other arm's name, or a reference model's.
+    `against` is the other arm's name, or a reference model's; `point` the point of an experiment
+    whose arms these are, None where there are no points, or several share both arms.
     """
 
     model: str
@@ -50,6 +58,7 @@ class Contrast:
     k: int | None
     is_primary: bool
     comparison: Comparison
+    point: str | None = None
 
 
 Arm = list[Run]
@@ -61,6 +70,11 @@ class _Pair:
     arm: Arm
     other: Arm
     against: str
+    point: str | None = None
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        return self.arm[0].model, self.arm[0].arm, self.against
 
 
 def contrasts(
@@ -74,9 +88,45 @@ def contrasts(
         Per metric and cut-off, the primary one first, one contrast per model, arm and what it
         is held against: first all that concern a baseline. None where the other is missing.
     """
-    arms = _arms(runs)
-    pairs = [*_against_baseline(arms), *_against_arms(arms), *_against_references(arms)]
-    return _compared(pairs, columns, primary, _Bootstrap(runs, columns))
+    return _compared(_all_pairs(_arms(runs)), columns, primary, _Bootstrap(runs, columns))
+
+
+def grid_contrasts(
+    points: Mapping[str, Sequence[Run]],
+    columns: Sequence[tuple[Metric, int | None]],
+    primary: str,
+) -> list[Contrast]:
+    """Compare arms within each point of an experiment, as `contrasts` does.
+
+    What several points share is compared once, and p-values are corrected over the contrasts of
+    all points.
+    """
+    pairs = _shared_once(points, _all_pairs)
+    runs = {run.run_id: run for pair in pairs for run in (*pair.arm, *pair.other)}
+    return _compared(pairs, columns, primary, _Bootstrap(list(runs.values()), columns))
+
+
+def grid_slice_contrasts(
+    slices: Mapping[S, Mapping[str, Sequence[Run]]],
+    columns: Sequence[tuple[Metric, int | None]],
+    primary: str,
+) -> dict[S, list[Contrast]]:
+    """Compare arms with their baselines within each slice and point, as `slice_contrasts` does."""
+    pairs = {label: _shared_once(points, _against_baseline) for label, points in slices.items()}
+    return _by_label(pairs, columns, primary)
+
+
+def _shared_once(
+    points: Mapping[str, Sequence[Run]],
+    pairs_of: Callable[[Mapping[tuple[str, str], Arm]], Iterable[_Pair]],
+) -> list[_Pair]:
+    """Every point's pairs; one that several points have stands once, under no point's name."""
+    found: dict[tuple[object, ...], list[_Pair]] = {}
+    for point, runs in points.items():
+        for pair in pairs_of(_arms(runs)):
+            both = (tuple(run.run_id for run in arm) for arm in (pair.arm, pair.other))
+            found.setdefault((*both, pair.against), []).append(replace(pair, point=point))
+    return [same[0] if len(same) == 1 else replace(same[0], point=None) for same in found.values()]
 
 
 def slice_contrasts(
@@ -86,13 +136,19 @@ def slice_contrasts(
 
     P-values are corrected over all slices and arms of a metric and cut-off.
     """
-    labels, pairs = [], []
-    for label, runs in slices.items():
-        of_slice = list(_against_baseline(_arms(runs)))
-        pairs += of_slice
-        labels += [label] * len(of_slice)
-    found: dict[S, list[Contrast]] = {label: [] for label in slices}
-    for place, contrast in enumerate(_compared(pairs, columns, primary)):
+    pairs = {label: list(_against_baseline(_arms(runs))) for label, runs in slices.items()}
+    return _by_label(pairs, columns, primary)
+
+
+def _by_label(
+    pairs: Mapping[S, Sequence[_Pair]],
+    columns: Sequence[tuple[Metric, int | None]],
+    primary: str,
+) -> dict[S, list[Contrast]]:
+    labels = [label for label, of_label in pairs.items() for _ in of_label]
+    everything = [pair for of_label in pairs.values() for pair in of_label]
+    found: dict[S, list[Contrast]] = {label: [] for label in pairs}
+    for place, contrast in enumerate(_compared(everything, columns, primary)):
         found[labels[place % len(labels)]].append(contrast)
     return found
 
@@ -115,6 +171,10 @@ def _arms(runs: Sequence[Run]) -> dict[tuple[str, str], Arm]:
     for run in sorted(runs, key=lambda run: run.seed):
         arms.setdefault((run.model, run.arm), []).append(run)
     return arms
+
+
+def _all_pairs(arms: Mapping[tuple[str, str], Arm]) -> list[_Pair]:
+    return [*_against_baseline(arms), *_against_arms(arms), *_against_references(arms)]
 
 
 def _against_baseline(arms: Mapping[tuple[str, str], Arm]) -> Iterator[_Pair]:
@@ -155,18 +215,18 @@ class _Bootstrap:
     """Means of runs over drawn users, from the same draws for all runs of the same users."""
 
     def __init__(self, runs: Sequence[Run], columns: Sequence[Column]) -> None:
-        self._means: dict[tuple[int, Column], Values] = {}
+        self._means: dict[tuple[object, Column], Values] = {}
         groups: dict[bytes, list[Run]] = {}
         for run in runs:
             groups.setdefault(run.values.users.tobytes(), []).append(run)
         for group in groups.values():
-            keys = [(id(run), column) for run in group for column in columns]
+            keys = [(run.name, column) for run in group for column in columns]
             values = [run.values.values[column] for run in group for column in columns]
             self._means |= dict(zip(keys, resampled_means(values).T, strict=True))
 
     def of(self, arm: Arm, column: Column) -> Values:
         """float64 (resamples, n_seeds)."""
-        return np.stack([self._means[id(run), column] for run in arm], axis=1)
+        return np.stack([self._means[run.name, column] for run in arm], axis=1)
 
 
 def _compared(
@@ -184,7 +244,7 @@ def _compared(
             for pair, reason in zip(pairs, reasons, strict=True)
         ]
         found += [
-            Contrast(pair.arm[0].model, pair.arm[0].arm, pair.against, *column, column == first, of)
+            Contrast(*pair.names, *column, column == first, of, pair.point)
             for pair, of in zip(pairs, corrected(family), strict=True)
         ]
     return found

@@ -36,7 +36,14 @@ class Terms:
     """Hyper-parameter settings tried on validation before this one was kept."""
 
     @classmethod
-    def of(cls, job: Job, dataset: str, split_digest: str, candidate_items: int) -> Self:
+    def of(
+        cls,
+        job: Job,
+        dataset: str,
+        split_digest: str,
+        candidate_items: int,
+        search_trials: int = 0,
+    ) -> Self:
         """The terms of a job of a pipeline."""
         computed = entry(job.model).loader is None
         settings = {} if computed else hyperparameters(job.model, job.hyperparameters)
@@ -48,6 +55,7 @@ class Terms:
             patience=job.budget.patience,
             valid_metric=job.budget.valid_metric,
             batch_size=settings.get("train_batch_size"),
+            search_trials=search_trials,
         )
 
 

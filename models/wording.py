@@ -13,6 +13,8 @@ Row = Mapping[str, Any]
 
 NOTHING = "–"
 BASELINE = "baseline"
+_SHARED = "(several)"
+_LEAKY = " (leaky)"
 
 _METRICS = {
     "ndcg": "NDCG",
@@ -103,14 +105,17 @@ def kind(verdict: str) -> str:
     return known.get(verdict, "incomparable")
 
 
-def readable(row: Row, of_contrasts: bool = False) -> dict[str, str]:
+def readable(row: Row, of_contrasts: bool = False, of_points: bool = False) -> dict[str, str]:
     """A row as the columns that people read, in their order.
 
     Args:
         row: a comparison; the slice is named if it is of one.
         of_contrasts: name what the arm is held against, which may be no baseline.
+        of_points: name the point of an experiment, or say that several share both arms.
     """
     names = {"model": row["model"], "arm": row["arm"]}
+    if of_points:
+        names = {"point": row.get("point") or _SHARED, **names}
     other, own = "baseline", "with knowledge"
     if of_contrasts:
         names["against"] = row.get("against", BASELINE)
@@ -126,7 +131,7 @@ def readable(row: Row, of_contrasts: bool = False) -> dict[str, str]:
         "difference (95 % CI)": interval(row["ci_low"], row["ci_high"]),
         "effect": effect(row.get("effect_size")),
         "p (Holm)": p_value(row.get("p_adjusted")),
-        "verdict": row["verdict"],
+        "verdict": row["verdict"] + _LEAKY * (row.get("profile_provenance") == "leaky"),
     }
 
 
@@ -186,7 +191,8 @@ def _unequal(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         verdict, _, reason = row["verdict"].partition(": ")
         if verdict == NOT_COMPARABLE:
-            arm = f"{row['model']} {row['arm']}"
+            point = f" ({row['point']})" if row.get("point") else ""
+            arm = f"{row['model']} {row['arm']}{point}"
             found.setdefault(reason, []).append(arm)
     return [
         f"{UNEQUAL_TERMS}: {reason}. It concerns {_and(list(dict.fromkeys(arms)))}."

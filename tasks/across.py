@@ -40,6 +40,7 @@ def rows_across(first: str, second: str) -> Rows:
     with reading() as connection:
         require_view(connection, "comparison")
         one, other = (_experiment(connection, name) for name in (first, second))
+        _require_no_points(one, other)
         _require_one_split(one, other)
         found = across(
             _runs(connection, one), _runs(connection, other), second, _primary(one.config)
@@ -86,6 +87,15 @@ def _require_one_split(one: _Experiment, other: _Experiment) -> None:
         f"{field} ({one.name} {a}; {other.name} {b})" for field, a, b in sorted(differing)
     )
     raise BadInput(f"experiments {one.name} and {other.name} cannot be compared: {said}")
+
+
+def _require_no_points(*found: _Experiment) -> None:
+    for experiment in found:
+        if any(row["point"] is not None for row in experiment.rows):
+            raise BadInput(
+                f"experiment {experiment.name} has points, whose arms are compared among "
+                f"themselves: llmkt compare {experiment.name}"
+            )
 
 
 def _primary(config: Mapping[str, Any]) -> str:

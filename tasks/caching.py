@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from prefect import Task
-from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy, CachePolicy
+from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 from prefect.filesystems import LocalFileSystem
 from prefect.locking.protocol import LockManager
@@ -98,23 +98,30 @@ class Stage(Task[..., Any]):
     def result_storage(self, _: object) -> None:
         """`Task.__init__` assigns its argument; the property above decides."""
 
+    def key(self, *inputs: Any, **named: Any) -> str:
+        """The cache key of a call with these arguments."""
+        bound = inspect.signature(self.fn).bind(*inputs, **named)
+        bound.apply_defaults()
+        return self.key_of(dict(bound.arguments))
+
+    def cached(self, *inputs: Any, **named: Any) -> Any | None:
+        """The result for these arguments if it is cached and whole; nothing is run."""
+        key = self.key(*inputs, **named)
+        if not (data_dir() / "cache" / key).is_file():
+            return None
+        try:
+            return ResultStore(result_storage=self.result_storage).read(key).result
+        except (MissingArtifact, ValueError):
+            return None  # As for a run: what cannot be read or verified counts as absent.
+
     def recall(self, *inputs: Any) -> Any:
         """The result for these inputs without a run: from the cache, else computed and not kept.
 
         For commands that only look, and should not wait for Prefect to start. Only for stages
         that may be computed at any time: that cost little, and nothing in money.
         """
-        bound = inspect.signature(self.fn).bind(*inputs)
-        bound.apply_defaults()
-        policy = cast("CachePolicy", self.cache_policy)
-        key = policy.compute_key(cast("TaskRunContext", None), dict(bound.arguments), {})
-        if key and (data_dir() / "cache" / key).is_file():
-            try:
-                return ResultStore(result_storage=self.result_storage).read(key).result
-            except (MissingArtifact, ValueError):
-                pass  # As for a run: what cannot be read or verified counts as absent.
         with disable_run_logger():
-            return self.fn(*inputs)
+            return self.cached(*inputs) or self.fn(*inputs)
 
     def afresh(self) -> "Stage":
         """The same stage, which takes nothing from the cache and replaces what is there."""

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,11 +13,13 @@ from pydantic import BaseModel, ValidationError
 from models.config import LLM, Embeddings, Pipeline, Profiles, Side, parse_yaml
 from models.errors import BadInput
 from models.front_matter import PromptFile, Template, read_prompt
+from models.grid import merged, set_at
 from models.prices import PriceTable
 from models.prompts import Prompt
 from tasks.storage import PROJECT_ROOT
 
 _PRICES = Path(__file__).parent / "prices.yaml"
+_PRESETS = PROJECT_ROOT / "configs" / "presets"
 _SECTIONS: dict[Side, str] = {"users": "profiles", "items": "item_profiles"}
 
 
@@ -35,15 +37,36 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         BadInput: for a missing or malformed file and for every unknown key or wrong value, in a
             prompt's front matter too.
     """
-    raw = _read(path)
+    raw = read_settings(path)
     for override in overrides:
-        _apply(raw, override)
+        apply(raw, override)
+    return validated(raw, str(path))
+
+
+def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
+    """The pipeline that settings make, with their preset and their prompts' settings below them.
+
+    Args:
+        raw: the settings as written.
+        where: what errors name in front of the key: the file, and perhaps a point in it.
+
+    Raises:
+        BadInput: as `load`.
+    """
+    settings = merged(_preset(raw["preset"], where), raw) if raw.get("preset") else raw
     try:
-        pipeline = Pipeline.model_validate(raw)
+        pipeline = Pipeline.model_validate(settings)
     except ValidationError as error:
-        raise BadInput(f"{path}: " + "; ".join(_explain(error, Pipeline))) from error
+        raise BadInput(f"{where}: " + "; ".join(explain(error, Pipeline))) from error
     settled = {section: _settled(pipeline, side) for side, section in _SECTIONS.items()}
     return pipeline.model_copy(update=settled)
+
+
+def _preset(name: object, where: str) -> dict[str, Any]:
+    known = sorted(file.stem for file in _PRESETS.glob("*.yaml"))
+    if name not in known:
+        raise BadInput(f"{where}: preset: there is no {name}, only {', '.join(known)}")
+    return read_settings(_PRESETS / f"{name}.yaml", "preset")
 
 
 def _settled(pipeline: Pipeline, side: Side) -> Profiles:
@@ -112,9 +135,9 @@ def price_table(path: Path | None) -> PriceTable:
     """
     path = path.expanduser() if path else _PRICES
     try:
-        return PriceTable.model_validate(_read(path, "price table"))
+        return PriceTable.model_validate(read_settings(path, "price table"))
     except ValidationError as error:
-        raise BadInput(f"{path}: " + "; ".join(_explain(error, PriceTable))) from error
+        raise BadInput(f"{path}: " + "; ".join(explain(error, PriceTable))) from error
 
 
 def api_key(config: LLM | Embeddings) -> str:
@@ -152,7 +175,12 @@ def api_key(config: LLM | Embeddings) -> str:
     return key
 
 
-def _read(path: Path, what: str = "configuration file") -> dict[str, Any]:
+def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        BadInput: if there is no such file, or it holds something else.
+    """
     if not path.is_file():
         raise BadInput(f"{what} {path} does not exist")
     try:
@@ -164,26 +192,35 @@ def _read(path: Path, what: str = "configuration file") -> dict[str, Any]:
     return raw
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def apply(raw: dict[str, Any], override: str) -> None:
+    """Put the value of a `dotted.key=value` text into settings.
+
+    Raises:
+        BadInput: if it is not of that form, or the key leads through a value.
+    """
+    key, value = parse_override(override)
+    try:
+        set_at(raw, key, value)
+    except ValueError as error:
+        raise BadInput(f"--set {override}: {str(error).partition(': ')[2] or error}") from error
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Key and value of a `dotted.key=value` text.
+
+    Raises:
+        BadInput: if it is not of that form.
+    """
     key, separator, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not separator or not all(parts):
+    if not separator or not all(key.strip().split(".")):
         raise BadInput(f"--set {override}: write it as dotted.key=value")
     try:
-        value = parse_yaml(text)
+        return key.strip(), parse_yaml(text)
     except yaml.YAMLError as error:
         raise BadInput(f"--set {override}: the value is not valid YAML: {error}") from error
-    section = raw
-    for part in parts[:-1]:
-        if section.get(part) is None:
-            section[part] = {}
-        section = section[part]
-        if not isinstance(section, dict):
-            raise BadInput(f"--set {override}: {part} is a value, not a section")
-    section[parts[-1]] = value
 
 
-def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
+def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One sentence per problem, with a suggestion for a misspelt key."""
     sentences = []
     for problem in error.errors():

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 from prefect.logging import get_run_logger
@@ -15,7 +16,7 @@ from models.config import Pipeline, parse_metric
 from models.contrasts import Contrast, contrasts, slice_contrasts
 from models.evaluation import BASELINE, score, score_clicks
 from models.schemas import ITEM, LLM_CALLS, USER
-from models.slices import Catalogue, Slice, beyond_accuracy, sliced, slicing
+from models.slices import Catalogue, Slice, Slicing, beyond_accuracy, sliced, slicing
 from models.terms import Terms, split_digest
 from tasks import evaluation_rows as rows
 from tasks.caching import content, stage
@@ -51,14 +52,14 @@ def evaluation(
     Raises:
         BadInput: if no user can be scored, or the database stays busy.
     """
-    runs = _Scoring(pipeline, splits, described, items).of(trained)
+    runs = Scoring(pipeline, described, Ground.of(splits, items, described)).of(trained)
     found = contrasts(
         [run.run() for run in runs], pipeline.evaluation.columns(), pipeline.evaluation.primary
     )
     by_slice = _slice_contrasts(pipeline, runs)
     slices = rows.slice_rows(runs)
     evaluated = _evaluated(pipeline, runs, found, slices.num_rows)
-    _store(
+    store(
         {
             "new_runs": rows.run_rows(pipeline, evaluated, runs, described),
             "new_metrics": rows.metric_rows(runs),
@@ -69,7 +70,7 @@ def evaluation(
             "new_slice_contrasts": rows.slice_contrast_rows(
                 pipeline, evaluated, described, by_slice
             ),
-            "new_llm_calls": _calls(described),
+            "new_llm_calls": calls(described),
         }
     )
     get_run_logger().info(
@@ -84,48 +85,79 @@ def _evaluated(
     run_ids = tuple(sorted(run.run_id for run in runs))
     return Evaluated(
         experiment=pipeline.experiment,
-        evaluation_id=_digest({"config": pipeline.digest(), "runs": run_ids}),
+        evaluation_id=digest({"config": pipeline.digest(), "runs": run_ids}),
         config_hash=pipeline.digest(),
-        git_sha=_git_sha(),
+        git_sha=git_sha(),
         run_ids=run_ids,
         differences=rows.differences(of for of in found if of.against == BASELINE),
         others=rows.differences(of for of in found if of.against != BASELINE and of.is_primary),
-        references=_references(pipeline, runs),
+        references=references(pipeline, runs),
         n_contrasts=len(found),
         n_slices=n_slices,
     )
 
 
-def _calls(described: list[Described]) -> pa.Table:
+def calls(described: list[Described]) -> pa.Table:
     """Every side's bill."""
     calls = [read_parquet(of.profiled.calls) for of in described if of.profiled]
     return pa.concat_tables(calls) if calls else LLM_CALLS.empty_table()
 
 
-class _Scoring:
-    """Scores runs; holds what all of them share."""
+@dataclass(frozen=True)
+class Ground:
+    """What runs on the same data are scored on."""
 
-    def __init__(
-        self, pipeline: Pipeline, splits: Splits, described: list[Described], items: Handle
-    ) -> None:
-        self._pipeline, self._described = pipeline, described
+    held: Mapping[str, pa.Table]
+    """Users and items, by split."""
+    split_digest: str
+    slicing: Slicing
+    catalogue: Catalogue
+
+    @classmethod
+    def of(cls, splits: Splits, items: Handle, described: list[Described]) -> Self:
+        """Read the split and the catalogue; slices also know who has a profile."""
         train, valid, test = (
             read_parquet(part, [USER, ITEM]) for part in (splits.train, splits.valid, splits.test)
         )
         everything = read_parquet(items, [ITEM])[ITEM].combine_chunks()
-        self._held = {"valid": valid, "test": test}
-        self._split_digest = split_digest(train, valid, test)
-        self._slicing = slicing(train, everything, _profiled(described))
-        self._catalogue = Catalogue.of(everything, train)
+        return cls(
+            held={"valid": valid, "test": test},
+            split_digest=split_digest(train, valid, test),
+            slicing=slicing(train, everything, _profiled(described)),
+            catalogue=Catalogue.of(everything, train),
+        )
+
+
+class Scoring:
+    """Scores a pipeline's runs; `search_trials` is how many settings were tried before."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        described: list[Described],
+        ground: Ground,
+        search_trials: int = 0,
+    ) -> None:
+        self._pipeline, self._described, self._ground = pipeline, described, ground
+        self._search_trials = search_trials
 
     def of(self, trained: list[Trained]) -> list[Scored]:
         """Every run's values; of rankings also what slices, coverage and novelty say."""
-        return [self._score(run) for run in trained]
+        return [self.score(run) for run in trained]
 
-    def _score(self, run: Trained) -> Scored:
-        run_id = _run_id(self._pipeline, run, self._described)
+    def run_id(self, run: Trained) -> str:
+        """See `_run_id`."""
+        return _run_id(self._pipeline, run, self._described)
+
+    def score(self, run: Trained) -> Scored:
+        """One run's values."""
+        run_id, ground = self.run_id(run), self._ground
         terms = Terms.of(
-            run.job, self._pipeline.dataset.name, self._split_digest, len(self._catalogue.items)
+            run.job,
+            self._pipeline.dataset.name,
+            ground.split_digest,
+            len(ground.catalogue.items),
+            self._search_trials,
         )
         config = self._pipeline.evaluation
         if run.predictions is not None:
@@ -136,17 +168,17 @@ class _Scoring:
             }
             return Scored(run_id, run, terms, values, {}, {})
         rankings = read_parquet(run.rankings, ["split", USER, "items"])
-        values = {split: score(rankings, self._held[split], split, config) for split in SPLITS}
+        values = {split: score(rankings, ground.held[split], split, config) for split in SPLITS}
         return Scored(
             run_id,
             run,
             terms,
             values,
             {
-                split: beyond_accuracy(rankings, split, self._catalogue, config.k)
+                split: beyond_accuracy(rankings, split, ground.catalogue, config.k)
                 for split in SPLITS
             },
-            sliced(values["test"], rankings, self._held["test"], self._slicing, config),
+            sliced(values["test"], rankings, ground.held["test"], ground.slicing, config),
         )
 
 
@@ -169,7 +201,7 @@ def _slice_contrasts(pipeline: Pipeline, runs: list[Scored]) -> dict[Slice, list
 
 def _run_id(pipeline: Pipeline, run: Trained, described: list[Described]) -> str:
     """Digest of what decides a run: for a baseline, nothing that concerns profiles."""
-    return _digest(
+    return digest(
         {
             "experiment": pipeline.experiment,
             "dataset": pipeline.dataset,
@@ -181,7 +213,7 @@ def _run_id(pipeline: Pipeline, run: Trained, described: list[Described]) -> str
     )
 
 
-def _references(pipeline: Pipeline, runs: list[Scored]) -> tuple[Reference, ...]:
+def references(pipeline: Pipeline, runs: Sequence[Scored]) -> tuple[Reference, ...]:
     """Models that have a baseline and nothing else, best first."""
     metric, k = parse_metric(pipeline.evaluation.primary)
     knowing = {run.trained.job.model for run in runs if run.trained.job.arm != BASELINE}
@@ -204,23 +236,33 @@ def _references(pipeline: Pipeline, runs: list[Scored]) -> tuple[Reference, ...]
     return tuple(sorted(references, key=lambda reference: -reference.mean))
 
 
-def _digest(value: Mapping[str, Any]) -> str:
+def digest(value: Mapping[str, Any]) -> str:
+    """16 hex digits over content."""
     canonical = json.dumps(content(value), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _store(tables: Mapping[str, pa.Table | pa.RecordBatchReader]) -> None:
-    """All or nothing: an interrupted evaluation leaves the database as it was."""
+def store(
+    tables: Mapping[str, pa.Table | pa.RecordBatchReader],
+    scripts: Sequence[str] = ("store_evaluation",),
+) -> None:
+    """All or nothing: an interrupted evaluation leaves the database as it was.
+
+    Args:
+        tables: new rows, by the name that the scripts know.
+        scripts: in `sql/`.
+    """
     with database() as connection:
         connection.execute("BEGIN")
         connection.execute((_SQL / "schema.sql").read_text())
         for name, table in tables.items():
             connection.register(name, table)
-        connection.execute((_SQL / "store_evaluation.sql").read_text())
+        for script in scripts:
+            connection.execute((_SQL / f"{script}.sql").read_text())
         connection.execute("COMMIT")
 
 
-def _git_sha() -> str | None:
+def git_sha() -> str | None:
     """The commit of the project's own repository, None outside of one."""
     command = ["git", "-C", str(PROJECT_ROOT), "rev-parse", "--show-toplevel", "HEAD"]
     try:

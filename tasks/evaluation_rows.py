@@ -43,7 +43,9 @@ class Scored:
     def run(self, values: UserValues | None = None) -> Run:
         """As it is compared: with its values on test, or with those in a slice."""
         job = self.trained.job
-        return Run(job.model, job.arm, job.seed, self.terms, values or self.values["test"])
+        return Run(
+            job.model, job.arm, job.seed, self.terms, values or self.values["test"], self.run_id
+        )
 
 
 def of_job(pipeline: Pipeline, job: Job, described: list[Described]) -> dict[str, str | None]:

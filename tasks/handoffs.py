@@ -271,6 +271,8 @@ class Difference(Handoff):
     users: int
     verdict: str
     is_primary: bool
+    point: str | None = None
+    """Of an experiment; None where there are none, or several share both arms."""
 
 
 class Reference(Handoff):

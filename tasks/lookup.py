@@ -55,7 +55,7 @@ class Configured:
 
 @dataclass(frozen=True)
 class Ground:
-    """What profiles are written from, as handles."""
+    """What profiles are written from, as handles; more than training if they may see all."""
 
     train: Handle
     items: Handle
@@ -68,7 +68,8 @@ def ground(pipeline: Pipeline, side: Side) -> Ground:
     raw = raw_files(pipeline.dataset, fields)
     data = interactions.recall(pipeline.dataset, raw, fields)
     parts = split.recall(pipeline.split, data.interactions, split_files(pipeline.split))
-    return Ground(parts.train, data.items, data.demographics)
+    seen = data.interactions if pipeline.sees_all(side) else parts.train
+    return Ground(seen, data.items, data.demographics)
 
 
 class Written(BaseModel):
@@ -118,7 +119,10 @@ def written(configured: Configured, side: Side, on: Ground) -> Written:
     with answer_store() as store:
         table = profiles_asked(config, template, on.train, on.items, side, on.demographics, store)
     return Written(
-        table=table, source=config.provider, llm_model=config.llm.model, provenance="train-only"
+        table=table,
+        source=config.provider,
+        llm_model=config.llm.model,
+        provenance="leaky" if pipeline.sees_all(side) else "train-only",
     )
 
 

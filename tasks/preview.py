@@ -96,7 +96,7 @@ def preview(path: Path, overrides: Sequence[str] = (), n: int = 1, side: Side = 
     config = configured.pipeline.profiles_of(side)
     prices = price_table(Path(config.llm.prices) if config.llm.prices else None)
     with answer_store(config.max_words) as store:
-        bill = _bill(configured, side, store, n)
+        bill = bill_of(configured, side, store, n)
     return Preview(
         side=side,
         configured_provider=given,
@@ -110,7 +110,7 @@ def preview(path: Path, overrides: Sequence[str] = (), n: int = 1, side: Side = 
         tokens=bill.how,
         completion_tokens=bill.per_answer * len(bill.tokens),
         completions=bill.completions,
-        to_pay_usd=_to_pay(config, prices, bill),
+        to_pay_usd=to_pay(config, prices, bill),
         costs=_costs(config.llm.model, prices, bill),
         prices_date=prices.date,
         samples=bill.samples,
@@ -128,7 +128,7 @@ def _as_asked(path: Path, overrides: Sequence[str], side: Side) -> Configured:
 
 
 @dataclass
-class _Bill:
+class Bill:
     """Tokens of each different prompt, by key, and what is known of the answers."""
 
     how: str
@@ -140,10 +140,18 @@ class _Bill:
     samples: list[Sample] = field(default_factory=list)
 
 
-def _bill(configured: Configured, side: Side, store: AnswerStore, n: int) -> _Bill:
+def bill_of(configured: Configured, side: Side, store: AnswerStore, n: int) -> Bill:
+    """Every different prompt of one side, counted, and which have no answer in the store.
+
+    Args:
+        configured: a configuration that asks for this side's profiles.
+        side: users or items.
+        store: where answers are kept.
+        n: how many rendered prompts to keep.
+    """
     config = configured.pipeline.profiles_of(side)
     counter = TokenCounter(config.llm.model)
-    bill = _Bill(counter.how, config.llm.max_tokens, "at most, by max_tokens")
+    bill = Bill(counter.how, config.llm.max_tokens, "at most, by max_tokens")
     for batch in _asked(configured, side):
         store.want(question for _, _, question in batch)
         counts = counter.count([question.messages for _, _, question in batch])
@@ -183,7 +191,8 @@ def _sample(token: str, messages: Messages, count: int, answered: bool) -> Sampl
     )
 
 
-def _to_pay(config: Profiles, prices: PriceTable, bill: _Bill) -> float | None:
+def to_pay(config: Profiles, prices: PriceTable, bill: Bill) -> float | None:
+    """US dollars for the answers that are not there; None where the price is not known."""
     if not bill.unanswered:
         return 0.0
     price = prices.price_of(config.llm.model)
@@ -194,7 +203,7 @@ def _to_pay(config: Profiles, prices: PriceTable, bill: _Bill) -> float | None:
     return cost(price, prompts, answers, batch=config.provider == "openai-batch")
 
 
-def _costs(model: str, prices: PriceTable, bill: _Bill) -> list[Cost]:
+def _costs(model: str, prices: PriceTable, bill: Bill) -> list[Cost]:
     """The configured model first, then the table's, without text models, which answer nothing."""
     listed = {name: price for name, price in prices.prices.items() if price.output_per_million}
     own = prices.price_of(model)

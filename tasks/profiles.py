@@ -53,7 +53,8 @@ def profiles(
     Args:
         config: provider, history policy and endpoint.
         prompt: the prompt template; not used offline.
-        train: schema `INTERACTIONS`.
+        train: schema `INTERACTIONS`; what profiles are written from, which `config.interactions`
+            may make more than the training part.
         items: schema `ITEMS`.
         imported: the file of the import provider, from `take_in_profiles`.
         side: users or items.
@@ -83,7 +84,11 @@ def profiles(
         rendered = render(config, template, interactions, catalogue, side, demographics)
         asked = earlier.asking(config, subjects.seen.num_rows)
         written = _write_asked(asked, template, others, earlier.others(rendered), inputs)
-    return earlier.join(written, subjects.seen, train, inputs) if side == "users" else written
+    if side == "users":
+        written = earlier.join(written, subjects.seen, train, inputs)
+    # Profiles that were written from held-out interactions, too, prove nothing.
+    leaky = config.interactions == "all"
+    return written.model_copy(update={"provenance": "leaky"}) if leaky else written
 
 
 def _subjects(config: Profiles, train: pa.Table, side: Side) -> _Subjects:

@@ -12,7 +12,11 @@ from rich.text import Text
 from models import wording
 
 _STYLES = {"better": "bold green", "worse": "bold red", "same": "", "incomparable": "yellow"}
-_TEXTS = {"experiment", "model", "arm", "against", "slice", "metric", "verdict"}
+_TEXTS = {"experiment", "point", "model", "arm", "against", "slice", "metric", "verdict"}
+_CROWDED = 10
+"""Columns of a comparison with the baseline, of one experiment without points."""
+_SHORT = {"model", "arm", "metric"}
+"""Texts that points, slices and verdicts make room for."""
 
 
 def comparison_table(rows: Sequence[wording.Row], all_metrics: bool = False) -> Table:
@@ -40,7 +44,7 @@ def comparison_table(rows: Sequence[wording.Row], all_metrics: bool = False) -> 
         table.add_column(
             column,
             justify="left" if is_text else "right",
-            no_wrap=not is_text,
+            no_wrap=not is_text or (column in _SHORT and len(columns) > _CROWDED),
             overflow="fold",
         )
     for row, of_row in zip(rows, cells, strict=True):
@@ -64,7 +68,8 @@ def comparison_text(rows: Sequence[wording.Row], form: str) -> str:
 
 def _readable(rows: Sequence[wording.Row]) -> list[dict[str, str]]:
     mixed = any(row.get("against", wording.BASELINE) != wording.BASELINE for row in rows)
-    return [wording.readable(row, mixed) for row in rows]
+    points = any(row.get("point") for row in rows)
+    return [wording.readable(row, mixed, points) for row in rows]
 
 
 def query_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:

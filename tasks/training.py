@@ -1,5 +1,6 @@
 """Stage *training*: one RecBole model, one arm, one seed; held-out test data never comes here."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prefect.runtime import flow_run
@@ -44,8 +45,22 @@ def entrances(pipeline: Pipeline) -> Entrances:
         for side in pipeline.transfer_of(name).sides:
             entrance = probe(name, settings.hyperparameters, settings.tap_of(side), side)
             if entrance is not None and (entrance.tap or settings.transfer):
-                found[name][side] = entrance
+                found[name][side] = _narrowed(entrance, pipeline.transfer_of(name).columns, name)
     return found
+
+
+def _narrowed(entrance: "Entrance", columns: int | None, model: str) -> "Entrance":
+    """The entrance with its first columns only, as `transfer.columns` asks."""
+    tap, width = entrance.tap, entrance.width
+    if columns is None or tap is None or width is None:
+        return entrance
+    if columns > width:
+        raise BadInput(
+            f"transfer.columns is {columns}, but the tapped layer {tap.name} of {model} is {width} "
+            "wide; lower it, or leave it empty"
+        )
+    stop = (tap.start or 0) + columns
+    return replace(entrance, tap=tap.model_copy(update={"stop": stop}), width=columns)
 
 
 def _require_clicks(pipeline: Pipeline) -> None:

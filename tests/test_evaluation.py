@@ -131,6 +131,7 @@ def test_comparison_by_hand(inputs):
         "users_ci_high": 0.75,  # twice u1
         "boot_ci_low": 0.0,
         "boot_ci_high": 1.0,  # twice u1 and seed 2
+        "point": None,
     }
     assert [(row["metric"], row["k"], row["is_primary"]) for row in others] == [
         ("mrr", 1, False),
@@ -374,7 +375,8 @@ def test_the_data_folders_readme_names_every_column(inputs):
     readme = (PROJECT_ROOT / "data" / "README.md").read_text()
     parts = re.split(r"^#{2,3} `(\w+)[`/]", readme, flags=re.MULTILINE)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
-    for table in ("runs", "metrics", "user_metrics", "epochs", "slices", "contrasts"):
+    of_runs = ("runs", "metrics", "user_metrics", "epochs", "slices")
+    for table in (*of_runs, "contrasts", "points", "trials"):
         columns = {name for name, *_ in query(f"DESCRIBE {table}")}
         first_cells = re.findall(r"^\| (`.*?) \|", sections[table], flags=re.MULTILINE)
         assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) == columns

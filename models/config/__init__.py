@@ -6,6 +6,7 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 
 from models.config.data import Split
 from models.config.dataset import ROLES, DataColumns, Dataset, Format, KCore, Role, seconds
+from models.config.experiment import Experiment, Search, Space
 from models.config.history import History, ItemHistory
 from models.config.knowledge import (
     LLM,
@@ -21,7 +22,7 @@ from models.config.knowledge import (
 from models.config.nightly import Nightly
 from models.config.pipeline import Job, Pipeline
 from models.config.reading import parse_yaml
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
 from models.config.training import (
     BRIDGING,
     CLICK_METRICS,
@@ -49,6 +50,7 @@ __all__ = [
     "BRIDGING",
     "CLICK_METRICS",
     "CONTROLS",
+    "IDENTITY_IF_SET",
     "KAR_MODELS",
     "LLM",
     "NOT_IDENTITY",
@@ -63,6 +65,7 @@ __all__ = [
     "Dataset",
     "Embeddings",
     "Evaluation",
+    "Experiment",
     "Format",
     "Freeze",
     "History",
@@ -80,8 +83,10 @@ __all__ = [
     "Reduction",
     "Refit",
     "Role",
+    "Search",
     "Section",
     "Side",
+    "Space",
     "Split",
     "Tap",
     "Targets",

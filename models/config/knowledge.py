@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from models.config.history import History, ItemHistory
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
 from models.config.training import Side
 
 Reduction = Literal["umap", "pca", "none"]
@@ -156,10 +156,33 @@ class Profiles(Section):
         "fewer new training interactions since the last profile keeps that. Users only.",
         json_schema_extra=NOT_IDENTITY,  # decides nothing without earlier profiles, see Previous
     )
+    interactions: Literal["train", "all"] = Field(
+        "train",
+        description="all: written from validation and test interactions too, as the published "
+        "code does; needs allow_leakage.",
+        json_schema_extra=IDENTITY_IF_SET,
+    )
+    allow_leakage: bool = Field(
+        False,
+        description="Let profiles see held-out interactions; all that comes of them is marked "
+        "leaky.",
+        json_schema_extra=NOT_IDENTITY,  # it permits; `interactions` decides
+    )
 
     @model_validator(mode="after")
     def _import_has_a_path(self) -> Self:
         _require_path(self.provider, self.path)
+        return self
+
+    @model_validator(mode="after")
+    def _leakage_is_meant(self) -> Self:
+        if self.interactions == "all" and self.provider == "import":
+            raise ValueError("interactions is for profiles that are written here, not imported")
+        if self.interactions == "all" and not self.allow_leakage:
+            raise ValueError(
+                "interactions all writes profiles from held-out interactions; set allow_leakage "
+                "to true if that is meant, and every result will be marked leaky"
+            )
         return self
 
     @property

@@ -31,6 +31,12 @@ class Pipeline(Section):
     """One configuration file: one pipeline, one comparison."""
 
     experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    preset: str | None = Field(
+        None,
+        description="Settings that go below those of this file: a name in configs/presets/ "
+        "(as-published, corrected).",
+        json_schema_extra=NOT_IDENTITY,  # the settings that come of it decide
+    )
     dataset: Dataset = Dataset()
     split: Split = Split()
     profiles: Profiles = Profiles()
@@ -97,6 +103,10 @@ class Pipeline(Section):
         """The user fields that prompts of these sides may tell an LLM."""
         asks = "users" in sides and self.profiles.asks
         return self.profiles.history.demographics if asks else ()
+
+    def sees_all(self, side: Side) -> bool:
+        """Whether a side's profiles are written from held-out interactions, too."""
+        return self.profiles_of(side).interactions == "all"
 
     def embeddings_of(self, side: Side) -> Embeddings:
         """The section that says how a side's profiles are embedded."""
@@ -169,7 +179,7 @@ class Job(Section):
             transfer=pipeline.transfer_of(model) if knowing else None,
             taps=dict(taps) if knowing else {},
             kar=pipeline.kar if arm == "kar" else None,
-            budget=pipeline.training.budget(),
+            budget=pipeline.training.budget(arm),
             k=max(pipeline.evaluation.k),
             like_from=pipeline.evaluation.like_from,
         )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
 
 RankingMetric = Literal["ndcg", "recall", "hit", "precision", "mrr", "map"]
 ClickMetric = Literal["auc", "logloss"]
@@ -91,6 +91,14 @@ class Transfer(Section):
         0.2, description="generative only: share of the tapped vector's columns that are hidden."
     )
     freeze: Freeze = Freeze()
+    columns: int | None = Field(
+        None,
+        ge=1,
+        description="Align only so many columns of the tapped layer, from its first (or the tap's "
+        "start) on; empty means all. 2 is what the published code comes to: its UMAP returns two "
+        "coordinates whatever the layer's width, and no other column gets a gradient.",
+        json_schema_extra=IDENTITY_IF_SET,
+    )
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -169,6 +177,13 @@ class Training(Budget):
 
     seeds: tuple[int, ...] = Field((1, 2), min_length=1)
     arms: tuple[Arm, ...] = Field(("baseline", "transfer"), min_length=1)
+    transfer_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Total epochs of every arm but the baseline; empty means `epochs`, as equal "
+        "terms demand. Arms with another number are shown as not comparable.",
+        json_schema_extra=IDENTITY_IF_SET,
+    )
     workers: int = Field(
         2, ge=1, description="Trainings at the same time.", json_schema_extra=NOT_IDENTITY
     )
@@ -180,9 +195,12 @@ class Training(Budget):
             raise ValueError(f"each value may stand once, not {values}")
         return values
 
-    def budget(self) -> Budget:
-        """The part that decides a single training's result."""
-        return Budget.model_validate(self.model_dump(include=set(Budget.model_fields)))
+    def budget(self, arm: Arm = "baseline") -> Budget:
+        """The part that decides the result of a single training of `arm`."""
+        budget = Budget.model_validate(self.model_dump(include=set(Budget.model_fields)))
+        if arm == "baseline" or self.transfer_epochs is None:
+            return budget
+        return budget.model_copy(update={"epochs": self.transfer_epochs})
 
 
 class Kar(Section):

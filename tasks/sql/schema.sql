@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS runs (
     valid_metric       VARCHAR,           -- of early stopping
     batch_size         INTEGER,           -- NULL for a computed model
     search_trials      INTEGER,           -- settings tried on valid before this one
-    is_current         BOOLEAN            -- belongs to the experiment's latest evaluation
+    is_current         BOOLEAN,           -- belongs to the experiment's latest evaluation
+    point              VARCHAR            -- of an experiment; NULL where several points share it
 );
 
 -- Runs that an earlier version wrote: these columns stay NULL until they are evaluated again.
@@ -48,6 +49,7 @@ ALTER TABLE runs ADD COLUMN IF NOT EXISTS valid_metric VARCHAR;
 ALTER TABLE runs ADD COLUMN IF NOT EXISTS batch_size INTEGER;
 ALTER TABLE runs ADD COLUMN IF NOT EXISTS search_trials INTEGER;
 ALTER TABLE runs ADD COLUMN IF NOT EXISTS is_current BOOLEAN;
+ALTER TABLE runs ADD COLUMN IF NOT EXISTS point VARCHAR;
 
 -- Grain: one run, split, metric and cut-off: the mean over users. coverage (share of the
 -- catalogue that is recommended to anyone) and novelty (bits) are of the system, see
@@ -139,7 +141,8 @@ CREATE TABLE IF NOT EXISTS contrasts (
     users_ci_low       DOUBLE,            -- 95 % bootstrap of users, seeds as they are
     users_ci_high      DOUBLE,
     boot_ci_low        DOUBLE,            -- 95 % bootstrap of seeds and users
-    boot_ci_high       DOUBLE
+    boot_ci_high       DOUBLE,
+    point              VARCHAR            -- of an experiment; NULL where several share both arms
 );
 
 -- Grain: one night of an experiment. Means, difference and interval are in the metric's own unit,
@@ -178,10 +181,37 @@ ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS users_ci_low DOUBLE;
 ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS users_ci_high DOUBLE;
 ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS boot_ci_low DOUBLE;
 ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS boot_ci_high DOUBLE;
+ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS point VARCHAR;
 
 -- Grain: as contrasts against the baseline, per slice; nothing is resampled within a slice.
 CREATE TABLE IF NOT EXISTS slice_contrasts AS
 SELECT *, ''::VARCHAR AS kind, ''::VARCHAR AS slice, 0 AS low, 0 AS high FROM contrasts LIMIT 0;
+ALTER TABLE slice_contrasts ADD COLUMN IF NOT EXISTS point VARCHAR;
+
+-- Grain: one experiment and point: a combination of settings, and what became of it.
+CREATE TABLE IF NOT EXISTS points (
+    experiment    VARCHAR NOT NULL,
+    evaluation_id VARCHAR NOT NULL,
+    point         VARCHAR NOT NULL,
+    overrides     JSON NOT NULL,      -- the point's own values by dotted key
+    state         VARCHAR NOT NULL,   -- ok, failed or excluded
+    reason        VARCHAR,            -- why it failed or was excluded
+    run_ids       VARCHAR[] NOT NULL  -- its runs, those that it shares included
+);
+
+-- Grain: one experiment, point, model, arm and trial of a search. Test is not among what it saw.
+CREATE TABLE IF NOT EXISTS trials (
+    experiment    VARCHAR NOT NULL,
+    evaluation_id VARCHAR NOT NULL,
+    point         VARCHAR NOT NULL,
+    model         VARCHAR NOT NULL,
+    arm           VARCHAR NOT NULL,
+    trial         INTEGER NOT NULL,   -- counted from 0
+    params        JSON NOT NULL,      -- by dotted key
+    valid_score   DOUBLE,             -- training.valid_metric on valid; NULL where it failed
+    state         VARCHAR NOT NULL,   -- complete, pruned or failed
+    is_best       BOOLEAN NOT NULL    -- trained with all seeds
+);
 
 -- Grain: one experiment, model, arm, metric and cut-off: the arm against its baseline. What
 -- `llmkt compare` and the report show.
@@ -189,16 +219,16 @@ CREATE OR REPLACE VIEW comparison AS
 SELECT * EXCLUDE (evaluation_id)
 FROM contrasts
 WHERE against = 'baseline'
-ORDER BY experiment, is_primary DESC, model, arm, metric, k;
+ORDER BY experiment, is_primary DESC, point, model, arm, metric, k;
 
 -- Grain: as contrasts. Against the baseline, other arms and reference models.
 CREATE OR REPLACE VIEW contrasts_all AS
 SELECT * EXCLUDE (evaluation_id)
 FROM contrasts
-ORDER BY experiment, is_primary DESC, against <> 'baseline', against, model, arm, metric, k;
+ORDER BY experiment, is_primary DESC, against <> 'baseline', against, point, model, arm, metric, k;
 
 -- Grain: one experiment, slice, model, arm, metric and cut-off: the arm against its baseline.
 CREATE OR REPLACE VIEW slice_comparison AS
 SELECT * EXCLUDE (evaluation_id, users_ci_low, users_ci_high, boot_ci_low, boot_ci_high)
 FROM slice_contrasts
-ORDER BY experiment, is_primary DESC, kind, slice, model, arm, metric, k;
+ORDER BY experiment, is_primary DESC, point, kind, slice, model, arm, metric, k;

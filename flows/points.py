@@ -1,0 +1,164 @@
+"""What a point needs before its trainings; what points have in common is done once."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flows.knowledge import describe, sides_of, target_all, target_forms
+from flows.stages import Stages
+from flows.trainings import jobs_of, trainings_of
+from models.config import Job, Pipeline
+from models.errors import BadInput
+from tasks import configuration
+from tasks.caching import Stage
+from tasks.handoffs import Described, Interactions, Splits, Trained
+from tasks.interactions import interactions, raw_files
+from tasks.split import split, split_files
+from tasks.storage import Handle
+from tasks.training import Entrances, entrances, require_likes, training
+
+
+class NotCached(Exception):
+    """What was asked for has not been computed yet."""
+
+
+class SharedStages(Stages):
+    """Runs each different stage once, however many points need it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._done: dict[str, Any] = {}
+
+    def run(self, stage: Stage, *inputs: Any, side: Any = None) -> Any:
+        """Run a stage, or hand back, or raise, what came of it before."""
+        key = stage.key(*inputs)
+        if key not in self._done:
+            try:
+                self._done[key] = super().run(stage, *inputs, side=side)
+            except Exception as error:
+                self._done[key] = error
+        found = self._done[key]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+class Peeking(Stages):
+    """Finds what stages made before, and runs none but those that only read files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[str, Any] = {}
+
+    def run(self, stage: Stage, *inputs: Any, side: Any = None) -> Any:  # noqa: ARG002
+        """The cached result; raises `NotCached` where there is none."""
+        key = stage.key(*inputs)
+        if key not in self._found:
+            cheap = stage in (interactions, split)
+            self._found[key] = stage.recall(*inputs) if cheap else stage.cached(*inputs)
+        if self._found[key] is None:
+            raise NotCached(stage.name)
+        return self._found[key]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One training that a point asks for, and its cache key."""
+
+    job: Job
+    inputs: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Equal for equal trainings."""
+        return training.key(self.job, **self.inputs)
+
+    def cached(self) -> Trained | None:
+        """What came of it in an earlier run, if it is there."""
+        found: Trained | None = training.cached(self.job, **self.inputs)
+        return found
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a pipeline's trainings need."""
+
+    pipeline: Pipeline
+    data: Interactions
+    parts: Splits
+    described: tuple[Described, ...]
+    requests: tuple[Request, ...]
+
+
+class Bench:
+    """Prepares pipelines; remembers what it has looked up, since points differ in little."""
+
+    def __init__(self, stages: Stages) -> None:
+        self.stages = stages
+        self._entered: dict[str, Entrances] = {}
+        self._files: dict[str, Any] = {}
+
+    def entered(self, pipeline: Pipeline) -> Entrances:
+        """As `tasks.training.entrances`, each different question once."""
+        transfers = {model: pipeline.transfer_of(model) for model in pipeline.models}
+        question = [
+            {model: of.model_dump(mode="json") for model, of in pipeline.models.items()},
+            {model: [of.sides, of.columns] for model, of in transfers.items()},
+            [pipeline.evaluation.like_from, "kar" in pipeline.training.arms],
+        ]
+        key = json.dumps(question, sort_keys=True, default=str)
+        if key not in self._entered:
+            self._entered[key] = entrances(pipeline)
+        return self._entered[key]
+
+    def jobs(self, pipeline: Pipeline) -> list[Job]:
+        """The trainings of a pipeline, without what they are given."""
+        return jobs_of(pipeline, self.entered(pipeline))
+
+    def ground(self, pipeline: Pipeline, fields: tuple[str, ...]) -> tuple[Interactions, Splits]:
+        """Interactions and split."""
+        raw: dict[str, Handle] = self._taken(
+            ["raw", pipeline.dataset.model_dump(), fields],
+            lambda: raw_files(pipeline.dataset, fields),
+        )
+        data = self.stages.run(interactions, pipeline.dataset, raw, fields)
+        if max(pipeline.evaluation.k) > data.items.rows:
+            raise BadInput(
+                f"evaluation.k: {max(pipeline.evaluation.k)} is larger than the number of items, "
+                f"{data.items.rows}; remove it"
+            )
+        files: dict[str, Handle] = self._taken(
+            ["split", pipeline.split.model_dump()], lambda: split_files(pipeline.split)
+        )
+        parts = self.stages.run(split, pipeline.split, data.interactions, files)
+        require_likes(pipeline, parts)
+        return data, parts
+
+    def prepare(self, pipeline: Pipeline) -> Prepared:
+        """Run, or find, every stage before the trainings.
+
+        Raises:
+            BadInput: as the stages do.
+            NotCached: when peeking, for a stage that has not run yet.
+        """
+        entered = self.entered(pipeline)
+        sides = sides_of(pipeline, entered)
+        prompts = {side: configuration.prompt_of(pipeline, side) for side in sides}
+        data, parts = self.ground(pipeline, pipeline.demographics(sides))
+        forms = {side: target_forms(pipeline, entered, side) for side in sides}
+        described = [
+            describe(pipeline, side, prompts[side], data, parts, self.stages) for side in sides
+        ]
+        targeted = target_all(pipeline, forms, described, parts, data, self.stages)
+        requests = [
+            Request(job, inputs)
+            for job, inputs in trainings_of(pipeline, entered, data, parts, targeted)
+        ]
+        return Prepared(pipeline, data, parts, tuple(described), tuple(requests))
+
+    def _taken(self, question: list[Any], take: Callable[[], Any]) -> Any:
+        key = json.dumps(question, sort_keys=True, default=str)
+        if key not in self._files:
+            self._files[key] = take()
+        return self._files[key]

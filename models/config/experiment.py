@@ -1,0 +1,137 @@
+"""One experiment file: a base pipeline, and the grid of points that is made of it."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from models.config.section import NOT_IDENTITY, Section
+from models.config.training import Arm
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Overrides = dict[str, Any]
+"""Values by dotted key, as in `--set`."""
+_FIXED = ("experiment", "evaluation")
+"""What all points share, since they are judged as one."""
+_NOT_SEARCHED = (*_FIXED, "dataset", "split", "training", "preset")
+"""What a search must not change: a setting is chosen on one validation part, on equal terms."""
+
+
+class Space(Section):
+    """The values that a search may try for one key: a range, or choices."""
+
+    low: int | float | None = Field(None, description="Lowest value; with high.")
+    high: int | float | None = Field(None, description="Highest value.")
+    log: bool = Field(False, description="Draw orders of magnitude alike; low is above 0.")
+    step: int | float | None = Field(None, gt=0, description="Only every so many; not with log.")
+    choices: list[Any] | None = Field(None, min_length=1, description="In place of a range.")
+
+    @model_validator(mode="after")
+    def _is_a_range_or_choices(self) -> Self:
+        if self.choices is not None:
+            if (self.low, self.high, self.step, self.log) != (None, None, None, False):
+                raise ValueError("choices stand alone, without low, high, log and step")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("needs low and high, or choices")
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs a low above 0 and no step")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether the range is of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class Search(Section):
+    """Hyper-parameter search on validation: so many trials for every arm, with Optuna's TPE."""
+
+    trials: int = Field(20, ge=1, description="Of every model and arm alike.")
+    seed: int = Field(1, description="Of the sampler.")
+    space: dict[str, Space] = Field(
+        min_length=1,
+        description="By dotted key: models.NAME.hyperparameters.… of every arm of that model; "
+        "anything else, such as transfer.alpha, of arms with knowledge.",
+    )
+    pruning: Literal["none", "median"] = Field(
+        "none",
+        description="median: train with pruning_epochs first, and fully only where that is no "
+        "worse than the median of the trials before; the same rule for every arm.",
+    )
+    pruning_epochs: int = Field(5, ge=1, description="Of the short training.")
+
+    @field_validator("space")
+    @classmethod
+    def _equal_terms_stay_equal(cls, space: dict[str, Space]) -> dict[str, Space]:
+        _refuse(space, _NOT_SEARCHED, "is the same for all trials: leave it out of the search")
+        return space
+
+
+class Experiment(Section):
+    """An experiment file. Each point is a pipeline: base, overrides, then the point's own."""
+
+    experiment: Name
+    base: str | dict[str, Any] = Field(
+        description="A pipeline's file, seen from this file's folder, or its settings."
+    )
+    overrides: Overrides = Field(
+        default_factory=dict, description="By dotted key, for all points, over the base."
+    )
+    grid: dict[str, list[Any]] = Field(
+        default_factory=dict,
+        description="By dotted key the values to try; every combination is a point.",
+    )
+    points: dict[Annotated[str, Field(min_length=1)], Overrides] = Field(
+        default_factory=dict, description="Points beside the grid, by name."
+    )
+    exclude: list[Overrides] = Field(
+        default_factory=list,
+        description="Grid points to leave out: those that have all these values.",
+    )
+    models: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Of the base's models only these."
+    )
+    arms: tuple[Arm, ...] | None = Field(
+        None, min_length=1, description="In place of training.arms."
+    )
+    seeds: tuple[int, ...] | None = Field(
+        None, min_length=1, description="In place of training.seeds."
+    )
+    max_points: int = Field(
+        200,
+        ge=1,
+        description="A grid with more points, before exclusions, is refused.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    search: Search | None = None
+
+    @field_validator("grid")
+    @classmethod
+    def _axes_have_values(cls, grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for key, values in grid.items():
+            if not values:
+                raise ValueError(f"{key} has no values")
+        _refuse(grid, _FIXED, "is the same for all points")
+        return grid
+
+    @field_validator("points")
+    @classmethod
+    def _points_share_their_judge(cls, points: dict[str, Overrides]) -> dict[str, Overrides]:
+        for overrides in points.values():
+            _refuse(overrides, _FIXED, "is the same for all points")
+        return points
+
+    @model_validator(mode="after")
+    def _axes_are_not_searched(self) -> Self:
+        both = [key for key in self.grid if self.search and key in self.search.space]
+        if both:
+            raise ValueError(f"{', '.join(both)}: an axis of the grid cannot be searched, too")
+        return self
+
+
+def _refuse(keys: dict[str, Any], sections: tuple[str, ...], why: str) -> None:
+    for key in keys:
+        if key.split(".")[0] in sections:
+            raise ValueError(f"{key} {why}")
