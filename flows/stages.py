@@ -2,27 +2,14 @@
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 from prefect import State
-from pydantic import BaseModel
 
 from models.config import Job, Side
 from tasks.caching import Stage
 from tasks.handoffs import Embedded, Profiled, Trained
-
-StageState = Literal["ran", "cached", "partial"]
-
-
-class StageRecord(BaseModel):
-    """How a stage went: computed, taken from the cache, or some of both."""
-
-    name: str
-    side: Side | None = None
-    model: str | None = None
-    arm: str | None = None
-    state: StageState
-    seconds: float
+from tasks.records import StageRecord, StageState
 
 
 class Stages:

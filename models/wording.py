@@ -159,12 +159,13 @@ def _arm_sentence(arm: str, rows: Sequence[Row]) -> str:
         NO_DIFFERENCE: "without a detectable difference for {}",
         NOT_COMPARABLE: "not comparable for {}",
     }
-    said = [text.format(_and(models[key])) for key, text in phrases.items() if key in models]
+    said = [text.format(listed(models[key])) for key, text in phrases.items() if key in models]
     name = metric_name(rows[0]["metric"], rows[0]["k"])
     return f"On {name}, {arm} is {'; '.join(said)}."
 
 
-def _and(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """`A, B and C`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
@@ -185,6 +186,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return [*_unequal(rows), *[_TWO_SEEDS_NOTE] * few, *dict.fromkeys(said)]
 
 
+def warns(note: str) -> bool:
+    """Whether a note tells of a weakness, rather than of a fact."""
+    return note != _PROFILE_NOTES["openai"]
+
+
 def _unequal(rows: Sequence[Row]) -> list[str]:
     """A loud mark on arms that were not trained or judged on equal terms."""
     found: dict[str, list[str]] = {}
@@ -195,6 +201,6 @@ def _unequal(rows: Sequence[Row]) -> list[str]:
             arm = f"{row['model']} {row['arm']}{point}"
             found.setdefault(reason, []).append(arm)
     return [
-        f"{UNEQUAL_TERMS}: {reason}. It concerns {_and(list(dict.fromkeys(arms)))}."
+        f"{UNEQUAL_TERMS}: {reason}. It concerns {listed(list(dict.fromkeys(arms)))}."
         for reason, arms in found.items()
     ]
