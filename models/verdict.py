@@ -26,8 +26,7 @@ def verdict(rows: Sequence[Row], references: Sequence[str] = ()) -> str | None:
         references: models without knowledge, the best first.
     """
     primary = [row for row in rows if row["is_primary"]]
-    arms = [row["arm"] for row in primary if row["against"] == BASELINE]
-    arm = next((arm for arm in _KNOWING if arm in arms), arms[0] if arms else None)
+    arm = main_arm(primary)
     if arm is None:
         return None
     own = [row for row in primary if row["arm"] == arm]
@@ -35,11 +34,17 @@ def verdict(rows: Sequence[Row], references: Sequence[str] = ()) -> str | None:
     clauses = [
         _baseline(arm, against_baseline),
         _controls(own, [row for row in against_baseline if row["verdict"] == BETTER], references),
-        _reference(own, references),
+        _reference(arm, own, references),
     ]
     doubt = _DOUBTS.get(str(against_baseline[0].get("profile_provenance")), "")
     said = f"{doubt}{'; '.join(filter(None, clauses))}."
     return said[0].upper() + said[1:]
+
+
+def main_arm(rows: Sequence[Row]) -> str | None:
+    """The arm that an experiment is about: transfer, where it was run."""
+    arms = [row["arm"] for row in rows if row["against"] == BASELINE]
+    return next((arm for arm in _KNOWING if arm in arms), arms[0] if arms else None)
 
 
 def _baseline(arm: str, rows: Sequence[Row]) -> str:
@@ -66,13 +71,18 @@ def _controls(own: Sequence[Row], better: Sequence[Row], references: Sequence[st
         for model in tested
         if all(row["verdict"] == BETTER for row in held if row["model"] == model)
     ]
-    return f"of these, above every control: {listed(above) if above else 'none'}"
+    if not above:
+        return "none of these gains is above every control"
+    return f"above every control, too, for {listed(above)}"
 
 
-def _reference(own: Sequence[Row], references: Sequence[str]) -> str | None:
+def _reference(arm: str, own: Sequence[Row], references: Sequence[str]) -> str | None:
     """Against the best model without knowledge."""
     best = next((name for name in references if any(r["against"] == name for r in own)), None)
     if best is None:
         return None
     above = [r["model"] for r in own if r["against"] == best and r["verdict"] == BETTER]
-    return f"above {best}, the best reference: {listed(above) if above else 'none'}"
+    if not above:
+        return f"no model with {arm} is above {best}, the best reference"
+    verb = "is" if len(above) == 1 else "are"
+    return f"with it, {listed(above)} {verb} above {best}, the best reference"

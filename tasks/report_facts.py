@@ -85,14 +85,22 @@ def calls(described: Sequence[Described]) -> list[dict[str, Any]]:
 
 
 def stages(records: Sequence[StageRecord], trained: Sequence[Trained]) -> list[dict[str, Any]]:
-    """Stages as they went, with what a training took when it ran, over all seeds."""
+    """Stages as they went, with what a training took when it ran, over all seeds.
+
+    What went alike, such as every control's targets, is one row of `times`.
+    """
     took: dict[tuple[str | None, str | None], float] = {}
     for run in trained:
-        key = (run.job.model, run.job.arm)
-        took[key] = took.get(key, 0.0) + run.train_seconds
-    return [
-        {**record.model_dump(), "took": took.get((record.model, record.arm))} for record in records
-    ]
+        of = (run.job.model, run.job.arm)
+        took[of] = took.get(of, 0.0) + run.train_seconds
+    rows: dict[tuple[str | None, ...], dict[str, Any]] = {}
+    for record in records:
+        key = (record.name, record.side, record.model, record.arm, record.state)
+        first = {**record.model_dump(), "times": 0, "took": took.get((record.model, record.arm))}
+        row = rows.setdefault(key, first | {"seconds": 0.0})
+        row["times"] += 1
+        row["seconds"] += record.seconds
+    return list(rows.values())
 
 
 def diff(of_pipeline: str, of_run: str) -> str:

@@ -80,7 +80,7 @@ def _comparison(made: Made, found: Stored, metric: str) -> dict[str, Any]:
     return {
         "rows": own,
         "sentence": verdict.verdict(found.contrasts, [*references, *beside]),
-        "details": [wording.sentence(own)] if len({row["arm"] for row in own}) > 1 else [],
+        "others": wording.sentence([row for row in own if row["arm"] != verdict.main_arm(own)]),
         "notes": wording.notes(own),
         "leaderboard": leaderboard(found, {*references, *beside}, metric == "logloss"),
         "gains": _gains(primary, beside),

@@ -37,11 +37,12 @@ def learning_curves(courses: Sequence[Course]) -> dict[str, list[Panel]]:
     """Per model, validation score and both losses over epochs, one line per arm and seed.
 
     Phases in which knowledge is transferred are tinted; a dot marks the epoch whose weights
-    were kept.
+    were kept. Computed models, such as EASE, have no course.
     """
     models: dict[str, list[Course]] = {}
     for course in courses:
-        models.setdefault(course.job.model, []).append(course)
+        if len(course.epochs) > 1:
+            models.setdefault(course.job.model, []).append(course)
     return {
         model: [
             Panel(title, _panel(group, field))
