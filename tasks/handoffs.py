@@ -222,16 +222,6 @@ class Targeted(Handoff):
         )
 
 
-class Mapped(Handoff):
-    """A map of one side's profiles for the report: `id`, `x`, `y`, `genre`, `text`."""
-
-    side: Side
-    points: Handle
-    method: Literal["umap", "pca"]
-    of: int
-    """How many have an embedding; more than `points.rows` where a sample is shown."""
-
-
 class Trained(Handoff):
     """One trained model: what it offers, its weights and the course of training.
 

@@ -8,7 +8,7 @@ from models.embeddings import to_matrix
 from models.profile_map import favourites, first_genres, flat, method, sample
 from models.schemas import EMBEDDING, ITEM, TEXT, USER
 from tasks.caching import stage
-from tasks.handoffs import Mapped
+from tasks.records import Mapped
 from tasks.storage import Handle, read_parquet, write_parquet
 
 _TEXT_LENGTH = 300

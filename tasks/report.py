@@ -12,8 +12,8 @@ from models.config import Pipeline
 from models.errors import BadInput
 from tasks.caching import stage
 from tasks.disk import writing
-from tasks.handoffs import Described, Evaluated, Mapped, Reference, Reported, Trained, origin
-from tasks.records import StageRecord
+from tasks.handoffs import Described, Evaluated, Reference, Reported, Trained, origin
+from tasks.records import Mapped, StageRecord
 from tasks.report_page import Made, page_of
 from tasks.storage import Handle, data_dir, new_file, write_bytes
 

@@ -19,7 +19,7 @@ _COLOURS = (
 )
 """Colours and shapes, so that groups can be told apart without colour."""
 _OTHER = ("#8c97a6", "circle")
-OTHERS = "other"
+_OTHERS = "other"
 _WORDS = 220
 _LINE = 64
 
@@ -50,11 +50,12 @@ def profile_map(points: Sequence[Point]) -> tuple[Figure, list[Mark]]:
     frequent = [name for name, _ in counts.most_common(len(_COLOURS))]
     looks = dict(zip(frequent, _COLOURS, strict=False))
     data, marks = [], []
-    for name in [OTHERS, *frequent]:
-        own = [p for p in points if (p.group if p.group in looks else OTHERS) == name]
+    for group in [*frequent, None]:
+        own = [p for p in points if (p.group if p.group in looks else None) == group]
         if not own:
             continue
-        colour, symbol = looks.get(name, _OTHER)
+        name = group or _OTHERS
+        colour, symbol = looks[group] if group else _OTHER
         marks.append(Mark(name, colour, len(own)))
         data.append(
             {
@@ -75,11 +76,7 @@ def profile_map(points: Sequence[Point]) -> tuple[Figure, list[Mark]]:
     frame["yaxis"] |= {**hidden, "scaleanchor": "x"}
     frame["dragmode"] = "pan"
     frame["hoverlabel"] = {"align": "left"}
-    return {"data": data, "layout": frame}, marks[1:] + marks[:1] if _has_others(marks) else marks
-
-
-def _has_others(marks: Sequence[Mark]) -> bool:
-    return bool(marks) and marks[0].name == OTHERS
+    return {"data": data[::-1], "layout": frame}, marks  # what is frequent lies on top
 
 
 def _hover(point: Point) -> str:
