@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from flows.incoming import fold_drops
 from flows.knowledge import describe, kept_reducers, sides_of, target_all, target_forms
-from flows.stages import StageRecord, Stages
+from flows.stages import Stages
 from flows.trainings import train_all
 from models.config import Pipeline
 from models.promotion import Outcome
@@ -23,6 +23,7 @@ from tasks.nights import Night
 from tasks.promotions import record
 from tasks.published import current
 from tasks.publishing import publishing, recommendations
+from tasks.records import StageRecord
 from tasks.split import split
 from tasks.training import entrances
 
