@@ -4,12 +4,12 @@ import gzip
 import io
 import json
 import re
-from html.parser import HTMLParser
 from importlib.metadata import version
 
 import pytest
 import runs
 import yaml
+from page import Page
 from prefect import flow
 from prefect.artifacts import Artifact
 from rich.console import Console
@@ -26,35 +26,6 @@ from tasks.results import comparison_rows
 from tasks.tables import comparison_table, comparison_text
 
 pytestmark = pytest.mark.usefixtures("data_dir")
-
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-class Page(HTMLParser):
-    """Checks nesting; keeps the text outside of scripts and styles, attributes and scripts."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.text, self.attributes, self.scripts = [], "", [], []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag, attrs):
-        self.attributes += attrs
-        self.text += " "
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] == "script":
-            self.scripts.append(data)
-        elif "style" not in self.open:
-            self.text += data
 
 
 def made(config=None, source="offline", arms=("baseline", "transfer"), **changes):

@@ -198,6 +198,18 @@ def test_every_table_has_a_caption_and_headings_do_not_skip(shown):
     assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
+def test_on_paper_charts_fit_and_filters_are_gone(shown):
+    shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    heights = (
+        "return [...document.querySelectorAll('.plot .main-svg:first-child')]"
+        ".map(svg => [svg.getBoundingClientRect(), svg.closest('.plot').getBoundingClientRect()])"
+        ".map(([svg, plot]) => svg.height > 50 && svg.right <= plot.right + 1)"
+    )
+    assert shown.execute_script(heights) == [True] * reports.CHARTS
+    assert not shown.find_element("css selector", ".filters.page").is_displayed()
+    shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_it_prints(shown):
     printed = shown.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
     pdf = base64.b64decode(printed["data"])

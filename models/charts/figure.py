@@ -23,6 +23,12 @@ DASHES = {
 """Lines that can be told apart without colour; all others are solid."""
 
 _TRANSPARENT = "rgba(0,0,0,0)"
+_HOVER = {
+    "align": "left",
+    "bgcolor": "#26303d",
+    "bordercolor": "#8c97a6",
+    "font": {"color": "#ffffff"},
+}
 
 
 def plain(text: str) -> str:
@@ -44,6 +50,7 @@ def layout(height: int) -> dict[str, Any]:
         "plot_bgcolor": _TRANSPARENT,
         "showlegend": False,
         "hovermode": "closest",
+        "hoverlabel": _HOVER,
         "font": {"family": "inherit", "size": 12},
         "xaxis": {"showgrid": False, "zeroline": False, "fixedrange": True},
         "yaxis": {"showgrid": True, "zeroline": False, "fixedrange": True, "automargin": True},

@@ -75,7 +75,6 @@ def profile_map(points: Sequence[Point]) -> tuple[Figure, list[Mark]]:
     frame["xaxis"] |= hidden
     frame["yaxis"] |= {**hidden, "scaleanchor": "x"}
     frame["dragmode"] = "pan"
-    frame["hoverlabel"] = {"align": "left"}
     return {"data": data[::-1], "layout": frame}, marks  # what is frequent lies on top
 
 

@@ -1,0 +1,73 @@
+"""What the sections of a report say, of a run with a control and a reference."""
+
+import pytest
+import reports
+import yaml
+from page import Page
+
+from tasks import report_facts
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    return reports.rich(tmp_path_factory.mktemp("data")).read_text()
+
+
+@pytest.fixture(scope="module")
+def text(html):
+    return Page(html).text
+
+
+def test_the_leaderboard_has_every_arm_and_the_reference_best_first(text):
+    board = text[text.index("full ranking of the catalogue") : text.index("Gains with intervals")]
+    rows = ("EASE reference 1.0000", "BPR transfer 1.0000", "BPR shuffled 0.6250")
+    assert all(row in board for row in rows)
+    assert board.index(rows[1]) < board.index(rows[2])
+    assert "Coverage Novelty" in board
+
+
+def test_gains_stand_against_baseline_control_and_reference(text):
+    gains = text[text.index("Gains with intervals") : text.index("Sweeps Recall@2")]
+    for heading, row in (
+        ("Against its own baseline", "BPR transfer baseline 0.6250"),
+        ("Against the controls", "BPR transfer shuffled 0.6250"),
+        ("Against the references", "BPR baseline EASE 1.0000"),
+    ):
+        assert row in gains[gains.index(heading) :]
+
+
+def test_what_llms_cost_is_summed(text):
+    assert "users offline tiny-llm made by this run 2 20 10 0.0020" in text
+
+
+def test_times_are_those_of_this_run_and_of_the_trainings(text):
+    # Two seeds of 1.5 s and 3 s, of which this run did a part.
+    assert "training BPR transfer partial 1.5 4.5" in text
+    assert "split ran 0.5 –" in text
+    assert "Sum 2.0 18.0" in text
+
+
+def test_every_run_has_its_configuration_and_no_difference_where_there_is_none(html, text):
+    assert text.count("model: BPR arm: transfer seed:") == 2
+    assert text.count("The rest is the experiment's configuration.") == 8
+    assert 'class="diff"' not in html
+    assert yaml.safe_load(html.split('<pre class="pipeline">')[1].split("</pre>")[0])["experiment"]
+
+
+def test_a_difference_is_shown_by_line():
+    changed = report_facts.diff("a: 1\nb: 2\nc: 3\nd: 4", "a: 1\nb: 9\nc: 3\nd: 4")
+    assert changed.splitlines()[1:] == [" a: 1", "-b: 2", "+b: 9", " c: 3"]
+    assert report_facts.diff("a: 1", "a: 1") == ""
+
+
+def test_what_went_alike_is_one_row_of_stages():
+    stages = report_facts.stages([*reports.STAGES, reports.STAGES[0]], [])
+    assert [(row["name"], row["times"], row["seconds"]) for row in stages] == [
+        ("split", 2, 1.0),
+        ("training", 1, 1.5),
+    ]
+
+
+def test_the_sweep_of_hand_made_rows_is_there(text):
+    assert "Sweeps" in text
+    assert "BPR: α" in text
