@@ -82,6 +82,10 @@ def _comparison(made: Made, found: Stored, metric: str) -> dict[str, Any]:
         "sentence": verdict.verdict(found.contrasts, [*references, *beside]),
         "others": wording.sentence([row for row in own if row["arm"] != verdict.main_arm(own)]),
         "notes": wording.notes(own),
+        "references": [
+            wording.reference(of.model, of.metric, of.k, of.mean, of.sd)
+            for of in made.evaluated.references
+        ],
         "leaderboard": leaderboard(found, {*references, *beside}, metric == "logloss"),
         "gains": _gains(primary, beside),
         "contrasts": found.contrasts,
