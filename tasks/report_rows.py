@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from models.charts.sweeps import FACTORS
 from models.wording import BASELINE
 from tasks.handoffs import Evaluated
 from tasks.results import Rows, as_dicts
@@ -55,6 +56,9 @@ def stored(evaluated: Evaluated, metric: str, k: int | None) -> Stored:
 def leaderboard(found: Stored, references: Collection[str], less_is_better: bool = False) -> Rows:
     """One row per model and arm, best first, with its contrast against the baseline.
 
+    An arm that was run with several alphas, layers, alignments or reductions has a row for each,
+    without a contrast, which would be one of all of them together.
+
     Args:
         found: an evaluation.
         references: models that stand beside the others.
@@ -65,9 +69,10 @@ def leaderboard(found: Stored, references: Collection[str], less_is_better: bool
         for row in found.contrasts
         if row["is_primary"] and row["against"] == BASELINE
     }
-    groups: dict[tuple[str, str], Rows] = {}
+    groups: dict[tuple[str, str], dict[tuple[Any, ...], Rows]] = {}
     for run in found.runs:
-        groups.setdefault((run["model"], run["arm"]), []).append(run)
+        points = groups.setdefault((run["model"], run["arm"]), {})
+        points.setdefault(tuple(run[of] for of in FACTORS), []).append(run)
     rows = [
         {
             "model": model,
@@ -76,10 +81,12 @@ def leaderboard(found: Stored, references: Collection[str], less_is_better: bool
             "mean": fmean(run["value"] for run in runs),
             "sd": stdev(run["value"] for run in runs) if len(runs) > 1 else None,
             "seeds": len(runs),
-            "contrast": against.get((model, arm)),
+            "point": ", ".join(f"{v}" for v in point if v is not None) if len(points) > 1 else "",
+            "contrast": against.get((model, arm)) if len(points) == 1 else None,
             **{of: _mean(runs, of) for of in ("coverage", "novelty")},
         }
-        for (model, arm), runs in groups.items()
+        for (model, arm), points in groups.items()
+        for point, runs in points.items()
     ]
     return sorted(rows, key=lambda row: row["mean"], reverse=not less_is_better)
 

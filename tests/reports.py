@@ -68,5 +68,5 @@ def rich(folder: Path) -> Path:
         )
         found = evaluation.fn(config, parts, trained, [of], items)
         with database() as connection:  # as if the two seeds were two points of a grid
-            connection.execute("UPDATE runs SET alpha = seed / 4 WHERE arm = 'transfer'")
+            connection.execute("UPDATE runs SET alpha = seed / 4 WHERE arm = 'shuffled'")
         return report.fn(config, found, trained, [of], [mapped], STAGES).page.file

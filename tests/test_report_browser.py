@@ -95,12 +95,12 @@ def test_the_keyboard_sorts_and_missing_values_stay_last(shown):
     for order in ("ascending", "descending"):
         gain.send_keys("\ue007")
         assert gain.find_element("xpath", "..").get_attribute("aria-sort") == order
-        assert [text == "–" for text in texts(shown, 3)] == [False, False, True, True]
+        assert [text == "–" for text in texts(shown, 3)] == [False, True, True, True, True]
 
 
 def test_filters_hold_for_tables_and_charts(shown):
     choose(shown, "arm", "shuffled")
-    assert texts(shown, 1) == ["shuffled"]
+    assert {text.split(" ")[0] for text in texts(shown, 1)} == {"shuffled"}
     assert "shuffled" in texts(shown, 1, "gains")
     assert "transfer" not in texts(shown, 1, "slices")
     visible = (
@@ -108,7 +108,7 @@ def test_filters_hold_for_tables_and_charts(shown):
     )
     assert {arm for arm, seen in shown.execute_script(visible) if seen} == {"shuffled"}
     choose(shown, "arm", "")
-    assert len(texts(shown, 1)) == 4
+    assert len(texts(shown, 1)) == 5
 
     shown.find_element("css selector", "details.all summary").click()
     count = len(texts(shown, 3, "gains details"))
