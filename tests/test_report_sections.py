@@ -1,5 +1,7 @@
 """What the sections of a report say, of a run with a control and a reference."""
 
+from html import unescape
+
 import pytest
 import reports
 import yaml
@@ -57,7 +59,8 @@ def test_every_run_has_its_configuration_and_no_difference_where_there_is_none(h
     assert text.count("model: BPR arm: transfer seed:") == 2
     assert text.count("The rest is the experiment's configuration.") == 8
     assert 'class="diff"' not in html
-    assert yaml.safe_load(html.split('<pre class="pipeline">')[1].split("</pre>")[0])["experiment"]
+    shown = html.split('<pre class="pipeline">')[1].split("</pre>")[0]
+    assert yaml.safe_load(unescape(shown))["experiment"] == "tiny"
 
 
 def test_a_difference_is_shown_by_line():
