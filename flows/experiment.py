@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from flows.points import Bench, Prepared, SharedStages
 from flows.pool import Pool
 from flows.searches import Searched, run_searches, searches_of
-from flows.stages import StageRecord
 from models.config import Pipeline
 from models.errors import BadInput
 from tasks.experiments import Chosen, Loaded, load_experiment
@@ -22,6 +21,7 @@ from tasks.grid_evaluation import grid_evaluation, show_in_prefect
 from tasks.handoffs import Difference, Reference, Trained
 from tasks.points import Outcome, Part, PointState
 from tasks.progress import track
+from tasks.records import StageRecord
 from tasks.training import predictions
 from tasks.worker import worker_processes
 

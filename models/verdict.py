@@ -53,7 +53,7 @@ def _baseline(arm: str, rows: Sequence[Row]) -> str:
         found = row["verdict"].split(":")[0]
         shows = found in (BETTER, WORSE) and row["gain_percent"] is not None
         gain = f" ({percent(row['gain_percent'])})" if shows else ""
-        models.setdefault(found, []).append(row["model"] + gain)
+        models.setdefault(found, []).append(_named(row) + gain)
     said = [text.format(listed(models[key])) for key, text in _PHRASES.items() if key in models]
     return f"on {metric_name(rows[0]['metric'], rows[0]['k'])}, {arm} is {', '.join(said)}"
 
@@ -63,13 +63,13 @@ def _controls(own: Sequence[Row], better: Sequence[Row], references: Sequence[st
     if not better:
         return None
     held = [row for row in own if row["against"] not in (BASELINE, *references)]
-    tested = [row["model"] for row in better if row["model"] in {of["model"] for of in held}]
+    tested = [_named(row) for row in better if _named(row) in set(map(_named, held))]
     if not tested:
         return "no control was run, so the gain need not be due to what the profiles say"
     above = [
-        model
-        for model in tested
-        if all(row["verdict"] == BETTER for row in held if row["model"] == model)
+        name
+        for name in tested
+        if all(row["verdict"] == BETTER for row in held if _named(row) == name)
     ]
     if not above:
         return "none of these gains is above every control"
@@ -81,8 +81,14 @@ def _reference(arm: str, own: Sequence[Row], references: Sequence[str]) -> str |
     best = next((name for name in references if any(r["against"] == name for r in own)), None)
     if best is None:
         return None
-    above = [r["model"] for r in own if r["against"] == best and r["verdict"] == BETTER]
+    above = [_named(r) for r in own if r["against"] == best and r["verdict"] == BETTER]
     if not above:
         return f"no model with {arm} is above {best}, the best reference"
     verb = "is" if len(above) == 1 else "are"
     return f"with it, {listed(above)} {verb} above {best}, the best reference"
+
+
+def _named(row: Row) -> str:
+    """The model, and the point of an experiment that it stands for."""
+    point = row.get("point")
+    return f"{row['model']} at {point}" if point else str(row["model"])

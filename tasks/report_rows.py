@@ -56,7 +56,8 @@ def stored(evaluated: Evaluated, metric: str, k: int | None) -> Stored:
 def leaderboard(found: Stored, references: Collection[str], less_is_better: bool = False) -> Rows:
     """One row per model and arm, best first, with its contrast against the baseline.
 
-    An arm that was run with several alphas, layers, alignments or reductions has a row for each,
+    An arm that was run at several points of an experiment has a row for each, never an average.
+    Runs without a point that differ in alpha, layer, alignment or reduction stand apart, too, but
     without a contrast, which would be one of all of them together.
 
     Args:
@@ -65,14 +66,14 @@ def leaderboard(found: Stored, references: Collection[str], less_is_better: bool
         less_is_better: as of LogLoss.
     """
     against = {
-        (row["model"], row["arm"]): row
+        (row["model"], row["arm"], row["point"]): row
         for row in found.contrasts
         if row["is_primary"] and row["against"] == BASELINE
     }
     groups: dict[tuple[str, str], dict[tuple[Any, ...], Rows]] = {}
     for run in found.runs:
         points = groups.setdefault((run["model"], run["arm"]), {})
-        points.setdefault(tuple(run[of] for of in FACTORS), []).append(run)
+        points.setdefault(_point(run), []).append(run)
     rows = [
         {
             "model": model,
@@ -81,14 +82,32 @@ def leaderboard(found: Stored, references: Collection[str], less_is_better: bool
             "mean": fmean(run["value"] for run in runs),
             "sd": stdev(run["value"] for run in runs) if len(runs) > 1 else None,
             "seeds": len(runs),
-            "point": ", ".join(f"{v}" for v in point if v is not None) if len(points) > 1 else "",
-            "contrast": against.get((model, arm)) if len(points) == 1 else None,
+            "point": ", ".join(point) if len(points) > 1 else "",
+            "contrast": _contrast(against, model, arm, runs[0]["point"], len(points)),
             **{of: _mean(runs, of) for of in ("coverage", "novelty")},
         }
         for (model, arm), points in groups.items()
         for point, runs in points.items()
     ]
     return sorted(rows, key=lambda row: row["mean"], reverse=not less_is_better)
+
+
+def _point(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells an arm's runs apart besides the seed."""
+    if run["point"] is not None:
+        return (run["point"],)
+    return tuple(str(run[of]) for of in FACTORS if run[of] is not None)
+
+
+def _contrast(
+    against: Mapping[tuple[Any, ...], dict[str, Any]],
+    model: str,
+    arm: str,
+    point: str | None,
+    points: int,
+) -> dict[str, Any] | None:
+    """The contrast of a point's own runs; a point's runs alone must have made it."""
+    return against.get((model, arm, point)) if point is not None or points == 1 else None
 
 
 def _mean(runs: Rows, column: str) -> float | None:

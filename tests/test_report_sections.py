@@ -7,7 +7,7 @@ import reports
 import yaml
 from page import Page
 
-from tasks import report_facts
+from tasks import report_facts, report_rows
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +80,28 @@ def test_what_went_alike_is_one_row_of_stages():
 def test_the_sweep_of_hand_made_rows_is_there(text):
     assert "Sweeps" in text
     assert "BPR: α" in text
+
+
+def test_points_stand_apart_on_the_leaderboard_with_their_own_contrasts():
+    def run(arm, seed, value, point):
+        bare = dict.fromkeys(("alpha", "layer", "alignment", "reduction", "coverage", "novelty"))
+        return bare | {"model": "BPR", "arm": arm, "seed": seed, "value": value, "point": point}
+
+    def contrast(point):
+        of = {"model": "BPR", "arm": "transfer", "against": "baseline", "is_primary": True}
+        return of | {"point": point}
+
+    runs = [
+        run("baseline", 1, 0.2, None),
+        run("transfer", 1, 0.3, "a"),
+        run("transfer", 2, 0.5, "a"),
+        run("transfer", 1, 0.1, "b"),
+    ]
+    found = report_rows.Stored(runs, [contrast("a"), contrast("b")], [])
+    board = report_rows.leaderboard(found, [])
+    assert [(row["arm"], row["point"], row["mean"]) for row in board] == [
+        ("transfer", "a", 0.4),
+        ("baseline", "", 0.2),
+        ("transfer", "b", 0.1),
+    ]
+    assert [row["contrast"] and row["contrast"]["point"] for row in board] == ["a", None, "b"]

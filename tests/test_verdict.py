@@ -72,3 +72,17 @@ def test_doubts_come_first():
 def test_controls_speak_where_transfer_was_not_run():
     rows = [row("BPR", "worse", arm="noise", gain=-1.0)]
     assert verdict(rows) == "On NDCG@10, noise is worse than its own baseline for BPR (−1.0 %)."
+
+
+def test_points_of_an_experiment_are_told_apart():
+    rows = [
+        row("BPR", "better", gain=3.0, point="alpha=0.1"),
+        row("BPR", "worse", gain=-2.0, point="alpha=0.9"),
+        row("BPR", "better", "shuffled", point="alpha=0.1"),
+        row("BPR", "worse", "shuffled", point="alpha=0.9"),
+    ]
+    assert verdict(rows) == (
+        "On NDCG@10, transfer is better than its own baseline for BPR at alpha=0.1 (+3.0 %), worse "
+        "than its own baseline for BPR at alpha=0.9 (−2.0 %); above every control, too, for BPR at "
+        "alpha=0.1."
+    )

@@ -1,7 +1,7 @@
 -- An evaluation's runs with what they are worth on test, best models first; coverage and novelty
 -- are NULL where likes are predicted.
 SELECT
-    run_id, model, arm, alignment, reduction, layer, alpha, seed, epochs_budget, epochs_run,
+    run_id, point, model, arm, alignment, reduction, layer, alpha, seed, epochs_budget, epochs_run,
     best_epoch, train_seconds, config,
     any_value(value) FILTER (metrics.metric = $metric AND k IS NOT DISTINCT FROM $k) AS value,
     any_value(value) FILTER (metrics.metric = 'coverage' AND k = $k) AS coverage,
