@@ -18,10 +18,11 @@ from models.config import Pipeline
 from models.errors import BadInput
 from tasks.experiments import Chosen, Loaded, load_experiment
 from tasks.grid_evaluation import grid_evaluation, show_in_prefect
-from tasks.handoffs import Difference, Reference, Trained
+from tasks.handoffs import Trained
 from tasks.points import Outcome, Part, PointState
 from tasks.progress import track
 from tasks.records import StageRecord
+from tasks.result_handoffs import Difference, Reference
 from tasks.training import predictions
 from tasks.worker import worker_processes
 

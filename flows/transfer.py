@@ -14,11 +14,12 @@ from models.config import Pipeline
 from models.errors import BadInput
 from tasks import configuration
 from tasks.evaluation import evaluation
-from tasks.handoffs import Described, Difference, Interactions, Reference, Splits
+from tasks.handoffs import Described, Interactions, Splits
 from tasks.interactions import interactions, raw_files
 from tasks.profile_map import profile_map
 from tasks.records import StageRecord
 from tasks.report import report
+from tasks.result_handoffs import Difference, Reference
 from tasks.split import split, split_files
 from tasks.training import entrances, require_likes
 

@@ -21,7 +21,8 @@ from models.terms import Terms, split_digest
 from tasks import evaluation_rows as rows
 from tasks.caching import content, stage
 from tasks.evaluation_rows import Scored
-from tasks.handoffs import Described, Evaluated, Reference, Splits, Trained
+from tasks.handoffs import Described, Splits, Trained
+from tasks.result_handoffs import Evaluated, Reference
 from tasks.storage import PROJECT_ROOT, Handle, database, database_path, read_parquet
 
 SPLITS = ("valid", "test")

@@ -12,7 +12,8 @@ from models.contrasts import Contrast, Run
 from models.evaluation import UserValues
 from models.slices import Slice
 from models.terms import Terms
-from tasks.handoffs import Described, Difference, Evaluated, Trained, knowledge, origin
+from tasks.handoffs import Described, Trained, knowledge, origin
+from tasks.result_handoffs import Difference, Evaluated
 
 _USER_METRICS = pa.schema(
     {

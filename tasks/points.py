@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from models.config import Arm, Pipeline
-from tasks.handoffs import Described, Evaluated, Handoff, Splits, Trained
+from tasks.handoffs import Described, Handoff, Splits, Trained
+from tasks.result_handoffs import Evaluated
 from tasks.storage import Handle, MissingArtifact, database
 
 PointState = Literal["ok", "failed", "excluded"]

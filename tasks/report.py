@@ -12,9 +12,10 @@ from models.config import Pipeline
 from models.errors import BadInput
 from tasks.caching import stage
 from tasks.disk import writing
-from tasks.handoffs import Described, Evaluated, Reference, Reported, Trained, origin
+from tasks.handoffs import Described, Trained, origin
 from tasks.records import Mapped, StageRecord
 from tasks.report_page import Made, page_of
+from tasks.result_handoffs import Evaluated, Reference, Reported
 from tasks.storage import Handle, data_dir, new_file, write_bytes
 
 

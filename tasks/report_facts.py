@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.handoffs import Described, Evaluated, Trained
+from tasks.handoffs import Described, Trained
 from tasks.records import StageRecord
+from tasks.result_handoffs import Evaluated
 from tasks.storage import Handle, read_parquet
 
 Facts = dict[str, dict[str, Any]]

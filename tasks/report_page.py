@@ -13,9 +13,10 @@ from models import verdict, wording
 from models.charts import curves, figure, scatter, strips, sweeps
 from models.config import Pipeline, parse_metric
 from tasks import report_facts
-from tasks.handoffs import Described, Evaluated, Trained
+from tasks.handoffs import Described, Trained
 from tasks.records import Mapped, StageRecord
 from tasks.report_rows import Stored, leaderboard, stored
+from tasks.result_handoffs import Evaluated
 from tasks.results import Rows
 from tasks.storage import read_parquet
 

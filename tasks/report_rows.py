@@ -9,7 +9,7 @@ from typing import Any
 
 from models.charts.sweeps import FACTORS
 from models.wording import BASELINE
-from tasks.handoffs import Evaluated
+from tasks.result_handoffs import Evaluated
 from tasks.results import Rows, as_dicts
 from tasks.storage import database
 

@@ -3,7 +3,7 @@
 import runs
 
 from tasks.evaluation import evaluation
-from tasks.handoffs import Evaluated
+from tasks.result_handoffs import Evaluated
 
 ARMS = ("baseline", "transfer", "shuffled")
 TRAINING = {"epochs": 4, "valid_metric": "recall@2", "seeds": [1, 2], "arms": ARMS}

@@ -9,7 +9,6 @@ from models.config.dataset import ROLES, DataColumns, Dataset, Format, KCore, Ro
 from models.config.experiment import Experiment, Search, Space
 from models.config.history import History, ItemHistory
 from models.config.knowledge import (
-    LLM,
     Columns,
     Embeddings,
     ItemProfiles,
@@ -19,6 +18,7 @@ from models.config.knowledge import (
     Targets,
     Umap,
 )
+from models.config.llm import LLM
 from models.config.nightly import Nightly
 from models.config.pipeline import Job, Pipeline
 from models.config.reading import parse_yaml
