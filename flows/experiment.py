@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
+from flows.knowledge import map_of
 from flows.points import Bench, Prepared, SharedStages
 from flows.pool import Pool
 from flows.searches import Searched, run_searches, searches_of
@@ -19,9 +20,10 @@ from models.errors import BadInput
 from tasks.experiments import Chosen, Loaded, load_experiment
 from tasks.grid_evaluation import grid_evaluation, show_in_prefect
 from tasks.handoffs import Trained
-from tasks.points import Outcome, Part, PointState
+from tasks.points import ExperimentEvaluated, Outcome, Part, PointState
 from tasks.progress import track
 from tasks.records import StageRecord
+from tasks.report import report
 from tasks.result_handoffs import Difference, Reference
 from tasks.training import predictions
 from tasks.worker import worker_processes
@@ -53,6 +55,8 @@ class ExperimentSummary(BaseModel):
     stages: list[StageRecord]
     comparison: list[Difference]
     references: list[Reference]
+    report: Path | None
+    """None where every point failed."""
 
     @property
     def ok(self) -> bool:
@@ -100,6 +104,7 @@ def experiment(
     )
     evaluated = bench.stages.run(grid_evaluation, loaded.name, parts, outcomes, trials)
     show_in_prefect(evaluated, outcomes)
+    page = _page(loaded.name, parts, evaluated, bench) if parts else None
     for outcome in outcomes:
         if outcome.state == "failed":
             get_run_logger().error("point %s failed: %s", outcome.point, outcome.reason)
@@ -111,7 +116,24 @@ def experiment(
         stages=bench.stages.records,
         comparison=list(evaluated.differences),
         references=list(evaluated.references),
+        report=page,
     )
+
+
+def _page(name: str, parts: list[Part], evaluated: ExperimentEvaluated, bench: Bench) -> Path:
+    """One report over all points: what they share is shown once, the first one's map alone."""
+    first = parts[0]
+    pipeline = first.pipeline.model_copy(update={"experiment": name})
+    trained = {of.weights.sha256 + of.rankings.sha256: of for part in parts for of in part.trained}
+    described = {
+        (of.side, of.embedded.embeddings.sha256): of for part in parts for of in part.described
+    }
+    maps = [map_of(of, first.splits, first.items) for of in first.described]
+    records = list(bench.stages.records)
+    reported = bench.stages.run(
+        report, pipeline, evaluated, [*trained.values()], [*described.values()], maps, records
+    )
+    return Path(reported.page.file)
 
 
 def checked(loaded: Loaded, bench: Bench) -> list[Searched]:

@@ -179,3 +179,5 @@ def _print_summary(console: Console, summary: "ExperimentSummary") -> None:
         console.print(f"All metrics: llmkt compare {summary.experiment} --all", soft_wrap=True)
     for line in reference_lines(summary.references):
         console.print(line)
+    if summary.report:
+        console.print(f"Report: {summary.report}", soft_wrap=True)

@@ -1,6 +1,7 @@
 """From profiles to the targets of every single training."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flows.stages import Stages
 from models.config import (
@@ -19,7 +20,9 @@ from models.front_matter import Template
 from tasks.embeddings import embeddings
 from tasks.handoffs import Described, Interactions, Kept, Previous, Splits, Targeted
 from tasks.import_files import take_in_embeddings, take_in_profiles
+from tasks.profile_map import profile_map
 from tasks.profiles import profiles
+from tasks.storage import Handle
 from tasks.targets import controls, targets
 from tasks.training import Entrances
 
@@ -80,6 +83,13 @@ def describe(
     )
     embedded = stages.run(embeddings, of_vectors, profiled.profiles, side=side)
     return Described(side=side, profiled=profiled, embedded=embedded)
+
+
+def map_of(described: Described, parts: Splits, items: Handle) -> Any:
+    """The report's map: a stage like others, but one of the page alone, so not in the record."""
+    profiles = described.profiled.profiles if described.profiled else None
+    embeddings = described.embedded.embeddings
+    return Stages().run(profile_map, described.side, embeddings, profiles, parts.train, items)
 
 
 def target_all(

@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 from pydantic import BaseModel
 
-from flows.knowledge import describe, sides_of, target_all, target_forms
+from flows.knowledge import describe, map_of, sides_of, target_all, target_forms
 from flows.stages import Stages
 from flows.trainings import train_all
 from models.config import Pipeline
 from models.errors import BadInput
 from tasks import configuration
 from tasks.evaluation import evaluation
-from tasks.handoffs import Described, Interactions, Splits
+from tasks.handoffs import Interactions
 from tasks.interactions import interactions, raw_files
-from tasks.profile_map import profile_map
 from tasks.records import StageRecord
 from tasks.report import report
 from tasks.result_handoffs import Difference, Reference
@@ -61,7 +59,7 @@ def knowledge_transfer(
     targeted = target_all(pipeline, forms, described, parts, data, stages)
     trained = train_all(pipeline, entered, data, parts, targeted, stages)
     evaluated = stages.run(evaluation, pipeline, parts, trained, described, data.items)
-    maps = [_map(of, parts, data) for of in described]
+    maps = [map_of(of, parts, data.items) for of in described]
     reported = stages.run(
         report, pipeline, evaluated, trained, described, maps, list(stages.records)
     )
@@ -72,13 +70,6 @@ def knowledge_transfer(
         references=list(evaluated.references),
         report=reported.page.file,
     )
-
-
-def _map(described: Described, parts: Splits, data: Interactions) -> Any:
-    """The report's map: a stage like others, but one of the page alone, so not in the record."""
-    profiles = described.profiled.profiles if described.profiled else None
-    embeddings = described.embedded.embeddings
-    return Stages().run(profile_map, described.side, embeddings, profiles, parts.train, data.items)
 
 
 def _require_enough_items(pipeline: Pipeline, data: Interactions) -> None:

@@ -23,13 +23,21 @@ def facts(
     """`facts`, where the numbers come from, under headings; and `versions` of packages."""
     found: Facts = {}
     for of in described:
-        found |= _side_facts(of)
+        for heading, known in _side_facts(of).items():
+            if known not in found.values():
+                found[_free(found, heading)] = known
     found["Code and configuration"] = {
         "Git commit": evaluated.git_sha or "not known",
         "Configuration hash": evaluated.config_hash,
         "Evaluation": evaluated.evaluation_id,
     }
     return {"facts": found, "versions": _versions(trained[0].rankings)}
+
+
+def _free(found: Facts, heading: str) -> str:
+    """The heading, numbered where the points of an experiment differ in what it names."""
+    number = sum(of.split(" (")[0] == heading for of in found)
+    return f"{heading} ({number + 1})" if number else heading
 
 
 def _side_facts(described: Described) -> Facts:

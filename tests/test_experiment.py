@@ -1,6 +1,7 @@
 """Experiments on a small data set: points that fail, share and are found again; searches."""
 
 import json
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -127,6 +128,12 @@ def test_a_grid_outlives_a_failing_point_and_is_found_again(data, write):
     # Holm over both points: the smaller p-value counts twice.
     smaller = min(compared, key=lambda row: row[1])
     assert smaller[2] == pytest.approx(min(1.0, 2 * smaller[1]))
+    page = Path(first["report"])
+    assert page == data / "reports" / "grid.html"
+    shown = page.read_text(encoding="utf-8")
+    assert "alpha=0.1" in shown
+    assert "alpha=0.3" in shown
+    assert "too wide" not in shown  # it has no runs
 
     code, again = ran(path)
     assert code == 1

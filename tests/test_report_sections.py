@@ -4,10 +4,12 @@ from html import unescape
 
 import pytest
 import reports
+import runs
 import yaml
 from page import Page
 
 from tasks import report_facts, report_rows
+from tasks.result_handoffs import Evaluated
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,27 @@ def test_points_stand_apart_on_the_leaderboard_with_their_own_contrasts():
         ("transfer", "b", 0.1),
     ]
     assert [row["contrast"] and row["contrast"]["point"] for row in board] == ["a", None, "b"]
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_points_of_an_experiment_that_differ_in_their_profiles_are_all_shown():
+    config = runs.pipeline()
+    [trained] = [runs.trained(config, "BPR", "baseline", 1)]
+    evaluated = Evaluated(
+        experiment="tiny",
+        evaluation_id="e",
+        config_hash="c",
+        git_sha=None,
+        run_ids=(),
+        differences=(),
+        n_contrasts=0,
+        n_slices=0,
+    )
+    described = [runs.described()[0], runs.described(prompt_hash="another")[0]]
+    found = report_facts.facts(evaluated, [trained], [*described, described[0]])["facts"]
+    assert [heading for heading in found if "of users" in heading] == [
+        "Profiles of users",
+        "Embeddings of users",
+        "Profiles of users (2)",
+    ]
+    assert found["Profiles of users (2)"]["Prompt hash"] == "another"
