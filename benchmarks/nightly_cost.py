@@ -112,7 +112,7 @@ def _night(data: Path, dataset: Path, seed: int, *overrides: str) -> Night:
         check=False,
     )
     if done.returncode:
-        raise SystemExit(done.stderr)
+        raise SystemExit(done.stderr or f"{' '.join(command)} ended with {done.returncode}")
     ended: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return Night(
         seconds=perf_counter() - began,
