@@ -15,6 +15,7 @@ from flows.knowledge import map_of
 from flows.points import Bench, Prepared, SharedStages
 from flows.pool import Pool
 from flows.searches import Searched, run_searches, searches_of
+from flows.trainings import predict_all
 from models.config import Pipeline
 from models.errors import BadInput
 from tasks.experiments import Chosen, Loaded, load_experiment
@@ -25,7 +26,6 @@ from tasks.progress import track
 from tasks.records import StageRecord
 from tasks.report import report
 from tasks.result_handoffs import Difference, Reference
-from tasks.training import predictions
 from tasks.worker import worker_processes
 
 
@@ -207,7 +207,9 @@ class _Running:
                 return
             try:
                 done = [of for of in results if isinstance(of, Trained)]
-                self.trained.append(_predicted(prepared, done, runner))
+                inputs = [request.inputs for request in prepared.requests]
+                test = prepared.parts.test
+                self.trained.append(predict_all(prepared.pipeline, done, inputs, test, runner))
             except Exception as error:
                 self._fail(error)
 
@@ -240,21 +242,6 @@ class _Running:
             )
             for (prepared, trials), trained in zip(self.prepared, self.trained, strict=True)
         ]
-
-
-def _predicted(
-    prepared: Prepared, results: list[Trained], runner: ThreadPoolTaskRunner[Trained]
-) -> list[Trained]:
-    if prepared.pipeline.evaluation.like_from is None:
-        return results
-    futures = [
-        runner.submit(
-            predictions,
-            parameters={"trained": of, "test_pairs": prepared.parts.test, **request.inputs},
-        )
-        for of, request in zip(results, prepared.requests, strict=True)
-    ]
-    return [future.result() for future in futures]
 
 
 def _excluded(loaded: Loaded) -> list[Outcome]:

@@ -9,14 +9,13 @@ from flows.knowledge import describe, sides_of, target_all, target_forms
 from flows.stages import Stages
 from flows.trainings import jobs_of, trainings_of
 from models.config import Job, Pipeline
-from models.errors import BadInput
 from tasks import configuration
 from tasks.caching import Stage
 from tasks.handoffs import Described, Interactions, Splits, Trained
 from tasks.interactions import interactions, raw_files
 from tasks.split import split, split_files
 from tasks.storage import Handle
-from tasks.training import Entrances, entrances, require_likes, training
+from tasks.training import Entrances, entrances, require_enough_items, require_likes, training
 
 
 class NotCached(Exception):
@@ -123,11 +122,7 @@ class Bench:
             lambda: raw_files(pipeline.dataset, fields),
         )
         data = self.stages.run(interactions, pipeline.dataset, raw, fields)
-        if max(pipeline.evaluation.k) > data.items.rows:
-            raise BadInput(
-                f"evaluation.k: {max(pipeline.evaluation.k)} is larger than the number of items, "
-                f"{data.items.rows}; remove it"
-            )
+        require_enough_items(pipeline, data)
         files: dict[str, Handle] = self._taken(
             ["split", pipeline.split.model_dump()], lambda: split_files(pipeline.split)
         )

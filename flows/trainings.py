@@ -1,5 +1,6 @@
 """All trainings of a run, side by side in worker processes."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect.futures import PrefectFuture, wait
@@ -48,17 +49,35 @@ def train_all(
         wait(futures)
         results = [future.result() for future in futures]
         states = [future.state for future in futures]
-        if pipeline.evaluation.like_from is not None:
-            futures = [
-                runner.submit(
-                    predictions, parameters={"trained": of, "test_pairs": parts.test, **given}
-                )
-                for of, given in zip(results, inputs, strict=True)
-            ]
-            wait(futures)
-            results = [future.result() for future in futures]
+        results = predict_all(pipeline, results, inputs, parts.test, runner)
     stages.add_trainings(list(zip(jobs, states, results, strict=True)))
     return results
+
+
+def predict_all(
+    pipeline: Pipeline,
+    trained: Sequence[Trained],
+    inputs: Sequence[Mapping[str, Any]],
+    test: Handle,
+    runner: ThreadPoolTaskRunner[Trained],
+) -> list[Trained]:
+    """Where likes are predicted, let every trained model predict those of the test part.
+
+    Args:
+        pipeline: the run's configuration.
+        trained: what was trained.
+        inputs: what each training was given, in the same order.
+        test: the pairs to predict.
+        runner: an open one.
+    """
+    if pipeline.evaluation.like_from is None:
+        return list(trained)
+    futures: list[PrefectFuture[Trained]] = [
+        runner.submit(predictions, parameters={"trained": of, "test_pairs": test, **given})
+        for of, given in zip(trained, inputs, strict=True)
+    ]
+    wait(futures)
+    return [future.result() for future in futures]
 
 
 def trainings_of(

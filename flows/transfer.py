@@ -10,16 +10,14 @@ from flows.knowledge import describe, map_of, sides_of, target_all, target_forms
 from flows.stages import Stages
 from flows.trainings import train_all
 from models.config import Pipeline
-from models.errors import BadInput
 from tasks import configuration
 from tasks.evaluation import evaluation
-from tasks.handoffs import Interactions
 from tasks.interactions import interactions, raw_files
 from tasks.records import StageRecord
 from tasks.report import report
 from tasks.result_handoffs import Difference, Reference
 from tasks.split import split, split_files
-from tasks.training import entrances, require_likes
+from tasks.training import entrances, require_enough_items, require_likes
 
 
 class Summary(BaseModel):
@@ -51,7 +49,7 @@ def knowledge_transfer(
     fields = pipeline.demographics(sides)
     raw = raw_files(pipeline.dataset, fields)
     data = stages.run(interactions, pipeline.dataset, raw, fields)
-    _require_enough_items(pipeline, data)
+    require_enough_items(pipeline, data)
     parts = stages.run(split, pipeline.split, data.interactions, split_files(pipeline.split))
     require_likes(pipeline, parts)
     forms = {side: target_forms(pipeline, entered, side) for side in sides}
@@ -70,12 +68,3 @@ def knowledge_transfer(
         references=list(evaluated.references),
         report=reported.page.file,
     )
-
-
-def _require_enough_items(pipeline: Pipeline, data: Interactions) -> None:
-    longest = max(pipeline.evaluation.k)
-    if longest > data.items.rows:
-        raise BadInput(
-            f"evaluation.k: {longest} is larger than the number of items, {data.items.rows}; "
-            "remove it"
-        )

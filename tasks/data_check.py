@@ -16,6 +16,7 @@ from tasks.handoffs import Handoff, Intake, Interactions
 from tasks.interactions import interactions, raw_files
 from tasks.split import split, split_files
 from tasks.storage import Handle
+from tasks.training import require_enough_items
 
 if TYPE_CHECKING:
     import duckdb
@@ -177,12 +178,7 @@ def _refusal(pipeline: Pipeline, raw: dict[str, Handle], fields: tuple[str, ...]
     """What a run would say before anything is trained."""
     try:
         data: Interactions = interactions.recall(pipeline.dataset, raw, fields)
-        longest = max(pipeline.evaluation.k)
-        if longest > data.items.rows:
-            return (
-                f"evaluation.k: {longest} is larger than the number of items, {data.items.rows}; "
-                "remove it"
-            )
+        require_enough_items(pipeline, data)
         split.recall(pipeline.split, data.interactions, split_files(pipeline.split))
     except BadInput as error:
         return str(error)

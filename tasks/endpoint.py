@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from models.answers import response_format
-from models.config import LLM, Profiles
+from models.config import LLM, Embeddings, Profiles
 from models.errors import BadInput
 from models.prices import Tariff
 
@@ -17,7 +17,7 @@ _CONNECT_SECONDS = 5.0
 _LONGEST_DETAIL = 300
 
 
-def endpoint(config: LLM) -> str:
+def endpoint(config: LLM | Embeddings) -> str:
     """The endpoint's address. The client's own default would depend on the environment."""
     return (config.base_url or OPENAI_URL).rstrip("/")
 

