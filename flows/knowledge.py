@@ -20,6 +20,7 @@ from models.front_matter import Template
 from tasks.embeddings import embeddings
 from tasks.handoffs import Described, Interactions, Kept, Previous, Splits, Targeted
 from tasks.import_files import take_in_embeddings, take_in_profiles
+from tasks.pooling import pooling
 from tasks.profile_map import profile_map
 from tasks.profiles import profiles
 from tasks.storage import Handle
@@ -32,20 +33,57 @@ Knowledge = dict[Training, dict[Side, Targeted]]
 """What each training with knowledge is given, by side."""
 Forms = dict[str, tuple[Targets, int | None]]
 """How each model's targets are made, and how wide they are."""
+_MADE_ELSEWHERE = ("baseline", "kar", "shuffled-items")
+"""Arms whose knowledge, if any, is not made of the profiles' targets."""
 Reducers = Mapping[str, Kept]
 """An earlier run's reducers, by what `_reducer_name` calls them."""
 
 
 def sides_of(pipeline: Pipeline, entered: Entrances) -> tuple[Side, ...]:
-    """Whose profiles the run needs."""
+    """Whose profiles the run needs; users who are described by their items need the items'."""
     if set(pipeline.training.arms) == {"baseline"}:
         return ()
     if "kar" in pipeline.training.arms:
         return SIDES
-    return tuple(side for side in SIDES if any(side in of_model for of_model in entered.values()))
+    needed = {side for of_model in entered.values() for side in of_model}
+    if "users" in needed and pipeline.profiles.provider == "items":
+        return SIDES
+    return tuple(side for side in SIDES if side in needed)
 
 
-def describe(
+def describe_all(
+    pipeline: Pipeline,
+    prompts: Mapping[Side, Template],
+    data: Interactions,
+    parts: Splits,
+    stages: Stages,
+    earlier: Mapping[Side, Previous] | None = None,
+) -> list[Described]:
+    """Profiles and embeddings of every side that has a prompt, items first: users may need them.
+
+    `earlier` has an earlier run's profiles, for users who have changed too little for a new one.
+    """
+    described: dict[Side, Described] = {}
+    for side in reversed(SIDES):
+        if side not in prompts:
+            continue
+        if side == "users" and pipeline.profiles.provider == "items":
+            described[side] = _by_items(described["items"], parts, stages)
+        else:
+            before = (earlier or {}).get(side)
+            described[side] = _describe(pipeline, side, prompts[side], data, parts, stages, before)
+    return [described[side] for side in SIDES if side in described]
+
+
+def _by_items(items: Described, parts: Splits, stages: Stages) -> Described:
+    """Users described by their items' profiles."""
+    embedded = stages.run(pooling, items.embedded, parts.train, side="users")
+    return Described(
+        side="users", profiled=None, embedded=embedded, pooled=True, of_items=items.profiled
+    )
+
+
+def _describe(
     pipeline: Pipeline,
     side: Side,
     prompt: Template,
@@ -54,10 +92,7 @@ def describe(
     stages: Stages,
     previous: Previous | None = None,
 ) -> Described:
-    """Profiles and their embeddings; vectors made elsewhere need no profiles.
-
-    `previous` has an earlier run's profiles, for users who have changed too little for a new one.
-    """
+    """Profiles and their embeddings; vectors made elsewhere need no profiles."""
     of_profiles, of_vectors = pipeline.profiles_of(side), pipeline.embeddings_of(side)
     vectors = take_in_embeddings(of_vectors)
     if vectors and side == "items" and pipeline.item_embeddings is None:
@@ -114,9 +149,11 @@ def target_all(
             ones, None keeps none.
     """
     targeted: Knowledge = {}
+    items = next((of for of in described if of.side == "items"), None)
     for of in described:
         made = _make_targets(forms[of.side], of, stages, kept)
         _add_per_training(targeted, of.side, pipeline, made, parts, data, stages)
+        _add_shuffled_items(targeted, of, items, pipeline, forms[of.side], parts, stages)
         _add_features(targeted, of, pipeline, stages)
     return targeted
 
@@ -174,7 +211,7 @@ def _add_per_training(
     for model, of_profiles in made.items():
         settings = pipeline.targets_of(model)
         for arm in pipeline.training.arms:
-            for seed in pipeline.training.seeds if arm not in ("baseline", "kar") else ():
+            for seed in pipeline.training.seeds if arm not in _MADE_ELSEWHERE else ():
                 targets_of_arm = of_profiles
                 if arm in CONTROLS:
                     targets_of_arm = stages.run(
@@ -188,6 +225,30 @@ def _add_per_training(
                         side=side,
                     )
                 targeted.setdefault((model, arm, seed), {})[side] = targets_of_arm
+
+
+def _add_shuffled_items(
+    targeted: Knowledge,
+    users: Described,
+    items: Described | None,
+    pipeline: Pipeline,
+    forms: Forms,
+    parts: Splits,
+    stages: Stages,
+) -> None:
+    """Add the control whose users are described by their items, each with another's profile."""
+    if "shuffled-items" not in pipeline.training.arms or not forms:
+        return
+    if not users.pooled or items is None:
+        raise BadInput(
+            "training.arms: shuffled-items is for users who are described by their items; set "
+            "profiles.provider to items and transfer.side to users, or remove the arm"
+        )
+    for model, (settings, width) in forms.items():
+        for seed in pipeline.training.seeds:
+            dealt = stages.run(pooling, items.embedded, parts.train, seed, side="users")
+            made = stages.run(targets, settings, dealt.embeddings, width, side="users")
+            targeted.setdefault((model, "shuffled-items", seed), {})["users"] = made
 
 
 def _add_features(

@@ -7,7 +7,7 @@ from prefect import flow
 from pydantic import BaseModel
 
 from flows.incoming import fold_drops
-from flows.knowledge import describe, kept_reducers, sides_of, target_all, target_forms
+from flows.knowledge import describe_all, kept_reducers, sides_of, target_all, target_forms
 from flows.stages import Stages
 from flows.trainings import train_all
 from models.config import Pipeline
@@ -77,10 +77,7 @@ def _challenge(night: Night, stages: Stages) -> Ended:
 
     parts = stages.run(split, pipeline.split, data.interactions, {})
     earlier, reducers = earlier_profiles(night), earlier_reducers(night)
-    described = [
-        describe(pipeline, side, prompts[side], data, parts, stages, earlier.get(side))
-        for side in sides
-    ]
+    described = describe_all(pipeline, prompts, data, parts, stages, earlier)
     targeted = target_all(pipeline, forms, described, parts, data, stages, reducers)
     initial = starting_point_of(night)
     [trained] = train_all(pipeline, entered, data, parts, targeted, stages, initial)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flows.knowledge import describe, sides_of, target_all, target_forms
+from flows.knowledge import describe_all, sides_of, target_all, target_forms
 from flows.stages import Stages
 from flows.trainings import jobs_of, trainings_of
 from models.config import Job, Pipeline
@@ -142,9 +142,7 @@ class Bench:
         prompts = {side: configuration.prompt_of(pipeline, side) for side in sides}
         data, parts = self.ground(pipeline, pipeline.demographics(sides))
         forms = {side: target_forms(pipeline, entered, side) for side in sides}
-        described = [
-            describe(pipeline, side, prompts[side], data, parts, self.stages) for side in sides
-        ]
+        described = describe_all(pipeline, prompts, data, parts, self.stages)
         targeted = target_all(pipeline, forms, described, parts, data, self.stages)
         requests = [
             Request(job, inputs)

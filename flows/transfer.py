@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import flow
 from pydantic import BaseModel
 
-from flows.knowledge import describe, map_of, sides_of, target_all, target_forms
+from flows.knowledge import describe_all, map_of, sides_of, target_all, target_forms
 from flows.stages import Stages
 from flows.trainings import train_all
 from models.config import Pipeline
@@ -53,7 +53,7 @@ def knowledge_transfer(
     parts = stages.run(split, pipeline.split, data.interactions, split_files(pipeline.split))
     require_likes(pipeline, parts)
     forms = {side: target_forms(pipeline, entered, side) for side in sides}
-    described = [describe(pipeline, side, prompts[side], data, parts, stages) for side in sides]
+    described = describe_all(pipeline, prompts, data, parts, stages)
     targeted = target_all(pipeline, forms, described, parts, data, stages)
     trained = train_all(pipeline, entered, data, parts, targeted, stages)
     evaluated = stages.run(evaluation, pipeline, parts, trained, described, data.items)

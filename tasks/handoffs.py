@@ -137,17 +137,27 @@ class Described(Handoff):
     side: Side
     profiled: Profiled | None
     embedded: Embedded
+    pooled: bool = False
+    """Users only: whether `embedded` is the mean of their items' vectors."""
+    of_items: Profiled | None = None
+    """The items' profiles, where users are described by those."""
+
+    @property
+    def written(self) -> Profiled | None:
+        """The profiles that the vectors come from, the items' where users have none."""
+        return self.profiled or self.of_items
 
     @property
     def source(self) -> str:
         """Who wrote the knowledge."""
-        return self.profiled.source if self.profiled else "import"
+        writer = self.written.source if self.written else "import"
+        return f"{writer} (items)" if self.pooled else writer
 
     @property
     def provenance(self) -> Provenance:
         """What it may have seen; imported vectors speak for themselves."""
         of_vectors = self.embedded.provenance or "unknown"
-        return self.profiled.provenance if self.profiled else of_vectors
+        return self.written.provenance if self.written else of_vectors
 
 
 def origin(described: Sequence[Described]) -> dict[str, str | None]:
@@ -164,7 +174,7 @@ def origin(described: Sequence[Described]) -> dict[str, str | None]:
 
 def knowledge(described: Sequence[Described]) -> dict[str, str | None]:
     """The columns of `runs` that say where transferred knowledge comes from."""
-    profiled = [of.profiled for of in described if of.profiled]
+    profiled = [of.written for of in described if of.written]
     return {
         "prompt_hash": _each(of.prompt_hash for of in profiled),
         **origin(described),

@@ -99,6 +99,11 @@ def written(configured: Configured, side: Side, on: Ground) -> Written:
             f"{configured.path} imports the vectors of {side}, so there are no profiles to show"
         )
     config = pipeline.profiles_of(side)
+    if config.provider == "items":
+        raise BadInput(
+            f"{configured.path} describes users by their items, so they have no profiles of their "
+            "own; show the items' with --items"
+        )
     if not config.asks:
         found: Profiled = profiles.recall(
             config,

@@ -62,6 +62,8 @@ def _side_facts(described: Described) -> Facts:
             "Provenance": embedded.provenance,
             f"{side.capitalize()} without a vector": embedded.missing,
         }
+    if described.pooled:
+        found[f"Embeddings of {side}"]["Made of"] = "the mean of their training items' profiles"
     found[f"Embeddings of {side}"]["Artifact, sha256"] = embedded.embeddings.sha256
     return found
 

@@ -9,6 +9,7 @@ COLOURS = {
     "baseline": "#8c97a6",
     "transfer": "#3a86c8",
     "shuffled": "#c9803c",
+    "shuffled-items": "#a8674f",
     "noise": "#9472c8",
     "history-svd": "#3f9d7d",
     "genre-histogram": "#bd6490",
@@ -16,6 +17,7 @@ COLOURS = {
 }
 DASHES = {
     "shuffled": "dash",
+    "shuffled-items": "longdashdot",
     "noise": "dot",
     "history-svd": "dashdot",
     "genre-histogram": "longdash",

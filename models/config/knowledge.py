@@ -31,11 +31,12 @@ class Columns(Section):
 class Profiles(Section):
     """One text per user, written from training interactions only."""
 
-    provider: Literal["offline", "openai", "openai-batch", "import"] = Field(
+    provider: Literal["offline", "openai", "openai-batch", "import", "items"] = Field(
         "offline",
         description="offline: readable statistics of the history, free, no LLM; openai: any "
         "OpenAI-compatible endpoint; openai-batch: its Batch API, at half the price and within a "
-        "day; import: a file of profiles made elsewhere.",
+        "day; import: a file of profiles made elsewhere; items: no texts of their own, users are "
+        "described by the mean of their training items' profiles (item_profiles). Users only.",
     )
     path: str | None = Field(
         None,
@@ -135,6 +136,12 @@ class ItemProfiles(Profiles):
         description="Prompt template: a name in prompts/ (without .j2) or a path to a .j2 file.",
     )
     history: ItemHistory = ItemHistory()
+
+    @model_validator(mode="after")
+    def _items_describe_themselves(self) -> Self:
+        if self.provider == "items":
+            raise ValueError("provider items is for users: set item_profiles.provider to another")
+        return self
 
 
 class Embeddings(Section):

@@ -10,7 +10,7 @@ from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
 RankingMetric = Literal["ndcg", "recall", "hit", "precision", "mrr", "map"]
 ClickMetric = Literal["auc", "logloss"]
 Metric = RankingMetric | ClickMetric
-Control = Literal["shuffled", "noise", "genre-histogram", "history-svd"]
+Control = Literal["shuffled", "shuffled-items", "noise", "genre-histogram", "history-svd"]
 Arm = Literal["baseline", "transfer", "kar"] | Control
 Side = Literal["users", "items"]
 SIDES: tuple[Side, ...] = get_args(Side)
