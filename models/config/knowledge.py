@@ -112,7 +112,7 @@ class Profiles(Section):
     @property
     def asks(self) -> bool:
         """Whether an LLM writes the profiles, from a prompt."""
-        return self.provider not in ("offline", "import")
+        return self.provider in ("openai", "openai-batch")
 
     @model_validator(mode="after")
     def _fields_have_names(self) -> Self:
