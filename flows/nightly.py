@@ -49,7 +49,7 @@ def nightly_retrain(
         config: a pipeline, or the path of its YAML file; its section `nightly` has the rules.
         overrides: `dotted.key=value` texts applied over the file.
     """
-    whole = config if isinstance(config, Pipeline) else configuration.load(config, overrides)
+    whole = configuration.given(config, overrides)
     pipeline = whole.tonight()
     with nights.alone(pipeline.experiment):
         stages = Stages()

@@ -40,7 +40,7 @@ def knowledge_transfer(
         config: a pipeline, or the path of its YAML file.
         overrides: `dotted.key=value` texts applied over the file.
     """
-    pipeline = config if isinstance(config, Pipeline) else configuration.load(config, overrides)
+    pipeline = configuration.given(config, overrides)
     entered = entrances(pipeline)
     sides = sides_of(pipeline, entered)
     prompts = {side: configuration.prompt_of(pipeline, side) for side in sides}

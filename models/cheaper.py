@@ -40,7 +40,7 @@ class Dropout(nn.Dropout):
         if not self.training or self.p == 0 or input.device.type != "cpu":
             return super().forward(input)
         n = input.numel()
-        draws = torch.empty(-(-n // 4), dtype=torch.int64)
+        draws = torch.empty(-(-n // 4), dtype=torch.int64, device=input.device)
         draws.random_(torch.iinfo(torch.int64).min, None)
         kept = draws.view(torch.int16)[:n].view(input.shape) >= round(self.p * _DRAWS) - _DRAWS // 2
         return input * kept.to(input.dtype).mul_(1 / (1 - self.p))

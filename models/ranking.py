@@ -36,8 +36,8 @@ class Seen:
         """Row and column of every seen item in a score block of `users`: int64, equal lengths."""
         users = users.cpu()
         counts = self._counts[users]
-        rows = torch.repeat_interleave(torch.arange(len(users)), counts)
-        within = torch.arange(len(rows)) - torch.repeat_interleave(
+        rows = torch.repeat_interleave(torch.arange(len(users), device="cpu"), counts)
+        within = torch.arange(len(rows), device="cpu") - torch.repeat_interleave(
             counts.cumsum(0) - counts, counts
         )
         return rows, self._items[self._starts[users][rows] + within]

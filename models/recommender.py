@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from models.batches import (
 )
 from models.cheaper import cheapen
 from models.closed_form import SideInformation
-from models.config import Kar, Side
+from models.config import Kar, Precision, Side
 from models.containment import (
     Log,
     Universe,
@@ -41,7 +42,7 @@ from models.schemas import GENRES, ITEM, USER, YEAR
 from models.scoring import all_item_scores
 from models.sequences import MaskedBatches, Masking, SequenceBatches, Sequences
 from models.transfer.wrapper import Targets
-from models.zoo import entry
+from models.zoo import entry, precision_of
 
 LABEL = "label"
 NEGATIVE_PREFIX = "neg_"
@@ -61,6 +62,7 @@ class Recommender:
     Attributes:
         module: the RecBole model.
         given: the hyper-parameters it was built with; `settings` has the defaults, too.
+        precision: that its own loss is computed in.
         n_users, n_items: numbers of internal ids; id 0 is RecBole's padding.
         user_tokens, item_tokens: object (n_users,) and (n_items,), the raw ids of internal ids.
         train_users, train_items: int64 (n,), the training pairs by internal ids.
@@ -75,6 +77,7 @@ class Recommender:
         universe: Universe,
         seed: int,
         device: str = "cpu",
+        precision: Precision = "float32",
     ) -> None:
         """Build the model; the seed decides its initial weights.
 
@@ -85,6 +88,7 @@ class Recommender:
             universe: all ids, training or not, and items' features.
             seed: of weights, dropout, shuffling and negatives.
             device: torch device.
+            precision: of the model's own loss; a model that does not allow bfloat16 takes float32.
 
         Raises:
             BadInput: for whatever is wrong with the model's name, hyper-parameters or data, and
@@ -95,6 +99,7 @@ class Recommender:
         self.given = given
         self.settings = hyperparameters(model, given)
         self.device = torch.device(device)
+        self.precision = precision_of(model, precision)
         self._seed = seed
         self._labels = log.labels
         if self.entry.family != "context-aware":
@@ -212,10 +217,10 @@ class Recommender:
         nothing = Targets(torch.empty(0), torch.empty(0))
         users, items = targets.get("users", nothing), targets.get("items", nothing)
         side = SideInformation(
-            items.vectors.numpy() if len(items.known) else None,
-            items.known.numpy() if len(items.known) else None,
-            users.vectors.numpy() if len(users.known) else None,
-            users.known.numpy() if len(users.known) else None,
+            items.vectors.cpu().numpy() if len(items.known) else None,
+            items.known.cpu().numpy() if len(items.known) else None,
+            users.vectors.cpu().numpy() if len(users.known) else None,
+            users.known.cpu().numpy() if len(users.known) else None,
         )
         shape = (self.n_users, self.n_items)
         self.module = Ease(self.train_users, self.train_items, shape, self.settings, alpha, side)
@@ -291,8 +296,11 @@ class Recommender:
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The model's own loss on a batch: a scalar."""
-        losses = cast(Any, self.module).calculate_loss(self._interaction(batch))
-        return cast(Tensor, sum(losses) if isinstance(losses, tuple) else losses)
+        mixed = self.precision != "float32"
+        with torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext():
+            losses = cast(Any, self.module).calculate_loss(self._interaction(batch))
+            loss = cast(Tensor, sum(losses) if isinstance(losses, tuple) else losses)
+        return loss.float() if loss.dtype == torch.bfloat16 else loss
 
     def ids(self, side: Side, batch: dict[str, Tensor]) -> Tensor:
         """The batch's internal ids of users or items, repeats included: int64 (n,).

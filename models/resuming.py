@@ -76,7 +76,7 @@ class Memory:
         for module, attributes in state.items():
             for name, value in attributes.items():
                 part = self._module.get_submodule(module)
-                device = getattr(getattr(part, name, None), "device", "cpu")
+                device = getattr(getattr(part, name, None), "device", None)
                 setattr(part, name, _original(value, device))
 
     def _attributes(self) -> Iterator[tuple[tuple[str, str], Any]]:
@@ -109,9 +109,9 @@ def _plain(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def _original(value: Any, device: torch.device | str) -> Any:
+def _original(value: Any, device: torch.device | None) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device)
+        return value if device is None else value.to(device)
     if isinstance(value, dict):
         return value[_ARRAY].numpy()
     if isinstance(value, list | tuple):

@@ -7,7 +7,7 @@ Adding a model is one row here; `tests/test_contract.py` takes its models from t
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from models.config import Side, Tap
+from models.config import Precision, Side, Tap
 from models.errors import BadInput
 
 Family = Literal["general", "context-aware", "sequential"]
@@ -200,6 +200,20 @@ UNSUPPORTED: dict[str, tuple[Family, str]] = {
     "xgboost": ("context-aware", "decision trees: no gradient and no layer to align"),
 }
 """Models of RecBole's general and context-aware catalogue that are not supported, and why."""
+
+
+_SPARSE = "it multiplies by a sparse matrix, for which torch has no bfloat16"
+FLOAT32_ONLY: dict[str, str] = {
+    **dict.fromkeys(("LightGCN", "NGCF", "DGCF", "SGL", "NCL", "SpectralCF", "GCMC"), _SPARSE),
+    "DCNV2": "its loss takes probabilities, not logits, which a GPU refuses in mixed precision",
+}
+"""Trained models whose loss cannot be computed in mixed precision, and why."""
+
+
+def precision_of(model: str, asked: str) -> Precision:
+    """The precision that `model` trains in where `asked` is configured."""
+    mixed = asked == "bfloat16" and model not in FLOAT32_ONLY and entry(model).loader is not None
+    return "bfloat16" if mixed else "float32"
 
 
 def entry(model: str) -> Entry:

@@ -40,9 +40,15 @@ class CheckpointFile:
     estimated from its size.
     """
 
-    def __init__(self, key: str) -> None:
-        """Take the cache key of the training; other trainings' files are foreign."""
+    def __init__(self, key: str, device: str = "cpu") -> None:
+        """Take the cache key of the training; other trainings' files are foreign.
+
+        Args:
+            key: the training's cache key.
+            device: where it trains now, be it another GPU than before.
+        """
         self.path = checkpoint_file(key)
+        self._device = device
         self._identity = {"format": _FORMAT, "key": key, "versions": versions()}
         self._began = perf_counter()
         self._spent = 0.0
@@ -60,7 +66,9 @@ class CheckpointFile:
         if hashlib.sha256(payload).digest() != digest:
             self._ignore("is damaged")
             return None
-        found: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True)
+        found: dict[str, Any] = torch.load(
+            io.BytesIO(payload), weights_only=True, map_location=self._moved
+        )
         if found["identity"] != self._identity:
             self._ignore("belongs to another training or to other package versions")
             return None
@@ -89,6 +97,12 @@ class CheckpointFile:
                 file.write(hashlib.sha256(payload).digest())
                 file.write(payload)
             temporary.replace(self.path)
+
+    def _moved(self, storage: Any, location: str) -> Any:
+        """What was on a GPU goes to this training's device; what was on the CPU stays there."""
+        from torch.serialization import default_restore_location
+
+        return default_restore_location(storage, location if location == "cpu" else self._device)
 
     def _ignore(self, why: str) -> None:
         logging.getLogger("llmkt").warning(

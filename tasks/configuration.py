@@ -16,6 +16,7 @@ from models.front_matter import PromptFile, Template, read_prompt
 from models.grid import merged, set_at
 from models.prices import PriceTable
 from models.prompts import Prompt
+from tasks.devices import placed
 from tasks.storage import PROJECT_ROOT
 
 _PRICES = Path(__file__).parent / "prices.yaml"
@@ -43,8 +44,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     return validated(raw, str(path))
 
 
+def given(config: Pipeline | Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """What a flow was called with, as a pipeline for this machine; see `load`."""
+    return placed(config) if isinstance(config, Pipeline) else load(config, overrides)
+
+
 def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
     """The pipeline that settings make, with their preset and their prompts' settings below them.
+
+    Its devices are those of this machine, see `tasks.devices.placed`.
 
     Args:
         raw: the settings as written.
@@ -59,7 +67,10 @@ def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
     except ValidationError as error:
         raise BadInput(f"{where}: " + "; ".join(explain(error, Pipeline))) from error
     settled = {section: _settled(pipeline, side) for side, section in _SECTIONS.items()}
-    return pipeline.model_copy(update=settled)
+    try:
+        return placed(pipeline.model_copy(update=settled))
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
 
 
 def _preset(name: object, where: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ SPLITS = ("valid", "test")
 _SQL = Path(__file__).parent / "sql"
 
 
-@stage("evaluation", version=5)
+@stage("evaluation", version=6)
 def evaluation(
     pipeline: Pipeline,
     splits: Splits,

@@ -12,6 +12,7 @@ from models.contrasts import Contrast, Run
 from models.evaluation import UserValues
 from models.slices import Slice
 from models.terms import Terms
+from models.zoo import precision_of
 from tasks.handoffs import Described, Trained, knowledge, origin
 from tasks.result_handoffs import Difference, Evaluated
 
@@ -88,6 +89,8 @@ def run_rows(
                 "finished_at": trained.finished_at,
                 "config": json.dumps({**pipeline.identity(), "job": job.identity()}),
                 "is_current": True,
+                "device": job.budget.kind,
+                "precision": precision_of(job.model, job.budget.precision),
                 **asdict(run.terms),
                 **of_job(pipeline, job, described),
             }

@@ -24,7 +24,7 @@ from tasks.storage import database_path
 _SCRIPTS = ("store_evaluation", "store_points")
 
 
-@stage("grid-evaluation", version=1)
+@stage("grid-evaluation", version=2)
 def grid_evaluation(
     experiment: str, parts: list[Part], outcomes: list[Outcome], trials: list[Trial]
 ) -> ExperimentEvaluated:

@@ -13,6 +13,7 @@ from prefect.logging import get_run_logger
 from models.config import Embeddings
 from models.errors import BadInput
 from tasks.configuration import api_key
+from tasks.devices import torch_device
 from tasks.endpoint import endpoint
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def identity(config: Embeddings) -> list[str]:
     """Everything besides the text that decides a vector."""
     if config.provider == "openai":
         return [config.provider, endpoint(config), config.model]
-    return [config.provider, _model_identity(config.model), config.precision]
+    kind = torch_device(config).partition(":")[0]
+    placed = [] if kind == "cpu" else [kind]
+    return [config.provider, _model_identity(config.model), config.precision, *placed]
 
 
 def _model_identity(model: str) -> str:
@@ -78,7 +81,7 @@ def _sha256(file: Path) -> str:
 
 @contextmanager
 def _local_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
-    """A sentence-transformers model on the CPU; its own pooling and normalisation hold."""
+    """A sentence-transformers model; its own pooling and normalisation hold."""
     import torch
 
     threads_before = torch.get_num_threads()
@@ -91,7 +94,7 @@ def _local_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
             output = model.encode(
                 batch, batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False
             )
-            return list(output.float().numpy())
+            return list(output.float().cpu().numpy())
 
         yield TextModel(embed, lengths)
     finally:
@@ -109,7 +112,7 @@ def _load(config: Embeddings) -> "SentenceTransformer":
     try:
         return SentenceTransformer(
             str(folder) if is_local else config.model,
-            device="cpu",
+            device=torch_device(config),
             local_files_only=is_local,
             model_kwargs={"dtype": getattr(torch, config.precision)},
         )

@@ -12,6 +12,7 @@ from models.schemas import RATING
 from models.zoo import described, entry
 from tasks.caching import stage
 from tasks.checkpoints import forget
+from tasks.devices import say_what_stays_float32
 from tasks.handoffs import Interactions, Splits, Trained
 from tasks.progress import track
 from tasks.storage import Handle, read_parquet
@@ -39,6 +40,7 @@ def entrances(pipeline: Pipeline) -> Entrances:
     from models.probing import probe
 
     _require_clicks(pipeline)
+    say_what_stays_float32(pipeline)
     found: Entrances = {}
     for name, settings in pipeline.models.items():
         found[name] = {}

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from multiprocessing import get_context
+from multiprocessing.sharedctypes import Synchronized
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pyarrow as pa
@@ -24,7 +25,9 @@ from models.schemas import (
     RATING,
     USER,
 )
+from models.zoo import precision_of
 from tasks.checkpoints import CheckpointFile
+from tasks.devices import torch_device
 from tasks.handoffs import Trained
 from tasks.offers import predictions, rankings
 from tasks.progress import Tracker
@@ -53,6 +56,8 @@ _KEEP_MEMORY = {
 }
 
 _pool: ProcessPoolExecutor | None = None
+_number = 0
+"""Of this worker process, from 0 in the order in which they start."""
 
 
 @contextmanager
@@ -63,7 +68,10 @@ def worker_processes(n: int) -> Iterator[None]:
         os.environ.setdefault(name, value)
     context = get_context("spawn")
     with ProcessPoolExecutor(
-        n, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),)
+        n,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(os.getpid(), context.Value("i", 0)),
     ) as pool:
         _pool = pool
         try:
@@ -79,8 +87,12 @@ def in_worker(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return _pool.submit(function, *args, **kwargs).result()
 
 
-def _end_with_parent(parent: int) -> None:
-    """Leave no worker behind when the run that started it is killed."""
+def _start_worker(parent: int, started: "Synchronized[int]") -> None:
+    """Number the worker, and leave none behind when the run that started it is killed."""
+    global _number
+    with started.get_lock():
+        _number = started.value
+        started.value += 1
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -109,10 +121,9 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, k
     torch.set_num_threads(job.budget.threads)
     recommender, wrapper = _prepared(job, inputs)
     validate, offered = _held_out(recommender, job, inputs.valid)
+    checkpoints = CheckpointFile(key, str(recommender.device))
     try:
-        fitted = fit(
-            recommender, wrapper, validate, job.budget, job.seed, tracker, CheckpointFile(key)
-        )
+        fitted = fit(recommender, wrapper, validate, job.budget, job.seed, tracker, checkpoints)
     except Diverged as error:
         if not error.weights:
             raise BadInput(str(error)) from error
@@ -175,7 +186,13 @@ def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
 
     log = log_of(inputs.train, job.like_from)
     recommender = Recommender(
-        job.model, job.hyperparameters, log, universe_of(inputs), seed=job.seed
+        job.model,
+        job.hyperparameters,
+        log,
+        universe_of(inputs),
+        job.seed,
+        torch_device(job.budget, _number),
+        precision_of(job.model, job.budget.precision),
     )
     if inputs.initial is not None:
         _start_warm(recommender, job, inputs.initial)

@@ -170,6 +170,7 @@ def test_runs_record_what_decided_them(inputs):
         assert (row["patience"], row["valid_metric"], row["batch_size"]) == (6, "recall@2", 2048)
         assert (row["candidate_items"], row["search_trials"], row["is_current"]) == (9, 0, True)
         assert len(row["split_digest"]) == 16
+        assert (row["device"], row["precision"]) == ("cpu", "float32")
     stored = json.loads(transfer["config"])
     assert stored["job"]["hyperparameters"] == {"embedding_size": 64}
     assert stored["evaluation"]["primary"] == "recall@2"

@@ -64,9 +64,12 @@ SMALL: dict[str, dict[str, object]] = {
 """Hyper-parameters that bring a model down to the size of this world."""
 
 
-def recommender(model: str, seed: int = 1, **hyperparameters) -> Recommender:
+def recommender(
+    model: str, seed: int = 1, device="cpu", precision="float32", **hyperparameters
+) -> Recommender:
     settings = {"train_batch_size": 64, **SMALL.get(model, {}), **hyperparameters}
-    return Recommender(model, settings, Log(*interactions()[0]), UNIVERSE, seed)
+    log = Log(*interactions()[0])
+    return Recommender(model, settings, log, UNIVERSE, seed, device, precision)
 
 
 def wrap(
@@ -95,4 +98,4 @@ def train(
 
 
 def weights(built: Recommender) -> dict[str, np.ndarray]:
-    return {name: value.numpy().copy() for name, value in built.module.state_dict().items()}
+    return {name: value.numpy() for name, value in built.weights().items()}

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from models.config.device import Placed
 from models.config.history import History, ItemHistory
 from models.config.llm import LLM
 from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
@@ -144,7 +145,7 @@ class ItemProfiles(Profiles):
         return self
 
 
-class Embeddings(Section):
+class Embeddings(Placed):
     """The text model that turns profiles into vectors."""
 
     provider: Literal["sentence-transformers", "openai", "import"] = Field(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from models.config.device import Placed
 from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
 
 RankingMetric = Literal["ndcg", "recall", "hit", "precision", "mrr", "map"]
@@ -150,7 +151,10 @@ class Model(Section):
         return self.tap if side == "users" else self.item_tap
 
 
-class Budget(Section):
+Precision = Literal["float32", "bfloat16"]
+
+
+class Budget(Placed):
     """What a training may spend, the same for every arm."""
 
     epochs: int = Field(40, ge=1, description="Total epochs, both phases together.")
@@ -163,6 +167,13 @@ class Budget(Section):
     valid_metric: str = Field("ndcg@10", description="METRIC@K, auc or logloss for early stopping.")
     threads: int = Field(
         1, ge=1, description="CPU threads per training.", json_schema_extra=NOT_IDENTITY
+    )
+    precision: Precision | Literal["auto"] = Field(
+        "float32",
+        description="bfloat16: mixed precision while a model's own loss is computed, where the "
+        "model allows it; weights, alignment and rankings stay float32. auto: bfloat16 on a GPU "
+        "that has it, else float32.",
+        json_schema_extra=IDENTITY_IF_SET,
     )
 
     @field_validator("valid_metric")

@@ -41,7 +41,9 @@ class Captured:
         """Rows and columns of tensors shaped like `sources`, such as their gradients.
 
         It is linear, so that a gradient's rows are the pull on the vectors as they are pooled.
+        What a model computed in mixed precision is float32 from here on.
         """
+        tensors = tuple(of.float() if of.dtype == torch.bfloat16 else of for of in tensors)
         if self.entries is not None:
             return torch.einsum("nl,nlw->nw", self.entries, tensors[0][..., self.columns])
         rows = [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
@@ -159,7 +161,7 @@ class HookManager:
                 f"{type(self.model).__name__}: the {self.tap.kind} {self.tap.name} does not yield "
                 f"sequences, so tap.pool {self.tap.pool} does not apply; remove it"
             )
-        present = (ids != 0).to(source.dtype)
+        present = (ids != 0).float()
         if self.tap.pool == "mean":
             return present / present.sum(dim=1, keepdim=True).clamp(min=1)
         places = torch.arange(1, ids.shape[1] + 1, device=ids.device)

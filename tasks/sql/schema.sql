@@ -38,7 +38,9 @@ CREATE TABLE IF NOT EXISTS runs (
     batch_size         INTEGER,           -- NULL for a computed model
     search_trials      INTEGER,           -- settings tried on valid before this one
     is_current         BOOLEAN,           -- belongs to the experiment's latest evaluation
-    point              VARCHAR            -- of an experiment; NULL where several points share it
+    point              VARCHAR,           -- of an experiment; NULL where several points share it
+    device             VARCHAR,           -- cpu or cuda
+    precision          VARCHAR            -- float32, or bfloat16: mixed
 );
 
 -- Runs that an earlier version wrote: these columns stay NULL until they are evaluated again.
@@ -50,6 +52,8 @@ ALTER TABLE runs ADD COLUMN IF NOT EXISTS batch_size INTEGER;
 ALTER TABLE runs ADD COLUMN IF NOT EXISTS search_trials INTEGER;
 ALTER TABLE runs ADD COLUMN IF NOT EXISTS is_current BOOLEAN;
 ALTER TABLE runs ADD COLUMN IF NOT EXISTS point VARCHAR;
+ALTER TABLE runs ADD COLUMN IF NOT EXISTS device VARCHAR;
+ALTER TABLE runs ADD COLUMN IF NOT EXISTS precision VARCHAR;
 
 -- Grain: one run, split, metric and cut-off: the mean over users. coverage (share of the
 -- catalogue that is recommended to anyone) and novelty (bits) are of the system, see
