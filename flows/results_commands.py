@@ -26,7 +26,8 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[FIRST [SECOND]]",
-            help="One experiment, or two: the first's arms against the same arms of the second.",
+            help="One experiment, or two: the first's arms against the same arms of the second, "
+            "point by point where they have points.",
         ),
     ] = None,
     experiment: Annotated[str | None, typer.Option(help="Only this experiment.")] = None,
@@ -60,9 +61,12 @@ def compare(
         if slices and against not in (None, "baseline"):
             raise BadInput("slices are compared with the baseline only: leave --against out")
         if len(names) == 2:
-            from tasks.across import rows_across
+            from tasks.across import held_across
 
-            rows = rows_across(*names)
+            found = held_across(*names)
+            rows = found.rows
+            for note in found.notes:
+                typer.echo(f"Not compared: {note}.", err=True)
         elif slices:
             rows = slice_rows(*names)
         else:

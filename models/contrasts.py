@@ -66,7 +66,9 @@ Arm = list[Run]
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
+    """Two arms, what the other is called, and the point of an experiment that they are of."""
+
     arm: Arm
     other: Arm
     against: str
@@ -74,6 +76,7 @@ class _Pair:
 
     @property
     def names(self) -> tuple[str, str, str]:
+        """Model, arm and what it is held against."""
         return self.arm[0].model, self.arm[0].arm, self.against
 
 
@@ -88,7 +91,7 @@ def contrasts(
         Per metric and cut-off, the primary one first, one contrast per model, arm and what it
         is held against: first all that concern a baseline. None where the other is missing.
     """
-    return _compared(_all_pairs(_arms(runs)), columns, primary, _Bootstrap(runs, columns))
+    return compared(_all_pairs(arms_of(runs)), columns, primary, Bootstrap(runs, columns))
 
 
 def grid_contrasts(
@@ -101,9 +104,9 @@ def grid_contrasts(
     What several points share is compared once, and p-values are corrected over the contrasts of
     all points.
     """
-    pairs = _shared_once(points, _all_pairs)
+    pairs = shared_once(_by_point(points, _all_pairs))
     runs = {run.run_id: run for pair in pairs for run in (*pair.arm, *pair.other)}
-    return _compared(pairs, columns, primary, _Bootstrap(list(runs.values()), columns))
+    return compared(pairs, columns, primary, Bootstrap(list(runs.values()), columns))
 
 
 def grid_slice_contrasts(
@@ -112,20 +115,27 @@ def grid_slice_contrasts(
     primary: str,
 ) -> dict[S, list[Contrast]]:
     """Compare arms with their baselines within each slice and point, as `slice_contrasts` does."""
-    pairs = {label: _shared_once(points, _against_baseline) for label, points in slices.items()}
+    pairs = {
+        label: shared_once(_by_point(points, _against_baseline)) for label, points in slices.items()
+    }
     return _by_label(pairs, columns, primary)
 
 
-def _shared_once(
+def _by_point(
     points: Mapping[str, Sequence[Run]],
-    pairs_of: Callable[[Mapping[tuple[str, str], Arm]], Iterable[_Pair]],
-) -> list[_Pair]:
-    """Every point's pairs; one that several points have stands once, under no point's name."""
-    found: dict[tuple[object, ...], list[_Pair]] = {}
+    pairs_of: Callable[[Mapping[tuple[str, str], Arm]], Iterable[Pair]],
+) -> Iterator[Pair]:
     for point, runs in points.items():
-        for pair in pairs_of(_arms(runs)):
-            both = (tuple(run.run_id for run in arm) for arm in (pair.arm, pair.other))
-            found.setdefault((*both, pair.against), []).append(replace(pair, point=point))
+        for pair in pairs_of(arms_of(runs)):
+            yield replace(pair, point=point)
+
+
+def shared_once(pairs: Iterable[Pair]) -> list[Pair]:
+    """Every point's pairs; one that several points have stands once, under no point's name."""
+    found: dict[tuple[object, ...], list[Pair]] = {}
+    for pair in pairs:
+        both = (tuple(run.run_id for run in arm) for arm in (pair.arm, pair.other))
+        found.setdefault((*both, pair.against), []).append(pair)
     return [same[0] if len(same) == 1 else replace(same[0], point=None) for same in found.values()]
 
 
@@ -136,64 +146,52 @@ def slice_contrasts(
 
     P-values are corrected over all slices and arms of a metric and cut-off.
     """
-    pairs = {label: list(_against_baseline(_arms(runs))) for label, runs in slices.items()}
+    pairs = {label: list(_against_baseline(arms_of(runs))) for label, runs in slices.items()}
     return _by_label(pairs, columns, primary)
 
 
 def _by_label(
-    pairs: Mapping[S, Sequence[_Pair]],
+    pairs: Mapping[S, Sequence[Pair]],
     columns: Sequence[tuple[Metric, int | None]],
     primary: str,
 ) -> dict[S, list[Contrast]]:
     labels = [label for label, of_label in pairs.items() for _ in of_label]
     everything = [pair for of_label in pairs.values() for pair in of_label]
     found: dict[S, list[Contrast]] = {label: [] for label in pairs}
-    for place, contrast in enumerate(_compared(everything, columns, primary)):
+    for place, contrast in enumerate(compared(everything, columns, primary)):
         found[labels[place % len(labels)]].append(contrast)
     return found
 
 
-def across(runs: Sequence[Run], others: Sequence[Run], name: str, primary: str) -> list[Contrast]:
-    """Compare an experiment's arms with the same arms of the experiment `name`.
-
-    On the metrics that both have; on none if they share no model and arm.
-    """
-    arms, of_others = _arms(runs), _arms(others)
-    pairs = [_Pair(arm, of_others[key], name) for key, arm in arms.items() if key in of_others]
-    measured = [set(run.values.values) for pair in pairs for run in (*pair.arm, *pair.other)]
-    columns = sorted(set.intersection(*measured), key=str) if measured else []
-    both = [run for pair in pairs for run in (*pair.arm, *pair.other)]
-    return _compared(pairs, columns, primary, _Bootstrap(both, columns))
-
-
-def _arms(runs: Sequence[Run]) -> dict[tuple[str, str], Arm]:
+def arms_of(runs: Sequence[Run]) -> dict[tuple[str, str], Arm]:
+    """Runs by model and arm, each in the order of seeds."""
     arms: dict[tuple[str, str], Arm] = {}
     for run in sorted(runs, key=lambda run: run.seed):
         arms.setdefault((run.model, run.arm), []).append(run)
     return arms
 
 
-def _all_pairs(arms: Mapping[tuple[str, str], Arm]) -> list[_Pair]:
+def _all_pairs(arms: Mapping[tuple[str, str], Arm]) -> list[Pair]:
     return [*_against_baseline(arms), *_against_arms(arms), *_against_references(arms)]
 
 
-def _against_baseline(arms: Mapping[tuple[str, str], Arm]) -> Iterator[_Pair]:
+def _against_baseline(arms: Mapping[tuple[str, str], Arm]) -> Iterator[Pair]:
     for (model, arm), runs in arms.items():
         if arm != BASELINE and (model, BASELINE) in arms:
-            yield _Pair(runs, arms[model, BASELINE], BASELINE)
+            yield Pair(runs, arms[model, BASELINE], BASELINE)
 
 
-def _against_arms(arms: Mapping[tuple[str, str], Arm]) -> Iterator[_Pair]:
+def _against_arms(arms: Mapping[tuple[str, str], Arm]) -> Iterator[Pair]:
     for (model, arm), runs in arms.items():
         if arm not in (BASELINE, TRANSFER) and (model, TRANSFER) in arms:
-            yield _Pair(arms[model, TRANSFER], runs, arm)
+            yield Pair(arms[model, TRANSFER], runs, arm)
 
 
-def _against_references(arms: Mapping[tuple[str, str], Arm]) -> Iterator[_Pair]:
+def _against_references(arms: Mapping[tuple[str, str], Arm]) -> Iterator[Pair]:
     references = reference_models(list(arms))
     for (model, _), runs in arms.items():
         for reference in references if model not in references else ():
-            yield _Pair(runs, arms[reference, BASELINE], reference)
+            yield Pair(runs, arms[reference, BASELINE], reference)
 
 
 def reference_models(arms: Sequence[tuple[str, str]]) -> list[str]:
@@ -211,7 +209,7 @@ def reference_models(arms: Sequence[tuple[str, str]]) -> list[str]:
     ]
 
 
-class _Bootstrap:
+class Bootstrap:
     """Means of runs over drawn users, from the same draws for all runs of the same users."""
 
     def __init__(self, runs: Sequence[Run], columns: Sequence[Column]) -> None:
@@ -229,12 +227,13 @@ class _Bootstrap:
         return np.stack([self._means[run.name, column] for run in arm], axis=1)
 
 
-def _compared(
-    pairs: Sequence[_Pair],
+def compared(
+    pairs: Sequence[Pair],
     columns: Sequence[Column],
     primary: str,
-    bootstrap: _Bootstrap | None = None,
+    bootstrap: Bootstrap | None = None,
 ) -> list[Contrast]:
+    """Compare pairs of arms; p-values are corrected over all of them, column by column."""
     first = parse_metric(primary)
     reasons = [_obstacle(pair) for pair in pairs]
     found = []
@@ -250,7 +249,7 @@ def _compared(
     return found
 
 
-def _obstacle(pair: _Pair) -> str | None:
+def _obstacle(pair: Pair) -> str | None:
     for arm in (pair.arm, pair.other):
         if any(not np.array_equal(run.values.users, arm[0].values.users) for run in arm[1:]):
             return "users differ between seeds"
@@ -264,19 +263,19 @@ def _obstacle(pair: _Pair) -> str | None:
 
 
 def _compare(
-    pair: _Pair, reason: str | None, column: Column, bootstrap: _Bootstrap | None
+    pair: Pair, reason: str | None, column: Column, bootstrap: Bootstrap | None
 ) -> Comparison:
-    compared = compare(
+    found = compare(
         _stacked(pair.arm, column),
         _stacked(pair.other, column),
         reason,
         less_is_better=column[0] == "logloss",
     )
     if bootstrap is None or reason is not None:
-        return compared
+        return found
     of_users, of_both = intervals(bootstrap.of(pair.arm, column), bootstrap.of(pair.other, column))
     return replace(
-        compared,
+        found,
         users_ci_low=of_users[0],
         users_ci_high=of_users[1],
         boot_ci_low=of_both[0],

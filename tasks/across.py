@@ -1,7 +1,7 @@
 """Two experiments held against each other, from what the results database keeps of every user."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import numpy as np
 
-from models.contrasts import Contrast, Run, across
+from models.across import across
+from models.contrasts import Contrast, Run
 from models.errors import BadInput
 from models.evaluation import UserValues
 from models.terms import Terms
+from models.wording import listed
 from tasks.results import Rows, as_dicts, experiments, reading, require_view, unknown
 
 if TYPE_CHECKING:
@@ -23,34 +25,97 @@ _SQL = Path(__file__).parent / "sql"
 
 @dataclass(frozen=True)
 class _Experiment:
-    """The runs of an experiment's latest evaluation."""
+    """The runs of an experiment's latest evaluation, by point; under None where it has none."""
 
     name: str
+    points: Mapping[str | None, Rows]
+
+    @property
+    def plain(self) -> bool:
+        """Whether it has no points."""
+        return None in self.points
+
+
+@dataclass(frozen=True)
+class Across:
+    """One experiment's arms against another's.
+
+    Attributes:
+        rows: with the keys of view `contrasts_all`.
+        notes: which points have no counterpart, in a sentence each.
+    """
+
     rows: Rows
-    config: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
-def rows_across(first: str, second: str) -> Rows:
+def held_across(first: str, second: str) -> Across:
     """The arms of one experiment against the same arms of another, on what both measured.
+
+    Points are held against the points of the same name; an experiment without points against
+    every point of the other.
 
     Raises:
         BadInput: if an experiment is not there, their data sets or splits differ, or they share
-            no model and arm.
+            no point, or no model and arm.
     """
     with reading() as connection:
         require_view(connection, "comparison")
         one, other = (_experiment(connection, name) for name in (first, second))
-        _require_no_points(one, other)
-        _require_one_split(one, other)
-        found = across(
-            _runs(connection, one), _runs(connection, other), second, _primary(one.config)
-        )
+        matched = _matched(one, other)
+        for point, both in matched.items():
+            _require_one_split(one.name, other.name, point, both)
+        values = _values(connection, sorted({row["run_id"] for row in _all(matched)}))
+    runs = {
+        point: (_runs(of_one, values), _runs(of_other, values))
+        for point, (of_one, of_other) in matched.items()
+    }
+    origins: dict[tuple[str | None, str, str], Mapping[str, Any]] = {}
+    for point, (of_one, _) in matched.items():
+        for row in of_one:
+            origins[point, row["model"], row["arm"]] = row
+            origins.setdefault((None, row["model"], row["arm"]), row)
+    primary = _primary(json.loads(next(iter(origins.values()))["config"]))
+    found = across(runs, second, primary)
     if not found:
         raise BadInput(
             f"experiments {first} and {second} share no model with the same arm and metric"
         )
-    origins = {(row["model"], row["arm"]): row for row in one.rows}
-    return [_row(of, first, origins[of.model, of.arm]) for of in found]
+    rows = [_row(of, first, origins[of.point, of.model, of.arm]) for of in found]
+    return Across(rows, tuple(_without_counterpart(one, other)))
+
+
+def _all(matched: Mapping[str | None, tuple[Rows, Rows]]) -> Iterator[Mapping[str, Any]]:
+    for of_one, of_other in matched.values():
+        yield from (*of_one, *of_other)
+
+
+def _matched(one: _Experiment, other: _Experiment) -> dict[str | None, tuple[Rows, Rows]]:
+    """The rows of both, by what they are held against each other as."""
+    if one.plain:
+        return {point: (one.points[None], rows) for point, rows in other.points.items()}
+    if other.plain:
+        return {point: (rows, other.points[None]) for point, rows in one.points.items()}
+    found = {
+        point: (rows, other.points[point])
+        for point, rows in one.points.items()
+        if point in other.points
+    }
+    if not found:
+        raise BadInput(
+            f"experiments {one.name} and {other.name} share no point: "
+            + "; ".join(_without_counterpart(one, other))
+        )
+    return found
+
+
+def _without_counterpart(one: _Experiment, other: _Experiment) -> Iterator[str]:
+    if one.plain or other.plain:
+        return
+    for here, there in ((one, other), (other, one)):
+        alone = [str(point) for point in here.points if point not in there.points]
+        if alone:
+            yield f"only {here.name} has {listed(alone)}"
 
 
 def _experiment(connection: "DuckDBPyConnection", name: str) -> _Experiment:
@@ -67,35 +132,36 @@ def _experiment(connection: "DuckDBPyConnection", name: str) -> _Experiment:
             f"experiment {name} was evaluated by an earlier version, which did not record its "
             "split: run it once more, which trains nothing again"
         )
-    return _Experiment(name, rows, json.loads(rows[0]["config"]))
+    statement = (_SQL / "runs_of_points.sql").read_text()
+    points = connection.execute(statement, {"experiment": name}).fetchall()
+    if not points:
+        return _Experiment(name, {None: rows})
+    of_points = {point: set(run_ids) for point, run_ids in points}
+    return _Experiment(
+        name,
+        {
+            point: [row for row in rows if row["run_id"] in run_ids]
+            for point, run_ids in of_points.items()
+        },
+    )
 
 
-def _require_one_split(one: _Experiment, other: _Experiment) -> None:
+def _require_one_split(one: str, other: str, point: str | None, both: tuple[Rows, Rows]) -> None:
     differing = []
     for field in ("dataset", "split_digest"):
-        of_one, of_other = (experiment.rows[0][field] for experiment in (one, other))
+        of_one, of_other = (rows[0][field] for rows in both)
         if of_one != of_other:
             differing.append((field, of_one, of_other))
     if not differing:
         return
-    settings = [experiment.config["split"] for experiment in (one, other)]
+    settings = [json.loads(rows[0]["config"])["split"] for rows in both]
     for key in settings[0].keys() | settings[1].keys():
         of_one, of_other = (setting.get(key) for setting in settings)
         if of_one != of_other:
             differing.append((f"split.{key}", of_one, of_other))
-    said = ", ".join(
-        f"{field} ({one.name} {a}; {other.name} {b})" for field, a, b in sorted(differing)
-    )
-    raise BadInput(f"experiments {one.name} and {other.name} cannot be compared: {said}")
-
-
-def _require_no_points(*found: _Experiment) -> None:
-    for experiment in found:
-        if any(row["point"] is not None for row in experiment.rows):
-            raise BadInput(
-                f"experiment {experiment.name} has points, whose arms are compared among "
-                f"themselves: llmkt compare {experiment.name}"
-            )
+    said = ", ".join(f"{field} ({one} {a}; {other} {b})" for field, a, b in sorted(differing))
+    where = f" at {point}" if point else ""
+    raise BadInput(f"experiments {one} and {other} cannot be compared{where}: {said}")
 
 
 def _primary(config: Mapping[str, Any]) -> str:
@@ -103,8 +169,7 @@ def _primary(config: Mapping[str, Any]) -> str:
     return primary
 
 
-def _runs(connection: "DuckDBPyConnection", experiment: _Experiment) -> list[Run]:
-    values = _values(connection, [row["run_id"] for row in experiment.rows])
+def _runs(rows: Rows, values: Mapping[str, UserValues]) -> list[Run]:
     terms = [field.name for field in fields(Terms)]
     return [
         Run(
@@ -113,8 +178,9 @@ def _runs(connection: "DuckDBPyConnection", experiment: _Experiment) -> list[Run
             row["seed"],
             Terms(**{name: row[name] for name in terms}),
             values[row["run_id"]],
+            row["run_id"],
         )
-        for row in experiment.rows
+        for row in rows
     ]
 
 

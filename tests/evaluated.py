@@ -3,6 +3,8 @@
 import runs
 
 from tasks.evaluation import evaluation
+from tasks.grid_evaluation import grid_evaluation
+from tasks.points import ExperimentEvaluated, Outcome, Part
 from tasks.result_handoffs import Evaluated
 
 ARMS = ("baseline", "transfer", "shuffled")
@@ -17,13 +19,42 @@ RANKS_AS = {
 
 
 def evaluate(experiment="tiny", splits=None, trained=None, **changes) -> Evaluated:
+    config = configured(experiment, **changes)
+    made = trained or all_trained(config)
+    inputs = [config, splits or runs.splits(), made, runs.described(), runs.catalogue()]
+    return evaluation.fn(*inputs)
+
+
+def evaluate_grid(experiment, points, splits=None) -> ExperimentEvaluated:
+    """Points by name, each with what it changes."""
+    described, items = runs.described(), runs.catalogue()
+    parts = []
+    for point, changes in points.items():
+        config = configured(experiment, **changes)
+        parts.append(
+            Part(
+                point=point,
+                pipeline=config,
+                splits=splits or runs.splits(),
+                described=described,
+                items=items,
+                trained=tuple(all_trained(config)),
+                search_trials=0,
+            )
+        )
+    outcomes = [Outcome(point=point, overrides="{}", state="ok", reason=None) for point in points]
+    return grid_evaluation.fn(experiment, parts, outcomes, [])
+
+
+def configured(experiment, **changes):
     models = {"BPR": {}, "EASE": {}}
     settings = {"experiment": experiment, "models": models, "training": TRAINING}
-    config = runs.pipeline(**(settings | changes))
-    made = trained or [
+    return runs.pipeline(**(settings | changes))
+
+
+def all_trained(config):
+    return [
         runs.trained(config, model, arm, seed, runs.RANKED[like, seed])
         for (model, arm), like in RANKS_AS.items()
         for seed in (1, 2)
     ]
-    inputs = [config, splits or runs.splits(), made, runs.described(), runs.catalogue()]
-    return evaluation.fn(*inputs)

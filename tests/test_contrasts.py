@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.contrasts import Run, across, contrasts, reference_models, slice_contrasts
+from models.across import across
+from models.contrasts import Run, contrasts, reference_models, slice_contrasts
 from models.evaluation import UserValues
 from models.terms import Terms
 
@@ -154,10 +155,10 @@ def test_slices_hold_arms_against_their_baselines_and_share_one_correction():
 
 def test_two_experiments_meet_arm_by_arm():
     other = grid(("BPR", "transfer", 0.1), ("NeuMF", "transfer", 0.5))
-    of_both = across(RUNS, other, "second", "ndcg@10")
+    of_both = across({None: (RUNS, other)}, "second", "ndcg@10")
     assert [(of.model, of.arm, of.against, of.metric) for of in of_both] == [
         ("BPR", "transfer", "second", "ndcg"),
         ("BPR", "transfer", "second", "recall"),
     ]
     assert of_both[0].comparison.difference == pytest.approx(0.2)
-    assert across(RUNS, grid(("NeuMF", "transfer", 0.5)), "second", "ndcg@10") == []
+    assert across({None: (RUNS, grid(("NeuMF", "transfer", 0.5)))}, "second", "ndcg@10") == []

@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import runs
-from evaluated import TRAINING, evaluate
+from evaluated import TRAINING, evaluate, evaluate_grid
 from rich.console import Console
 
 from models import wording
 from models.errors import BadInput
 from models.schemas import PREDICTIONS
-from tasks.across import rows_across
+from tasks.across import held_across
 from tasks.results import comparison_rows, query, slice_rows
 from tasks.storage import database, write_parquet
 from tasks.tables import comparison_table, comparison_text
@@ -161,7 +161,7 @@ def test_predicted_likes_are_compared_but_not_sliced():
 def test_two_experiments_are_compared_arm_by_arm():
     evaluate("first")
     evaluate("second", transfer={"alpha": 0.9})
-    rows = rows_across("first", "second")
+    rows = held_across("first", "second").rows
     assert {(row["experiment"], row["against"]) for row in rows} == {("first", "second")}
     arms = [(row["model"], row["arm"]) for row in rows if row["is_primary"]]
     assert arms == [
@@ -184,14 +184,14 @@ def test_only_an_experiments_latest_runs_are_compared():
     assert query("SELECT count(*) FROM runs WHERE experiment = 'first' AND NOT is_current")[1] == [
         (4,)
     ]
-    of_arms = [row for row in rows_across("first", "second") if row["is_primary"]]
+    of_arms = [row for row in held_across("first", "second").rows if row["is_primary"]]
     assert {row["seeds"] for row in of_arms} == {2}
 
 
 def test_experiments_with_other_budgets_are_marked():
     evaluate("first")
     evaluate("second", training=TRAINING | {"epochs": 9})
-    verdicts = {row["verdict"] for row in rows_across("first", "second")}
+    verdicts = {row["verdict"] for row in held_across("first", "second").rows}
     assert verdicts == {"not comparable: epoch budgets differ (second 9; arm 4)"}
 
 
@@ -204,12 +204,75 @@ def test_experiments_on_other_splits_or_data_are_refused():
         match=r"experiments first and second cannot be compared: split.seed \(first 2026; second "
         r"7\), split_digest \(first \w{16}; second \w{16}\)$",
     ):
-        rows_across("first", "second")
+        held_across("first", "second")
     evaluate("third", dataset={"name": "other"})
     with pytest.raises(BadInput, match=r"dataset \(first ml-100k; third other\)$"):
-        rows_across("first", "third")
+        held_across("first", "third")
     with pytest.raises(BadInput, match=r"experiment fourth is not in .*, which has first, second"):
-        rows_across("first", "fourth")
+        held_across("first", "fourth")
+
+
+ALPHAS = {f"alpha={alpha}": {"transfer": {"alpha": alpha}} for alpha in (0.1, 0.2, 0.3)}
+
+
+def primary_arms(found):
+    return [(row["point"], row["model"], row["arm"]) for row in found.rows if row["is_primary"]]
+
+
+def test_experiments_with_points_are_compared_point_by_point():
+    """Baselines and references are the same trainings at every point: they are compared once."""
+    evaluate_grid("first", {name: ALPHAS[name] for name in ("alpha=0.1", "alpha=0.2")})
+    evaluate_grid("second", {name: ALPHAS[name] for name in ("alpha=0.2", "alpha=0.3")})
+    found = held_across("first", "second")
+    assert primary_arms(found) == [
+        ("alpha=0.2", "BPR", "baseline"),
+        ("alpha=0.2", "BPR", "shuffled"),
+        ("alpha=0.2", "BPR", "transfer"),
+        ("alpha=0.2", "EASE", "baseline"),
+    ]
+    assert found.notes == ("only first has alpha=0.1", "only second has alpha=0.3")
+    assert {row["profile_source"] for row in found.rows} == {None, "offline"}
+    assert "alpha=0.2 BPR transfer second Recall@2" in shown(found.rows)
+    whole = held_across("first", "first")
+    assert primary_arms(whole) == [
+        (None, "BPR", "baseline"),
+        ("alpha=0.1", "BPR", "shuffled"),
+        ("alpha=0.1", "BPR", "transfer"),
+        (None, "EASE", "baseline"),
+        ("alpha=0.2", "BPR", "shuffled"),
+        ("alpha=0.2", "BPR", "transfer"),
+    ]
+    assert whole.notes == ()
+
+
+def test_an_experiment_without_points_is_held_against_every_point():
+    evaluate("plain")
+    evaluate_grid("grid", {name: ALPHAS[name] for name in ("alpha=0.1", "alpha=0.2")})
+    for one, other in (("plain", "grid"), ("grid", "plain")):
+        found = held_across(one, other)
+        points = {point for point, _, arm in primary_arms(found) if arm == "transfer"}
+        assert points == {"alpha=0.1", "alpha=0.2"}
+        assert {(row["experiment"], row["against"]) for row in found.rows} == {(one, other)}
+        assert found.notes == ()
+
+
+def test_experiments_that_share_no_point_or_split_are_refused():
+    evaluate_grid("first", {"alpha=0.1": ALPHAS["alpha=0.1"]})
+    evaluate_grid("second", {"alpha=0.2": ALPHAS["alpha=0.2"]})
+    with pytest.raises(
+        BadInput,
+        match=r"share no point: only first has alpha=0.1; only second has alpha=0.2$",
+    ):
+        held_across("first", "second")
+    whole = runs.splits()
+    other = whole.model_copy(update={"train": whole.valid})
+    seeded = {"alpha=0.1": ALPHAS["alpha=0.1"] | {"split": {"seed": 7}}}
+    evaluate_grid("third", seeded, splits=other)
+    with pytest.raises(
+        BadInput,
+        match=r"cannot be compared at alpha=0.1: split.seed \(first 2026; third 7\)",
+    ):
+        held_across("first", "third")
 
 
 @pytest.fixture
@@ -243,7 +306,7 @@ def test_a_database_of_the_previous_version_is_shown_as_it_is():
         with pytest.raises(BadInput, match="written by an earlier version"):
             read()
     with pytest.raises(BadInput, match="experiment old was evaluated by an earlier version"):
-        rows_across("old", "old")
+        held_across("old", "old")
 
 
 @pytest.mark.usefixtures("old_database")
@@ -259,4 +322,4 @@ def test_the_next_evaluation_extends_a_database_of_the_previous_version():
     evaluate("other")
     assert {row["experiment"] for row in comparison_rows()} == {"old", "other", "tiny"}
     with pytest.raises(BadInput, match="experiment old was evaluated by an earlier version"):
-        rows_across("tiny", "old")
+        held_across("tiny", "old")

@@ -9,14 +9,14 @@ import sys
 
 import duckdb
 import pytest
-from evaluated import evaluate
+from evaluated import evaluate, evaluate_grid
 from typer.testing import CliRunner
 
 from flows import results_commands
 from flows.cli import app
 from models.errors import BadInput
 from tasks import results
-from tasks.across import rows_across
+from tasks.across import held_across
 from tasks.results import comparison_rows, query, slice_rows
 from tasks.storage import PROJECT_ROOT, database_path
 from tasks.tables import query_table, query_text
@@ -86,7 +86,7 @@ def test_a_missing_empty_or_foreign_database_is_said(data_dir):
             read()
     data_dir.mkdir()
     duckdb.connect(str(database_path())).close()
-    for read in (comparison_rows, slice_rows, lambda: rows_across("first", "second")):
+    for read in (comparison_rows, slice_rows, lambda: held_across("first", "second").rows):
         with pytest.raises(BadInput, match="holds no results: run `llmkt run CONFIG` first"):
             read()
     database_path().write_text("no database")
@@ -145,6 +145,15 @@ def test_the_commands(llmkt):
     counted = llmkt("sql", "SELECT count(*) AS n FROM runs", "--format", "csv")
     assert (counted.exit_code, counted.stdout) == (0, "n\n16\n")
     assert "16" in llmkt("sql", "SELECT count(*) AS n FROM runs").stdout
+
+
+def test_points_without_a_counterpart_are_said_beside_the_comparison(llmkt):
+    alphas = {f"alpha={alpha}": {"transfer": {"alpha": alpha}} for alpha in (0.1, 0.2)}
+    evaluate_grid("first", alphas)
+    evaluate_grid("second", {"alpha=0.2": alphas["alpha=0.2"]})
+    shown = llmkt("compare", "first", "second", "--format", "json")
+    assert {row["point"] for row in json.loads(shown.stdout)} == {"alpha=0.2"}
+    assert shown.stderr == "Not compared: only first has alpha=0.1.\n"
 
 
 @pytest.mark.parametrize(
