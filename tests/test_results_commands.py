@@ -115,15 +115,69 @@ def test_a_locked_database_is_said(monkeypatch):
         holder.stdin.close()
 
 
-def test_the_line_for_pandas_works(data_dir, monkeypatch):
+LINES = re.findall(
+    r"```python\n# (.*?)\n(.*?)```",
+    (PROJECT_ROOT / "data" / "README.md").read_text(encoding="utf-8"),
+    re.DOTALL,
+)
+
+
+@pytest.fixture
+def documented(data_dir, monkeypatch):
+    """What the documented line of that title leaves, run beside a data folder with results."""
     evaluate()
     monkeypatch.chdir(data_dir.parent)
-    readme = (PROJECT_ROOT / "data" / "README.md").read_text()
-    code = re.search(r"```python\n# pandas\n(.*?)```", readme, re.DOTALL)[1]
-    names = {}
-    exec(code, names)
-    frame = names["frame"]
+    codes = dict(LINES)
+
+    def run(title):
+        names: dict[str, object] = {}
+        exec(codes[title], names)
+        return names
+
+    return run
+
+
+def test_every_documented_line_is_tested():
+    assert [title.partition(",")[0].partition(":")[0] for title, _ in LINES] == [
+        "pandas",
+        "Polars",
+        "Arrow",
+        "a notebook's cell",
+        "Parquet",
+    ]
+
+
+def test_the_line_for_pandas_works(documented):
+    frame = documented("pandas")["frame"]
     assert frame[frame.is_primary].arm.tolist() == ["shuffled", "transfer"]
+
+
+def test_the_line_for_polars_works(documented):
+    pytest.importorskip("polars", reason="Polars is not installed, nor needed")
+    frame = documented("Polars")["frame"]
+    assert set(frame["against"]) == {"baseline", "shuffled", "EASE"}
+
+
+def test_the_line_for_arrow_works(documented):
+    table = documented("Arrow, without a copy through Python objects")["table"]
+    assert table.column_names == ["run_id", "user_id", "metric", "k", "value"]
+    assert (table.num_rows,) == query("SELECT count(*) FROM user_metrics")[1][0]
+    assert set(table["user_id"].to_pylist()) == {"u1", "u2"}
+
+
+def test_the_line_for_a_notebook_shows_something(documented):
+    (title,) = (title for title, _ in LINES if title.startswith("a notebook"))
+    code = dict(LINES)[title].splitlines()
+    documented(title)
+    names: dict[str, object] = {}
+    exec("\n".join(code[:-1]), names)
+    shown = eval(code[-1], names)
+    assert "history" in shown._repr_html_()
+
+
+def test_the_line_for_parquet_works(documented):
+    rows = documented("Parquet")["rows"]
+    assert set(rows.user_id) == {"u1", "u2", "u3"}
 
 
 @pytest.fixture
