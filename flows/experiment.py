@@ -26,7 +26,7 @@ from tasks.progress import track
 from tasks.records import StageRecord
 from tasks.report import report
 from tasks.result_handoffs import Difference, Reference
-from tasks.worker import worker_processes
+from tasks.worker import ended_at_once, worker_processes
 
 
 class PointSummary(BaseModel):
@@ -87,7 +87,12 @@ def experiment(
     points = [_Running(of) for of in loaded.points]
     n = workers or workers_of(loaded)
     runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=n)
-    with track(f"experiment {loaded.name}", 1) as tracker, worker_processes(n), runner:
+    with (
+        track(f"experiment {loaded.name}", 1) as tracker,
+        worker_processes(n),
+        runner,
+        ended_at_once(),
+    ):
         pool = Pool(runner, tracker)
         if searches:
             run_searches(searches, bench, pool)

@@ -1,6 +1,8 @@
 """What all commands of `llmkt` share: options, error messages, where Prefect keeps its state."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,18 +27,27 @@ AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON on standa
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Prefect's log, tracebacks.")]
 
 
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a process that SIGTERM ended, by the shells' convention."""
+
+
 @contextmanager
 def plain_errors(verbose: bool = False) -> Iterator[None]:
-    """Turn what the user can mend into one sentence and exit code 2, a failure into code 1."""
+    """Turn what the user can mend into one sentence and exit code 2, a failure into code 1.
+
+    SIGTERM ends with code 143 and the same sentence as Ctrl-C, so that what the process started,
+    Prefect's temporary server and workers, ends with it.
+    """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        yield
+        with _terminable():
+            yield
     except BadInput as error:
         console.print(f"[bold red]Error:[/] {escape(str(error))}")
         raise typer.Exit(2) from error
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, Terminated) as error:
         console.print("Stopped; whatever was finished stays cached.")
-        raise typer.Exit(1) from error
+        raise typer.Exit(TERMINATED if isinstance(error, Terminated) else 1) from error
     except Exception as error:
         from tasks.disk import reason
 
@@ -51,6 +62,37 @@ def plain_errors(verbose: bool = False) -> Iterator[None]:
             "Whatever was finished stays cached. For the traceback add --verbose."
         )
         raise typer.Exit(1) from error
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM; while the process then ends, a second one changes nothing.
+
+    By default Python would end at once and leave running what is stopped when it exits. Prefect
+    passes the signal on after a flow, to whom it belonged before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    except BaseException:
+        signal.signal(signal.SIGTERM, before)
+        raise
+    signal.signal(signal.SIGTERM, before)
 
 
 def settle(data_dir: Path | None, verbose: bool = False) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from multiprocessing.sharedctypes import Synchronized
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -78,6 +78,22 @@ def worker_processes(n: int) -> Iterator[None]:
             yield
         finally:
             _pool = None
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """End all worker processes when the block is left by a signal: nobody waits for a result.
+
+    It belongs inside of whatever waits for them. An error of one training leaves the others be.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        for process in active_children():
+            process.terminate()
+        raise
 
 
 def in_worker(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
