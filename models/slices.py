@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.config import Evaluation
-from models.evaluation import UserValues, score
+from models.evaluation import UserValues, score, score_clicks
 from models.schemas import ITEM, USER
 
 HEAD_SHARE = 0.8
@@ -134,6 +134,27 @@ def sliced(
         relevant = scored.filter(pc.is_in(scored[ITEM], items))
         if relevant.num_rows:
             found[part] = score(rankings, relevant, "test", config)
+    return found
+
+
+def sliced_clicks(
+    predictions: pa.Table, parts: Slicing, config: Evaluation
+) -> dict[Slice, UserValues]:
+    """AUC and LogLoss on test, slice by slice, each among the pairs of its users or its items.
+
+    Slices without a like, or with nothing else, are left out: nothing can be told apart there.
+
+    Args:
+        predictions: schema `PREDICTIONS`, of the test part.
+        parts: the slices.
+        config: metrics.
+    """
+    found = {}
+    for column, of_column in ((USER, parts.users), (ITEM, parts.items)):
+        for part, ids in of_column.items():
+            inside = predictions.filter(pc.is_in(predictions[column], ids))
+            if len(pc.unique(inside["liked"])) == 2:
+                found[part] = score_clicks(inside, "test", config)
     return found
 
 

@@ -16,7 +16,7 @@ from models.config import Pipeline, parse_metric
 from models.contrasts import Contrast, contrasts, slice_contrasts
 from models.evaluation import BASELINE, score, score_clicks
 from models.schemas import ITEM, LLM_CALLS, USER
-from models.slices import Catalogue, Slice, Slicing, beyond_accuracy, sliced, slicing
+from models.slices import Catalogue, Slice, Slicing, beyond_accuracy, sliced, sliced_clicks, slicing
 from models.terms import Terms, split_digest
 from tasks import evaluation_rows as rows
 from tasks.caching import content, stage
@@ -162,12 +162,13 @@ class Scoring:
         )
         config = self._pipeline.evaluation
         if run.predictions is not None:
-            predicted = {"valid": run.rankings, "test": run.predictions}
+            valid, test = read_parquet(run.rankings), read_parquet(run.predictions)
             values = {
-                split: score_clicks(read_parquet(handle), split, config)
-                for split, handle in predicted.items()
+                split: score_clicks(table, split, config)
+                for split, table in (("valid", valid), ("test", test))
             }
-            return Scored(run_id, run, terms, values, {}, {})
+            slices = sliced_clicks(test, ground.slicing, config)
+            return Scored(run_id, run, terms, values, {}, slices)
         rankings = read_parquet(run.rankings, ["split", USER, "items"])
         values = {split: score(rankings, ground.held[split], split, config) for split in SPLITS}
         return Scored(

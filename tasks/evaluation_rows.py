@@ -40,7 +40,7 @@ class Scored:
     beyond: dict[str, dict[tuple[str, int], float]]
     """Coverage and novelty, by split; empty where likes are predicted."""
     slices: dict[Slice, UserValues]
-    """On test; empty where likes are predicted."""
+    """On test."""
 
     def run(self, values: UserValues | None = None) -> Run:
         """As it is compared: with its values on test, or with those in a slice."""

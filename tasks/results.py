@@ -59,8 +59,8 @@ def slice_rows(experiment: str | None = None) -> Rows:
     if not rows:
         comparison_rows(experiment)  # says so where there is nothing to compare at all
         raise BadInput(
-            f"{experiment or database_path()} has no slices: they are made of rankings, not of "
-            "predicted likes; run again if an earlier version evaluated it"
+            f"{experiment or database_path()} has no slices: an earlier version evaluated it; "
+            "run it once more, which trains nothing again"
         )
     return rows
 

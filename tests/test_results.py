@@ -121,7 +121,7 @@ def test_slices_are_stored_and_compared_by_hand():
     assert "BPR transfer profile, without Recall@2" in text
 
 
-def test_predicted_likes_are_compared_but_not_sliced():
+def test_predicted_likes_are_compared_and_sliced():
     likes = {"like_from": 4, "metrics": ["auc", "logloss"], "primary": "auc"}
     config = runs.pipeline(
         models={"DeepFM": {}},
@@ -147,15 +147,20 @@ def test_predicted_likes_are_compared_but_not_sliced():
         training={"epochs": 4, "valid_metric": "auc", "seeds": [1, 2]},
     )
     evaluated.verify()
-    assert evaluated.n_slices == 0
+    assert evaluated.n_slices == 4 * 2 * 2  # runs, slices, metrics
     rows = comparison_rows("tiny")
     # One of the four pairs of a like and a dislike is the wrong way round in the baseline.
     assert [(row["metric"], row["k"]) for row in rows] == [("auc", None), ("logloss", None)]
     assert (rows[0]["baseline_mean"], rows[0]["arm_mean"]) == (0.75, 1.0)
     assert rows[1]["effect_size"] > 0 > rows[1]["difference"]
     assert query("SELECT DISTINCT metric FROM metrics ORDER BY ALL")[1] == [("auc",), ("logloss",)]
-    with pytest.raises(BadInput, match="tiny has no slices: they are made of rankings"):
-        slice_rows("tiny")
+    # Both users have one training item and no profile, so that each slice is everybody.
+    of_slices = [row for row in slice_rows("tiny") if row["is_primary"]]
+    assert [(row["kind"], row["slice"]) for row in of_slices] == [
+        ("history", "1 coldest"),
+        ("profile", "without"),
+    ]
+    assert {(row["baseline_mean"], row["arm_mean"]) for row in of_slices} == {(0.75, 1.0)}
 
 
 def test_two_experiments_are_compared_arm_by_arm():

@@ -8,7 +8,8 @@ from tables import train
 
 from models.config import Evaluation
 from models.evaluation import score
-from models.slices import Catalogue, Slice, beyond_accuracy, sliced, slicing
+from models.schemas import PREDICTIONS
+from models.slices import Catalogue, Slice, beyond_accuracy, sliced, sliced_clicks, slicing
 
 # u1 has 1 training item, u2 two, u3 and u4 three; i1 is held by 4, i2 by 3, i3 and i4 by 1 each.
 TRAIN = train(
@@ -73,6 +74,40 @@ def test_users_with_and_without_a_profile():
     assert ("profile", "with") not in found()
     everyone = found(pa.array(["u1", "u2", "u3", "u4"]))
     assert ("profile", "without") not in everyone
+
+
+def test_predicted_likes_within_slices():
+    """Pairs of other slices do not count: u1's item of the tail is told apart from nothing."""
+    pairs = [
+        ("u1", "i1", True, 0.9),
+        ("u1", "i2", False, 0.2),  # u1 alone: told apart
+        ("u2", "i1", True, 0.3),
+        ("u2", "i2", False, 0.4),  # u2 alone: the wrong way round
+        ("u3", "i4", True, 0.8),
+        ("u4", "i5", True, 0.1),  # nothing but likes
+    ]
+    columns = [list(column) for column in zip(*pairs, strict=True)]
+    config = Evaluation(like_from=4, metrics=("auc", "logloss"), primary="auc")
+    found = {
+        (part.kind, part.name): of
+        for part, of in sliced_clicks(
+            pa.table(columns, schema=PREDICTIONS),
+            slicing(TRAIN, ITEMS, pa.array(["u1", "u2"])),
+            config,
+        ).items()
+    }
+    # In the head three of four pairs of a like and a dislike are in order; the tail has likes only,
+    # like users 3 and 4, who are also those without a profile.
+    assert {key: float(of.values["auc", None].mean()) for key, of in found.items()} == {
+        ("history", "1 coldest"): pytest.approx(1.0),
+        ("history", "2"): pytest.approx(0.0),
+        ("profile", "with"): pytest.approx(0.75),
+        ("popularity", "head"): pytest.approx(0.75),
+    }
+    coldest = found["history", "1 coldest"]
+    assert coldest.users.tolist() == ["u1"]
+    expected = -(math.log(0.9) + math.log(0.8)) / 2
+    assert coldest.values["logloss", None].tolist() == [pytest.approx(expected)]
 
 
 def test_slices_of_users_make_up_the_whole():
