@@ -6,7 +6,7 @@ import runs
 import yaml
 from tables import catalogue, train
 
-from flows.knowledge import describe
+from flows.knowledge import describe_all
 from flows.stages import Stages
 from models.config import ItemProfiles, Job, Pipeline, Profiles, Tap, Transfer
 from models.errors import BadInput
@@ -87,7 +87,7 @@ def test_profiles_of_all_ratings_are_leaky_and_say_so(side):
     def made(seen):
         leak = {"interactions": seen, "allow_leakage": True}
         pipeline = Pipeline.model_validate(MINIMAL | {"profiles": leak, "item_profiles": leak})
-        found = describe(pipeline, side, Template(text=""), data, parts, OfProfiles())
+        [found] = describe_all(pipeline, {side: Template(text="")}, data, parts, OfProfiles())
         return found.provenance, read_parquet(found.profiled.profiles).num_rows
 
     # Bob's only training interaction is of a; of all interactions c is one, too.
