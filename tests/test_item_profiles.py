@@ -116,3 +116,9 @@ def test_the_stage_writes_a_profile_per_training_item():
     assert table["item_id"].to_pylist() == ["a", "b", "c", "d", "e", "f", "g"]
     assert table["text"].null_count == 0
     assert (made.source, made.provenance, made.missing) == ("offline", "train-only", 0)
+
+
+def test_without_companions_a_profile_says_what_an_item_is():
+    texts = offline(known(most=0))
+    assert texts[0] == "The Arrow (1971). Western, War. Little known, rated 5.0 on average."
+    assert not any("Liked together" in text for text in texts)

@@ -51,8 +51,9 @@ class ItemHistory(History):
 
     limit: int = Field(
         10,
-        ge=1,
-        description="How many other items, chosen by the same users, a profile may name.",
+        ge=0,
+        description="How many other items, chosen by the same users, a profile may name; with 0 "
+        "it says what the item is, and nothing of who else chose it.",
     )
 
     @field_validator("demographics")
