@@ -20,8 +20,12 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.epochs=5."),
 ]
 DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Where data lives; otherwise LLMKT_DATA_DIR, otherwise the project's data/."),
+    str | None,
+    typer.Option(
+        metavar="DIR|URL",
+        help="Where data lives, a folder or s3://BUCKET/PREFIX; otherwise LLMKT_DATA_DIR, "
+        "otherwise the project's data/.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Prefect's log, tracebacks.")]
@@ -95,19 +99,23 @@ def _terminable() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def settle(data_dir: Path | None, verbose: bool = False) -> None:
+def settle(data_dir: str | None, verbose: bool = False) -> None:
     """Fix what Prefect reads when it is imported: where it keeps its state and how it logs.
 
     `[tool.prefect]` in pyproject.toml says the same for `prefect` itself, but holds only in the
     project's folder, while `llmkt` may be called from anywhere. Run logs reach Prefect's
     database in full; only the terminal is kept quiet.
     """
+    from tasks import places
+
     if data_dir is not None:
-        os.environ["LLMKT_DATA_DIR"] = str(data_dir.expanduser().resolve())
-    home = os.environ.get("LLMKT_DATA_DIR") or Path(__file__).resolve().parent.parent / "data"
+        where = data_dir if places.is_url(data_dir) else str(Path(data_dir).expanduser().resolve())
+        os.environ["LLMKT_DATA_DIR"] = where
+    with plain_errors(verbose):
+        home = places.data_dir()
     with suppress(OSError):  # a folder that cannot be written may still be read
-        Path(home).mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("PREFECT_HOME", str(Path(home) / "prefect"))
+        home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     if not verbose:

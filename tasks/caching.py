@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from prefect import Task
 from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
 from prefect.context import TaskRunContext
-from prefect.filesystems import LocalFileSystem
+from prefect.filesystems import WritableFileSystem
 from prefect.locking.protocol import LockManager
 from prefect.logging import disable_run_logger
 from prefect.results import ResultStore
@@ -28,7 +28,8 @@ from pydantic import BaseModel
 
 from models.config import NOT_IDENTITY, Section
 from tasks.disk import writing
-from tasks.storage import Handle, MissingArtifact, Verifiable, data_dir, new_file
+from tasks.kept_results import has_result, result_storage
+from tasks.storage import Handle, MissingArtifact, Verifiable, data_dir
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,23 +64,6 @@ def verify(value: Any) -> None:
             verify(item)
 
 
-class ResultFolder(LocalFileSystem):
-    """Prefect's results as files: each whole or not there, whenever a run is killed."""
-
-    _block_type_name = "LLM-KT Flow results"
-
-    # Stages are synchronous, and so is Prefect's call.
-    def write_path(  # type: ignore[override]
-        self, path: str, content: bytes, _sync: bool = True
-    ) -> str:
-        """Write by temporary file and atomic rename."""
-        final = self._resolve_path(path)
-        with writing(final), new_file(final.parent) as temporary:
-            temporary.write_bytes(content)
-            temporary.replace(final)
-        return str(final)
-
-
 class Stage(Task[..., Any]):
     """A task whose results live under the data folder, wherever that is when the task runs.
 
@@ -90,9 +74,9 @@ class Stage(Task[..., Any]):
     key_of: Callable[[Mapping[str, Any]], str]
 
     @property
-    def result_storage(self) -> ResultFolder:
+    def result_storage(self) -> WritableFileSystem:
         """Prefect's own default is fixed when settings load, before `--data-dir` is known."""
-        return ResultFolder(basepath=str(data_dir() / "cache"))
+        return result_storage()
 
     @result_storage.setter
     def result_storage(self, _: object) -> None:
@@ -107,7 +91,7 @@ class Stage(Task[..., Any]):
     def cached(self, *inputs: Any, **named: Any) -> Any | None:
         """The result for these arguments if it is cached and whole; nothing is run."""
         key = self.key(*inputs, **named)
-        if not (data_dir() / "cache" / key).is_file():
+        if not has_result(key):
             return None
         try:
             return ResultStore(result_storage=self.result_storage).read(key).result

@@ -121,7 +121,9 @@ def _size(value: Any) -> int:
 
 def forget(_task: object, _run: object, state: Any) -> None:
     """Delete a training's checkpoint, once Prefect has stored its result (a hook of the task)."""
+    from tasks.kept_results import has_result  # not above: worker processes need no Prefect
+
     record = getattr(state.data, "metadata", state.data)  # a result, or what describes it
     key = Path(record.storage_key).name
-    if (data_dir() / "cache" / key).exists():
+    if has_result(key):
         checkpoint_file(key).unlink(missing_ok=True)

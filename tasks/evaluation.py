@@ -20,10 +20,11 @@ from models.slices import Catalogue, Slice, Slicing, beyond_accuracy, sliced, sl
 from models.terms import Terms, split_digest
 from tasks import evaluation_rows as rows
 from tasks.caching import content, stage
+from tasks.database import database, database_path
 from tasks.evaluation_rows import Scored
 from tasks.handoffs import Described, Splits, Trained
 from tasks.result_handoffs import Evaluated, Reference
-from tasks.storage import PROJECT_ROOT, Handle, database, database_path, read_parquet
+from tasks.storage import PROJECT_ROOT, Handle, read_parquet
 
 SPLITS = ("valid", "test")
 

@@ -15,11 +15,11 @@ from models.evaluation import BASELINE
 from models.slices import Slice
 from tasks import evaluation_rows as rows
 from tasks.caching import content, stage
+from tasks.database import database_path
 from tasks.evaluation import Ground, Scoring, calls, digest, git_sha, references, store
 from tasks.evaluation_rows import Scored
 from tasks.handoffs import Described
 from tasks.points import ExperimentEvaluated, Outcome, Part, Trial
-from tasks.storage import database_path
 
 _SCRIPTS = ("store_evaluation", "store_points")
 

@@ -12,10 +12,10 @@ from models.errors import BadInput
 from models.estimates import rough_seconds
 from tasks.answers import answer_store
 from tasks.configuration import price_table
+from tasks.database import has_database
 from tasks.lookup import Configured
 from tasks.preview import bill_of, to_pay
 from tasks.results import reading
-from tasks.storage import database_path
 
 _PAST = Path(__file__).parent / "sql" / "past_trainings.sql"
 
@@ -72,7 +72,7 @@ def duration(jobs: Sequence[tuple[str, Job]], interactions: int | None) -> Durat
 
 def _past() -> list[_Past]:
     """Means over past trainings, by data set, model and budget; none where there are no results."""
-    if not database_path().exists():
+    if not has_database():
         return []
     try:
         with reading() as connection:

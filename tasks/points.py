@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 from models.config import Arm, Pipeline
+from tasks.database import database
 from tasks.handoffs import Described, Handoff, Splits, Trained
 from tasks.result_handoffs import Evaluated
-from tasks.storage import Handle, MissingArtifact, database
+from tasks.storage import Handle, MissingArtifact
 
 PointState = Literal["ok", "failed", "excluded"]
 TrialState = Literal["complete", "pruned", "failed"]

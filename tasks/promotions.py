@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from tasks.database import database, has_database
 from tasks.night_handoffs import Promotion
-from tasks.storage import database, database_path
 
 _SQL = Path(__file__).parent / "sql"
 _TYPES = {
@@ -40,7 +40,7 @@ def promotions(experiment: str) -> list[dict[str, Any]]:
     """An experiment's nights, newest first; empty where none is recorded."""
     import duckdb
 
-    if not database_path().exists():
+    if not has_database():
         return []
     with database(read_only=True) as connection:
         try:

@@ -16,7 +16,7 @@ from tasks.handoffs import Described, Trained, origin
 from tasks.records import Mapped, StageRecord
 from tasks.report_page import Made, page_of
 from tasks.result_handoffs import Evaluated, Reference, Reported
-from tasks.storage import Handle, data_dir, new_file, write_bytes
+from tasks.storage import Handle, data_dir, new_file, share, write_bytes
 
 
 @stage("report", version=5, ignore=("stages",))
@@ -86,6 +86,7 @@ def _publish(experiment: str, page: bytes, sha256: str) -> Handle:
         temporary.write_bytes(page)
         temporary.chmod(0o644)
         temporary.replace(final)
+    share(final)
     return Handle(path=final.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0)
 
 

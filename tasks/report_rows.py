@@ -9,9 +9,9 @@ from typing import Any
 
 from models.charts.sweeps import FACTORS
 from models.wording import BASELINE
+from tasks.database import database
 from tasks.result_handoffs import Evaluated
 from tasks.results import Rows, as_dicts
-from tasks.storage import database
 
 _RUNS = Path(__file__).parent / "sql" / "report_runs.sql"
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import duckdb
 
+from tasks.database import database, database_path, has_database
 from tasks.handoffs import Handoff
-from tasks.storage import Handle, MissingArtifact, Verifiable, database, database_path
+from tasks.storage import Handle, MissingArtifact, Verifiable
 
 
 class Difference(Handoff):
@@ -80,7 +81,7 @@ class Evaluated(Handoff, Verifiable):
         Raises:
             MissingArtifact: if rows are gone or were replaced by another evaluation's.
         """
-        if not database_path().exists():
+        if not has_database():
             raise MissingArtifact(f"{database_path()} is gone")
         try:
             with database(read_only=True) as connection:

@@ -11,7 +11,7 @@ import duckdb
 
 from models.errors import BadInput
 from models.wording import BASELINE
-from tasks.storage import database, database_path
+from tasks.database import database, database_path
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -1,6 +1,7 @@
-"""The data folder: immutable artifacts named by their content, and the DuckDB file.
+"""The data folder: immutable artifacts named by their content.
 
-Everything lives under `data_dir()`; nothing else in the project decides on a path there.
+Everything lives under `data_dir()`; nothing else in the project decides on a path there. Where
+that is a store (`tasks.stores`), artifacts are written to it as well, and fetched from it.
 """
 
 import contextlib
@@ -14,35 +15,21 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
-from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
-from models.errors import BadInput
-from tasks.disk import reason, writing
+from tasks.disk import writing
+from tasks.places import PROJECT_ROOT as PROJECT_ROOT
+from tasks.places import data_dir as data_dir
+from tasks.stores import Store, store
 
-if TYPE_CHECKING:
-    import duckdb
-
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
-DATABASE_WAIT_SECONDS = 120.0
 TEMPORARY = ".writing-"
 """How names of files begin that are being written, or were when their writer was killed."""
 
 _RECORDED_PACKAGES = ("llmkt-flow", "numpy", "pyarrow", "recbole", "torch", "umap-learn")
-
-
-def data_dir() -> Path:
-    """The data folder: the environment variable LLMKT_DATA_DIR, else `data/` in the project."""
-    return Path(os.environ.get("LLMKT_DATA_DIR") or PROJECT_ROOT / "data").expanduser().resolve()
-
-
-def database_path() -> Path:
-    """Where the results database is."""
-    return data_dir() / "results.duckdb"
 
 
 class MissingArtifact(RuntimeError):
@@ -69,22 +56,62 @@ class Handle(Verifiable):
 
     @property
     def file(self) -> Path:
-        """The artifact's absolute path."""
+        """The artifact's absolute path; of a store's, where `verify` puts a copy."""
         return data_dir() / self.path
 
     def verify(self) -> Path:
         """Return the file's path after comparing its sha256 with the one written.
 
+        From a store it is fetched if it is not here yet. What only this machine has left of a
+        store's artifacts is put back.
+
         Raises:
             MissingArtifact: if the file is gone or was altered.
         """
-        if not self.file.is_file():
-            raise MissingArtifact(f"{self.file} is gone")
-        with self.file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != self.sha256:
-            raise MissingArtifact(f"{self.file} was altered: sha256 {found}, not {self.sha256}")
+        remote = store()
+        if remote is not None:
+            _bring(self, remote)
+        else:
+            _compare(self, self.file)
         return self.file
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _compare(handle: Handle, file: Path, name: object = None) -> None:
+    """Raise `MissingArtifact` unless a file, called `name` in errors, holds what was written."""
+    name = name or file
+    if not file.is_file():
+        raise MissingArtifact(f"{name} is gone")
+    found = _digest(file)
+    if found != handle.sha256:
+        raise MissingArtifact(f"{name} was altered: sha256 {found}, not {handle.sha256}")
+
+
+def _bring(handle: Handle, remote: Store) -> None:
+    """Have a whole copy here of what is in the store."""
+    file, name = handle.file, f"{remote.url}/{handle.path}"
+    with contextlib.suppress(MissingArtifact):
+        _compare(handle, file)
+        if handle.path.startswith("artifacts/"):  # others may be replaced by newer ones
+            remote.keep(file, handle.path)
+        return
+    with writing(file), new_file(file.parent, file.suffix) as temporary:
+        if not remote.download(handle.path, temporary):
+            raise MissingArtifact(f"{name} is gone")
+        _compare(handle, temporary, name)
+        temporary.chmod(0o644)
+        temporary.replace(file)
+
+
+def share(file: Path) -> None:
+    """Put a file of the data folder into the store, if there is one, under its relative path."""
+    remote = store()
+    if remote is not None:
+        remote.upload(file, file.relative_to(data_dir()).as_posix())
 
 
 @contextmanager
@@ -103,16 +130,19 @@ def require_writable() -> None:
     """Refuse to start work whose results could not be stored.
 
     Raises:
-        BadInput: if nothing can be written to the data folder.
+        BadInput: if nothing can be written to the data folder, or its store cannot be used.
     """
     with writing(data_dir()), new_file(data_dir()) as probe:
         probe.write_bytes(bytes(4096))
+    remote = store()
+    if remote is not None:
+        remote.require_usable()
 
 
 @contextmanager
 def _new_artifact(stage: str, suffix: str) -> Iterator[tuple[Path, list[Handle]]]:
     """Yield a temporary path to write to and a list that receives the finished handle."""
-    folder = data_dir() / "artifacts" / stage
+    folder, remote = data_dir() / "artifacts" / stage, store()
     with writing(folder), new_file(folder, suffix) as temporary:
         result = list[Handle]()
         yield temporary, result
@@ -120,9 +150,12 @@ def _new_artifact(stage: str, suffix: str) -> Iterator[tuple[Path, list[Handle]]
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
             os.fsync(stream.fileno())
         final = folder / f"{sha256[:20]}{suffix}"
+        path = final.relative_to(data_dir()).as_posix()
+        if remote is not None:  # even if it is there: it may have been altered
+            remote.upload(temporary, path)
         temporary.chmod(0o644)
         temporary.replace(final)
-        result.append(Handle(path=final.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0))
+        result.append(Handle(path=path, sha256=sha256, rows=0))
 
 
 @cache
@@ -169,8 +202,7 @@ def write_bytes(stage: str, suffix: str, content: bytes, rows: int = 0) -> Handl
 
 def write_file(stage: str, suffix: str, source: Path) -> Handle:
     """Take in a file of any size under its digest, like `write_bytes`; copied only if it is new."""
-    with source.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    sha256 = _digest(source)
     there = data_dir() / "artifacts" / stage / f"{sha256[:20]}{suffix}"
     known = Handle(path=there.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0)
     with contextlib.suppress(MissingArtifact):
@@ -202,54 +234,3 @@ def write_batches(
 def read_parquet(handle: Handle, columns: list[str] | None = None) -> pa.Table:
     """Verify and read an artifact; see `Handle.verify` for errors."""
     return pq.read_table(handle.verify(), columns=columns)
-
-
-@contextmanager
-def database(
-    read_only: bool = False,
-    wait_seconds: float = DATABASE_WAIT_SECONDS,
-    settings: Mapping[str, bool] | None = None,
-) -> Iterator["duckdb.DuckDBPyConnection"]:
-    """Open the results database, waiting while another process holds it.
-
-    Args:
-        read_only: refuse to change it.
-        wait_seconds: for how long at most.
-        settings: DuckDB's own.
-
-    Raises:
-        BadInput: if it does not exist (read-only), stays busy, or is no database.
-    """
-    import duckdb  # not above: worker processes need the rest of this module, but no database
-
-    path = database_path()
-    if read_only and not path.exists():
-        raise BadInput(f"{path} does not exist: run `llmkt run CONFIG` first")
-    if not read_only:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-    connect = retry(
-        retry=retry_if_exception_message(match=r"(?is).*lock.*"),
-        stop=stop_after_delay(wait_seconds),
-        wait=wait_random(0.1, 0.5),
-        reraise=True,
-    )(duckdb.connect)
-    try:
-        connection = connect(str(path), read_only=read_only, config=dict(settings or {}))
-    except duckdb.IOException as error:
-        if "not a valid DuckDB" in str(error):
-            raise BadInput(
-                f"{path} is not a DuckDB database: move it away and run `llmkt run CONFIG` again"
-            ) from error
-        why = reason(error)
-        if why is not None:
-            raise BadInput(f"{path}: {why}, then run again") from error
-        raise BadInput(
-            f"{path} could not be opened within {wait_seconds:.0f} s, "
-            f"close the program that holds it: {error}"
-        ) from error
-    try:
-        with writing(path):
-            yield connection
-    finally:
-        connection.close()

@@ -11,12 +11,13 @@ import runs
 from prefect.logging import disable_run_logger
 
 from models.schemas import ITEMS, PROFILES, vectors
+from tasks.database import database
 from tasks.evaluation import evaluation
 from tasks.handoffs import Described
 from tasks.profile_map import profile_map
 from tasks.records import StageRecord
 from tasks.report import report
-from tasks.storage import Handle, database, write_parquet
+from tasks.storage import Handle, write_parquet
 
 CHARTS = 1 + 3 + 1
 """A sweep of alpha; validation score and both losses of BPR; the map."""

@@ -17,8 +17,9 @@ from models.errors import BadInput
 from tasks import checkpoints, storage
 from tasks.answers import Answer, answer_store
 from tasks.checkpoints import CheckpointFile
+from tasks.database import database
 from tasks.disk import reason, writing
-from tasks.storage import PROJECT_ROOT, database, require_writable, write_bytes, write_parquet
+from tasks.storage import PROJECT_ROOT, require_writable, write_bytes, write_parquet
 
 BIG = 1 << 20
 
@@ -81,9 +82,9 @@ CHECKPOINT = (
 )
 WRITERS = {
     "artifact": "from tasks.storage import write_bytes; write_bytes('weights', '.bin', bytes(BIG))",
-    "result": "from tasks.caching import ResultFolder; from tasks.storage import data_dir; "
+    "result": "from tasks.kept_results import ResultFolder; from tasks.storage import data_dir; "
     "ResultFolder(basepath=str(data_dir() / 'cache')).write_path('key', bytes(BIG))",
-    "database": "from tasks.storage import database\n"
+    "database": "from tasks.database import database\n"
     "with database() as c: c.execute('CREATE TABLE t AS SELECT random() x FROM range(1000000)')",
 }
 

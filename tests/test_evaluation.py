@@ -16,15 +16,10 @@ from models.errors import BadInput
 from models.evaluation import score
 from models.schemas import INTERACTIONS, ITEMS, LLM_CALLS, PROFILES, RANKINGS, vectors
 from tasks.caching import VerifiedJSON, cache_key
+from tasks.database import database, database_path
 from tasks.evaluation import evaluation
 from tasks.results import comparison_rows
-from tasks.storage import (
-    PROJECT_ROOT,
-    MissingArtifact,
-    database,
-    database_path,
-    write_parquet,
-)
+from tasks.storage import PROJECT_ROOT, MissingArtifact, write_parquet
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 

@@ -14,12 +14,13 @@ from runs import pipeline as small_pipeline
 from models.config import Job
 from models.errors import BadInput
 from models.schemas import ITEMS, RECOMMENDATIONS, USERS
+from tasks.database import database
 from tasks.night_handoffs import Promotion
 from tasks.promotions import promotions, record
 from tasks.published import Manifest, current, folder_of, read, the_experiment, versions
 from tasks.recommending import recommended
 from tasks.releases import NewVersion, Overtaken, prune, publish, rollback
-from tasks.storage import MissingArtifact, database, write_bytes, write_parquet
+from tasks.storage import MissingArtifact, write_bytes, write_parquet
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from models import wording
 from models.charts.curves import Course, learning_curves
 from models.config import Pipeline
 from models.errors import BadInput
-from tasks import storage
+from tasks import database
 from tasks.evaluation import evaluation
 from tasks.records import StageRecord
 from tasks.report import find_report, report
@@ -245,7 +245,7 @@ def test_under_prefect_results_are_reused_and_heal():
     assert states == ["Cached", "Completed"]
     assert healed.comparison == reported.comparison
     reported = healed
-    with storage.database() as connection:
+    with database.database() as connection:
         connection.execute("DELETE FROM contrasts")
     assert compared() == (["Completed", "Cached"], reported)
     assert len(comparison_rows("tiny")) == 4

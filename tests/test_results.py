@@ -15,8 +15,9 @@ from models import wording
 from models.errors import BadInput
 from models.schemas import PREDICTIONS
 from tasks.across import held_across
+from tasks.database import database
 from tasks.results import comparison_rows, query, slice_rows
-from tasks.storage import database, write_parquet
+from tasks.storage import write_parquet
 from tasks.tables import comparison_table, comparison_text
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")

@@ -17,8 +17,9 @@ from flows.cli import app
 from models.errors import BadInput
 from tasks import results
 from tasks.across import held_across
+from tasks.database import database_path
 from tasks.results import comparison_rows, query, slice_rows
-from tasks.storage import PROJECT_ROOT, database_path
+from tasks.storage import PROJECT_ROOT
 from tasks.tables import query_table, query_text
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
