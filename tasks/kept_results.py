@@ -32,6 +32,9 @@ class ResultObjects(WritableFileSystem):
 
     _block_type_name = "LLM-KT Flow results in a store"
 
+    def _resolve_path(self, path: str) -> None:
+        """Nothing: to Prefect a key is a key, and no path below the working directory."""
+
     def read_path(self, path: str, _sync: bool = True) -> bytes:  # type: ignore[override]
         """A result's record.
 

@@ -1,14 +1,12 @@
 """A data folder in a store: the same results, shared by machines that share nothing else."""
 
-import json
 
 import pyarrow as pa
 import pytest
 from buckets import S3, s3  # noqa: F401 - a fixture
 from toy import World, first, states, world  # noqa: F401 - fixtures
 
-from models.errors import BadInput
-from tasks.storage import MissingArtifact, read_parquet, require_writable, write_parquet
+from tasks.storage import read_parquet, write_parquet
 
 pytestmark = pytest.mark.usefixtures("s3")
 
