@@ -20,7 +20,9 @@ from models.answers import is_too_long
 from models.errors import BadInput
 from models.schemas import LLM_CALLS
 from tasks.disk import reason, writing
+from tasks.shared_answers import SharedAnswers
 from tasks.storage import data_dir
+from tasks.stores import Store, store
 
 _BUSY_SECONDS = 60.0
 
@@ -89,8 +91,8 @@ class Answer:
 class AnswerStore:
     """The answers to the questions of one run, which are kept on disk beside them."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, shared: SharedAnswers | None = None) -> None:
+        self._connection, self._shared = connection, shared
 
     def want(self, questions: Iterable[Question]) -> list[str]:
         """Take in the run's questions, of which equal ones count once; returns all their keys."""
@@ -144,6 +146,8 @@ class AnswerStore:
             answer.finished_at.timestamp(),
         )
         self._connection.execute(_PUT, values)
+        if self._shared:
+            self._shared.put(key)
 
     def has(self, key: str, finished_at: datetime) -> bool:
         """True if exactly this answer was put before: putting it again would bill it twice."""
@@ -194,12 +198,15 @@ class AnswerStore:
 def answer_store(max_words: int | None = None) -> Iterator[AnswerStore]:
     """Open the store.
 
+    Where the data folder is a store of objects, see `tasks.shared_answers`.
+
     Args:
         max_words: longer answers, which an earlier run could use, count as unanswered.
 
     Raises:
         BadInput: if the file is no usable SQLite database.
     """
+    remote = store()
     path = data_dir() / "answers.sqlite"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,10 +225,23 @@ def answer_store(max_words: int | None = None) -> Iterator[AnswerStore]:
                 raise
         raise BadInput(f"{path} cannot be used ({error}); move it away, answers and all") from error
     try:
-        with writing(path):
-            yield AnswerStore(connection)
+        with writing(path), _shared(connection, remote) as shared:
+            yield AnswerStore(connection, shared)
     finally:
         connection.close()
+
+
+@contextmanager
+def _shared(connection: sqlite3.Connection, remote: Store | None) -> Iterator[SharedAnswers | None]:
+    if remote is None:
+        yield None
+        return
+    shared = SharedAnswers(connection, remote)
+    shared.pull()
+    try:
+        yield shared
+    finally:
+        shared.push()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What was handed to a Batch API and not yet collected, on disk so that any later run can collect.
 
 `batches/ID.jsonl` holds a batch's requests and `ID.json` its state, written before the batch is
-created: whatever moment a run is killed at, the next one can tell what was submitted.
+created: whatever moment a run is killed at, the next one can tell what was submitted. In a store
+they are there as well, so that the next one may run on another machine.
 """
 
 import json
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.storage import data_dir
+from tasks.storage import data_dir, discard, mirror, share
+
+_FOLDER = "batches"
 
 MARK = "llmkt_submission"
 """Key of a batch's metadata at the endpoint that holds our own id of it."""
@@ -45,8 +48,8 @@ class Submission:
 
     def close(self) -> None:
         """Forget a batch whose answers are all in the store, or that never came to be."""
-        self._state.unlink(missing_ok=True)
-        self.requests.unlink(missing_ok=True)
+        discard(self._state)
+        discard(self.requests)
 
     def _save(self) -> None:
         state = {"endpoint": self.endpoint, "batch_id": self.batch_id, "keys": sorted(self.keys)}
@@ -64,6 +67,7 @@ def prepare(endpoint: str, requests: list[dict[str, Any]]) -> Submission:
 
 def open_submissions(endpoint: str) -> Iterator[Submission]:
     """What was submitted to this endpoint and not collected."""
+    mirror(_FOLDER)
     for file in sorted(_folder().glob("*.json")):
         state = json.loads(file.read_text(encoding="utf-8"))
         if state["endpoint"] == endpoint:
@@ -72,7 +76,7 @@ def open_submissions(endpoint: str) -> Iterator[Submission]:
 
 
 def _folder() -> Path:
-    return data_dir() / "batches"
+    return data_dir() / _FOLDER
 
 
 def _write(path: Path, text: str) -> None:
@@ -84,3 +88,4 @@ def _write(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+    share(path)

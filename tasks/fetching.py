@@ -13,7 +13,15 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from models.errors import BadInput
 from tasks.progress import track
-from tasks.storage import Handle, MissingArtifact, data_dir, write_file
+from tasks.storage import (
+    Handle,
+    MissingArtifact,
+    data_dir,
+    discard,
+    mirror,
+    share,
+    write_file,
+)
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -47,7 +55,7 @@ def _record(url: str, suffix: str) -> Path:
 def forget(url: str) -> None:
     """Have a file fetched again that turned out to be wrong."""
     if is_remote(url):
-        _record(url, ".json").unlink(missing_ok=True)
+        discard(_record(url, ".json"))
 
 
 def fetched(url: str, key: str) -> Handle:
@@ -64,7 +72,10 @@ def _known(url: str) -> Handle | None:
     """What was fetched before, if it is still there."""
     # A record that is missing, or whose artifact is gone or altered, means: fetch it.
     with contextlib.suppress(FileNotFoundError, ValidationError, MissingArtifact):
-        handle = Handle.model_validate_json(_record(url, ".json").read_text())
+        record = _record(url, ".json")
+        if not record.is_file():
+            mirror(record.parent.name)
+        handle = Handle.model_validate_json(record.read_text())
         handle.verify()
         return handle
     return None
@@ -93,6 +104,7 @@ def _fetched(url: str, key: str) -> Handle:
         ) from error
     handle = write_file("raw", suffix_of(url), part)
     _record(url, ".json").write_text(handle.model_dump_json())
+    share(_record(url, ".json"))
     part.unlink()
     return handle
 

@@ -16,7 +16,7 @@ from tasks.handoffs import Described, Trained, origin
 from tasks.records import Mapped, StageRecord
 from tasks.report_page import Made, page_of
 from tasks.result_handoffs import Evaluated, Reference, Reported
-from tasks.storage import Handle, data_dir, new_file, share, write_bytes
+from tasks.storage import Handle, data_dir, mirror, new_file, share, write_bytes
 
 
 @stage("report", version=5, ignore=("stages",))
@@ -65,6 +65,7 @@ def find_report(experiment: str | None = None) -> Path:
     Raises:
         BadInput: if it is not there; says which there are.
     """
+    mirror("reports")
     folder = data_dir() / "reports"
     pages = sorted(folder.glob("*.html"), key=lambda page: page.stat().st_mtime)
     if not pages:

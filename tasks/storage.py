@@ -107,6 +107,31 @@ def _bring(handle: Handle, remote: Store) -> None:
         temporary.replace(file)
 
 
+def mirror(folder: str) -> None:
+    """Fetch what is new in a folder of the store, if there is one; nothing here is removed."""
+    remote = store()
+    for entry in remote.entries(folder) if remote is not None else ():
+        file = data_dir() / entry.name
+        if file.is_file() and (file.stat().st_size, file.stat().st_mtime) == (
+            entry.bytes,
+            entry.changed,
+        ):
+            continue
+        with writing(file), new_file(file.parent) as temporary:
+            if remote is not None and remote.download(entry.name, temporary):
+                temporary.chmod(0o644)
+                os.utime(temporary, (entry.changed, entry.changed))
+                temporary.replace(file)
+
+
+def discard(file: Path) -> None:
+    """Remove a file of the data folder, also from the store, if there is one."""
+    file.unlink(missing_ok=True)
+    remote = store()
+    if remote is not None:
+        remote.remove([file.relative_to(data_dir()).as_posix()])
+
+
 def share(file: Path) -> None:
     """Put a file of the data folder into the store, if there is one, under its relative path."""
     remote = store()

@@ -1,6 +1,5 @@
 """A data folder in a store: the same results, shared by machines that share nothing else."""
 
-
 import pyarrow as pa
 import pytest
 from buckets import S3, s3  # noqa: F401 - a fixture
