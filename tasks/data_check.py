@@ -135,9 +135,7 @@ def _files(dataset: Dataset, raw: dict[str, Handle]) -> dict[str, File]:
     for key, handle in by_role(raw).items():
         role = next(role for role in ROLES if key.startswith(role))
         files[role] = File(
-            name=file_name(dataset, role),
-            sha256=handle.sha256,
-            bytes=handle.verify().stat().st_size,
+            name=file_name(dataset, role), sha256=handle.sha256, bytes=handle.file.stat().st_size
         )
     return files
 

@@ -125,7 +125,7 @@ def _embedded(embeddings: Handle) -> Embedded:
 
 def _key(vectors: Handle) -> str:
     """Whose vectors they are: the name of the column of ids."""
-    return str(pq.read_schema(vectors.verify()).names[0])
+    return str(pq.read_schema(vectors.file).names[0])
 
 
 @stage("controls", version=2)
