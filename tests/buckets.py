@@ -1,20 +1,18 @@
-"""A local S3 server, as a user's own endpoint would be."""
+"""A local S3 server, as a user's own endpoint would be, and machines that share nothing else."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 
 @dataclass
 class S3:
-    """A server with one bucket, and a client that nothing of the product knows of."""
+    """A server with one bucket, and a client that the product knows nothing of."""
 
-    endpoint: str
-    client: "object"
+    environment: dict[str, str]
+    client: Any
     bucket: str = "llmkt-tests"
 
     def url(self, prefix: str) -> str:
@@ -29,7 +27,8 @@ class S3:
         return sorted(key.removeprefix(f"{prefix}/") for key in found)
 
     def get(self, prefix: str, name: str) -> bytes:
-        return self.client.get_object(Bucket=self.bucket, Key=f"{prefix}/{name}")["Body"].read()
+        found = self.client.get_object(Bucket=self.bucket, Key=f"{prefix}/{name}")
+        return found["Body"].read()
 
     def put(self, prefix: str, name: str, content: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=f"{prefix}/{name}", Body=content)
@@ -38,24 +37,36 @@ class S3:
         self.client.delete_object(Bucket=self.bucket, Key=f"{prefix}/{name}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3() -> Iterator[S3]:
-    """The environment that a user would set, for this process and those that it starts."""
+    """The server, and in the environment what a user would set."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    settings = {
+    environment = {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing-secret",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
     }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    client = boto3.client("s3")
-    found = S3(settings["AWS_ENDPOINT_URL"], client)
-    client.create_bucket(Bucket=found.bucket)
-    yield found
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        found = S3(environment, boto3.client("s3"))
+        found.client.create_bucket(Bucket=found.bucket)
+        yield found
     server.stop()
+
+
+@pytest.fixture
+def move(tmp_path, monkeypatch) -> Callable[[str, str], None]:
+    """Move this process to a machine, by its name, which uses the store at a URL."""
+
+    def to(machine: str, url: str) -> None:
+        monkeypatch.setenv("LLMKT_LOCAL_DIR", str(tmp_path / machine))
+        monkeypatch.setenv("LLMKT_DATA_DIR", url)
+
+    return to

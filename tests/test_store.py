@@ -1,35 +1,190 @@
 """A data folder in a store: the same results, shared by machines that share nothing else."""
 
+from pathlib import Path
+
+import duckdb
 import pyarrow as pa
 import pytest
-from buckets import S3, s3  # noqa: F401 - a fixture
-from toy import World, first, states, world  # noqa: F401 - fixtures
+from fake_llm import config, run, texts
+from toy import CONFIG, World, states
 
-from tasks.storage import read_parquet, write_parquet
+from models.errors import BadInput
+from tasks.database import database
+from tasks.places import data_dir
+from tasks.report import find_report
+from tasks.storage import (
+    MissingArtifact,
+    read_parquet,
+    require_writable,
+    write_bytes,
+    write_file,
+    write_parquet,
+)
+from tasks.stores import store
 
-pytestmark = pytest.mark.usefixtures("s3")
-
-
-@pytest.fixture
-def machine(tmp_path, monkeypatch, request):
-    """Move this process to another machine, with an empty folder of its own."""
-
-    def move(name: str, url: str) -> None:
-        monkeypatch.setenv("LLMKT_LOCAL_DIR", str(tmp_path / name))
-        monkeypatch.setenv("LLMKT_DATA_DIR", url)
-
-    return move
+pytest_plugins = ("buckets", "fake_llm", "toy")
 
 
 def numbers(*values: int):
     return write_parquet("numbers", pa.table({"n": list(values)}))
 
 
-def test_an_artifact_that_one_machine_wrote_another_one_reads(s3: S3, machine):  # noqa: F811
-    machine("one", s3.url("shared"))
+def test_what_one_machine_writes_another_one_reads(s3, move):
+    move("one", s3.url("shared"))
     handle = numbers(1, 2)
     assert s3.keys("shared") == [handle.path]
-    machine("other", s3.url("shared"))
+    move("other", s3.url("shared"))
     assert not handle.file.exists()
     assert read_parquet(handle)["n"].to_pylist() == [1, 2]
     assert handle.file.is_file()
+
+
+def test_an_artifact_that_was_altered_or_removed_in_the_store_is_missing(s3, move):
+    move("one", s3.url("harmed"))
+    altered, removed = write_bytes("weights", ".bin", b"abc"), numbers(3)
+    s3.put("harmed", altered.path, b"abd")
+    s3.delete("harmed", removed.path)
+    move("other", s3.url("harmed"))
+    with pytest.raises(MissingArtifact, match=r"s3://.* was altered"):
+        altered.verify()
+    with pytest.raises(MissingArtifact, match=r"s3://.* is gone"):
+        removed.verify()
+    assert not altered.file.exists()
+    assert write_bytes("weights", ".bin", b"abc") == altered
+    assert s3.get("harmed", altered.path) == b"abc"
+
+
+def test_what_only_one_machine_has_left_returns_to_the_store(s3, move, tmp_path):
+    source = tmp_path / "raw.csv"
+    source.write_text("a,b\n1,2\n")
+    move("one", s3.url("before"))
+    handle = write_file("raw", ".csv", source)
+    move("one", s3.url("after"))
+    assert s3.keys("after") == []
+    assert write_file("raw", ".csv", source) == handle
+    assert s3.keys("after") == [handle.path]
+
+
+def test_the_database_follows_from_machine_to_machine(s3, move):
+    move("one", s3.url("rows"))
+    with pytest.raises(BadInput, match="does not exist"), database(read_only=True):
+        pass
+    with database() as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS n")
+    move("other", s3.url("rows"))
+    with database() as connection:
+        connection.execute("INSERT INTO t VALUES (2)")
+    move("one", s3.url("rows"))
+    with database(read_only=True) as connection:
+        assert connection.sql("SELECT n FROM t ORDER BY n").fetchall() == [(1,), (2,)]
+
+
+def test_a_database_that_was_here_before_the_store_is_put_aside(s3, move):
+    move("one", s3.url("full"))
+    with database() as connection:
+        connection.execute("CREATE TABLE t AS SELECT 'store' AS n")
+    move("other", s3.url("empty"))
+    with database() as connection:
+        connection.execute("CREATE TABLE mine AS SELECT 'here' AS n")
+    (data_dir() / ".results.duckdb.seen").unlink()
+    move("other", s3.url("full"))
+    with database(read_only=True) as connection:
+        assert connection.sql("SELECT n FROM t").fetchall() == [("store",)]
+    (aside,) = data_dir().glob("results.duckdb.before-*")
+    with duckdb.connect(str(aside), read_only=True) as connection:
+        assert connection.sql("SELECT n FROM mine").fetchall() == [("here",)]
+
+
+@pytest.mark.usefixtures("no_run_logger")
+def test_an_answer_is_paid_for_once_on_all_machines(s3, move, llm):
+    move("one", s3.url("answers"))
+    first = run(config(llm), "Heat", "Alien")
+    assert (first.answers_paid, first.answers_cached) == (2, 0)
+    move("other", s3.url("answers"))
+    second = run(config(llm), "Heat", "Alien", "Fargo")
+    assert (second.answers_paid, second.answers_cached) == (1, 2)
+    assert texts(second).items() >= texts(first).items()
+    move("one", s3.url("answers"))
+    assert run(config(llm), "Fargo").answers_cached == 1
+    assert llm.titles() == {"Heat": 1, "Alien": 1, "Fargo": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3://no-such-bucket-here/x", "s3://no-such-bucket-here/x: there is no such bucket"),
+        ("gs://bucket/x", "gs://bucket/x: a package for gs:// is missing .*gcsfs"),
+        ("nonsense://bucket/x", "Protocol not known: nonsense"),
+        ("s3://KEYID:se/cret@bucket/x", r"s3://…@bucket/x .* leave credentials .* environment"),
+        ("s3://bucket/x?token=secret", "s3://bucket/x .* leave credentials"),
+        ("s3://", "names no bucket"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_refused_in_one_sentence(s3, move, url, said):
+    assert s3
+    move("one", url)
+    with pytest.raises(BadInput, match=said) as refused:
+        require_writable()
+    assert "cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["memory://shared/x", "file://{}/share"])
+def test_any_other_protocol_of_fsspec_will_do(move, tmp_path, url):
+    move("one", url.format(tmp_path))
+    require_writable()
+    handle = numbers(1, 2)
+    move("other", url.format(tmp_path))
+    assert read_parquet(handle)["n"].to_pylist() == [1, 2]
+    remote = store()
+    assert remote is not None
+    assert [(of.name, of.bytes) for of in remote.entries("artifacts")] == [
+        (handle.path, handle.file.stat().st_size)
+    ]
+    assert all(of.changed > 1.7e9 for of in remote.entries("artifacts"))
+    remote.remove([handle.path, "artifacts/never/was.there"])
+    assert remote.entries("artifacts") == []
+
+
+@pytest.fixture
+def small(world, tmp_path) -> World:
+    """One model and one seed."""
+    lines = [line for line in CONFIG.splitlines() if "MultiVAE" not in line]
+    config = tmp_path / "small.yaml"
+    text = "\n".join(lines).format(folder=world.folder)
+    config.write_text(text.replace("seeds: [1, 2]", "seeds: [1]"))
+    return World(world.folder, tmp_path / "local", config, world.api)
+
+
+def digests(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "artifacts").rglob("*.parquet")}
+
+
+def test_a_run_in_a_store_is_the_same_and_another_machine_trains_nothing(s3, move, small, tmp_path):
+    def on(machine: str) -> dict:
+        place = {"LLMKT_DATA_DIR": s3.url("toy"), "LLMKT_LOCAL_DIR": str(tmp_path / machine)}
+        return small.run(**place, **s3.environment)
+
+    here, one = small.run(), on("one")
+    assert set(states(one).values()) == {"ran"}
+    assert one["comparison"] == here["comparison"]
+    assert digests(tmp_path / "one") == digests(small.data)
+    stored = {name.rpartition("/")[2] for name in s3.keys("toy") if name.endswith(".parquet")}
+    assert stored == digests(small.data)
+    report = s3.get("toy", "reports/toy.html")
+    assert b"testing-secret" not in report
+
+    (victim,) = [name for name in s3.keys("toy") if name.startswith("artifacts/targets")]
+    whole = s3.get("toy", victim)
+    s3.put("toy", victim, whole[:-1] + b"?")
+    other = on("other")
+    assert other["comparison"] == here["comparison"]
+    assert [name for name, state in states(other).items() if state != "cached"] == ["targets"]
+    assert s3.get("toy", victim) == whole
+    move("third", s3.url("toy"))
+    assert find_report("toy").read_bytes() == report
+
+
+def test_a_run_in_a_bucket_that_is_not_there_ends_before_it_begins(s3, small, tmp_path):
+    place = {"LLMKT_DATA_DIR": "s3://not-there/x", "LLMKT_LOCAL_DIR": str(tmp_path / "one")}
+    said = small.refused(**place, **s3.environment)
+    assert "s3://not-there/x: there is no such bucket or folder; create it" in said
