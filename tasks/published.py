@@ -4,7 +4,8 @@
     data/published/EXPERIMENT/VERSION/manifest.json, recommendations.parquet, …
 
 A reader follows the link once and stays in the folder that it found, so that it sees one version
-and never some of two; `tasks.releases` replaces the link.
+and never some of two; `tasks.releases` replaces the link. Where the data folder is a store, see
+`tasks.published_store`.
 """
 
 from datetime import datetime
@@ -16,11 +17,12 @@ from models.config import Job, Side
 from models.errors import BadInput
 from tasks.handoffs import Handoff, Kept, Previous
 from tasks.night_handoffs import Promotion
+from tasks.published_store import CURRENT as CURRENT
+from tasks.published_store import FOLDER, follow
+from tasks.published_store import MANIFEST as MANIFEST
 from tasks.serving import Served
 from tasks.storage import Handle, data_dir
 
-CURRENT = "current"
-MANIFEST = "manifest.json"
 RECOMMENDATIONS = "recommendations.parquet"
 WEIGHTS = "weights.safetensors"
 TRAIN, VALID, USERS, ITEMS = (
@@ -99,12 +101,13 @@ class Manifest(Handoff):
 
 def folder_of(experiment: str) -> Path:
     """Where an experiment's versions are."""
-    return data_dir() / "published" / experiment
+    return data_dir() / FOLDER / experiment
 
 
 def experiments() -> list[str]:
     """Experiments with a published version, by name."""
-    folder = data_dir() / "published"
+    follow()
+    folder = data_dir() / FOLDER
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(of.name for of in found if (of / CURRENT).is_symlink())
 
@@ -132,6 +135,7 @@ def current(experiment: str) -> Manifest | None:
     Raises:
         BadInput: if the link leads nowhere, or to what this program cannot read.
     """
+    follow()
     try:
         version = str((folder_of(experiment) / CURRENT).readlink())
     except FileNotFoundError:

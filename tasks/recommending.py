@@ -1,5 +1,6 @@
 """Reading the published set: one user's recommendations, with titles."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from models.errors import BadInput
 from models.schemas import ITEM, TITLE, USER, YEAR
 from tasks.published import ITEMS, RECOMMENDATIONS, USERS, Manifest, current
+from tasks.storage import MissingArtifact
 
 _SHOWN = 10
 
@@ -105,6 +107,9 @@ def _facts(manifest: Manifest, items: list[str]) -> dict[str, dict[str, Any]]:
 
 def _whole(manifest: Manifest, name: str) -> Path:
     path = manifest.folder / name
+    if not path.is_file():  # not fetched from the store yet
+        with suppress(MissingArtifact):
+            manifest.handle(name).verify()
     if not path.is_file() or path.stat().st_size != manifest.files[name].bytes:
         raise BadInput(f"{path} is not what was published; go back with `llmkt champion rollback`")
     return path

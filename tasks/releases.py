@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from models.errors import BadInput
 from tasks.published import CURRENT, MANIFEST, File, Manifest, current, folder_of, read, versions
+from tasks.published_store import point, put, remove
 from tasks.storage import Handle, MissingArtifact, data_dir
 
 _WRITING = ".writing-"
@@ -48,6 +49,7 @@ def publish(new: NewVersion) -> Manifest:
     folder = folder_of(experiment)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = _there_already(new.manifest) or _written(new, folder)
+    put(manifest.folder)
     with _swapping(experiment):
         now = current(experiment)
         if (now.version if now else None) not in (manifest.previous, manifest.version):
@@ -119,7 +121,8 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _point(folder: Path, version: str) -> None:
-    """Replace the link in one step."""
+    """Replace the link in one step, the store's first: this machine follows it."""
+    point(folder, version)
     temporary = folder / f"{_WRITING}{CURRENT}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(version)
@@ -177,5 +180,6 @@ def prune(experiment: str, keep: int) -> list[str]:
         rest = [of for of in versions(experiment) if of.version not in safe]
         removed = [of.version for of in rest[max(keep - len(safe - {None}), 0) :]]
         for version in removed:
+            remove(folder / version)
             shutil.rmtree(folder / version)
     return removed

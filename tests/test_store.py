@@ -6,11 +6,15 @@ import duckdb
 import pyarrow as pa
 import pytest
 from fake_llm import config, run, texts
+from test_publishing import release
 from toy import CONFIG, World, states
 
 from models.errors import BadInput
 from tasks.database import database
 from tasks.places import data_dir
+from tasks.published import current, versions
+from tasks.recommending import recommended
+from tasks.releases import prune, rollback
 from tasks.report import find_report
 from tasks.storage import (
     MissingArtifact,
@@ -107,6 +111,30 @@ def test_an_answer_is_paid_for_once_on_all_machines(s3, move, llm):
     move("one", s3.url("answers"))
     assert run(config(llm), "Fargo").answers_cached == 1
     assert llm.titles() == {"Heat": 1, "Alien": 1, "Fargo": 1}
+
+
+def test_what_is_published_counts_on_every_machine(s3, move):
+    def on(machine: str) -> str | None:
+        move(machine, s3.url("nights"))
+        now = current("tiny")
+        return now.version if now else None
+
+    assert on("one") is None
+    release("1", None)
+    assert on("reader") == "1"
+    assert [of.item_id for of in recommended("tiny", "a").items] == ["i1", "i2"]
+    assert on("one") == "1"
+    release("2", "1")
+    assert on("reader") == "2"
+    assert recommended("tiny", "a").items[0].score == 2.0
+    rollback("tiny")
+    assert on("one") == "1"
+    release("3", "1")
+    assert prune("tiny", keep=2) == ["2"]
+    kept = {name.split("/")[2] for name in s3.keys("nights") if name.startswith("published/")}
+    assert kept == {"current", "1", "3"}
+    assert on("yet another") == "3"
+    assert [of.version for of in versions("tiny")] == ["3", "1"]
 
 
 @pytest.mark.parametrize(
