@@ -3,7 +3,8 @@
 Mark and sweep. The roots are Prefect's results that are young enough or among the newest of their
 stage, the manifests of what is published, and the records of what was downloaded; they keep the
 artifacts whose handles they hold.
-Databases, answers, embeddings, batches and quarantine are never looked at.
+Databases, answers, embeddings, batches and quarantine are never looked at. Of a store, its objects
+are swept and the copies that this machine has of them.
 """
 
 import re
@@ -17,13 +18,16 @@ from pydantic import BaseModel
 from models.errors import BadInput
 from tasks.disk import writing
 from tasks.storage import TEMPORARY, data_dir
+from tasks.stores import Entry, Store, store
 
 _QUARANTINE = "quarantine"
 """The stage whose artifacts, rows that were refused, are for people to look at."""
 
 _DAY = 24 * 60 * 60.0
 _HANDLE = re.compile(r"artifacts/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+|reports/[^\"\\]+\.html")
-_RECORD = re.compile(r"(?P<stage>.+)-v[0-9]+-[0-9a-f]{32}")
+_RESULT = re.compile(r"cache/(?P<stage>[^/]+)-v[0-9]+-[0-9a-f]{32}")
+_RECORDS = re.compile(r"published/.+/manifest\.json|downloads/[^/]+\.json")
+_SWEPT = re.compile(rf"artifacts/(?!{_QUARANTINE}/).+|reports/[^/]+\.html")
 
 
 class Removal(BaseModel):
@@ -57,20 +61,28 @@ def sweep(keep_days: float, keep_count: int, dry_run: bool = False) -> Swept:
     Raises:
         BadInput: while a run is at work, or if files cannot be removed.
     """
-    root = data_dir()
+    root, remote, now = data_dir(), store(), time.time()
     _require_quiet(root)
-    now = time.time()
-    kept, old = _results(root, now - keep_days * _DAY, keep_count)
-    records = [*root.glob("published/**/manifest.json"), *root.glob("downloads/*.json")]
-    live = set(_references([*kept, *records]))
-    removed = [_removal(root, path, "result is old") for path in old]
-    removed += _unreferenced(root, live, now - _DAY)
-    removed += _leftovers(root, {path.name for path in kept}, now, keep_days)
+    here = _entries(root)
+    there = here if remote is None else remote.entries("")
+    kept, old = _results(there, now - keep_days * _DAY, keep_count)
+    records = [*kept, *(of for of in there if _RECORDS.fullmatch(of.name))]
+    live = set(_references(records, root, remote))
+    removed = [_removal(of, "result is old") for of in old]
+    removed += [
+        _removal(of, "no result refers to it") for of in _unreferenced(there, live, now - _DAY)
+    ]
+    local = _leftovers(root, {Path(of.name).name for of in kept}, now, keep_days)
+    if remote is not None:
+        copies = _unreferenced(here, live, now - _DAY)
+        local += [_removal(of, "a copy that no result refers to") for of in copies]
     if not dry_run:
         with writing(root):
-            for removal in removed:
+            for removal in [*(removed if remote is None else ()), *local]:
                 (root / removal.path).unlink(missing_ok=True)
-    return Swept(dry_run=dry_run, removed=removed)
+        if remote is not None:
+            remote.remove([removal.path for removal in removed])
+    return Swept(dry_run=dry_run, removed=[*removed, *local])
 
 
 def _require_quiet(root: Path) -> None:
@@ -86,64 +98,73 @@ def _require_quiet(root: Path) -> None:
         lock.release()
 
 
-def _results(root: Path, since: float, keep_count: int) -> tuple[list[Path], list[Path]]:
+def _entries(root: Path) -> list[Entry]:
+    """Files of the folders that can be swept, or that say what must stay."""
+    return [
+        Entry(path.relative_to(root).as_posix(), path.stat().st_size, _modified(path))
+        for part in ("artifacts", "cache", "downloads", "published", "reports")
+        for path in sorted(_files(root / part))
+    ]
+
+
+def _results(
+    entries: Iterable[Entry], since: float, keep_count: int
+) -> tuple[list[Entry], list[Entry]]:
     """Prefect's results that stay and those that go."""
-    by_stage: dict[str, list[Path]] = {}
-    for path in _files(root / "cache"):
-        match = _RECORD.fullmatch(path.name)
+    by_stage: dict[str, list[Entry]] = {}
+    for entry in entries:
+        match = _RESULT.fullmatch(entry.name)
         if match:
-            by_stage.setdefault(match["stage"], []).append(path)
-    kept: list[Path] = []
-    old: list[Path] = []
-    for paths in by_stage.values():
-        paths.sort(key=_modified, reverse=True)
-        for place, path in enumerate(paths):
-            young = place < keep_count or _modified(path) >= since
-            (kept if young else old).append(path)
+            by_stage.setdefault(match["stage"], []).append(entry)
+    kept: list[Entry] = []
+    old: list[Entry] = []
+    for of_stage in by_stage.values():
+        of_stage.sort(key=lambda entry: entry.changed, reverse=True)
+        for place, entry in enumerate(of_stage):
+            young = place < keep_count or entry.changed >= since
+            (kept if young else old).append(entry)
     return kept, old
 
 
-def _references(records: Iterable[Path]) -> Iterator[str]:
+def _references(records: Iterable[Entry], root: Path, remote: Store | None) -> Iterator[str]:
     """Paths of everything that the records name, and the artifacts that those were made from."""
     for record in records:
+        content = remote.read(record.name) if remote else (root / record.name).read_bytes()
         # A result is JSON inside JSON: the slashes of a path are never escaped.
-        yield from _HANDLE.findall(record.read_text(encoding="utf-8"))
+        yield from _HANDLE.findall((content or b"").decode())
 
 
-def _unreferenced(root: Path, live: set[str], before: float) -> list[Removal]:
+def _unreferenced(entries: Iterable[Entry], live: set[str], before: float) -> list[Entry]:
     """Artifacts and reports that nothing refers to; the last day's may be about to be."""
-    artifacts = [path for path in _files(root / "artifacts") if path.parent.name != _QUARANTINE]
-    candidates = [*artifacts, *(root / "reports").glob("*.html")]
     return [
-        _removal(root, path, "no result refers to it")
-        for path in sorted(candidates)
-        if not path.name.startswith(TEMPORARY)
-        and path.relative_to(root).as_posix() not in live
-        and _modified(path) < before
+        entry
+        for entry in entries
+        if _SWEPT.fullmatch(entry.name)
+        and not Path(entry.name).name.startswith(TEMPORARY)
+        and entry.name not in live
+        and entry.changed < before
     ]
 
 
 def _leftovers(root: Path, kept: set[str], now: float, keep_days: float) -> list[Removal]:
     """What killed runs leave: temporary files, progress, checkpoints that are done or forgotten."""
     found = [
-        _removal(root, path, "a killed run was writing it")
+        _left(root, path, "a killed run was writing it")
         for part in ("artifacts", "cache", "checkpoints", "reports", "progress")
         for path in _files(root / part)
         if path.name.startswith(TEMPORARY) and _modified(path) < now - _DAY
     ]
     found += [
-        _removal(root, path, "a killed run was reading into it")
+        _left(root, path, "a killed run was reading into it")
         for path in _files(root / "scratch")
         if _modified(path) < now - _DAY
     ]
-    found += [
-        _removal(root, path, "its run has ended") for path in (root / "progress").glob("*.json")
-    ]
+    found += [_left(root, path, "its run has ended") for path in (root / "progress").glob("*.json")]
     for path in (root / "checkpoints").glob("*.pt"):
         if path.stem in kept:
-            found.append(_removal(root, path, "its training is finished"))
+            found.append(_left(root, path, "its training is finished"))
         elif _modified(path) < now - keep_days * _DAY:
-            found.append(_removal(root, path, "its training was given up"))
+            found.append(_left(root, path, "its training was given up"))
     return found
 
 
@@ -155,5 +176,9 @@ def _modified(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def _removal(root: Path, path: Path, why: str) -> Removal:
+def _removal(of: Entry, why: str) -> Removal:
+    return Removal(path=of.name, bytes=of.bytes, why=why)
+
+
+def _left(root: Path, path: Path, why: str) -> Removal:
     return Removal(path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, why=why)
