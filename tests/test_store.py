@@ -1,5 +1,9 @@
 """A data folder in a store: the same results, shared by machines that share nothing else."""
 
+import os
+import shutil
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -10,7 +14,12 @@ from test_publishing import release
 from toy import CONFIG, World, states
 
 from models.errors import BadInput
+from tasks import shared_answers
+from tasks.answers import Answer, Question, answer_store
+from tasks.batch_ledger import open_submissions, prepare
 from tasks.database import database
+from tasks.housekeeping import sweep
+from tasks.kept_results import ResultObjects
 from tasks.places import data_dir
 from tasks.published import current, versions
 from tasks.recommending import recommended
@@ -24,7 +33,7 @@ from tasks.storage import (
     write_file,
     write_parquet,
 )
-from tasks.stores import store
+from tasks.stores import Store, store
 
 pytest_plugins = ("buckets", "fake_llm", "toy")
 
@@ -111,6 +120,81 @@ def test_an_answer_is_paid_for_once_on_all_machines(s3, move, llm):
     move("one", s3.url("answers"))
     assert run(config(llm), "Fargo").answers_cached == 1
     assert llm.titles() == {"Heat": 1, "Alien": 1, "Fargo": 1}
+
+
+def an_answer(text: str | None, minute: int) -> Answer:
+    return Answer(text, 10, 4, 0.5, datetime(2026, 1, 2, 3, minute, tzinfo=UTC))
+
+
+def test_answers_are_in_the_store_before_the_run_ends_and_a_store_that_fails_costs_none(
+    move, tmp_path, monkeypatch
+):
+    url = f"file://{tmp_path}/share"
+    monkeypatch.setattr(shared_answers, "_SECONDS", 0.0)
+
+    def refuse(*_: object) -> None:
+        raise BadInput("down")
+
+    move("one", url)
+    with answer_store() as answers:
+        answers.put("a", "openai", "tiny", an_answer("early", 1), 0.1)
+        move("other", url)
+        with answer_store() as others:
+            assert others.knows(["a"])
+        move("one", url)
+        with monkeypatch.context() as broken:
+            broken.setattr(Store, "write", refuse)
+            answers.put("b", "openai", "tiny", an_answer("late", 2), 0.1)
+    move("other", url)
+    with answer_store() as others:
+        assert others.knows(["a", "b"])
+
+
+def test_a_newer_answer_replaces_an_older_one_and_an_unusable_one_none(move, tmp_path):
+    url = f"file://{tmp_path}/share"
+    for machine, text, minute in (("one", "old", 1), ("two", "new", 2), ("three", None, 3)):
+        move(machine, f"{url}/{machine}")
+        with answer_store() as answers:
+            answers.put("a", "openai", "tiny", an_answer(text, minute), 0.1)
+        shutil.copytree(tmp_path / "share" / machine, tmp_path / "share", dirs_exist_ok=True)
+    move("reader", url)
+    with answer_store() as answers:
+        answers.want([Question("a", [{"role": "user", "content": "?"}])])
+        assert answers.texts() == {"a": "new"}
+
+
+def test_a_batch_that_one_machine_submitted_another_one_collects(move, tmp_path):
+    url = f"file://{tmp_path}/share"
+    move("one", url)
+    prepare("endpoint", [{"custom_id": "key", "body": {}}]).created("batch-1")
+    move("other", url)
+    [found] = open_submissions("endpoint")
+    assert (found.batch_id, found.keys) == ("batch-1", {"key"})
+    assert found.requests.is_file()
+    found.close()
+    move("third", url)
+    assert list(open_submissions("endpoint")) == []
+
+
+def test_housekeeping_sweeps_the_store_and_the_copies(move, tmp_path):
+    move("one", f"file://{tmp_path}/share")
+    needed, forgotten = numbers(1), numbers(2)
+    ResultObjects().write_path(f"split-v1-{1:032x}", needed.model_dump_json().encode())
+    ResultObjects().write_path(f"split-v1-{2:032x}", forgotten.model_dump_json().encode())
+    old = time.time() - 40 * 24 * 60 * 60
+    for root in (tmp_path / "share", data_dir()):
+        for path in root.rglob("*"):
+            if path.name != f"split-v1-{1:032x}":
+                os.utime(path, (old, old))
+    for dry_run in (True, False):
+        swept = sweep(keep_days=30, keep_count=0, dry_run=dry_run)
+        paths = [removal.path for removal in swept.removed]
+        assert paths == [f"cache/split-v1-{2:032x}", forgotten.path, forgotten.path]
+    remote = store()
+    assert remote is not None
+    assert [of.name for of in remote.entries("artifacts")] == [needed.path]
+    assert needed.file.exists()
+    assert not forgotten.file.exists()
 
 
 def test_what_is_published_counts_on_every_machine(s3, move):
