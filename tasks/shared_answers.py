@@ -24,6 +24,9 @@ _SECONDS = 5.0
 _MOST = 1000
 """Answers that are not in the store yet, before they are put there."""
 
+_AT_ONCE = 20_000
+"""Answers in one object, where many are new."""
+
 _SCHEMA = """
 -- By store: what is in it of the answers here, and which of its objects were taken in.
 CREATE TABLE IF NOT EXISTS shared (
@@ -124,12 +127,14 @@ class SharedAnswers:
         Raises:
             BadInput: if the store cannot be written.
         """
-        self._push(_UNSHARED)
+        while self._push(f"{_UNSHARED} LIMIT {_AT_ONCE}"):
+            continue
 
-    def _push(self, query: str, *parameters: str) -> None:
+    def _push(self, query: str, *parameters: str) -> int:
+        """Write one object of what a query finds; returns how many answers are in it."""
         rows = self._connection.execute(query, (self._remote.url, *parameters)).fetchall()
         if not rows:
-            return
+            return 0
         columns = zip(*rows, strict=True)
         arrays = [pa.array(column, of.type) for column, of in zip(columns, _ROWS, strict=True)]
         stream = io.BytesIO()
@@ -138,6 +143,7 @@ class SharedAnswers:
         self._remote.write(name, stream.getvalue())
         self._connection.execute("BEGIN")
         self._note(rows, name)
+        return len(rows)
 
     def _note(self, rows: list[_Row], name: str) -> None:
         """Record that an object holds these rows, and end the transaction."""

@@ -5,6 +5,7 @@ may read and write at the same time. Nothing here locks: see "One store, several
 data/README.md for what is guarded, and what is not.
 """
 
+import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _MARKER = ".llmkt"
 """An object that says what the folder is, and that it can be written and read."""
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""Refusals that are not the store's; see `tasks.disk`."""
 
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"}
 """Protocols by which an object appears only when all of it is there."""
@@ -106,9 +110,8 @@ class Store:
         with reaching(self.url):
             self.system.invalidate_cache()
             found = self.system.find(self._path(folder), detail=True)
-            skip = len(self.system._strip_protocol(self.root).rstrip("/")) + 1
             return [
-                Entry(path[skip:], int(info["size"]), _changed(info))
+                Entry(path[len(self.root) + 1 :], int(info["size"]), _changed(info))
                 for path, info in sorted(found.items())
             ]
 
@@ -199,12 +202,15 @@ def reaching(url: str) -> Iterator[None]:
 
     Raises:
         BadInput: naming the store and the fix, whatever went wrong; no credential is in it.
+        OSError: if this machine's own disk is full or read-only.
     """
     try:
         yield
     except BadInput:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise
         raise BadInput(f"{url}: {_why(error, url)}, then run again") from error
 
 
