@@ -11,12 +11,15 @@ import pyarrow as pa
 import pytest
 from fake_llm import config, run, texts
 from test_publishing import release
-from toy import CONFIG, World, states
+from toy import CONFIG, World, write_data
 
+from flows.transfer import Summary, knowledge_transfer
+from models.config import Pipeline
 from models.errors import BadInput
 from tasks import shared_answers
 from tasks.answers import Answer, Question, answer_store
 from tasks.batch_ledger import open_submissions, prepare
+from tasks.configuration import load
 from tasks.database import database
 from tasks.housekeeping import sweep
 from tasks.kept_results import ResultObjects
@@ -258,45 +261,54 @@ def test_any_other_protocol_of_fsspec_will_do(move, tmp_path, url):
 
 
 @pytest.fixture
-def small(world, tmp_path) -> World:
+def small(tmp_path) -> Pipeline:
     """One model and one seed."""
-    lines = [line for line in CONFIG.splitlines() if "MultiVAE" not in line]
+    write_data(tmp_path)
+    text = "\n".join(line for line in CONFIG.splitlines() if "MultiVAE" not in line)
     config = tmp_path / "small.yaml"
-    text = "\n".join(lines).format(folder=world.folder)
-    config.write_text(text.replace("seeds: [1, 2]", "seeds: [1]"))
-    return World(world.folder, tmp_path / "local", config, world.api)
+    config.write_text(text.format(folder=tmp_path))
+    return load(config, ["training.seeds=[1]"])
 
 
 def digests(folder: Path) -> set[str]:
     return {path.name for path in (folder / "artifacts").rglob("*.parquet")}
 
 
-def test_a_run_in_a_store_is_the_same_and_another_machine_trains_nothing(s3, move, small, tmp_path):
-    def on(machine: str) -> dict:
-        place = {"LLMKT_DATA_DIR": s3.url("toy"), "LLMKT_LOCAL_DIR": str(tmp_path / machine)}
-        return small.run(**place, **s3.environment)
+def states(summary: Summary) -> set[str]:
+    return {of.state for of in summary.stages}
 
-    here, one = small.run(), on("one")
-    assert set(states(one).values()) == {"ran"}
-    assert one["comparison"] == here["comparison"]
-    assert digests(tmp_path / "one") == digests(small.data)
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_in_a_store_is_the_same_and_another_machine_trains_nothing(
+    s3, move, monkeypatch, small, tmp_path
+):
+    monkeypatch.setenv("LLMKT_DATA_DIR", str(tmp_path / "here"))
+    here = knowledge_transfer(small)
+    move("one", s3.url("toy"))
+    one = knowledge_transfer(small)
+    assert states(here) == states(one) == {"ran"}
+    assert one.comparison == here.comparison
+    assert digests(tmp_path / "one") == digests(tmp_path / "here")
     stored = {name.rpartition("/")[2] for name in s3.keys("toy") if name.endswith(".parquet")}
-    assert stored == digests(small.data)
+    assert stored == digests(tmp_path / "here")
     report = s3.get("toy", "reports/toy.html")
     assert b"testing-secret" not in report
 
-    (victim,) = [name for name in s3.keys("toy") if name.startswith("artifacts/targets")]
+    [victim] = [name for name in s3.keys("toy") if name.startswith("artifacts/targets")]
     whole = s3.get("toy", victim)
     s3.put("toy", victim, whole[:-1] + b"?")
-    other = on("other")
-    assert other["comparison"] == here["comparison"]
-    assert [name for name, state in states(other).items() if state != "cached"] == ["targets"]
+    move("other", s3.url("toy"))
+    other = knowledge_transfer(small)
+    assert [of.name for of in other.stages if of.state != "cached"] == ["targets"]
+    assert other.comparison == here.comparison
     assert s3.get("toy", victim) == whole
     move("third", s3.url("toy"))
     assert find_report("toy").read_bytes() == report
 
 
-def test_a_run_in_a_bucket_that_is_not_there_ends_before_it_begins(s3, small, tmp_path):
+def test_a_run_in_a_bucket_that_is_not_there_ends_before_it_begins(s3, tmp_path):
+    (tmp_path / "any.yaml").write_text("experiment: any")
+    world = World(tmp_path, tmp_path / "data", tmp_path / "any.yaml", "http://127.0.0.1:1/api")
     place = {"LLMKT_DATA_DIR": "s3://not-there/x", "LLMKT_LOCAL_DIR": str(tmp_path / "one")}
-    said = small.refused(**place, **s3.environment)
+    said = world.refused(**place, **s3.environment)
     assert "s3://not-there/x: there is no such bucket or folder; create it" in said
