@@ -1,10 +1,11 @@
 """Dividing interactions into train, valid and test, before anything else sees them.
 
 All strategies work on integer codes in sorted (user, item) order, so that the result
-depends on the interactions and the seed alone, never on the order of rows in a file.
+depends on the interactions and the seed alone, never on the order of rows in a file. They may
+come in batches of whole users; into which ones decides nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -30,31 +31,56 @@ def split(interactions: pa.Table, config: Split) -> tuple[pa.Table, pa.Table, pa
             what to do with them), and for strategies by time when timestamps are missing.
     """
     table = interactions.sort_by([(USER, "ascending"), (ITEM, "ascending")])
-    users = _codes(table[USER])
-    counts = np.bincount(users)
-    short = counts[users] < _SHORTEST
-    if short.any() and config.short_histories == "error":
-        raise BadInput(_short_histories(table, users, counts))
+    parts = divide([table], table[TIMESTAMP], config)
+    train, valid, test = (table.filter(pa.array(parts == code)) for code in (TRAIN, VALID, TEST))
+    return train, valid, test
 
+
+def divide(
+    tables: Iterable[pa.Table], timestamps: pa.ChunkedArray, config: Split
+) -> NDArray[np.int8]:
+    """The part that each interaction belongs to, for `split`.
+
+    Args:
+        tables: schema `INTERACTIONS`, sorted by user and item: whole users, in any number of
+            batches, of which only one is held at a time.
+        timestamps: all of them, in any order; strategy temporal only.
+        config: any strategy but files.
+
+    Returns:
+        int8 (rows of all tables,): `TRAIN`, `VALID`, `TEST` or `DROPPED`.
+
+    Raises:
+        BadInput: as `split`.
+    """
     if config.strategy == "files":
         raise ValueError("strategy files needs the files' pairs: see split_as_given")
-    if config.strategy == "random":
-        parts = _random(users, counts, config)
-    elif config.strategy == "leave-one-out":
-        parts = _leave_one_out(users, counts, _timestamps(table, config))
-    else:
-        parts = _temporal(_timestamps(table, config), config)
-    parts[short] = TRAIN if config.short_histories == "train" else DROPPED
-    if not (parts == VALID).any() or not (parts == TEST).any():
+    cuts = _cuts(_known(timestamps, config), config) if config.strategy == "temporal" else (0, 0)
+    rng = np.random.default_rng(config.seed)
+    parts, short, n_users = [np.empty(0, np.int8)], _Short(), 0
+    for table in tables:
+        users = _codes(table[USER])
+        counts = np.bincount(users)
+        n_users += len(counts)
+        is_short = counts[users] < _SHORTEST
+        short.add(table, users, counts)
+        if config.strategy == "random":
+            of_batch = _random(users, counts, config, rng)
+        elif config.strategy == "leave-one-out":
+            of_batch = _leave_one_out(users, counts, _known(table[TIMESTAMP], config))
+        else:
+            of_batch = _temporal(_known(table[TIMESTAMP], config), *cuts)
+        of_batch[is_short] = TRAIN if config.short_histories == "train" else DROPPED
+        parts.append(of_batch.astype(np.int8))
+    if short.users and config.short_histories == "error":
+        raise BadInput(short.message(n_users))
+    whole = np.concatenate(parts)
+    if not (whole == VALID).any() or not (whole == TEST).any():
         raise BadInput(
             f"split: {config.strategy} left valid or test empty; "
             "use another strategy, other ratios or more data"
         )
-    return (
-        table.filter(pa.array(parts == TRAIN)),
-        table.filter(pa.array(parts == VALID)),
-        table.filter(pa.array(parts == TEST)),
-    )
+    return whole
 
 
 def split_as_given(
@@ -168,14 +194,14 @@ def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(codes, dtype=np.int64)
 
 
-def _timestamps(table: pa.Table, config: Split) -> NDArray[np.int64]:
-    missing = table[TIMESTAMP].null_count
+def _known(timestamps: pa.ChunkedArray, config: Split) -> NDArray[np.int64]:
+    missing = timestamps.null_count
     if missing:
         raise BadInput(
-            f"split.strategy is {config.strategy}, but {missing} of {table.num_rows} interactions "
+            f"split.strategy is {config.strategy}, but {missing} of {len(timestamps)} interactions "
             "have no timestamp; use strategy random or supply timestamps"
         )
-    return np.asarray(table[TIMESTAMP], dtype=np.int64)
+    return np.asarray(timestamps, dtype=np.int64)
 
 
 def _position(users: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -187,9 +213,13 @@ def _position(users: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.
 
 
 def _random(
-    users: NDArray[np.int64], counts: NDArray[np.int64], config: Split
+    users: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    config: Split,
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    keys = np.random.default_rng(config.seed).random(len(users))
+    """Draws one number per row, so that batches draw what the whole table would."""
+    keys = rng.random(len(users))
     position = _position(users, np.lexsort((keys, users)))
     n_valid, n_test = (
         np.maximum(np.floor(share * counts + 1e-9).astype(np.int64), 1)[users]
@@ -208,23 +238,35 @@ def _leave_one_out(
     return np.where(from_end == 1, TEST, np.where(from_end == 2, VALID, TRAIN))
 
 
-def _temporal(timestamps: NDArray[np.int64], config: Split) -> NDArray[np.int64]:
-    """One global cut: no training interaction is newer than any valid or test one."""
+def _cuts(timestamps: NDArray[np.int64], config: Split) -> tuple[int, int]:
     ordered = np.sort(timestamps)
     shares = np.cumsum(config.ratios[:2])
-    first, second = (ordered[min(int(s * len(ordered)), len(ordered) - 1)] for s in shares)
+    first, second = (int(ordered[min(int(s * len(ordered)), len(ordered) - 1)]) for s in shares)
+    return first, second
+
+
+def _temporal(timestamps: NDArray[np.int64], first: int, second: int) -> NDArray[np.int64]:
+    """One global cut: no training interaction is newer than any valid or test one."""
     return np.where(timestamps < first, TRAIN, np.where(timestamps < second, VALID, TEST))
 
 
-def _short_histories(table: pa.Table, users: NDArray[np.int64], counts: NDArray[np.int64]) -> str:
-    short = np.flatnonzero((counts > 0) & (counts < _SHORTEST))
-    first_rows = np.searchsorted(users, short[:5])
-    names = ", ".join(
-        f"{table[USER][int(row)].as_py()} ({counts[code]})"
-        for row, code in zip(first_rows, short[:5], strict=True)
-    )
-    return (
-        f"split: {len(short)} of {len(counts)} users have fewer than {_SHORTEST} interactions and "
-        f"cannot give one to each of train, valid and test: user {names}"
-        f"{', …' if len(short) > 5 else ''}; set split.short_histories to train or drop"
-    )
+class _Short:
+    """Users who are too short to be divided: how many, and the first five."""
+
+    def __init__(self) -> None:
+        self.users, self._names = 0, list[str]()
+
+    def add(self, table: pa.Table, users: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        short = np.flatnonzero(counts < _SHORTEST)
+        self.users += len(short)
+        for code in short[: 5 - len(self._names)]:
+            row = int(np.searchsorted(users, code))
+            self._names.append(f"{table[USER][row].as_py()} ({counts[code]})")
+
+    def message(self, n_users: int) -> str:
+        return (
+            f"split: {self.users} of {n_users} users have fewer than {_SHORTEST} interactions and "
+            "cannot give one to each of train, valid and test: user "
+            f"{', '.join(self._names)}{', …' if self.users > 5 else ''}; set "
+            "split.short_histories to train or drop"
+        )

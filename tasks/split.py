@@ -1,19 +1,24 @@
 """Stage *split*: train, valid and test as three artifacts, so that later stages see no more."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
 from models import split as splitting
 from models.config import Split
 from models.errors import BadInput
-from models.schemas import ITEM, USER
+from models.schemas import INTERACTIONS, ITEM, TIMESTAMP, USER
 from tasks.caching import stage
 from tasks.handoffs import Splits
-from tasks.storage import Handle, read_parquet, write_bytes, write_parquet
+from tasks.storage import Handle, read_parquet, write_batches, write_bytes, write_parquet
+from tasks.streaming import Stream, record_batches
 
 PARTS = ("train", "valid", "test")
 
@@ -47,22 +52,10 @@ def split(config: Split, interactions: Handle, files: dict[str, Handle] | None =
         interactions: schema `INTERACTIONS`.
         files: what `split_files` took in.
     """
-    files = files or {}
-    whole = read_parquet(interactions)
     if files:
-        given = {part: _read_pairs(handle, part) for part, handle in files.items()}
-        parts = splitting.split_as_given(whole, given, config)
+        train, valid, test = _as_given(config, interactions, files)
     else:
-        parts = splitting.split(whole, config)
-    train, valid, test = (
-        write_parquet(
-            "split",
-            table,
-            inputs={"interactions": interactions, **files},
-            config={**config.identity(), "part": part},
-        )
-        for part, table in zip(PARTS, parts, strict=True)
-    )
+        train, valid, test = _divided(config, interactions)
     kept = train.rows + valid.rows + test.rows
     get_run_logger().info(
         "Split %s: %d train, %d valid, %d test, %d left out",
@@ -73,6 +66,42 @@ def split(config: Split, interactions: Handle, files: dict[str, Handle] | None =
         interactions.rows - kept,
     )
     return Splits(train=train, valid=valid, test=test)
+
+
+def _as_given(config: Split, interactions: Handle, files: dict[str, Handle]) -> list[Handle]:
+    given = {part: _read_pairs(handle, part) for part, handle in files.items()}
+    parts = splitting.split_as_given(read_parquet(interactions), given, config)
+    inputs = {"interactions": interactions, **files}
+    return [
+        write_parquet("split", table, inputs, {**config.identity(), "part": part})
+        for part, table in zip(PARTS, parts, strict=True)
+    ]
+
+
+def _divided(config: Split, interactions: Handle) -> list[Handle]:
+    """One pass finds every row's part, one byte each; then one pass per part writes it."""
+    stream = Stream.of(interactions)
+    timestamps = pa.chunked_array([], pa.int64())
+    if config.strategy == "temporal":
+        timestamps = pq.read_table(stream.path, columns=[TIMESTAMP])[TIMESTAMP]
+    parts = splitting.divide(stream.by_user(), timestamps, config)
+    return [
+        write_batches(
+            "split",
+            INTERACTIONS,
+            record_batches(_of_part(stream, parts, code)),
+            {"interactions": interactions},
+            {**config.identity(), "part": part},
+        )
+        for code, part in enumerate(PARTS)
+    ]
+
+
+def _of_part(stream: Stream, parts: NDArray[np.int8], code: int) -> Iterator[pa.Table]:
+    start = 0
+    for table in stream.by_user():
+        yield table.filter(pa.array(parts[start : start + table.num_rows] == code))
+        start += table.num_rows
 
 
 def _read_pairs(handle: Handle, part: str) -> pa.Table:

@@ -1,8 +1,8 @@
-"""The text models behind the embeddings stage: a local one, or an OpenAI-compatible endpoint."""
+"""The text models behind the embeddings stage: local, an OpenAI-compatible endpoint, or none."""
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 
 from models.config import Embeddings
 from models.errors import BadInput
+from models.hashing import hashed
 from tasks.configuration import api_key
 from tasks.devices import torch_device
 from tasks.endpoint import endpoint
@@ -25,6 +26,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 OPENAI_BATCH = 128
 OPENAI_TIMEOUT_SECONDS = 60.0
 OPENAI_RETRIES = 6
+HASHING_BATCH = 2048
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,31 @@ def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextMana
     """
     if config.provider == "openai":
         return _remote_model(config, texts)
+    if config.provider == "hashing":
+        lengths = [len(text) for text in texts]
+        return nullcontext(TextModel(lambda batch: list(hashed(batch, config.dimensions)), lengths))
     return _local_model(config, texts)
 
 
 def batch_size(config: Embeddings) -> int:
     """How many texts go to the text model at once."""
-    return OPENAI_BATCH if config.provider == "openai" else config.batch_size
+    fixed = {"openai": OPENAI_BATCH, "hashing": HASHING_BATCH}
+    return fixed.get(config.provider, config.batch_size)
+
+
+def model_name(config: Embeddings) -> str:
+    """What to call the text model wherever results are shown."""
+    if config.provider == "hashing":
+        return f"hashing, {config.dimensions}-d (no language model)"
+    return config.model
 
 
 def identity(config: Embeddings) -> list[str]:
     """Everything besides the text that decides a vector."""
     if config.provider == "openai":
         return [config.provider, endpoint(config), config.model]
+    if config.provider == "hashing":
+        return [config.provider, str(config.dimensions)]
     kind = torch_device(config).partition(":")[0]
     placed = [] if kind == "cpu" else [kind]
     return [config.provider, _model_identity(config.model), config.precision, *placed]

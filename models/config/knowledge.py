@@ -148,10 +148,11 @@ class ItemProfiles(Profiles):
 class Embeddings(Placed):
     """The text model that turns profiles into vectors."""
 
-    provider: Literal["sentence-transformers", "openai", "import"] = Field(
+    provider: Literal["sentence-transformers", "openai", "import", "hashing"] = Field(
         "sentence-transformers",
         description="sentence-transformers: a local model; openai: any OpenAI-compatible endpoint; "
-        "import: a file of vectors made elsewhere, which needs no profiles.",
+        "import: a file of vectors made elsewhere, which needs no profiles; hashing: counts of "
+        "hashed words, no language model, for tests of scale and smoke runs.",
     )
     path: str | None = Field(
         None,
@@ -189,6 +190,12 @@ class Embeddings(Placed):
     )
     api_key_secret: str | None = Field(
         None, description="openai only: a Prefect Secret block.", json_schema_extra=NOT_IDENTITY
+    )
+    dimensions: int = Field(
+        384,
+        ge=2,
+        description="hashing only: the vectors' width.",
+        json_schema_extra=IDENTITY_IF_SET,
     )
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16",
