@@ -42,11 +42,16 @@ def histories(train: pa.Table, items: pa.Table, policy: History) -> pa.Table:
     return describe(select(train, policy), presentable(items))
 
 
-def select(train: pa.Table, policy: History) -> pa.Table:
+def select(train: pa.Table, policy: History, fill: float | None = None) -> pa.Table:
     """Choose each user's interactions under `policy`.
 
     Ties go to the newer interaction, then to the smaller item id. An interaction without rating
     counts as average, so that data without ratings falls back to the newest.
+
+    Args:
+        train: schema `INTERACTIONS`, whole users.
+        policy: which interactions of a user, and how many.
+        fill: the average; empty means that of `train`.
 
     Returns:
         Rows of `train`: users in sorted order, within a user the newest first (newest) or the
@@ -55,7 +60,7 @@ def select(train: pa.Table, policy: History) -> pa.Table:
     users, items = codes(train[USER]), codes(train[ITEM])
     counts = np.bincount(users)
     time = train[TIMESTAMP].fill_null(0).to_numpy()
-    rating = np.zeros(len(users)) if policy.order == "newest" else filled_ratings(train)
+    rating = np.zeros(len(users)) if policy.order == "newest" else filled_ratings(train, fill)
     low = rating < (np.bincount(users, rating) / np.maximum(counts, 1))[users] - ROUNDING
 
     worst = np.zeros_like(counts)
@@ -212,10 +217,11 @@ def joined(offsets: NDArray[np.int64], texts: pa.Array, separator: str) -> pa.Ar
     return pc.binary_join(lists, pa.scalar(separator, texts.type))
 
 
-def filled_ratings(interactions: pa.Table) -> NDArray[np.float64]:
-    """Ratings, float64 (rows,), with the table's mean for missing ones (0 if all are missing)."""
-    mean = pc.mean(interactions[RATING]).as_py() or 0.0
-    ratings = interactions[RATING].cast(pa.float64()).fill_null(mean)
+def filled_ratings(interactions: pa.Table, fill: float | None = None) -> NDArray[np.float64]:
+    """Ratings, float64 (rows,), with `fill` for missing ones: else the mean, 0 if all miss."""
+    if fill is None:
+        fill = pc.mean(interactions[RATING]).as_py() or 0.0
+    ratings = interactions[RATING].cast(pa.float64()).fill_null(fill)
     return np.asarray(ratings, dtype=np.float64)
 
 

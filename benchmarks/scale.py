@@ -1,0 +1,311 @@
+"""How time and memory grow with the number of users, from files to targets.
+
+Synthetic data: activity and popularity follow power laws, every user has five interactions or more,
+100 on average (30 at the larger sizes); items have titles, years and genres. Each size runs in a
+process of its own, with the stages as a flow runs them: ingest of a CSV, split, offline profiles,
+embeddings, UMAP targets of 64 columns. The text model is `hashing`, counts of hashed words: **no
+language model**, so that the time of the stage is the pipeline's own.
+
+`exponent` is the b of time = a · users^b. Time is the sum of the stages', without the start of
+Prefect and of the process. Growth in users means the same with other interactions per user only, so
+b is fitted by least squares within sizes of equal interactions per user (an a of its own for each):
+10 k and 100 k users at 100, 100 k and 1 M at 30. Fixed costs, such as UMAP's sample, make it smaller
+where they weigh; the table has each step's own.
+
+`peak_rss_gb` is the largest size's: the peak resident memory of the process that runs the stages,
+plus that of its largest child (Prefect's temporary server), in GiB.
+
+    .venv/bin/python benchmarks/scale.py [--sizes 10000x100,100000x100,…] [--keep FOLDER] [--json]
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+PROJECT = Path(__file__).resolve().parent.parent
+SIZES = "10000x100,100000x100,100000x30,1000000x30"
+STAGES = ("interactions", "split", "profiles", "embeddings", "targets")
+WIDTH = 64
+FEWEST = 5
+GENRES = tuple(f"Genre{n:02}" for n in range(30))
+WORDS = 5_000
+USERS_AT_ONCE = 50_000
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many users, and how many interactions each has on average."""
+
+    users: int
+    each: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        """Of `USERSxEACH`; 100 each where only the users are named."""
+        users, _, each = text.partition("x")
+        return cls(int(users), int(each or 100))
+
+    @property
+    def items(self) -> int:
+        """A tenth of the users, but never so few that a heavy user has them all."""
+        return max(self.users // 10, 2_000)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one size took."""
+
+    size: Size
+    interactions: int
+    seconds: dict[str, float]
+    """By stage."""
+    peak_rss_gb: float
+    peaks: dict[str, float]
+    """GiB of the process alone, after each stage that could raise it."""
+    megabytes: dict[str, float]
+    """On disk, by folder of artifacts."""
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure in a temporary folder; print a table, and one line of JSON if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", default=SIZES, help="users x interactions of each on average")
+    parser.add_argument("--reduction", choices=("umap", "pca"), default="umap")
+    parser.add_argument("--keep", type=Path, help="where to leave the data folders")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    sizes = [Size.parse(text) for text in options.sizes.split(",")]
+    if options.one:
+        run_stages(options.one, options.reduction)
+        return
+    console, runs = Console(stderr=True), list[Run]()
+    with tempfile.TemporaryDirectory(dir=options.keep) as folder:
+        for size in sizes:
+            runs.append(measure(size, Path(folder), options.reduction))
+            console.print(runs[-1])
+    Console(stderr=options.json).print(table_of(runs))
+    if options.json:
+        print(json.dumps({"exponent": exponent_of(runs), "peak_rss_gb": peak_of(runs)}))
+
+
+def peak_of(runs: Sequence[Run]) -> float:
+    """Of the largest size."""
+    return round(max(runs, key=lambda run: run.size.users).peak_rss_gb, 2)
+
+
+def exponent_of(runs: Sequence[Run], stage: str | None = None) -> float | None:
+    """The slope of log time over log users, common to groups of equal interactions per user.
+
+    Args:
+        runs: at least two of one group; others decide nothing.
+        stage: of this stage alone.
+    """
+    groups = defaultdict[int, list[tuple[float, float]]](list)
+    for run in runs:
+        seconds = run.total if stage is None else run.seconds[stage]
+        groups[run.size.each].append((np.log(run.size.users), np.log(max(seconds, 1e-3))))
+    centred = np.concatenate([np.array(of) - np.mean(of, axis=0) for of in groups.values()])
+    spread = float((centred[:, 0] ** 2).sum())
+    return round(float(centred[:, 0] @ centred[:, 1]) / spread, 3) if spread else None
+
+
+def measure(size: Size, folder: Path, reduction: str) -> Run:
+    """Make the data of one size, and run the stages on it in a process of its own."""
+    home = folder / f"{size.users}x{size.each}"
+    home.mkdir()
+    n = generate(size, home)
+    done = subprocess.run(
+        [sys.executable, __file__, "--one", str(home), "--reduction", reduction],
+        cwd=PROJECT,
+        env={
+            **os.environ,
+            "LLMKT_DATA_DIR": str(home / "data"),
+            "PYTHONPATH": str(PROJECT),
+            "PREFECT_HOME": str(home / "prefect"),
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{size} ended with {done.returncode}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    artifacts = home / "data" / "artifacts"
+    found["megabytes"] = {stage.name: _megabytes(stage) for stage in sorted(artifacts.iterdir())}
+    found["megabytes"]["embeddings.sqlite"] = _megabytes(home / "data" / "embeddings.sqlite")
+    shutil.rmtree(home)
+    return Run(size=size, interactions=n, **found)
+
+
+def _megabytes(place: Path) -> float:
+    files = place.rglob("*") if place.is_dir() else place.parent.glob(f"{place.name}*")
+    return round(sum(file.stat().st_size for file in files) / 1e6, 1)
+
+
+def run_stages(home: Path, reduction: str) -> None:
+    """Run the stages on the files in `home`; the last line is JSON: seconds and peak memory."""
+    from prefect import flow
+
+    from flows.knowledge import describe
+    from flows.stages import Stages
+    from models.config import Pipeline
+    from tasks.interactions import interactions, raw_files
+    from tasks.split import split
+    from tasks.targets import targets
+
+    pipeline = Pipeline.model_validate(
+        {
+            "experiment": "scale",
+            "dataset": {
+                "interactions": str(home / "interactions.csv"),
+                "items": str(home / "items.csv"),
+                "columns": {"title": "title", "year": "year", "genres": "genres"},
+            },
+            "embeddings": {"provider": "hashing"},
+            "targets": {"reduction": reduction},
+            "models": {"BPR": {}},
+        }
+    )
+    stages, peaks = Stages(), dict[str, float]()
+
+    def note() -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peaks[stages.records[-1].name] = round(peak / 2**20, 2)
+
+    @flow(name="scale")
+    def to_targets() -> None:
+        data = stages.run(interactions, pipeline.dataset, raw_files(pipeline.dataset))
+        note()
+        parts = stages.run(split, pipeline.split, data.interactions)
+        note()
+        described = describe(pipeline, "users", "", data, parts, stages)
+        note()
+        vectors = described.embedded.embeddings
+        stages.run(targets, pipeline.targets_of("BPR"), vectors, WIDTH, side="users")
+        note()
+
+    to_targets()
+    kilobytes = sum(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    seconds = {record.name: record.seconds for record in stages.records}
+    print(json.dumps({"seconds": seconds, "peak_rss_gb": kilobytes / 2**20, "peaks": peaks}))
+
+
+def generate(size: Size, home: Path, seed: int = 1) -> int:
+    """Write interactions.csv, sorted by time, and items.csv; returns the interactions."""
+    import duckdb
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(seed)
+    _write_items(size, home, rng)
+    schema = pa.schema([(name, pa.int64()) for name in ("user_id", "item_id", "rating", "timestamp")])
+    drawn, rows = home / "drawn.parquet", 0
+    with pq.ParquetWriter(drawn, schema) as writer:
+        for columns in interactions_of(size, rng):
+            writer.write_table(pa.table([pa.array(column) for column in columns], schema=schema))
+            rows += len(columns[0])
+    with duckdb.connect(config={"memory_limit": "2GB", "temp_directory": str(home)}) as connection:
+        connection.execute(
+            f"COPY (FROM '{drawn}' ORDER BY timestamp) TO '{home / 'interactions.csv'}'"
+        )
+    drawn.unlink()
+    return rows
+
+
+def interactions_of(
+    size: Size, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.int64], ...]]:
+    """Users, items, ratings and times, each int64 (n,), of some users at once; no pair twice."""
+    popularity = 1 / np.arange(1, size.items + 1) ** 0.8
+    upto = np.cumsum(popularity / popularity.sum())
+    identity = rng.permutation(size.items)
+    for start in range(0, size.users, USERS_AT_ONCE):
+        n = min(USERS_AT_ONCE, size.users - start)
+        # Lomax with a tail of 2.5 has the mean 1 / 1.5.
+        activity = FEWEST + rng.pareto(2.5, n) * 1.5 * (size.each - FEWEST)
+        counts = np.minimum(activity.round().astype(np.int64), size.items // 4)
+        users = np.repeat(np.arange(start, start + n), counts + counts // 2 + 5)
+        items = identity[np.minimum(np.searchsorted(upto, rng.random(len(users))), size.items - 1)]
+        pairs = np.unique(users * size.items + items)
+        users, items = pairs // size.items, pairs % size.items
+        order = np.lexsort((rng.random(len(users)), users))
+        first = np.searchsorted(users, np.arange(start, start + n))
+        kept = np.sort(order[np.arange(len(users)) - first[users - start] < counts[users - start]])
+        users, items = users[kept], items[kept]
+        # Liking depends on user and item, so that ratings are no noise.
+        liking = (users * 2_654_435_761 + items % len(GENRES) * 40_503) % 97 / 97
+        ratings = np.clip((1 + 4 * liking + rng.normal(0, 0.7, len(users))).round(), 1, 5)
+        times = rng.integers(1_000_000_000, 1_500_000_000, len(users))
+        yield users, items, ratings.astype(np.int64), times
+
+
+def _write_items(size: Size, home: Path, rng: np.random.Generator) -> None:
+    import pyarrow as pa
+    import pyarrow.csv as csv
+
+    words = rng.integers(0, WORDS, (size.items, 3))
+    titles = [f"Word{a} of Word{b} and Word{c} {n}" for n, (a, b, c) in enumerate(words)]
+    genres = [
+        "|".join(GENRES[(n + step) % len(GENRES)] for step in range(0, 3 * (1 + n % 3), 3))
+        for n in range(size.items)
+    ]
+    years = 2015 - rng.gamma(2.0, 8.0, size.items).astype(np.int64)
+    columns = [np.arange(size.items), titles, years, genres]
+    table = pa.table(columns, ["item_id", "title", "year", "genres"])
+    csv.write_csv(table, home / "items.csv")
+
+
+def table_of(runs: Sequence[Run]) -> Table:
+    """One line per size, and one with the exponents."""
+    table = Table(title="Seconds per stage; text model: hashing, no language model")
+    for column in ("users", "interactions", *STAGES, "all", "exponent", "peak GiB", "disk MB"):
+        table.add_column(column, justify="right")
+    for run in runs:
+        before = [of for of in runs if of.size.each == run.size.each and of.size != run.size]
+        smaller = [of for of in before if of.size.users < run.size.users]
+        step = exponent_of([max(smaller, key=lambda of: of.size.users), run]) if smaller else None
+        table.add_row(
+            f"{run.size.users:,}",
+            f"{run.interactions:,}",
+            *(f"{run.seconds[stage]:.1f}" for stage in STAGES),
+            f"{run.total:.1f}",
+            "" if step is None else f"{step:.2f}",
+            f"{run.peak_rss_gb:.2f}",
+            f"{sum(run.megabytes.values()):,.0f}",
+        )
+    slopes = [exponent_of(runs, stage) for stage in (*STAGES, None)]
+    if None not in slopes:
+        table.add_section()
+        table.add_row("exponent", "", *(f"{slope:.2f}" for slope in slopes), "", "", "")
+    return table
+
+
+if __name__ == "__main__":
+    main()
