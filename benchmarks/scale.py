@@ -6,11 +6,12 @@ process of its own, with the stages as a flow runs them: ingest of a CSV, split,
 embeddings, UMAP targets of 64 columns. The text model is `hashing`, counts of hashed words: **no
 language model**, so that the time of the stage is the pipeline's own.
 
-`exponent` is the b of time = a · users^b. Time is the sum of the stages', without the start of
-Prefect and of the process. Growth in users means the same with other interactions per user only, so
-b is fitted by least squares within sizes of equal interactions per user (an a of its own for each):
-10 k and 100 k users at 100, 100 k and 1 M at 30. Fixed costs, such as UMAP's sample, make it smaller
-where they weigh; the table has each step's own.
+`exponent` is the b of time = a · users^b, where time is the CPU seconds of all stages (wall time is
+shown beside it; on cores that others share it measures them, too), without the start of Prefect and
+of the process. Work grows as users do only while each has as many interactions, so b is fitted by
+least squares within sizes of equal interactions per user, with an a of its own for each: 10 k and
+100 k users at 100, 100 k and 1 M at 30. Fixed costs, such as UMAP's sample, make it smaller where
+they weigh; the table has each step's own and each stage's.
 
 `peak_rss_gb` is the largest size's: the peak resident memory of the process that runs the stages,
 plus that of its largest child (Prefect's temporary server), in GiB.
@@ -30,12 +31,23 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from prefect import flow
 from rich.console import Console
 from rich.table import Table
+
+from flows.knowledge import describe
+from flows.stages import Stages
+from models.config import Pipeline, Side
+from models.front_matter import Template
+from tasks.caching import Stage
+from tasks.interactions import interactions, raw_files
+from tasks.split import split
+from tasks.targets import targets
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZES = "10000x100,100000x100,100000x30,1000000x30"
@@ -73,7 +85,9 @@ class Run:
     size: Size
     interactions: int
     seconds: dict[str, float]
-    """By stage."""
+    """Wall time by stage."""
+    cpu: dict[str, float]
+    """Of all threads, by stage."""
     peak_rss_gb: float
     peaks: dict[str, float]
     """GiB of the process alone, after each stage that could raise it."""
@@ -82,8 +96,8 @@ class Run:
 
     @property
     def total(self) -> float:
-        """Seconds of all stages."""
-        return sum(self.seconds.values())
+        """CPU seconds of all stages."""
+        return sum(self.cpu.values())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -125,7 +139,7 @@ def exponent_of(runs: Sequence[Run], stage: str | None = None) -> float | None:
     """
     groups = defaultdict[int, list[tuple[float, float]]](list)
     for run in runs:
-        seconds = run.total if stage is None else run.seconds[stage]
+        seconds = run.total if stage is None else run.cpu[stage]
         groups[run.size.each].append((np.log(run.size.users), np.log(max(seconds, 1e-3))))
     centred = np.concatenate([np.array(of) - np.mean(of, axis=0) for of in groups.values()])
     spread = float((centred[:, 0] ** 2).sum())
@@ -168,15 +182,6 @@ def _megabytes(place: Path) -> float:
 
 def run_stages(home: Path, reduction: str) -> None:
     """Run the stages on the files in `home`; the last line is JSON: seconds and peak memory."""
-    from prefect import flow
-
-    from flows.knowledge import describe
-    from flows.stages import Stages
-    from models.config import Pipeline
-    from tasks.interactions import interactions, raw_files
-    from tasks.split import split
-    from tasks.targets import targets
-
     pipeline = Pipeline.model_validate(
         {
             "experiment": "scale",
@@ -190,31 +195,42 @@ def run_stages(home: Path, reduction: str) -> None:
             "models": {"BPR": {}},
         }
     )
-    stages, peaks = Stages(), dict[str, float]()
-
-    def note() -> None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peaks[stages.records[-1].name] = round(peak / 2**20, 2)
+    stages = _Measured()
 
     @flow(name="scale")
     def to_targets() -> None:
         data = stages.run(interactions, pipeline.dataset, raw_files(pipeline.dataset))
-        note()
         parts = stages.run(split, pipeline.split, data.interactions)
-        note()
-        described = describe(pipeline, "users", "", data, parts, stages)
-        note()
+        described = describe(pipeline, "users", Template(""), data, parts, stages)
         vectors = described.embedded.embeddings
         stages.run(targets, pipeline.targets_of("BPR"), vectors, WIDTH, side="users")
-        note()
 
     to_targets()
-    kilobytes = sum(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    peak = sum(_peak(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     seconds = {record.name: record.seconds for record in stages.records}
-    print(json.dumps({"seconds": seconds, "peak_rss_gb": kilobytes / 2**20, "peaks": peaks}))
+    found = {"seconds": seconds, "cpu": stages.cpu, "peak_rss_gb": peak, "peaks": stages.peaks}
+    print(json.dumps(found))
+
+
+class _Measured(Stages):
+    """Notes of each stage its CPU seconds, and the process's peak memory up to its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cpu, self.peaks = dict[str, float](), dict[str, float]()
+
+    def run(self, stage: Stage, *inputs: Any, side: Side | None = None) -> Any:
+        began = process_time()
+        result = super().run(stage, *inputs, side=side)
+        self.cpu[stage.name] = round(process_time() - began, 2)
+        self.peaks[stage.name] = round(_peak(resource.RUSAGE_SELF), 2)
+        print(stage.name, self.records[-1].seconds, self.cpu, self.peaks, file=sys.stderr)
+        return result
+
+
+def _peak(who: int) -> float:
+    """Resident memory in GiB."""
+    return resource.getrusage(who).ru_maxrss / 2**20
 
 
 def generate(size: Size, home: Path, seed: int = 1) -> int:
@@ -225,7 +241,9 @@ def generate(size: Size, home: Path, seed: int = 1) -> int:
 
     rng = np.random.default_rng(seed)
     _write_items(size, home, rng)
-    schema = pa.schema([(name, pa.int64()) for name in ("user_id", "item_id", "rating", "timestamp")])
+    schema = pa.schema(
+        [(name, pa.int64()) for name in ("user_id", "item_id", "rating", "timestamp")]
+    )
     drawn, rows = home / "drawn.parquet", 0
     with pq.ParquetWriter(drawn, schema) as writer:
         for columns in interactions_of(size, rng):

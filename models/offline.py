@@ -157,7 +157,9 @@ def _titles(
         return _listed(np.minimum(counts, most), chosen)
 
     return [
-        _sentence("Favourites:" if of_all.rated else "Has chosen:", first(~disliked, rating, FAVOURITES)),
+        _sentence(
+            "Favourites:" if of_all.rated else "Has chosen:", first(~disliked, rating, FAVOURITES)
+        ),
         _sentence("Disliked:", first(disliked, -rating, DISLIKED)),
     ]
 

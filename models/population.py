@@ -53,16 +53,22 @@ class Population:
     @classmethod
     def of(cls, history: pa.Table) -> Self:
         """Of one table of all users, the result of `models.profiles.histories`."""
-        return cls.streamed(lambda: iter([history]), history)
+        return cls.streamed(lambda: iter([history]), history, History())
 
     @classmethod
-    def streamed(cls, tables: Callable[[], Iterator[pa.Table]], catalogue: pa.Table) -> Self:
+    def streamed(
+        cls,
+        tables: Callable[[], Iterator[pa.Table]],
+        catalogue: pa.Table,
+        policy: History,
+    ) -> Self:
         """Of batches of whole users, of which one is held at a time.
 
         Args:
-            tables: starts an iteration over interactions, sorted by user; three times.
+            tables: starts an iteration over interactions, sorted by user; twice.
             catalogue: `item_id`, `year` and `genres`, made presentable; of an item that it has
                 more than once, the first counts.
+            policy: of the order of a user's interactions; where they are not described yet.
         """
         counts, fill, n, rated = _counted(tables())
         items = pa.array(list(counts), pa.string())
@@ -70,7 +76,7 @@ class Population:
         row = pc.index_in(items, flat(catalogue[ITEM]).cast(pa.string()))
         years, genres = catalogue[YEAR].take(row), flat(catalogue[GENRES].take(row))
         eras, era_counts, newest = _eras(years, popularity)
-        means, total, order = _over_users(tables(), catalogue, genres, fill)
+        means, total, order = _over_users(tables(), catalogue, genres, fill, policy)
         names, genre_counts, with_genre = _genres(genres, popularity, order)
         return cls(
             genres=names,
@@ -92,8 +98,9 @@ def _counted(tables: Iterator[pa.Table]) -> tuple[dict[str, int], float, int, bo
     """Interactions per item, the mean of known ratings, all interactions, whether any is rated."""
     counts, total, known, n = dict[str, int](), 0.0, 0, 0
     for table in tables:
-        for pair in pc.value_counts(table[ITEM]).to_pylist():
-            counts[pair["values"]] = counts.get(pair["values"], 0) + pair["counts"]
+        items, of_each = pc.value_counts(table[ITEM]).flatten()
+        for item, count in zip(items.to_pylist(), of_each.to_pylist(), strict=True):
+            counts[item] = counts.get(item, 0) + count
         total += pc.sum(table[RATING].cast(pa.float64())).as_py() or 0.0
         known += len(table) - table[RATING].null_count
         n += len(table)
@@ -101,7 +108,11 @@ def _counted(tables: Iterator[pa.Table]) -> tuple[dict[str, int], float, int, bo
 
 
 def _over_users(
-    tables: Iterator[pa.Table], catalogue: pa.Table, genres: pa.Array, fill: float
+    tables: Iterator[pa.Table],
+    catalogue: pa.Table,
+    genres: pa.Array,
+    fill: float,
+    policy: History,
 ) -> tuple[NDArray[np.float64], float, list[str]]:
     """Mean ratings of users, the sum of all, and genres in the order in which they appear.
 
@@ -116,10 +127,10 @@ def _over_users(
         means.append(np.bincount(user, ratings) / np.bincount(user))
         total += float(ratings.sum())
         if unseen:
-            if GENRES not in table.column_names:
-                whole = History(limit=max(table.num_rows, 1))
-                table = describe(select(table, whole, fill), catalogue)  # noqa: PLW2901
-            found = pc.unique(flat(table[GENRES]).flatten()).to_pylist()
+            whole = policy.model_copy(update={"limit": max(table.num_rows, 1)})
+            is_described = GENRES in table.column_names
+            rows = table if is_described else describe(select(table, whole, fill), catalogue)
+            found = pc.unique(flat(rows[GENRES]).flatten()).to_pylist()
             order.update(dict.fromkeys(found))
             unseen.difference_update(found)
     return np.concatenate(means), total, list(order)

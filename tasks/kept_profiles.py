@@ -40,7 +40,7 @@ class Earlier:
             train: schema `INTERACTIONS`.
             previous: an earlier run's profiles.
         """
-        settings = _settings(config, prompt)
+        settings = settings_of(config, prompt)
         if previous is None or previous.settings != settings:
             return cls(keep_none(), settings, train)
         policy = config.history if config.asks else None
@@ -92,7 +92,7 @@ class Earlier:
         )
 
 
-def _settings(config: Profiles, prompt: Any) -> str:
+def settings_of(config: Profiles, prompt: Any) -> str:
     """Digest of all that decides a profile but its user's interactions."""
     section = {name: value for name, value in config.identity().items() if name != "max_missing"}
     writer = WRITER if config.provider == "offline" else content(prompt)

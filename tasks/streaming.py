@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -51,15 +52,16 @@ class Stream:
         order = [(USER, "ascending"), (ITEM, "ascending")]
         if self.rows <= rows:
             yield pq.read_table(self.path).sort_by(order)
-        elif self._is_sorted(rows):
+        elif self._is_sorted:
             yield from _whole_users(self.tables(rows))
         else:
             yield from _whole_users(self._sorted(rows))
 
-    def _is_sorted(self, rows: int) -> bool:
+    @cached_property
+    def _is_sorted(self) -> bool:
         """Whether rows are in order already, as the stages write them."""
         last: pa.Table | None = None
-        for table in self.tables(rows, [USER, ITEM]):
+        for table in self.tables(ROWS_AT_ONCE, [USER, ITEM]):
             joined = pa.concat_tables([last, table] if last else [table]).combine_chunks()
             before, after = joined.slice(0, joined.num_rows - 1), joined.slice(1)
             later_item = pc.and_(
@@ -73,7 +75,7 @@ class Stream:
 
     def _sorted(self, rows: int) -> Iterator[pa.Table]:
         with scratch() as connection:
-            found = connection.execute(_SORTED, {"path": str(self.path)})
+            found = connection.sql(_SORTED, params={"path": str(self.path)})
             for batch in found.to_arrow_reader(rows):
                 yield pa.Table.from_batches([batch])
 
