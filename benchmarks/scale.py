@@ -201,7 +201,7 @@ def run_stages(home: Path, reduction: str) -> None:
     def to_targets() -> None:
         data = stages.run(interactions, pipeline.dataset, raw_files(pipeline.dataset))
         parts = stages.run(split, pipeline.split, data.interactions)
-        described = describe(pipeline, "users", Template(""), data, parts, stages)
+        described = describe(pipeline, "users", Template(text=""), data, parts, stages)
         vectors = described.embedded.embeddings
         stages.run(targets, pipeline.targets_of("BPR"), vectors, WIDTH, side="users")
 

@@ -37,8 +37,7 @@ def distinct_texts(profiles: pa.Table) -> Texts:
         BadInput: if nobody has a text.
     """
     key = ITEM if ITEM in profiles.column_names else USER
-    is_written = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(profiles[TEXT]), ""), False)
-    written = profiles.filter(is_written).combine_chunks()
+    written = profiles.filter(_is_written(profiles)).combine_chunks()
     if written.num_rows == 0:
         raise BadInput(f"profiles: no {noun(key)} has a text, so there is nothing to embed")
     subjects = written[key].combine_chunks()
@@ -48,6 +47,15 @@ def distinct_texts(profiles: pa.Table) -> Texts:
     return Texts(
         encoded.dictionary.to_pylist(), subjects.take(first).to_pylist(), subjects, rows, key
     )
+
+
+def has_texts(profiles: pa.Table) -> bool:
+    """Whether anybody in `profiles` has a text that `distinct_texts` would take."""
+    return bool(pc.any(_is_written(profiles), min_count=0).as_py())
+
+
+def _is_written(profiles: pa.Table) -> pa.ChunkedArray:
+    return pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(profiles[TEXT]), ""), False)
 
 
 def batches(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.intp]]:

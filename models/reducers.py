@@ -61,6 +61,10 @@ class Reducer:
         Returns:
             float32 (n, width), NaN where UMAP finds no neighbour.
         """
+        return scaled(self.coordinates(embeddings), self.centre, self.scale)
+
+    def coordinates(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+        """As `transform`, before they are centred and scaled: float64 (n, width)."""
         reduced = embeddings.astype(np.float64)
         if self.components is not None and self.mean is not None:
             reduced = (reduced - self.mean) @ self.components.T
@@ -68,7 +72,7 @@ class Reducer:
             with threads_kept(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore")
                 reduced = np.asarray(self.manifold.transform(embeddings), dtype=np.float64)
-        return scaled(reduced, self.centre, self.scale)
+        return reduced
 
 
 def scaled(

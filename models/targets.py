@@ -42,20 +42,25 @@ def fit(
             `width` coordinates.
     """
     if not len(embeddings) or not np.ptp(embeddings, axis=0).any():
-        raise BadInput(
-            f"targets: all {len(embeddings)} embeddings are equal, so they tell nobody apart; "
-            "check the profiles' texts"
-        )
+        raise BadInput(all_equal(len(embeddings)))
     parts: dict[str, Any] = {}
     if config.reduction == "none" or width is None:
         reduced = embeddings.astype(np.float64)
     elif config.reduction == "pca":
         reduced, parts["mean"], parts["components"] = _pca(embeddings, width, config.seed)
     else:
-        reduced, parts["manifold"] = _umap(embeddings, width, config.umap, config.seed)
+        reduced, parts["manifold"] = fit_umap(embeddings, width, config.umap, config.seed)
     centre, scale = _moments(reduced, config)
     known = settings(config, width, embeddings.shape[1])
     return Reducer(centre, scale, **parts, settings=known), scaled(reduced, centre, scale)
+
+
+def all_equal(n: int) -> str:
+    """What to say where nothing can be fitted."""
+    return (
+        f"targets: all {n} embeddings are equal, so they tell nobody apart; check the profiles' "
+        "texts"
+    )
 
 
 def settings(config: Targets, width: int | None, columns: int) -> dict[str, Any]:
@@ -64,10 +69,10 @@ def settings(config: Targets, width: int | None, columns: int) -> dict[str, Any]
     return {**config.identity(), "width": None if whole else width, "columns": columns}
 
 
-def _umap(
+def fit_umap(
     embeddings: NDArray[np.float32], width: int, parameters: Umap, seed: int
 ) -> tuple[NDArray[np.float64], Any]:
-    """UMAP (McInnes et al. 2018), one thread.
+    """UMAP (McInnes et al. 2018), one thread: coordinates, float64 (n, width), and the fitted UMAP.
 
     It starts from principal components where there are as many: the spectral start fails for
     fewer than about 2·width users, and keeps no more of the embeddings' geometry.
@@ -111,17 +116,26 @@ def _pca(
         Coordinates, mean and components; see `Reducer`.
     """
     n, dimensions = embeddings.shape
-    if width > min(n, dimensions):
-        raise BadInput(
-            f"targets.width: {n} users with {dimensions}-d embeddings have at most "
-            f"{min(n, dimensions)} principal components, not {width}; lower the width"
-        )
+    require_components(n, dimensions, width)
     from sklearn.decomposition import PCA
 
     solver = "covariance_eigh" if n >= dimensions else "full"
     fitted = PCA(width, svd_solver=solver, random_state=seed)
     coordinates = fitted.fit_transform(embeddings.astype(np.float64))
     return np.asarray(coordinates, dtype=np.float64), fitted.mean_, fitted.components_
+
+
+def require_components(n: int, dimensions: int, width: int) -> None:
+    """Refuse more principal components than there are.
+
+    Raises:
+        BadInput: naming both numbers.
+    """
+    if width > min(n, dimensions):
+        raise BadInput(
+            f"targets.width: {n} users with {dimensions}-d embeddings have at most "
+            f"{min(n, dimensions)} principal components, not {width}; lower the width"
+        )
 
 
 def standardise(reduced: NDArray[np.float64], config: Targets) -> NDArray[np.float32]:
@@ -135,11 +149,22 @@ def _moments(
     """What is subtracted, (width,), and then divided by, () or (width,)."""
     mean = reduced.mean(axis=0)
     centred = reduced - mean
-    if config.scale == "global":
-        scale = np.asarray(centred.std())
-    elif config.scale == "per-coordinate":
-        spread = centred.std(axis=0)
-        scale = np.where(spread > _NOISE * spread.max(), spread, 1.0)
-    else:
-        scale = np.asarray(1.0)
+    scale = scale_of(centred.std(), centred.std(axis=0), config)
     return (mean if config.centre else np.zeros_like(mean)), scale
+
+
+def scale_of(
+    overall: np.float64, spread: NDArray[np.float64], config: Targets
+) -> NDArray[np.float64]:
+    """What targets are divided by, () or (width,).
+
+    Args:
+        overall: standard deviation over all coordinates, each around its mean.
+        spread: float64 (width,), of each coordinate.
+        config: scale.
+    """
+    if config.scale == "global":
+        return np.asarray(overall)
+    if config.scale == "per-coordinate":
+        return np.where(spread > _NOISE * spread.max(), spread, 1.0)
+    return np.asarray(1.0)

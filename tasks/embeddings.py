@@ -10,15 +10,19 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from filelock import FileLock
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
 from models.config import Embeddings, Side
-from models.embeddings import Texts, batches, checked, distinct_texts, to_table
+from models.embeddings import Texts, batches, checked, distinct_texts, has_texts, to_table
 from models.errors import BadInput
 from models.schemas import EMBEDDING
 from tasks.caching import stage
@@ -26,8 +30,12 @@ from tasks.disk import writing
 from tasks.handoffs import Embedded
 from tasks.imports import import_embeddings
 from tasks.progress import track
-from tasks.storage import Handle, data_dir, read_parquet, write_parquet
-from tasks.text_models import batch_size, identity, open_text_model
+from tasks.storage import Handle, data_dir, write_batches
+from tasks.streaming import Stream, record_batches
+from tasks.text_models import batch_size, identity, model_name, open_text_model
+
+PROFILES_AT_ONCE = 1 << 15
+"""Profiles whose texts and vectors are in memory at once."""
 
 
 @stage("embeddings", version=1)
@@ -54,49 +62,100 @@ def embeddings(
     if imported and train:
         return import_embeddings(config, imported, train, side)
     assert profiles is not None
-    texts = distinct_texts(read_parquet(profiles))
-    matrix, cached = _embed(config, texts)
+    tally = _Tally()
+    with _vectors_of(config, profiles, tally) as tables:
+        first = next(tables, None)
+        if first is None:
+            raise BadInput("profiles: nobody has a text, so there is nothing to embed")
+        written = write_batches(
+            "embeddings",
+            first.schema,
+            record_batches(chain([first], tables)),
+            {"profiles": profiles},
+            config.identity(),
+        )
     get_run_logger().info(
         "Embedded %d distinct texts of %d subjects (%s) with %s: %d from the store, %d anew",
-        len(texts.distinct),
-        len(texts.subjects),
-        texts.key,
-        config.model,
-        cached,
-        len(texts.distinct) - cached,
+        tally.cached + tally.embedded,
+        written.rows,
+        first.schema.names[0],
+        model_name(config),
+        tally.cached,
+        tally.embedded,
     )
-    table = to_table(texts.subjects, EMBEDDING, matrix[texts.rows], texts.key)
     return Embedded(
-        embeddings=write_parquet("embeddings", table, {"profiles": profiles}, config.identity()),
-        model=config.model,
-        width=matrix.shape[1],
-        texts_cached=cached,
-        texts_embedded=len(texts.distinct) - cached,
+        embeddings=written,
+        model=model_name(config),
+        width=first.schema.field(EMBEDDING).type.list_size,
+        texts_cached=tally.cached,
+        texts_embedded=tally.embedded,
     )
 
 
-def _embed(config: Embeddings, texts: Texts) -> tuple[NDArray[np.float32], int]:
-    """One vector per distinct text, and how many of them were in the store already.
+@dataclass
+class _Tally:
+    """Distinct texts so far; one that comes again in a later batch of profiles counts again."""
+
+    cached: int = 0
+    embedded: int = 0
+
+
+@contextmanager
+def _vectors_of(
+    config: Embeddings, profiles: Handle, tally: _Tally
+) -> Iterator[Iterator[pa.Table]]:
+    """The vectors of all who have a text, made and yielded batch by batch.
 
     The lock keeps a second run waiting rather than paying for the same texts.
     """
-    keys = _keys(config, texts.distinct)
     lock = data_dir() / "locks" / "embeddings.lock"
     with writing(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
     with (
-        track("Embeddings", len(keys)) as progress,
+        track("Embeddings", profiles.rows) as progress,
         FileLock(lock),
         _vector_store(data_dir() / "embeddings.sqlite") as store,
     ):
-        known, vectors = store.read(keys)
-        missing = np.setdiff1d(np.arange(len(keys)), known)
-        progress(len(known))
-        if len(missing):
-            width = vectors.shape[1] if len(known) else None
-            _embed_missing(config, texts, missing, width, keys, store, progress)
-            vectors = store.read(keys)[1]
-    return vectors, len(known)
+
+        def tables() -> Iterator[pa.Table]:
+            done, width = 0, None
+            for part in Stream.of(profiles).tables(PROFILES_AT_ONCE):
+                if has_texts(part):
+                    texts = distinct_texts(part)
+                    later = partial(_add, progress, done)
+                    matrix = _embed(config, texts, store, width, later, tally)
+                    width = matrix.shape[1]
+                    yield to_table(texts.subjects, EMBEDDING, matrix[texts.rows], texts.key)
+                done += part.num_rows
+            progress(done)
+
+        yield tables()
+
+
+def _add(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
+
+
+def _embed(
+    config: Embeddings,
+    texts: Texts,
+    store: "VectorStore",
+    width: int | None,
+    progress: Callable[[int], None],
+    tally: _Tally,
+) -> NDArray[np.float32]:
+    """One vector per distinct text."""
+    keys = _keys(config, texts.distinct)
+    known, vectors = store.read(keys)
+    tally.cached += store.n_read_from_before()
+    missing = np.setdiff1d(np.arange(len(keys)), known)
+    progress(len(known))
+    if len(missing):
+        width = vectors.shape[1] if len(known) else width
+        _embed_missing(config, texts, missing, width, keys, store, progress)
+        tally.embedded += len(missing)
+        vectors = store.read(keys)[1]
+    return vectors
 
 
 def _embed_missing(
@@ -141,9 +200,11 @@ class VectorStore:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
         self._connection = connection
+        self._widths = set[int]()
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB)")
         connection.execute("CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, key BLOB)")
+        (self._last,) = connection.execute("SELECT ifnull(max(rowid), 0) FROM vectors").fetchone()
 
     def read(self, keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Which of `keys` are in the store, ascending, and their float32 (n_known, width)."""
@@ -155,13 +216,22 @@ class VectorStore:
             ).fetchall()
         positions = np.array([position for position, _ in found], dtype=np.intp)
         widths = {len(vector) // 4 for _, vector in found}
-        if len(widths) > 1:
+        self._widths |= widths
+        if len(self._widths) > 1:
             raise BadInput(
-                f"{self._path} holds vectors of widths {sorted(widths)} of one model, which must "
-                "have changed under its name; delete that file to embed anew"
+                f"{self._path} holds vectors of widths {sorted(self._widths)} of one model, which "
+                "must have changed under its name; delete that file to embed anew"
             )
         flat = np.frombuffer(b"".join(vector for _, vector in found), dtype="<f4")
         return positions, flat.reshape(len(found), *(widths or {0}))
+
+    def n_read_from_before(self) -> int:
+        """How many of the keys that were read last were there when the store was opened."""
+        (n,) = self._connection.execute(
+            "SELECT count(*) FROM wanted JOIN vectors USING (key) WHERE vectors.rowid <= ?",
+            [self._last],
+        ).fetchone()
+        return int(n)
 
     def write(self, keys: list[bytes], matrix: NDArray[np.float32]) -> None:
         """Commit the vectors, float32 (n_keys, width)."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.schemas import ITEM, USER
+from models.schemas import INTERACTIONS, ITEM, USER
 from tasks.data_scratch import scratch
 from tasks.storage import Handle
 
@@ -77,7 +77,7 @@ class Stream:
         with scratch() as connection:
             found = connection.sql(_SORTED, params={"path": str(self.path)})
             for batch in found.to_arrow_reader(rows):
-                yield pa.Table.from_batches([batch])
+                yield pa.Table.from_batches([batch]).cast(INTERACTIONS)
 
 
 def _whole_users(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -14,6 +14,7 @@ from models.schemas import EMBEDDING, TARGET
 from models.targets import fit, settings
 from tasks.caching import stage
 from tasks.handoffs import Kept, Targeted
+from tasks.large_targets import fits_in_memory, reduce_in_batches
 from tasks.storage import Handle, read_parquet, write_bytes, write_parquet
 
 
@@ -36,9 +37,9 @@ def targets(
         kept: an earlier run's reducer. Until its policy asks for a refit, who has the embedding
             of that run keeps that run's target to the bit, and all others are transformed.
     """
-    now = _embedded(embeddings)
     if kept is None:
-        return _fitted(config, embeddings, now, width, keep, "first fit")
+        return _first_fit(config, embeddings, width, keep)
+    now = _embedded(embeddings)
     reducer = _usable(kept, settings(config, width, now.matrix.shape[1]))
     if isinstance(reducer, Reducer):
         key = _key(embeddings)
@@ -50,6 +51,23 @@ def targets(
         get_run_logger().info("The reducer is fitted anew: %s", result)
         return _fitted(config, embeddings, now, width, True, result)
     return result
+
+
+def _first_fit(config: Targets, embeddings: Handle, width: int | None, keep: bool) -> Targeted:
+    if fits_in_memory(config, embeddings.rows):
+        return _fitted(config, embeddings, _embedded(embeddings), width, keep, "first fit")
+    get_run_logger().info("Targets of %d embeddings are made in batches", embeddings.rows)
+    made, reducer = reduce_in_batches(config, embeddings, width)
+    stored = write_bytes("reducers", ".safetensors", dump(reducer)) if keep else None
+    return Targeted(
+        targets=made,
+        reduction=config.reduction or "umap",
+        width=len(reducer.centre),
+        embeddings=embeddings,
+        reducer=stored,
+        fitted_on=embeddings if keep else None,
+        refit="first fit",
+    )
 
 
 def _fitted(

@@ -230,6 +230,14 @@ class Umap(Section):
     n_neighbors: int = Field(15, ge=2)
     min_dist: float = Field(0.9, ge=0, le=1)
     metric: Literal["cosine", "euclidean"] = "cosine"
+    fit_sample: int = Field(
+        50_000,
+        ge=100,
+        description="Of more users (items) than this, UMAP is fitted on as many, drawn by "
+        "targets.seed, and the others are transformed in batches: time then grows with their "
+        "number, and memory hardly.",
+        json_schema_extra=IDENTITY_IF_SET,
+    )
 
 
 class Refit(Section):
