@@ -1,7 +1,7 @@
 """Stage *interactions*: files of any format in, Parquet artifacts out.
 
-Plain atomic files are read here, as ever, so that nothing made from them changes; all else by
-`tasks.data_loading`.
+Plain atomic files are read here, as ever, so that nothing made from them changes; all else, and
+those that are too large to be held in memory, by `tasks.data_loading`.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,10 @@ from tasks.data_files import ATOMIC, require_pinned, take_in
 from tasks.data_loading import load
 from tasks.data_reading import by_role
 from tasks.handoffs import Dropped, Intake, Interactions
-from tasks.storage import Handle, write_bytes, write_parquet
+from tasks.storage import Handle, write_file, write_parquet
+
+WHOLE_BYTES = 1 << 28
+"""Of a plain NAME.inter that is read at once: about ten million interactions."""
 
 _REPEATED = "the same user and item again, newest kept"
 
@@ -65,7 +68,7 @@ def raw_files(config: Dataset, demographics: Sequence[str] = ()) -> dict[str, Ha
                 "does not exist; add the file, or leave demographics empty"
             )
     taken = {
-        kind: write_bytes("raw", f".{kind}", file.read_bytes())
+        kind: write_file("raw", f".{kind}", file)
         for kind, file in files.items()
         if file.is_file()
     }
@@ -107,7 +110,7 @@ def interactions(
     Raises:
         BadInput: naming file, row and column for malformed or missing values.
     """
-    if not config.is_plain:
+    if not config.is_plain or raw["inter"].file.stat().st_size > WHOLE_BYTES:
         data = load(config, by_role(raw), demographics)
         _tell(config, data.intake)
         return data
