@@ -152,7 +152,8 @@ def measure(size: Size, folder: Path, reduction: str) -> Run:
     home.mkdir()
     n = generate(size, home)
     done = subprocess.run(
-        [sys.executable, __file__, "--one", str(home), "--reduction", reduction],
+        # As a module: beside this script, coverage.py would stand in for numba's coverage.
+        [sys.executable, "-m", "benchmarks.scale", "--one", str(home), "--reduction", reduction],
         cwd=PROJECT,
         env={
             **os.environ,

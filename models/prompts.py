@@ -208,6 +208,7 @@ def render_all(
     items: pa.Table,
     policy: History | None = None,
     people: pa.Table | None = None,
+    mean_rating: float | None = None,
 ) -> Iterator[tuple[str, Messages]]:
     """Yield each user's id and prompt.
 
@@ -218,11 +219,12 @@ def render_all(
         policy: what a prompt shows; None shows ratings and titles.
         people: `user_id` and the demographic fields that were asked for; users that it lacks
             have none of them.
+        mean_rating: of everybody's interactions; empty means of those in `selected`.
     """
     policy = policy or History()
     users, offsets = user_offsets(selected)
     catalogue = presentable(items)
-    population_mean = pc.mean(selected[RATING]).as_py()
+    population_mean = pc.mean(selected[RATING]).as_py() if mean_rating is None else mean_rating
     fields = policy.demographics
     nobody = dict.fromkeys(fields)
     known = _by_user(people, fields) if fields and people is not None else {}

@@ -68,9 +68,7 @@ def raw_files(config: Dataset, demographics: Sequence[str] = ()) -> dict[str, Ha
                 "does not exist; add the file, or leave demographics empty"
             )
     taken = {
-        kind: write_file("raw", f".{kind}", file)
-        for kind, file in files.items()
-        if file.is_file()
+        kind: write_file("raw", f".{kind}", file) for kind, file in files.items() if file.is_file()
     }
     for kind, handle in taken.items():
         require_pinned(config, ATOMIC[kind], str(files[kind]), handle.sha256)

@@ -26,11 +26,10 @@ class Earlier:
 
     kept: KeptProfiles
     settings: str
-    train: pa.Table
 
     @classmethod
     def of(
-        cls, config: Profiles, prompt: Any, train: pa.Table, previous: Previous | None
+        cls, config: Profiles, prompt: Any, train: Handle, previous: Previous | None
     ) -> "Earlier":
         """Find the users who keep their profile; none where other settings wrote it.
 
@@ -42,14 +41,14 @@ class Earlier:
         """
         settings = settings_of(config, prompt)
         if previous is None or previous.settings != settings:
-            return cls(keep_none(), settings, train)
+            return cls(keep_none(), settings)
         policy = config.history if config.asks else None
         earlier, seen = read_parquet(previous.profiles), read_parquet(previous.seen)
-        kept = keep(earlier, seen, train, policy, previous.min_new)
+        kept = keep(earlier, seen, read_parquet(train), policy, previous.min_new)
         get_logger("profiles").info(
             "%d of %d earlier profiles are kept", kept.profiles.num_rows, earlier.num_rows
         )
-        return cls(kept, settings, train)
+        return cls(kept, settings)
 
     def asking(self, config: Profiles, n_users: int) -> Profiles:
         """`config` for the users who are asked for: what may be missing is a share of all."""
@@ -80,7 +79,7 @@ class Earlier:
             return written.model_copy(update={"seen": train, **facts})
         table = self.kept.with_others(read_parquet(written.profiles).replace_schema_metadata(None))
         inputs = {**inputs, "written": written.profiles}
-        seen = self.kept.all_seen(self.train.replace_schema_metadata(None))
+        seen = self.kept.all_seen(read_parquet(train).replace_schema_metadata(None))
         return written.model_copy(
             update={
                 "profiles": write_parquet("profiles", table, inputs, facts),

@@ -17,7 +17,6 @@ from tasks.answers import AnswerStore, Question, answer_store
 from tasks.configuration import load, price_table, prompt_of
 from tasks.lookup import Configured, ground
 from tasks.profiles import questions, render
-from tasks.storage import read_parquet
 from tasks.tokens import TokenCounter
 
 _AT_ONCE = 256
@@ -174,8 +173,7 @@ def _asked(configured: Configured, side: Side) -> Iterator[list[tuple[str, Messa
     pipeline = configured.pipeline
     config, on = pipeline.profiles_of(side), ground(pipeline, side)
     template = Prompt(prompt_of(pipeline, side), config.prompt, side)
-    train, items = read_parquet(on.train), read_parquet(on.items)
-    rendered = render(config, template, train, items, side, on.demographics)
+    rendered = render(config, template, on.train, on.items, side, on.demographics)
     while batch := list(islice(rendered, _AT_ONCE)):
         asked = questions(config, batch)
         yield [(*subject, question) for subject, question in zip(batch, asked, strict=True)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +11,7 @@ from models import item_profiles
 from models.answers import response_format
 from models.config import Profiles, Side
 from models.front_matter import Template
-from models.profiles import provenance, record, select
+from models.profiles import provenance, record
 from models.prompts import Messages, Prompt, render_all, render_items
 from models.schemas import ITEM, TEXT, USER
 from tasks.answers import AnswerStore, Question, answer_store, asking
@@ -18,6 +19,7 @@ from tasks.caching import stage
 from tasks.chat import NOT_ASKED, Outcome
 from tasks.endpoint import endpoint
 from tasks.handoffs import Previous, Profiled
+from tasks.histories import Histories
 from tasks.imports import import_profiles
 from tasks.interview import Interview, show_bill
 from tasks.kept_profiles import Earlier, settings_of
@@ -31,6 +33,7 @@ from tasks.offline_profiles import (
     write_of_users,
 )
 from tasks.storage import Handle, read_parquet, write_parquet
+from tasks.streaming import Stream
 
 
 @stage("profiles", version=5)
@@ -63,26 +66,24 @@ def profiles(
     """
     if config.provider == "offline" and side == "users" and previous is None:
         written = write_of_users(config, train, items)
-        known = {"seen": train, "settings": settings_of(config, [prompt, demographics])}
-        return _marked(config, written.model_copy(update=known))
-    interactions, catalogue = read_parquet(train), read_parquet(items)
+        settings = settings_of(config, [prompt, demographics])
+        return _marked(config, written.model_copy(update={"seen": train, "settings": settings}))
     inputs = {"train": train, "items": items}
     if imported is not None:
-        return import_profiles(config, imported, interactions, inputs, side)
-    subjects = _subjects(config, interactions, side)
-    earlier = Earlier.of(
-        config, [prompt, demographics], interactions, previous if side == "users" else None
-    )
+        return import_profiles(config, imported, read_parquet(train), inputs, side)
+    subjects = _subjects(config, train, side)
+    known = previous if side == "users" else None
+    earlier = Earlier.of(config, [prompt, demographics], train, known)
     others = Subjects(subjects.key, earlier.kept.others(subjects.seen))
     if config.provider == "offline":
-        texts, writer = texts_in_memory(config, interactions, catalogue, side)
+        texts, writer = texts_in_memory(config, read_parquet(train), read_parquet(items), side)
         of_others = earlier.kept.others(subjects.seen.append_column(TEXT, pa.array(texts)))
         written = write_in_memory(others, of_others[TEXT].to_pylist(), writer, inputs)
     else:
         template = Prompt(prompt, config.prompt, side)
         if demographics is not None:
             inputs["demographics"] = demographics
-        rendered = render(config, template, interactions, catalogue, side, demographics)
+        rendered = render(config, template, train, items, side, demographics)
         asked = earlier.asking(config, subjects.seen.num_rows)
         written = _write_asked(asked, template, others, earlier.others(rendered), inputs)
     if side == "users":
@@ -96,33 +97,47 @@ def _marked(config: Profiles, written: Profiled) -> Profiled:
     return written.model_copy(update={"provenance": "leaky"}) if leaky else written
 
 
-def _subjects(config: Profiles, train: pa.Table, side: Side) -> Subjects:
+def _subjects(config: Profiles, train: Handle, side: Side) -> Subjects:
     if side == "items":
-        return Subjects(ITEM, item_profiles.record(train))
+        return Subjects(ITEM, item_profiles.record(read_parquet(train)))
     # Statistics cost nothing, so they are taken of the whole history, not of a prompt's share.
-    return Subjects(USER, record(select(train, config.history) if config.asks else train))
+    if not config.asks:
+        return Subjects(USER, record(read_parquet(train)))
+    return Subjects(USER, Histories(Stream.of(train), config.history).records())
 
 
 def render(
     config: Profiles,
     template: Prompt,
-    train: pa.Table,
-    catalogue: pa.Table,
+    train: Handle,
+    items: Handle,
     side: Side,
     demographics: Handle | None = None,
 ) -> Iterator[tuple[str, Messages]]:
     """Every subject's id and prompt, in sorted order, as the stage asks them.
 
+    Args:
+        config: the history policy.
+        template: the prompt template.
+        train: schema `INTERACTIONS`.
+        items: schema `ITEMS`.
+        side: users, of whom one batch is in memory at a time, or items.
+        demographics: what `history.demographics` names, if anything.
+
     Raises:
         BadInput: for a template that cannot be filled, or does not use what was asked for.
     """
-    history = config.history
+    history, catalogue = config.history, read_parquet(items)
     if side == "items":
-        known = item_profiles.subjects(train, catalogue, history.limit)
+        known = item_profiles.subjects(read_parquet(train), catalogue, history.limit)
         return render_items(template, known, history)
     template.require_demographics(history.demographics)
     people = None if demographics is None else read_parquet(demographics)
-    return render_all(template, select(train, history), catalogue, history, people)
+    whole = Histories(Stream.of(train), history)
+    return chain.from_iterable(
+        render_all(template, selected, catalogue, history, people, whole.mean_rating)
+        for selected in whole.selected()
+    )
 
 
 def profiles_asked(
@@ -135,12 +150,11 @@ def profiles_asked(
     store: AnswerStore,
 ) -> pa.Table:
     """`profiles_schema` with the answers that are there; no text where none was asked for yet."""
-    interactions = read_parquet(train)
-    rendered = render(config, template, interactions, read_parquet(items), side, demographics)
+    rendered = render(config, template, train, items, side, demographics)
     keys = store.want(questions(config, rendered))
     texts = pa.array(map(store.texts().get, keys), pa.string())
     nothing = pa.nulls(len(keys), pa.string())
-    return rows_of(_subjects(config, interactions, side), texts, nothing, keys)
+    return rows_of(_subjects(config, train, side), texts, nothing, keys)
 
 
 def _write_asked(

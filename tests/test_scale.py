@@ -8,15 +8,18 @@ from benchmarks import scale
 from models.config import Dataset, Embeddings, Profiles, Split, Targets
 from models.embeddings import to_matrix, to_table
 from models.errors import BadInput
+from models.front_matter import Template
 from models.large_targets import Moments
+from models.prompts import Prompt
 from models.schemas import EMBEDDING, INTERACTIONS, ITEMS, TARGET, TEXT, USER
 from models.targets import reduce
 from tasks import embeddings as embedding
 from tasks import interactions as stage_interactions
 from tasks import large_targets, streaming
 from tasks.embeddings import embeddings
+from tasks.histories import Histories
 from tasks.interactions import interactions, raw_files
-from tasks.profiles import profiles
+from tasks.profiles import profiles, render
 from tasks.split import split
 from tasks.storage import read_parquet, write_parquet
 from tasks.targets import targets
@@ -117,6 +120,25 @@ def test_offline_profiles_in_batches_are_those_at_once(monkeypatch, seed):
     assert found.replace_schema_metadata().equals(wanted.replace_schema_metadata())
     assert parts.provenance == whole.provenance == "train-only"
     assert len(set(found[TEXT].to_pylist())) == 40
+
+
+@pytest.mark.parametrize("order", ["newest", "best", "stratified"])
+def test_prompts_in_batches_are_those_at_once(monkeypatch, order):
+    table, items = world()
+    handles = write_parquet("x", table), write_parquet("items", items)
+    config = Profiles.model_validate(
+        {"provider": "openai", "history": {"order": order, "limit": 5}, "prompt": "mine"}
+    )
+    text = """{% block user %}{{ mean_rating }} {{ n_interactions }}
+    {% for film in liked %}{{ film.title }} {{ film.rating }}; {% endfor %}{% endblock %}"""
+    template = Prompt(Template(text=text), "mine", "users")
+    whole = list(render(config, template, *handles, "users"))
+    seen = Histories(streaming.Stream.of(handles[0]), config.history).records()
+    in_batches(monkeypatch, 50)
+    assert list(render(config, template, *handles, "users")) == whole
+    assert len(whole) == 40
+    assert Histories(streaming.Stream.of(handles[0]), config.history).records().equals(seen)
+    assert seen[USER].to_pylist() == [user for user, _ in whole]
 
 
 def written(texts) -> pa.Table:
