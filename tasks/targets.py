@@ -38,7 +38,7 @@ def targets(
             of that run keeps that run's target to the bit, and all others are transformed.
     """
     if kept is None:
-        return _first_fit(config, embeddings, width, keep)
+        return _fitted(config, embeddings, width, keep, "first fit")
     now = _embedded(embeddings)
     reducer = _usable(kept, settings(config, width, now.matrix.shape[1]))
     if isinstance(reducer, Reducer):
@@ -49,35 +49,24 @@ def targets(
         result = reducer
     if isinstance(result, str):
         get_run_logger().info("The reducer is fitted anew: %s", result)
-        return _fitted(config, embeddings, now, width, True, result)
+        return _fitted(config, embeddings, width, True, result)
     return result
 
 
-def _first_fit(config: Targets, embeddings: Handle, width: int | None, keep: bool) -> Targeted:
+def _fitted(
+    config: Targets, embeddings: Handle, width: int | None, keep: bool, why: str
+) -> Targeted:
     if fits_in_memory(config, embeddings.rows):
-        return _fitted(config, embeddings, _embedded(embeddings), width, keep, "first fit")
-    get_run_logger().info("Targets of %d embeddings are made in batches", embeddings.rows)
-    made, reducer = reduce_in_batches(config, embeddings, width)
-    stored = write_bytes("reducers", ".safetensors", dump(reducer)) if keep else None
+        now = _embedded(embeddings)
+        reducer, matrix = fit(now.matrix, width, config)
+        made = _write(config, embeddings, now.ids, matrix)
+    else:
+        get_run_logger().info("Targets of %d embeddings are made in batches", embeddings.rows)
+        made, reducer = reduce_in_batches(config, embeddings, width)
     return Targeted(
         targets=made,
         reduction=config.reduction or "umap",
         width=len(reducer.centre),
-        embeddings=embeddings,
-        reducer=stored,
-        fitted_on=embeddings if keep else None,
-        refit="first fit",
-    )
-
-
-def _fitted(
-    config: Targets, embeddings: Handle, now: Embedded, width: int | None, keep: bool, why: str
-) -> Targeted:
-    reducer, matrix = fit(now.matrix, width, config)
-    return Targeted(
-        targets=_write(config, embeddings, now.ids, matrix),
-        reduction=config.reduction or "umap",
-        width=matrix.shape[1],
         embeddings=embeddings,
         reducer=write_bytes("reducers", ".safetensors", dump(reducer)) if keep else None,
         fitted_on=embeddings if keep else None,

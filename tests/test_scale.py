@@ -194,6 +194,10 @@ def test_targets_in_batches_are_those_at_once_up_to_rounding(monkeypatch, reduct
     assert made.width == found.shape[1]
     kept = targets.fn(config, handle, width, True, made.kept(config.refit))
     assert (kept.refit, kept.unchanged) == ("kept", 300)
+    other = config.model_copy(update={"centre": False})
+    again = targets.fn(other, handle, width, True, made.kept(config.refit))
+    assert again.refit == "other settings"
+    assert again.targets.sha256 == targets.fn(other, handle, width).targets.sha256
 
 
 def test_umap_of_many_is_fitted_on_a_sample_and_places_the_rest(monkeypatch):
