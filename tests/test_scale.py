@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks import scale
+from benchmarks import scale, synthetic
 from models.config import Dataset, Embeddings, Profiles, Split, Targets
 from models.embeddings import to_matrix, to_table
 from models.errors import BadInput
@@ -243,7 +243,7 @@ def test_moments_of_batches_are_those_of_the_whole():
 
 def run(users: int, each: int, seconds: float) -> scale.Run:
     cpu = dict.fromkeys(scale.STAGES, seconds / len(scale.STAGES))
-    return scale.Run(scale.Size(users, each), users * each, cpu, cpu, users / 1e6, {}, {})
+    return scale.Run(synthetic.Size(users, each), users * each, cpu, cpu, users / 1e6, {}, {})
 
 
 def test_the_exponent_compares_sizes_of_equal_interactions_per_user_alone():
@@ -257,12 +257,12 @@ def test_the_exponent_compares_sizes_of_equal_interactions_per_user_alone():
 
 
 def test_synthetic_users_have_the_interactions_that_they_should():
-    size = scale.Size(3000, 30)
+    size = synthetic.Size(3000, 30)
     rng = np.random.default_rng(0)
-    users, items, ratings, _ = next(scale.interactions_of(size, rng))
+    users, items, ratings, _ = next(synthetic.interactions_of(size, rng))
     counts = np.bincount(users)
     assert len(counts) == 3000
-    assert counts.min() >= scale.FEWEST
+    assert counts.min() >= synthetic.FEWEST
     assert 26 < counts.mean() < 32
     assert np.quantile(counts, 0.99) > 4 * np.median(counts)
     assert len(np.unique(users * size.items + items)) == len(users)
