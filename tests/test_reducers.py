@@ -12,6 +12,7 @@ from models.embeddings import to_matrix, to_table
 from models.reducers import Unusable, drift, dump, load
 from models.schemas import EMBEDDING, TARGET, USER
 from models.targets import fit, reduce
+from tasks import large_targets
 from tasks.caching import cache_key
 from tasks.handoffs import Described, Embedded, Kept
 from tasks.storage import read_parquet, write_parquet
@@ -255,3 +256,25 @@ def test_a_flow_hands_reducers_from_one_night_to_the_next(embeddings):
         )
     assert second["BPR", "transfer", 1] == second["LightGCN", "transfer", 2]
     assert second["NeuMF", "transfer", 1]["users"].width == 16
+
+
+@pytest.mark.usefixtures("data_dir", "no_run_logger")
+def test_umap_of_many_is_fitted_on_a_sample_and_places_the_rest(monkeypatch):
+    matrix = np.random.default_rng(3).normal(size=(260, 12)).astype(np.float32)
+    table = to_table(pa.array([f"u{n:03}" for n in range(260)]), EMBEDDING, matrix)
+    handle = write_parquet("embeddings", table)
+    monkeypatch.setattr(large_targets, "AT_ONCE", 64)
+    config = Targets.model_validate({"reduction": "umap", "umap": {"fit_sample": 100}})
+    made = targets.fn(config, handle, 4, True)
+    found = to_matrix(read_parquet(made.targets)[TARGET])
+    again = targets.fn(config, handle, 4)
+    assert again.targets.sha256 == made.targets.sha256
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
+    assert found.std() == pytest.approx(1, abs=1e-4)
+    sample = np.sort(np.random.default_rng(config.seed).choice(260, 100, replace=False))
+    fitted = reduce(matrix[sample], 4, Targets(reduction="umap", scale="none", centre=False))
+    coordinates = found[sample] - found[sample].mean(axis=0)
+    ratio = (fitted - fitted.mean(axis=0)) / coordinates
+    np.testing.assert_allclose(ratio, np.median(ratio), rtol=1e-3)  # up to centre and scale
+    other = targets.fn(config.model_copy(update={"seed": 1}), handle, 4)
+    assert other.targets.sha256 != made.targets.sha256

@@ -200,25 +200,6 @@ def test_targets_in_batches_are_those_at_once_up_to_rounding(monkeypatch, reduct
     assert again.targets.sha256 == targets.fn(other, handle, width).targets.sha256
 
 
-def test_umap_of_many_is_fitted_on_a_sample_and_places_the_rest(monkeypatch):
-    handle, matrix = vectors(260)
-    monkeypatch.setattr(large_targets, "AT_ONCE", 64)
-    config = Targets.model_validate({"reduction": "umap", "umap": {"fit_sample": 100}})
-    made = targets.fn(config, handle, 4, True)
-    found = to_matrix(read_parquet(made.targets)[TARGET])
-    again = targets.fn(config, handle, 4)
-    assert again.targets.sha256 == made.targets.sha256
-    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
-    assert found.std() == pytest.approx(1, abs=1e-4)
-    sample = np.sort(np.random.default_rng(config.seed).choice(260, 100, replace=False))
-    fitted = reduce(matrix[sample], 4, Targets(reduction="umap", scale="none", centre=False))
-    coordinates = found[sample] - found[sample].mean(axis=0)
-    ratio = (fitted - fitted.mean(axis=0)) / coordinates
-    np.testing.assert_allclose(ratio, np.median(ratio), rtol=1e-3)  # up to centre and scale
-    other = targets.fn(config.model_copy(update={"seed": 1}), handle, 4)
-    assert other.targets.sha256 != made.targets.sha256
-
-
 def test_a_default_sample_leaves_earlier_results_valid():
     assert "fit_sample" not in Targets().identity()["umap"]
     changed = Targets.model_validate({"umap": {"fit_sample": 1000}})
