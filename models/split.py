@@ -44,7 +44,7 @@ def divide(
     Args:
         tables: schema `INTERACTIONS`, sorted by user and item: whole users, in any number of
             batches, of which only one is held at a time.
-        timestamps: all of them, in any order; strategy temporal only.
+        timestamps: all of them, in any order; for strategies by time.
         config: any strategy but files.
 
     Returns:
@@ -55,7 +55,11 @@ def divide(
     """
     if config.strategy == "files":
         raise ValueError("strategy files needs the files' pairs: see split_as_given")
-    cuts = _cuts(_known(timestamps, config), config) if config.strategy == "temporal" else (0, 0)
+    cuts = (0, 0)
+    if config.strategy != "random":
+        _require_timestamps(timestamps, config)
+    if config.strategy == "temporal":
+        cuts = _cuts(np.asarray(timestamps, dtype=np.int64), config)
     rng = np.random.default_rng(config.seed)
     parts, short, n_users = [np.empty(0, np.int8)], _Short(), 0
     for table in tables:
@@ -67,9 +71,9 @@ def divide(
         if config.strategy == "random":
             of_batch = _random(users, counts, config, rng)
         elif config.strategy == "leave-one-out":
-            of_batch = _leave_one_out(users, counts, _known(table[TIMESTAMP], config))
+            of_batch = _leave_one_out(users, counts, _times(table))
         else:
-            of_batch = _temporal(_known(table[TIMESTAMP], config), *cuts)
+            of_batch = _temporal(_times(table), *cuts)
         of_batch[is_short] = TRAIN if config.short_histories == "train" else DROPPED
         parts.append(of_batch.astype(np.int8))
     if short.users and config.short_histories == "error":
@@ -194,14 +198,17 @@ def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(codes, dtype=np.int64)
 
 
-def _known(timestamps: pa.ChunkedArray, config: Split) -> NDArray[np.int64]:
+def _require_timestamps(timestamps: pa.ChunkedArray, config: Split) -> None:
     missing = timestamps.null_count
     if missing:
         raise BadInput(
             f"split.strategy is {config.strategy}, but {missing} of {len(timestamps)} interactions "
             "have no timestamp; use strategy random or supply timestamps"
         )
-    return np.asarray(timestamps, dtype=np.int64)
+
+
+def _times(table: pa.Table) -> NDArray[np.int64]:
+    return np.asarray(table[TIMESTAMP], dtype=np.int64)
 
 
 def _position(users: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
