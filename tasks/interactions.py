@@ -108,7 +108,7 @@ def interactions(
     Raises:
         BadInput: naming file, row and column for malformed or missing values.
     """
-    if not config.is_plain or raw["inter"].file.stat().st_size > WHOLE_BYTES:
+    if not config.is_plain or raw["inter"].verify().stat().st_size > WHOLE_BYTES:
         data = load(config, by_role(raw), demographics)
         _tell(config, data.intake)
         return data
