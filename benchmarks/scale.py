@@ -138,6 +138,7 @@ def measure(size: Size, folder: Path, reduction: str) -> Run:
             "PYTHONPATH": str(PROJECT),
             "PREFECT_HOME": str(home / "prefect"),
             "PREFECT_LOGGING_LEVEL": "WARNING",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # of a busy machine
         },
         stdout=subprocess.PIPE,
         text=True,
