@@ -21,6 +21,7 @@ from models.schemas import ITEM, LLM_CALLS, TEXT, USER, profiles_schema
 from tasks.answers import AnswerStore, Question, answer_store, asking
 from tasks.caching import stage
 from tasks.chat import NOT_ASKED, Outcome
+from tasks.crew import require_workers
 from tasks.endpoint import endpoint
 from tasks.handoffs import Previous, Profiled
 from tasks.imports import import_profiles
@@ -65,6 +66,7 @@ def profiles(
         BadInput: for a faulty template, a missing key, an endpoint that cannot be reached or
             refuses, and too many users without an answer; the answers received are kept.
     """
+    require_workers()  # a question that is paid for must not end in a run that cannot go on
     interactions, catalogue = read_parquet(train), read_parquet(items)
     inputs = {"train": train, "items": items}
     if imported is not None:
