@@ -11,6 +11,7 @@ import os
 import platform
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -133,6 +134,7 @@ class Cluster:
         self._connecting = threading.Lock()
         self._client: Client | None = None
         self._here = _here()
+        self._size, self._counted_at = 0, float("-inf")
 
     def __enter__(self) -> Self:
         return self
@@ -156,8 +158,11 @@ class Cluster:
             return self._client
 
     def size(self) -> int:
-        """How many workers there are now, at least 1."""
-        return max(1, len(self.connect().scheduler_info()["workers"]))
+        """How many workers there were a moment ago, at least 1."""
+        now = time.monotonic()
+        if now - self._counted_at > _SECONDS_BETWEEN_LOOKS:
+            self._size, self._counted_at = len(self.connect().nthreads()), now
+        return max(1, self._size)
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> "OnCluster[R]":
         """Hand out a call; it is made again elsewhere if its worker dies."""
