@@ -2,8 +2,9 @@
 
 Prefect's tasks stay threads of the flow, so that caching, locks, states and the database are in
 one place; what a cluster is given are plain functions, which it simply calls again elsewhere when a
-worker dies. (`DaskTaskRunner.submit` would run Prefect's engine on every worker: it needs Prefect's
-API there, and runs completed tasks anew when the worker that holds their results is lost.)
+worker dies. (`DaskTaskRunner.submit` runs Prefect's engine on every worker, which starts a server
+where none is configured, and runs completed tasks again when the worker with their results is
+lost.)
 """
 
 import hashlib
