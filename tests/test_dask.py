@@ -67,7 +67,7 @@ class Cluster:
 
 @contextmanager
 def client(cluster: Cluster) -> Iterator[Client]:
-    with Client(cluster.address, set_as_default=False, timeout=60) as connected:
+    with Client(cluster.address, set_as_default=False, timeout=180) as connected:
         yield connected
 
 
@@ -80,12 +80,12 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         for name in ("one", "other"):
             alone = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", name)
             made.start(name, "worker", *alone)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not made.file.exists():
             assert time.monotonic() < deadline, made.log("scheduler")
             time.sleep(0.05)
         with client(made) as connected:
-            connected.wait_for_workers(2, timeout=60)
+            connected.wait_for_workers(2, timeout=180)
         yield made
     finally:
         for process in made.processes.values():
@@ -162,8 +162,8 @@ def local(tmp_path_factory, grid, prefect_server) -> Path:  # noqa: ARG001
     return data
 
 
-def on(cluster: Cluster) -> tuple[str, str]:
-    return "runner=dask", f"dask.address={cluster.address}"
+def on(cluster: Cluster) -> tuple[str, ...]:
+    return "runner=dask", f"dask.address={cluster.address}", "dask.timeout_seconds=120"
 
 
 def test_twelve_points_on_two_workers_end_as_they_do_locally(cluster, grid, local):
@@ -179,13 +179,15 @@ def test_twelve_points_on_two_workers_end_as_they_do_locally(cluster, grid, loca
     assert [*imported.values()] == [True, True]
 
 
-def kill_one_at_work(cluster: Cluster) -> None:
+def kill_one_at_work(cluster: Cluster, over: threading.Event) -> None:
     """Kill a worker while it trains, once another training has ended."""
     ended = len(names(cluster.data, "weights"))
     with client(cluster) as connected:
         pids = connected.run(os.getpid)
         busy: list[str] = []
         while not busy or len(names(cluster.data, "weights")) == ended:
+            if over.is_set():
+                return
             tasks = connected.processing().items()
             busy = [of for of, keys in tasks if any(key.startswith("train") for key in keys)]
             time.sleep(0.01)
@@ -193,10 +195,14 @@ def kill_one_at_work(cluster: Cluster) -> None:
 
 
 def test_a_killed_worker_costs_no_training(cluster, grid, local):
-    killer = threading.Thread(target=kill_one_at_work, args=(cluster,))
+    over = threading.Event()
+    killer = threading.Thread(target=kill_one_at_work, args=(cluster, over))
     killer.start()
-    summary = ran(cluster.data, grid, *on(cluster), "training.seeds=[2]")
-    killer.join()
+    try:
+        summary = ran(cluster.data, grid, *on(cluster), "training.seeds=[2]")
+    finally:
+        over.set()
+        killer.join()
     gone = [of.poll() for of in cluster.processes.values()]
     assert gone.count(-signal.SIGKILL) == 1
     assert (summary["ran"], summary["cached"], summary["failed"]) == (13, 0, 0)
@@ -254,7 +260,7 @@ def test_a_cluster_of_ones_own_ends_with_the_run():
 def test_a_lost_scheduler_is_told(cluster, monkeypatch):
     """The last test here: the cluster is gone after it."""
     monkeypatch.setenv("LLMKT_DATA_DIR", str(cluster.data))
-    with crew(pipeline(address=cluster.address, timeout_seconds=5)):
+    with crew(pipeline(address=cluster.address, timeout_seconds=120)):
         assert in_worker(os.getpid) != os.getpid()
         monkeypatch.setattr(clusters, "_SECONDS_BETWEEN_LOOKS", 0.2)
         cluster.processes["scheduler"].kill()
