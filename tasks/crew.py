@@ -108,7 +108,7 @@ def _start_worker(parent: int, started: "Synchronized[int]") -> None:
 
 
 def worker_number() -> int:
-    """Of this process among its crew's, from 0; a cluster's worker sees the GPU that it is given."""
+    """Of this process in its crew, from 0; a cluster's worker sees but the GPU it is given."""
     return _number
 
 
