@@ -27,6 +27,7 @@ from tasks.storage import (
     Handle,
     MissingArtifact,
     data_dir,
+    discard,
     require_writable,
     versions,
     write_bytes,
@@ -227,7 +228,7 @@ class Cluster:
         try:
             answers = client.run(_greet, self._here, probe, on_error="return")
         finally:
-            probe.file.unlink(missing_ok=True)
+            discard(probe.file)
         threads = client.nthreads()
         for address, answer in answers.items():
             if isinstance(answer, Exception):
