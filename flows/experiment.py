@@ -17,7 +17,8 @@ from flows.pool import Pool
 from flows.searches import Searched, run_searches, searches_of
 from flows.trainings import predict_all
 from models.config import Pipeline
-from models.errors import BadInput
+from models.errors import BadInput, Unavailable
+from tasks.crew import crew, ended_at_once
 from tasks.experiments import Chosen, Loaded, load_experiment
 from tasks.grid_evaluation import grid_evaluation, show_in_prefect
 from tasks.handoffs import Trained
@@ -26,7 +27,6 @@ from tasks.progress import track
 from tasks.records import StageRecord
 from tasks.report import report
 from tasks.result_handoffs import Difference, Reference
-from tasks.worker import ended_at_once, worker_processes
 
 
 class PointSummary(BaseModel):
@@ -87,12 +87,8 @@ def experiment(
     points = [_Running(of) for of in loaded.points]
     n = workers or workers_of(loaded)
     runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=n)
-    with (
-        track(f"experiment {loaded.name}", 1) as tracker,
-        worker_processes(n),
-        runner,
-        ended_at_once(),
-    ):
+    common = loaded.points[0].pipeline
+    with track(f"experiment {loaded.name}", 1) as tracker, crew(common, n), runner, ended_at_once():
         pool = Pool(runner, tracker)
         if searches:
             run_searches(searches, bench, pool)
@@ -184,6 +180,8 @@ class _Running:
                 self.prepared.append((prepared, trials))
                 for request in prepared.requests:
                     pool.start(request)
+        except Unavailable:
+            raise
         except Exception as error:
             self._fail(error)
 

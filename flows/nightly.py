@@ -16,6 +16,7 @@ from tasks import configuration, nights
 from tasks.announcing import announce
 from tasks.carried import earlier_profiles, earlier_reducers, starting_point_of
 from tasks.champion import gate
+from tasks.crew import crew
 from tasks.handoffs import Described
 from tasks.interactions import interactions, raw_files
 from tasks.night_handoffs import Judged, Promotion
@@ -63,7 +64,8 @@ def nightly_retrain(
         skipped = night.skipped()
         if skipped:
             return _end(night, night.ended(skipped), stages)
-        return _challenge(night, stages)
+        with crew(pipeline):
+            return _challenge(night, stages)
 
 
 def _challenge(night: Night, stages: Stages) -> Ended:

@@ -7,6 +7,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.points import Request
 from models.config import Job
+from models.errors import Unavailable
+from tasks.crew import require_workers
 from tasks.handoffs import Trained
 from tasks.progress import Tracker
 from tasks.training import training
@@ -33,7 +35,11 @@ class Pool:
         self._ended: SimpleQueue[str] = SimpleQueue()
 
     def start(self, request: Request) -> None:
-        """Let it be trained, unless it is cached, done or under way."""
+        """Let it be trained, unless it is cached, done or under way.
+
+        Raises:
+            Unavailable: if there is no cluster to train it.
+        """
         key = request.key
         if key in self.jobs:
             return
@@ -43,6 +49,7 @@ class Pool:
             self.results[key] = found
             self._show()
             return
+        require_workers()
         self.ran.add(key)
         future = self._runner.submit(training, parameters={"job": request.job, **request.inputs})
         self._futures[key] = future
@@ -53,11 +60,17 @@ class Pool:
         return self.results.get(request.key)
 
     def settle(self) -> str:
-        """Wait until one more training has ended; its key."""
+        """Wait until one more training has ended; its key.
+
+        Raises:
+            Unavailable: if the cluster is lost.
+        """
         key = self._ended.get()
         future = self._futures.pop(key)
         future.wait()
         outcome = future.result(raise_on_failure=False)
+        if isinstance(outcome, Unavailable):
+            raise outcome
         self.results[key] = outcome
         self._show()
         return key

@@ -8,7 +8,7 @@ from typing import Any
 from flows.points import Bench, NotCached, Request
 from flows.pool import Pool, Result
 from models.config import Arm, Pipeline, Search
-from models.errors import BadInput
+from models.errors import BadInput, Unavailable
 from models.search import Study, require_equal_trials, space_of
 from tasks.experiments import Chosen
 from tasks.handoffs import Trained
@@ -72,7 +72,7 @@ class Searched:
                 if not pruned:
                     score = self._score((yield self._request(bench, setting)))
                     study.tell(score)
-            except NotCached:
+            except (NotCached, Unavailable):
                 raise
             except Exception as error:  # one setting's fault; the others go on
                 self.problem, score = str(error), None

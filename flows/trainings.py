@@ -9,10 +9,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.knowledge import Knowledge
 from flows.stages import Stages
 from models.config import Job, Pipeline
+from tasks.crew import ended_at_once
 from tasks.handoffs import Interactions, Splits, Trained
 from tasks.storage import Handle
 from tasks.training import Entrances, predictions, training
-from tasks.worker import ended_at_once, worker_processes
 
 
 def train_all(
@@ -41,7 +41,7 @@ def train_all(
     jobs, inputs = [job for job, _ in asked], [given for _, given in asked]
     workers = min(pipeline.training.workers, len(jobs))
     runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=workers)
-    with worker_processes(workers), runner, ended_at_once():
+    with runner, ended_at_once():
         futures: list[PrefectFuture[Trained]] = [
             runner.submit(training, parameters={"job": job, "initial": initial, **given})
             for job, given in zip(jobs, inputs, strict=True)

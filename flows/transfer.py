@@ -11,6 +11,7 @@ from flows.stages import Stages
 from flows.trainings import train_all
 from models.config import Pipeline
 from tasks import configuration
+from tasks.crew import crew
 from tasks.evaluation import evaluation
 from tasks.interactions import interactions, raw_files
 from tasks.records import StageRecord
@@ -41,6 +42,11 @@ def knowledge_transfer(
         overrides: `dotted.key=value` texts applied over the file.
     """
     pipeline = configuration.given(config, overrides)
+    with crew(pipeline):
+        return _compared(pipeline)
+
+
+def _compared(pipeline: Pipeline) -> Summary:
     entered = entrances(pipeline)
     sides = sides_of(pipeline, entered)
     prompts = {side: configuration.prompt_of(pipeline, side) for side in sides}

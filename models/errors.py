@@ -6,3 +6,7 @@ class BadInput(ValueError):
 
     The message names what is wrong, where (file, row, field or configuration key) and the fix.
     """
+
+
+class Unavailable(BadInput):
+    """Nothing can go on, since what does the work is not there: no matter of a single point."""

@@ -8,12 +8,13 @@ twice.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +27,21 @@ from models.embeddings import Texts, batches, checked, distinct_texts, has_texts
 from models.errors import BadInput
 from models.schemas import EMBEDDING
 from tasks.caching import stage
+from tasks.crew import on_cluster, spread
 from tasks.disk import writing
 from tasks.handoffs import Embedded
 from tasks.imports import import_embeddings
 from tasks.progress import track
 from tasks.storage import Handle, data_dir, write_batches
 from tasks.streaming import Stream, record_batches
-from tasks.text_models import batch_size, identity, model_name, open_text_model
+from tasks.text_models import (
+    TextModel,
+    batch_size,
+    embed_elsewhere,
+    identity,
+    model_name,
+    open_text_model,
+)
 
 PROFILES_AT_ONCE = 1 << 15
 """Profiles whose texts and vectors are in memory at once."""
@@ -171,14 +180,25 @@ def _embed_missing(
     wanted = [texts.distinct[index] for index in missing]
     done = len(keys) - len(missing)
     with open_text_model(config, wanted) as model:
-        for batch in batches(model.lengths, batch_size(config)):
-            indices = missing[batch]
-            rows = model.embed([texts.distinct[index] for index in indices])
+        parts = [missing[batch] for batch in batches(model.lengths, batch_size(config))]
+        embedded = _embedded(
+            config, model, ([texts.distinct[i] for i in indices] for indices in parts)
+        )
+        for indices, rows in zip(parts, embedded, strict=True):
             matrix = checked(rows, [texts.owners[index] for index in indices], width, texts.key)
             store.write([keys[index] for index in indices], matrix)
             width = matrix.shape[1]
             done += len(indices)
             progress(done)
+
+
+def _embedded(
+    config: Embeddings, model: TextModel, parts: Iterable[list[str]]
+) -> Iterator[list[Any]]:
+    """Each batch's vectors; a local model is loaded by a cluster's workers, if there is one."""
+    if config.provider == "sentence-transformers" and on_cluster():
+        return spread(partial(embed_elsewhere, config, identity(config)), parts)
+    return map(model.embed, parts)
 
 
 def stored_vectors(

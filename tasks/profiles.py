@@ -17,6 +17,7 @@ from models.schemas import ITEM, TEXT, USER
 from tasks.answers import AnswerStore, Question, answer_store, asking
 from tasks.caching import stage
 from tasks.chat import NOT_ASKED, Outcome
+from tasks.crew import require_workers
 from tasks.endpoint import endpoint
 from tasks.handoffs import Previous, Profiled
 from tasks.histories import Histories
@@ -64,6 +65,7 @@ def profiles(
         BadInput: for a faulty template, a missing key, an endpoint that cannot be reached or
             refuses, and too many users without an answer; the answers received are kept.
     """
+    require_workers()  # a question that is paid for must not end in a run that cannot go on
     if config.provider == "offline" and side == "users" and previous is None:
         written = write_of_users(config, train, items)
         settings = settings_of(config, [prompt, demographics])

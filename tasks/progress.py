@@ -38,7 +38,8 @@ class Tracker:
 
     description: str
     total: int
-    spool: Path
+    name: str
+    """Of the file, in the data folder, which another machine may see at another path."""
     _written_at: float = 0.0
 
     def __call__(self, done: int) -> None:
@@ -48,9 +49,14 @@ class Tracker:
             return
         self._written_at = now
         state = {"description": self.description, "done": done, "total": self.total}
-        with writing(self.spool), new_file(self.spool.parent) as temporary:
+        spool = _folder() / self.name
+        with writing(spool), new_file(spool.parent) as temporary:
             temporary.write_text(json.dumps(state))
-            temporary.replace(self.spool)
+            temporary.replace(spool)
+
+
+def _folder() -> Path:
+    return data_dir() / "progress"
 
 
 def _read(spool: Path) -> tuple[str, int, int] | None:
@@ -64,7 +70,7 @@ def _read(spool: Path) -> tuple[str, int, int] | None:
 @contextmanager
 def track(description: str, total: int) -> Iterator[Tracker]:
     """Follow a stage of `total` steps; yields what the stage reports its steps to."""
-    spool = data_dir() / "progress" / f"{os.getpid()}-{uuid.uuid4().hex}.json"
+    spool = _folder() / f"{os.getpid()}-{uuid.uuid4().hex}.json"
     finished = threading.Event()
     thread = threading.Thread(
         target=contextvars.copy_context().run,
@@ -74,7 +80,7 @@ def track(description: str, total: int) -> Iterator[Tracker]:
     )
     thread.start()
     try:
-        yield Tracker(description, total, spool)
+        yield Tracker(description, total, spool.name)
     finally:
         finished.set()
         thread.join()
@@ -103,7 +109,7 @@ def _publish(description: str, spool: Path, finished: threading.Event) -> None:
 @contextmanager
 def bars(console: Console) -> Iterator[None]:
     """Show a bar for every stage that is being tracked, in this process or another."""
-    folder = data_dir() / "progress"
+    folder = _folder()
     for stale in folder.glob("*.json"):
         stale.unlink(missing_ok=True)
     finished = threading.Event()

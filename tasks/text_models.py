@@ -1,9 +1,11 @@
 """The text models behind the embeddings stage: local, an OpenAI-compatible endpoint, or none."""
 
 import hashlib
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,16 +106,43 @@ def _local_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
     try:
         model = _load(config)
         lengths = _token_counts(model, texts)
-
-        def embed(batch: list[str]) -> list[Any]:
-            output = model.encode(
-                batch, batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False
-            )
-            return list(output.float().cpu().numpy())
-
-        yield TextModel(embed, lengths)
+        yield TextModel(partial(_embed, model), lengths)
     finally:
         torch.set_num_threads(threads_before)
+
+
+def _embed(model: "SentenceTransformer", batch: list[str]) -> list[Any]:
+    output = model.encode(
+        batch, batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False
+    )
+    return list(output.float().cpu().numpy())
+
+
+def embed_elsewhere(config: Embeddings, known: list[str], batch: list[str]) -> list[Any]:
+    """Embed a batch in a worker process, which keeps the model for the next one.
+
+    Args:
+        config: of a local model.
+        known: the model's `identity` as the flow sees it.
+        batch: the texts.
+
+    Raises:
+        BadInput: if the model cannot be had there, or is another.
+    """
+    import torch
+
+    torch.set_num_threads(config.threads)
+    return _embed(_kept_model(config, tuple(known)), batch)
+
+
+@lru_cache(maxsize=1)
+def _kept_model(config: Embeddings, known: tuple[str, ...]) -> "SentenceTransformer":
+    if tuple(identity(config)) != known:
+        raise BadInput(
+            f"embeddings.model: {config.model} holds other files on {socket.gethostname()}, a "
+            "worker, than where the flow runs; copy them there"
+        )
+    return _load(config)
 
 
 def _load(config: Embeddings) -> "SentenceTransformer":

@@ -12,12 +12,13 @@ from models.schemas import RATING
 from models.zoo import described, entry
 from tasks.caching import stage
 from tasks.checkpoints import forget
+from tasks.crew import in_worker
 from tasks.devices import say_what_stays_float32
 from tasks.handoffs import Interactions, Splits, Trained
 from tasks.progress import track
 from tasks.storage import Handle, read_parquet
 from tasks.training_inputs import Inputs
-from tasks.worker import in_worker, predict, train
+from tasks.worker import predict, train
 
 if TYPE_CHECKING:
     from models.probing import Entrance

@@ -1,20 +1,9 @@
-"""Training in processes of its own, which start fast because they need no Prefect.
-
-RecBole and torch keep global state (random numbers, threads), so trainings share no process
-while they run; a process is used again for the next one.
-"""
+"""Training, as worker processes do it, which start fast because they need no Prefect."""
 
 import json
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
-from multiprocessing import active_children, get_context
-from multiprocessing.sharedctypes import Synchronized
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -27,6 +16,7 @@ from models.schemas import (
 )
 from models.zoo import precision_of
 from tasks.checkpoints import CheckpointFile
+from tasks.crew import worker_number
 from tasks.devices import torch_device
 from tasks.handoffs import Trained
 from tasks.offers import predictions, rankings
@@ -45,77 +35,15 @@ if TYPE_CHECKING:
     from models.recommender import Recommender
     from models.transfer.wrapper import ModelWrapper
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-# By default glibc hands each freed batch of tens of megabytes back to the kernel, which then
-# clears the pages anew for the next one: a quarter of SimpleX's time per epoch.
-_KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
-}
+def _use_threads(n: int) -> None:
+    """Compute with `n` threads: the last bits of matrix products depend on how many there are."""
+    import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which must be there to be told
+    import torch
+    from threadpoolctl import threadpool_limits
 
-_pool: ProcessPoolExecutor | None = None
-_number = 0
-"""Of this worker process, from 0 in the order in which they start."""
-
-
-@contextmanager
-def worker_processes(n: int) -> Iterator[None]:
-    """Let `in_worker` use up to `n` processes, which start when they are first needed."""
-    global _pool
-    for name, value in _KEEP_MEMORY.items():
-        os.environ.setdefault(name, value)
-    context = get_context("spawn")
-    with ProcessPoolExecutor(
-        n,
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(os.getpid(), context.Value("i", 0)),
-    ) as pool:
-        _pool = pool
-        try:
-            yield
-        finally:
-            _pool = None
-
-
-@contextmanager
-def ended_at_once() -> Iterator[None]:
-    """End all worker processes when the block is left by a signal: nobody waits for a result.
-
-    It belongs inside of whatever waits for them. An error of one training leaves the others be.
-    """
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException:
-        for process in active_children():
-            process.terminate()
-        raise
-
-
-def in_worker(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call `function` in a worker process; in this one where there are none."""
-    if _pool is None:
-        return function(*args, **kwargs)
-    return _pool.submit(function, *args, **kwargs).result()
-
-
-def _start_worker(parent: int, started: "Synchronized[int]") -> None:
-    """Number the worker, and leave none behind when the run that started it is killed."""
-    global _number
-    with started.get_lock():
-        _number = started.value
-        started.value += 1
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    torch.set_num_threads(n)
+    threadpool_limits(n, user_api="blas")
 
 
 def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, key: str) -> Trained:
@@ -128,13 +56,12 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, k
         flow_run_id: of the Prefect flow run, for the record.
         key: the training's cache key; a training that was killed goes on from its checkpoint.
     """
-    import torch
     from safetensors.torch import save
 
     from models.training import Diverged, fit
 
     started_at = datetime.now(UTC)
-    torch.set_num_threads(job.budget.threads)
+    _use_threads(job.budget.threads)
     recommender, wrapper = _prepared(job, inputs)
     validate, offered = _held_out(recommender, job, inputs.valid)
     checkpoints = CheckpointFile(key, str(recommender.device))
@@ -160,10 +87,9 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, k
 
 def predict(job: Job, weights: Handle, inputs: Inputs, test: Handle) -> Handle:
     """The trained model's `PREDICTIONS` of the test part's pairs."""
-    import torch
     from safetensors.torch import load_file
 
-    torch.set_num_threads(job.budget.threads)
+    _use_threads(job.budget.threads)
     recommender, _ = _prepared(job, inputs)
     recommender.restore(load_file(weights.verify()))
     _, predicted = _held_out(recommender, job, test)
@@ -207,7 +133,7 @@ def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
         log,
         universe_of(inputs),
         job.seed,
-        torch_device(job.budget, _number),
+        torch_device(job.budget, worker_number()),
         precision_of(job.model, job.budget.precision),
     )
     if inputs.initial is not None:

@@ -105,3 +105,15 @@ def test_coverage_tells_honest_intervals_from_others():
     alarms = coverage.false_alarms(luck=0.028, seeds=2, users=300)
     assert alarms["crossed"] <= 0.0013  # 1 in 1000, and what 200 000 draws may add
     assert alarms["pooled"] > 0.02
+
+
+def test_training_cost_counts_an_epoch_and_the_rankings(capsys, monkeypatch):
+    from benchmarks import training_cost
+
+    monkeypatch.setenv("LLMKT_DATA_DIR", "")  # what the benchmark sets is taken back
+    training_cost.main(["--users", "300", "--items", "200", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert 0.8 * 300 * 30 < found["interactions"] < 300 * 30
+    assert found["epoch_cpu_seconds"] > 0
+    assert found["two_rankings_cpu_seconds"] > 0
+    assert found["peak_rss_gb"] > 0.1

@@ -16,7 +16,7 @@ from models.holdout import Holdout
 from models.ranking import rank
 from models.recommender import Recommender
 from models.zoo import FLOAT32_ONLY, ZOO, precision_of
-from tasks import worker
+from tasks import crew
 from tasks.checkpoints import CheckpointFile
 from tasks.configuration import given, load
 from tasks.devices import placed, torch_device
@@ -95,12 +95,12 @@ def test_workers_take_gpus_in_turn_unless_one_is_named(monkeypatch):
 
 
 def test_worker_processes_are_numbered_as_they_start(monkeypatch):
-    monkeypatch.setattr(worker, "_number", 0)
+    monkeypatch.setattr(crew, "_number", 0)
     started = get_context("spawn").Value("i", 0)
     numbers = []
     for _ in range(2):
-        worker._start_worker(os.getppid(), started)
-        numbers.append(worker._number)
+        crew._start_worker(os.getppid(), started)
+        numbers.append(crew.worker_number())
     assert numbers == [0, 1]
 
 

@@ -122,7 +122,7 @@ def first(tmp_path_factory, prefect_server) -> tuple[Path, dict, Ended]:
     write_data(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMKT_DATA_DIR", str(folder / "data"))
-        patch.setattr("flows.trainings.worker_processes", nullcontext)  # starting one takes longer
+        patch.setattr("flows.nightly.crew", nullcontext)  # starting one takes longer
         ended = night(settings(folder))
     return folder, settings(folder), ended
 
@@ -134,7 +134,7 @@ def world(first, tmp_path, monkeypatch) -> tuple[Path, dict]:
     data = tmp_path / "data"
     shutil.copytree(folder / "data", data, symlinks=True)
     monkeypatch.setenv("LLMKT_DATA_DIR", str(data))
-    monkeypatch.setattr("flows.trainings.worker_processes", nullcontext)
+    monkeypatch.setattr("flows.nightly.crew", nullcontext)
     return data, given
 
 

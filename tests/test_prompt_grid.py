@@ -42,7 +42,7 @@ def grid(tmp_path, llm, server, monkeypatch, prefect_server):  # noqa: ARG001
     server.expect_request("/v1/embeddings", "POST").respond_with_handler(embed)
     monkeypatch.setenv("LLMKT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("flows.experiment.worker_processes", nullcontext)  # starting takes longer
+    monkeypatch.setattr("flows.experiment.crew", lambda *_: nullcontext())  # starting takes longer
     write_data(tmp_path)
     for name in ("plain", "warm"):
         (tmp_path / f"{name}.j2").write_text(PROMPT.replace("MANNER", name))

@@ -22,6 +22,7 @@ from models.config.llm import LLM
 from models.config.nightly import Nightly
 from models.config.pipeline import Job, Pipeline
 from models.config.reading import parse_yaml
+from models.config.running import Dask, Runner
 from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
 from models.config.training import (
     BRIDGING,
@@ -62,6 +63,7 @@ __all__ = [
     "Budget",
     "Columns",
     "Control",
+    "Dask",
     "DataColumns",
     "Dataset",
     "Embeddings",
@@ -85,6 +87,7 @@ __all__ = [
     "Reduction",
     "Refit",
     "Role",
+    "Runner",
     "Search",
     "Section",
     "Side",

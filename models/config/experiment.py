@@ -10,8 +10,8 @@ from models.config.training import Arm
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Overrides = dict[str, Any]
 """Values by dotted key, as in `--set`."""
-_FIXED = ("experiment", "evaluation")
-"""What all points share, since they are judged as one."""
+_FIXED = ("experiment", "evaluation", "runner", "dask")
+"""What all points share, since they are judged, and run, as one."""
 _NOT_SEARCHED = (*_FIXED, "dataset", "split", "training", "preset")
 """What a search must not change: a setting is chosen on one validation part, on equal terms."""
 

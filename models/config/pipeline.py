@@ -9,6 +9,7 @@ from models.config.data import Split
 from models.config.dataset import Dataset
 from models.config.knowledge import Embeddings, ItemProfiles, Profiles, Targets
 from models.config.nightly import Nightly
+from models.config.running import Dask, Runner
 from models.config.section import NOT_IDENTITY, Section
 from models.config.training import (
     BRIDGING,
@@ -51,6 +52,15 @@ class Pipeline(Section):
     kar: Kar = Kar()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    runner: Runner = Field(
+        "local",
+        description="Who trains and embeds: processes of this machine, or the workers of a Dask "
+        "cluster.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    dask: Dask = Field(
+        Dask(), description="Of `runner: dask` alone.", json_schema_extra=NOT_IDENTITY
+    )
     nightly: Nightly = Field(
         Nightly(),
         description="Of `llmkt nightly` alone.",
