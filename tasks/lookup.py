@@ -102,7 +102,7 @@ def written(configured: Configured, side: Side, on: Ground) -> Written:
     if config.provider == "items":
         raise BadInput(
             f"{configured.path} describes users by their items, so they have no profiles of their "
-            "own; show the items' with --items"
+            "own; show the items' with --side items"
         )
     if not config.asks:
         found: Profiled = profiles.recall(
