@@ -244,10 +244,10 @@ def _add_shuffled_items(
             "training.arms: shuffled-items is for users who are described by their items; set "
             "profiles.provider to items and transfer.side to users, or remove the arm"
         )
-    for model, (settings, width) in forms.items():
-        for seed in pipeline.training.seeds:
-            dealt = stages.run(pooling, items.embedded, parts.train, seed, side="users")
-            made = stages.run(targets, settings, dealt.embeddings, width, side="users")
+    for seed in pipeline.training.seeds:
+        dealt = stages.run(pooling, items.embedded, parts.train, seed, side="users")
+        others = users.model_copy(update={"embedded": dealt})
+        for model, made in _make_targets(forms, others, stages, None).items():
             targeted.setdefault((model, "shuffled-items", seed), {})["users"] = made
 
 
