@@ -35,15 +35,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class VerifiedJSON(JSONSerializer[Any]):
-    """JSON that refuses to load when an artifact behind it is gone or altered.
+    """JSON that refuses to load when a class it names, or an artifact behind it, is gone.
 
-    Prefect takes the refusal for a cache miss, so deleted or damaged files heal themselves.
+    Prefect takes the refusal for a cache miss, so deleted or damaged files heal themselves, and a
+    data folder survives a class that was renamed or moved.
     """
 
     type: str = "llmkt-verified-json"
 
     def loads(self, blob: bytes) -> Any:
-        """Decode `blob` and verify every `Handle` and `Verifiable` in it."""
+        """Decode `blob` and verify every `Handle` and `Verifiable` in it.
+
+        Raises:
+            MissingArtifact: if an artifact is gone or altered.
+            ValueError: if a class is gone, or its fields are others now.
+        """
         value = super().loads(blob)
         verify(value)
         return value
@@ -57,6 +63,8 @@ def verify(value: Any) -> None:
         for field in type(value).model_fields:
             verify(getattr(value, field))
     elif isinstance(value, Mapping):
+        if "__class__" in value:  # Prefect decodes a class that it cannot import as a plain dict.
+            raise ValueError(f"the cached result names {value['__class__']}, which is gone")
         for item in value.values():
             verify(item)
     elif isinstance(value, list | tuple):

@@ -79,6 +79,23 @@ def test_a_lost_or_altered_artifact_is_computed_again(harm):
     assert double(numbers(5, 6))[0] == "Cached"
 
 
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("now", "then"),
+    [("tasks.storage.Handle", "tasks.gone.Handle"), ('\\"sha256\\"', '\\"digest\\"')],
+    ids=["class", "field"],
+)
+def test_a_result_of_a_class_that_changed_is_computed_again(data_dir, now, then):
+    _, handle = double(numbers(7, 7))
+    for path in (data_dir / "cache").iterdir():
+        text = path.read_text()
+        assert now in text
+        path.write_text(text.replace(now, then))
+    assert doubling.cached(handle, "") is None
+    assert double(numbers(7, 7))[0] == "Completed"
+    assert double(numbers(7, 7)) == ("Cached", handle)
+
+
 def test_keys_tell_content_and_version_apart_and_hold_no_separators():
     one, two = numbers(1), numbers(2)
     key = cache_key("split", 1, {"a": one, "b": Training(workers=1)})

@@ -85,6 +85,18 @@ def test_deleted_and_altered_artifacts_heal(world, first):
     assert {s for name, s in healed.items() if name.startswith("training")} == {"cached"}
 
 
+def test_a_data_folder_from_before_a_move_of_the_code_runs_again(world, first):
+    """Results name their classes by module; here by modules that do not exist any more."""
+    for path in (world.data / "cache").iterdir():
+        path.write_text(
+            path.read_text().replace('__class__\\": \\"tasks.', '__class__\\": \\"tasks.old_')
+        )
+    again = world.run()
+    assert states(again)["training BPR transfer"] == "ran"
+    assert again["comparison"] == first["comparison"]
+    assert set(states(world.run()).values()) == {"cached"}
+
+
 def test_no_held_out_interaction_reaches_a_profile(world, first):
     """Every title is one word: a profile may only name titles of its user's training items."""
     assert first
