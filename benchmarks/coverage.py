@@ -8,9 +8,9 @@ times as much. An honest 95 % interval holds 0 in 95 of 100 draws; one that hold
 calls luck a gain.
 
 crossed: random effects of seeds and users, each with its own degrees of freedom
-(`models.comparison`), which decides; pooled: the same variances with Satterthwaite's degrees of
-freedom; seeds: Student's t over the means of seeds; users: bootstrap of users; both: bootstrap of
-users and seeds (`models.resampling`).
+(`models.statistics.paired_comparison`), which decides; pooled: the same variances with
+Satterthwaite's degrees of freedom; seeds: Student's t over the means of seeds; users: bootstrap of
+users; both: bootstrap of users and seeds (`models.statistics.bootstrap`).
 
 Corrected for many contrasts, p-values are read far below 0.05, where `pooled` errs most: a second
 table counts how often either finds p < 0.001 where there is nothing to find.
@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import stdtrit
 
-from models.comparison import Values, compare
-from models.resampling import Interval, intervals, resampled_means
+from models.statistics.bootstrap import Interval, intervals, resampled_means
+from models.statistics.paired_comparison import Values, compare
 
 SEEDS = (2, 3, 5, 10)
 USER_SD, NOISE_SD = 0.05, 0.15
@@ -122,7 +122,7 @@ def _pooled(
 
 
 def _own(ms_a: Values, ms_b: Values, ms_e: Values, seeds: int, users: int, tails: float) -> Values:
-    """Likewise as `models.comparison` has it, for many draws at once."""
+    """Likewise as `models.statistics.paired_comparison` has it, for many draws at once."""
     t_a, t_b = stdtrit(seeds - 1, 1 - tails / 2), stdtrit(users - 1, 1 - tails / 2)
     both = t_a**2 * ms_a + t_b**2 * np.maximum(ms_b - ms_e, 0)
     return np.asarray(np.sqrt(np.maximum(both, t_b**2 * ms_b) / (seeds * users)))

@@ -31,14 +31,14 @@ from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
 from models.config import Dataset, Embeddings, Profiles, Split
-from models.embeddings import to_matrix
+from models.embeddings.text_batches import to_matrix
 from models.schemas import EMBEDDING, TEXT
-from tasks.embeddings import embeddings
-from tasks.interactions import interactions, raw_files
-from tasks.profiles import profiles
-from tasks.split import split
-from tasks.storage import Handle, data_dir, read_parquet
-from tasks.text_models import minilm_folder
+from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.split_task import split
+from tasks.embeddings.embeddings_task import embeddings
+from tasks.embeddings.text_models import minilm_folder
+from tasks.profiles.profiles_task import profiles
+from tasks.storage.artifacts import Handle, data_dir, read_parquet
 
 Vectors = NDArray[np.float32]
 

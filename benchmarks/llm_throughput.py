@@ -51,7 +51,7 @@ def main() -> None:
         return
     from prefect.logging import disable_run_logger
 
-    import tasks.profiles  # noqa: F401 - configures logging, which would undo the next line
+    import tasks.profiles.profiles_task  # noqa: F401 - configures logging, which would undo the next line
 
     os.environ[KEY_VARIABLE] = "none"
     with disable_run_logger(), server() as url:
@@ -92,7 +92,7 @@ def measure(url: str, users: int, concurrency: int, trouble: float) -> dict[str,
     import time
 
     from models.config import LLM, Profiles
-    from tasks.profiles import profiles
+    from tasks.profiles.profiles_task import profiles
 
     statistics = f"{url}/statistics?trouble={trouble}"
     json.load(urlopen(statistics))
@@ -132,7 +132,7 @@ def world(users: int) -> tuple[Any, Any]:
     import pyarrow as pa
 
     from models.schemas import INTERACTIONS, ITEMS
-    from tasks.storage import write_parquet
+    from tasks.storage.artifacts import write_parquet
 
     rng, per_user, films = np.random.default_rng(0), 20, 1000
     items = [f"i{item}" for row in range(users) for item in rng.permutation(films)[:per_user]]

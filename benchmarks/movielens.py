@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from models.config import Split
+from models.dataset.splitting import split
 from models.schemas import INTERACTIONS, ITEM, RATING, TIMESTAMP, USER
-from models.split import split
 
 SPLIT_SEED = 2026
 

@@ -1,4 +1,4 @@
-"""Our side of the comparison: what `models.training.fit` does, an epoch at a time."""
+"""Our side of the comparison: what `models.training.training_loop.fit` does, an epoch at a time."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from benchmarks.movielens import MovieLens, pairs
 from models.config import Transfer
-from models.containment import Log, Universe
-from models.holdout import Holdout
-from models.metrics import HeldOut, ranking_metrics
-from models.optimizers import optimizer
-from models.probing import probe
-from models.protocols import seed_all
-from models.ranking import rank
-from models.recommender import Recommender
-from models.training import _train_epoch
+from models.evaluation.ranking_metrics import HeldOut, ranking_metrics
+from models.recommenders.recbole_adapter import Log, Universe
+from models.recommenders.recbole_trainers import seed_all
+from models.recommenders.recommender import Recommender
+from models.recommenders.tap_probe import probe
+from models.recommenders.top_k import rank
+from models.training.optimizers import optimizer
+from models.training.training_loop import _train_epoch
+from models.training.validation import Holdout
 from models.transfer.wrapper import Knowledge, ModelWrapper
 
 

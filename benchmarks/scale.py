@@ -40,14 +40,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.synthetic import Size, generate
-from flows.knowledge import describe_all
-from flows.stages import Stages
+from flows.steps.knowledge import describe_all
+from flows.steps.stage_runner import Stages
 from models.config import Pipeline, Side
-from models.front_matter import Template
-from tasks.caching import Stage
-from tasks.interactions import interactions, raw_files
-from tasks.split import split
-from tasks.targets import targets
+from models.profiles.front_matter import Template
+from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.split_task import split
+from tasks.execution.stage import Stage
+from tasks.targets.targets_task import targets
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZES = "10000x100,100000x100,100000x30,1000000x30"

@@ -2,8 +2,8 @@
 
 Synthetic data: every user has 30 training interactions, popularity falls off from item to item.
 BPR with 64 columns, two epochs with full-ranking validation, then the two final rankings, all by
-`tasks.worker.train` in this process. CPU seconds, since other programs make wall time longer. One
-size a call, so that the peak is its own:
+`tasks.training.worker.train` in this process. CPU seconds, since other programs make wall time
+longer. One size a call, so that the peak is its own:
 
     .venv/bin/python benchmarks/training_cost.py [--users 20000] [--items 10000] [--json]
 """
@@ -24,10 +24,10 @@ from rich.table import Table
 
 from models.config import Budget, Job
 from models.schemas import INTERACTIONS, ITEM, ITEMS, USERS
-from tasks.progress import Tracker
-from tasks.storage import Handle, write_parquet
-from tasks.training_inputs import Inputs
-from tasks.worker import train
+from tasks.execution.progress import Tracker
+from tasks.storage.artifacts import Handle, write_parquet
+from tasks.training.inputs import Inputs
+from tasks.training.worker import train
 
 TRAINED, HELD = 30, 4
 """Interactions of each user, before the few that occur twice are dropped."""

@@ -1,11 +1,11 @@
 """How much faster an epoch is than stock RecBole's, and what knowledge transfer adds to it.
 
 Both sides train and validate the same model in this one process, in turns, so that a busy machine
-slows both: stock RecBole 1.2.1 (its loaders, trainer and evaluator) and `models.training`, on
-ml-100k's 70 % training part, with the same hyper-parameters, batch size, seed and threads.
-Validation ranks all items and computes NDCG@10. A third side, ours with transfer on (the default
-`Transfer`, random targets), trains in the same turns. Before that, both sides must give the same
-NDCG@10 for the same weights.
+slows both: stock RecBole 1.2.1 (its loaders, trainer and evaluator) and
+`models.training.training_loop`, on ml-100k's 70 % training part, with the same hyper-parameters,
+batch size, seed and threads. Validation ranks all items and computes NDCG@10. A third side, ours
+with transfer on (the default `Transfer`, random targets), trains in the same turns. Before that,
+both sides must give the same NDCG@10 for the same weights.
 
 Seconds are medians per epoch; ratios are stock's over ours. RecBole fits
 `--eval-batch-size` user-item pairs into one evaluation batch; its default is 4096, but some of
@@ -38,8 +38,8 @@ from benchmarks.ours import Ours
 from benchmarks.quality import compare
 from benchmarks.stock import Stock, write_atomic
 from models.config import Transfer
+from models.recommenders.registry import ZOO
 from models.schemas import ITEM, USER
-from models.zoo import ZOO
 
 MODELS = ("BPR", "NeuMF", "SimpleX", "MultiVAE", "LightGCN")
 SETTINGS: dict[str, Any] = {"learning_rate": 0.001, "train_batch_size": 2048}
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         require_agreement(make)
         for model in options.models:
             if model not in ZOO:
-                console.print(f"{model} skipped: the model zoo (models/zoo.py) does not have it")
+                console.print(f"{model} skipped: models/recommenders/registry.py does not have it")
             elif options.quality:
                 epochs = options.epochs or 60
                 console.print(compare(model, make.stock, make.ours, QUALITY_SEEDS, epochs))

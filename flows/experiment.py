@@ -11,22 +11,24 @@ from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
-from flows.knowledge import map_of
-from flows.points import Bench, Prepared, SharedStages
-from flows.pool import Pool
-from flows.searches import Searched, run_searches, searches_of
-from flows.trainings import predict_all
+from flows.grid.checks import checked, workers_of
+from flows.grid.hyperparameter_search import Searched, run_searches
+from flows.grid.training_pool import Pool
+from flows.steps.knowledge import map_of
+from flows.steps.preparation import Bench, Prepared
+from flows.steps.stage_runner import SharedStages
+from flows.steps.trainings import predict_all
 from models.config import Pipeline
 from models.errors import BadInput, Unavailable
-from tasks.crew import crew, ended_at_once
-from tasks.experiments import Chosen, Loaded, load_experiment
-from tasks.grid_evaluation import grid_evaluation, show_in_prefect
-from tasks.handoffs import Trained
-from tasks.points import ExperimentEvaluated, Outcome, Part, PointState
-from tasks.progress import track
-from tasks.records import StageRecord
-from tasks.report import report
-from tasks.result_handoffs import Difference, Reference
+from tasks.config.experiment_file import Chosen, Loaded, load_experiment
+from tasks.evaluation.experiment_outputs import ExperimentEvaluated, Outcome, Part, PointState
+from tasks.evaluation.grid_evaluation_task import grid_evaluation, show_in_prefect
+from tasks.evaluation.outputs import Difference, Reference
+from tasks.execution.progress import track
+from tasks.execution.stage_record import StageRecord
+from tasks.execution.worker_pool import crew, ended_at_once
+from tasks.report.report_task import report
+from tasks.training.outputs import Trained
 
 
 class PointSummary(BaseModel):
@@ -74,7 +76,7 @@ def experiment(
 
     Args:
         config: the experiment's YAML file.
-        overrides: `dotted.key=value` texts, see `tasks.experiments.load_experiment`.
+        overrides: `dotted.key=value` texts, see `tasks.config.experiment_file.load_experiment`.
         workers: trainings at the same time; None means the most that a point's
             `training.workers` says.
 
@@ -135,31 +137,6 @@ def _page(name: str, parts: list[Part], evaluated: ExperimentEvaluated, bench: B
         report, pipeline, evaluated, [*trained.values()], [*described.values()], maps, records
     )
     return Path(reported.page.file)
-
-
-def checked(loaded: Loaded, bench: Bench) -> list[Searched]:
-    """Look into every point's models before anything runs.
-
-    Returns:
-        The searches of all points, if the experiment has one.
-
-    Raises:
-        BadInput: naming file and point.
-    """
-    searches = []
-    for chosen in loaded.points:
-        try:
-            bench.entered(chosen.pipeline)
-        except BadInput as error:
-            raise BadInput(f"{chosen.where}: {error}") from error
-        if loaded.config.search is not None:
-            searches += searches_of(chosen, loaded.config.search, bench)
-    return searches
-
-
-def workers_of(loaded: Loaded) -> int:
-    """How many trainings at the same time, if nobody says."""
-    return max(chosen.pipeline.training.workers for chosen in loaded.points)
 
 
 @dataclass

@@ -4,49 +4,32 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 (concurrency, worker count), never its result, and so stays out of every cache key.
 """
 
-from models.config.data import Split
 from models.config.dataset import ROLES, DataColumns, Dataset, Format, KCore, Role, seconds
+from models.config.embeddings import Embeddings
+from models.config.evaluation import CLICK_METRICS, Evaluation, Metric, parse_metric
 from models.config.experiment import Experiment, Search, Space
 from models.config.history import History, ItemHistory
-from models.config.knowledge import (
-    Columns,
-    Embeddings,
-    ItemProfiles,
-    Profiles,
-    Reduction,
-    Refit,
-    Targets,
-    Umap,
-)
 from models.config.llm import LLM
 from models.config.nightly import Nightly
 from models.config.pipeline import Job, Pipeline
-from models.config.reading import parse_yaml
-from models.config.running import Dask, Runner
+from models.config.profiles import Columns, ItemProfiles, Profiles
+from models.config.runner import Dask, Runner
 from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
-from models.config.training import (
+from models.config.sides import SIDES, Side
+from models.config.split import Split
+from models.config.targets import Reduction, Refit, Targets, Umap
+from models.config.training import CONTROLS, Arm, Budget, Control, Model, Precision, Training
+from models.config.transfer import (
     BRIDGING,
-    CLICK_METRICS,
-    CONTROLS,
     KAR_MODELS,
-    SIDES,
     Alignment,
-    Arm,
-    Budget,
-    Control,
-    Evaluation,
     Freeze,
     Kar,
-    Metric,
-    Model,
     Phase,
-    Precision,
-    Side,
     Tap,
-    Training,
     Transfer,
-    parse_metric,
 )
+from models.config.yaml_loader import parse_yaml
 
 __all__ = [
     "BRIDGING",

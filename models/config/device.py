@@ -14,8 +14,9 @@ class Placed(Section):
 
     A GPU adds in another order, which changes the last digits of a result: what is made on one has
     a key of its own, so that arms of one comparison never come from different kinds of device.
-    `auto` is settled before keys are taken (`tasks.devices.placed`), so that on a machine without
-    a GPU it is the same as `cpu` and finds the same results. Which GPU it was decides nothing.
+    `auto` is settled before keys are taken (`tasks.execution.devices.placed`), so that on a
+    machine without a GPU it is the same as `cpu` and finds the same results. Which GPU it was
+    decides nothing.
     """
 
     device: Device = Field(

@@ -66,7 +66,7 @@ class LLM(Section):
     )
     prices: str | None = Field(
         None,
-        description="A price table of your own; empty means tasks/prices.yaml.",
+        description="A price table of your own; empty means tasks/config/prices.yaml.",
         json_schema_extra=NOT_IDENTITY,
     )
     budget_usd: float | None = Field(

@@ -4,9 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from models.config.data import Split
+from models.config.evaluation import parse_metric
 from models.config.section import NOT_IDENTITY, Section
-from models.config.training import parse_metric
+from models.config.split import Split
 
 
 class NightlySplit(Split):
@@ -76,7 +76,7 @@ class Nightly(Section):
         None,
         description="Folder of the drops (csv, parquet, inter); empty means incoming/ in the data "
         "folder.",
-        json_schema_extra=NOT_IDENTITY,  # what the files hold decides, see tasks/incoming.py
+        json_schema_extra=NOT_IDENTITY,  # its content decides, see tasks/dataset/incoming_task.py
     )
     settle_seconds: float = Field(
         60.0,

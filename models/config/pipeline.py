@@ -5,27 +5,18 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from models.config.data import Split
 from models.config.dataset import Dataset
-from models.config.knowledge import Embeddings, ItemProfiles, Profiles, Targets
+from models.config.embeddings import Embeddings
+from models.config.evaluation import Evaluation, parse_metric
 from models.config.nightly import Nightly
-from models.config.running import Dask, Runner
+from models.config.profiles import ItemProfiles, Profiles
+from models.config.runner import Dask, Runner
 from models.config.section import NOT_IDENTITY, Section
-from models.config.training import (
-    BRIDGING,
-    KAR_MODELS,
-    SIDES,
-    Arm,
-    Budget,
-    Evaluation,
-    Kar,
-    Model,
-    Side,
-    Tap,
-    Training,
-    Transfer,
-    parse_metric,
-)
+from models.config.sides import SIDES, Side
+from models.config.split import Split
+from models.config.targets import Targets
+from models.config.training import Arm, Budget, Model, Training
+from models.config.transfer import BRIDGING, KAR_MODELS, Kar, Tap, Transfer
 
 
 class Pipeline(Section):

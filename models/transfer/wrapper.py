@@ -16,7 +16,7 @@ from models.transfer.weights import WeightsManager
 
 
 class Trainable(Protocol):
-    """What the wrapper needs of a recommender (`models.recommender.Recommender`)."""
+    """What the wrapper needs of a recommender (`models.recommenders.recommender.Recommender`)."""
 
     name: str
     module: nn.Module
@@ -51,7 +51,7 @@ class Knowledge:
     Attributes:
         side: whose profiles.
         tap: where they enter.
-        width: of the tapped layer, as `models.probing.probe` finds it.
+        width: of the tapped layer, as `models.recommenders.tap_probe.probe` finds it.
         targets: what the layer is to resemble.
     """
 

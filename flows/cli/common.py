@@ -1,0 +1,128 @@
+"""What all commands of `llmkt` share: options, error messages, where Prefect keeps its state."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from models.errors import BadInput
+
+Config = Annotated[Path, typer.Argument(help="The pipeline's YAML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.epochs=5."),
+]
+DataDir = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|URL",
+        help="Where data lives, a folder or s3://BUCKET/PREFIX; otherwise LLMKT_DATA_DIR, "
+        "otherwise the project's data/.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Prefect's log, tracebacks.")]
+
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a process that SIGTERM ended, by the shells' convention."""
+
+
+@contextmanager
+def plain_errors(verbose: bool = False) -> Iterator[None]:
+    """Turn what the user can mend into one sentence and exit code 2, a failure into code 1.
+
+    SIGTERM ends with code 143 and the same sentence as Ctrl-C, so that what the process started,
+    Prefect's temporary server and workers, ends with it.
+    """
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        with _terminable():
+            yield
+    except BadInput as error:
+        console.print(f"[bold red]Error:[/] {escape(str(error))}")
+        raise typer.Exit(2) from error
+    except (KeyboardInterrupt, Terminated) as error:
+        console.print("Stopped; whatever was finished stays cached.")
+        raise typer.Exit(TERMINATED if isinstance(error, Terminated) else 1) from error
+    except Exception as error:
+        from tasks.storage.disk_errors import reason
+
+        why = reason(error)
+        if why is not None:
+            console.print(f"[bold red]Error:[/] {escape(f'{error}: {why}, then run again')}")
+            raise typer.Exit(2) from error
+        if verbose:
+            raise
+        console.print(
+            f"[bold red]Failed:[/] {type(error).__name__}: {escape(str(error))}\n"
+            "Whatever was finished stays cached. For the traceback add --verbose."
+        )
+        raise typer.Exit(1) from error
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM; while the process then ends, a second one changes nothing.
+
+    By default Python would end at once and leave running what is stopped when it exits. Prefect
+    passes the signal on after a flow, to whom it belonged before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    except BaseException:
+        signal.signal(signal.SIGTERM, before)
+        raise
+    signal.signal(signal.SIGTERM, before)
+
+
+def settle(data_dir: str | None, verbose: bool = False) -> None:
+    """Fix what Prefect reads when it is imported: where it keeps its state and how it logs.
+
+    `[tool.prefect]` in pyproject.toml says the same for `prefect` itself, but holds only in the
+    project's folder, while `llmkt` may be called from anywhere. Run logs reach Prefect's
+    database in full; only the terminal is kept quiet.
+    """
+    from tasks.storage import data_dir as places
+
+    if data_dir is not None:
+        where = data_dir if places.is_url(data_dir) else str(Path(data_dir).expanduser().resolve())
+        os.environ["LLMKT_DATA_DIR"] = where
+    with plain_errors(verbose):
+        home = places.data_dir()
+    with suppress(OSError):  # a folder that cannot be written may still be read
+        home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def wide_console() -> Console:
+    """A console on which a comparison's columns fit, also where there is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)

@@ -1,0 +1,158 @@
+"""The `llmkt` command. Exit codes: 0 success, 1 failure, 2 input that the user can mend."""
+
+import json
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli import data as data_commands
+from flows.cli import gc as housekeeping_commands
+from flows.cli import nightly as nightly_commands
+from flows.cli import profiles as profiles_commands
+from flows.cli import results as results_commands
+from flows.cli.common import (
+    AsJson,
+    Config,
+    DataDir,
+    Set,
+    Verbose,
+    plain_errors,
+    settle,
+    wide_console,
+)
+from flows.cli.experiment import experiment
+
+if TYPE_CHECKING:
+    from flows.knowledge_transfer import Summary
+
+app = typer.Typer(
+    help="LLM knowledge transfer into collaborative filtering, honestly compared.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(nightly_commands.app)
+app.add_typer(profiles_commands.app, name="profiles")
+app.add_typer(data_commands.app, name="data")
+app.command()(data_commands.init)
+app.command()(experiment)
+app.command()(results_commands.compare)
+app.command()(results_commands.sql)
+app.command()(housekeeping_commands.gc)
+
+
+def main() -> None:
+    """Run the command line; the entry point of `llmkt`."""
+    app(prog_name="llmkt")
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Set = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a pipeline: everything that is not cached, then the comparison."""
+    settle(data_dir, verbose)
+    errors = Console(stderr=True)
+    with plain_errors(verbose):
+        from tasks.storage.artifacts import require_writable
+
+        require_writable()  # before Prefect tries to start a server there
+
+        from flows.knowledge_transfer import knowledge_transfer
+        from tasks.config.pipeline_file import load
+        from tasks.execution.progress import bars
+
+        pipeline = load(config, overrides or [])
+        with bars(errors):
+            summary = knowledge_transfer(pipeline)
+        if as_json:
+            typer.echo(summary.model_dump_json())
+        else:
+            _show(summary)
+
+
+@app.command()
+def report(
+    experiment: Annotated[str | None, typer.Argument(help="Empty means the newest.")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Print where an experiment's report is."""
+    settle(data_dir)
+    with plain_errors():
+        from tasks.report.report_task import find_report
+
+        path = find_report(experiment)
+        typer.echo(path)
+        if open_it:
+            webbrowser.open(path.as_uri())
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List RecBole's models: where knowledge enters each, or why it is not supported."""
+    from models.recommenders.registry import catalogue
+
+    rows = catalogue()
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("model", "family", "default tap", "note")
+    for row in rows:
+        tap = row["tap"] or ("–" if row["supported"] else "not supported")
+        table.add_row(row["model"], row["family"], tap, row["reason"])
+    wide_console().print(table)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A model's name, as `llmkt models` lists it.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Take hyper-parameters and tap from here.")
+    ] = None,
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what can be tapped in a model, on a toy data set of 24 users and 30 items."""
+    with plain_errors():
+        from tasks.config.pipeline_file import load
+        from tasks.inspection.model_taps import inspected
+
+        chosen = load(config, overrides or []).models.get(model) if config else None
+        found = inspected(model, chosen)
+        if as_json:
+            typer.echo(found.model_dump_json())
+            return
+        table = Table("", "kind", "name", "yields in one step", "fires")
+        for row in found.taps:
+            table.add_row(row.mark, row.kind, row.name, row.shape, str(row.fires))
+        wide_console().print(table)
+        for side, text in found.chosen.items():
+            typer.echo(f"{side}: {text}")
+
+
+def _show(summary: "Summary") -> None:
+    from tasks.report.report_task import reference_lines
+    from tasks.results.queries import comparison_rows
+    from tasks.results.tables import comparison_table
+
+    console = wide_console()
+    stages = Table("stage", "", "state", "seconds", box=None, pad_edge=False)
+    for record in summary.stages:
+        of = f"{record.model} {record.arm}" if record.model else record.side or ""
+        stages.add_row(record.name, of, record.state, f"{record.seconds:.1f}")
+    console.print(stages)
+    if summary.comparison:
+        console.print(comparison_table(comparison_rows(summary.experiment)))
+        console.print("All metrics: llmkt compare --all, and in the report.")
+    for line in reference_lines(summary.references):
+        console.print(line)
+    console.print(f"Report: {summary.report}", soft_wrap=True)

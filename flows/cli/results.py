@@ -1,0 +1,95 @@
+"""The commands of `llmkt` that show what earlier runs left in the results database."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from flows.cli.common import DataDir, plain_errors, settle, wide_console
+from models.errors import BadInput
+
+
+class Form(StrEnum):
+    """How results are written."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    md = "md"
+
+
+AsForm = Annotated[Form, typer.Option("--format", help="How to show it.")]
+
+
+def compare(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FIRST [SECOND]]",
+            help="One experiment, or two: the first's arms against the same arms of the second, "
+            "point by point where they have points.",
+        ),
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help="Only this experiment.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Against what: baseline (default), another arm such as shuffled, a reference "
+            "such as EASE, or all."
+        ),
+    ] = None,
+    slices: Annotated[
+        bool, typer.Option("--slices", help="By length of history, popularity and profile.")
+    ] = False,
+    form: AsForm = Form.table,
+    all_metrics: Annotated[
+        bool, typer.Option("--all", help="Every metric in the table, not the primary one alone.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the comparison of finished runs."""
+    settle(data_dir)
+    with plain_errors():
+        from tasks.results.queries import comparison_rows, slice_rows
+        from tasks.results.tables import comparison_table, comparison_text
+
+        names = [*(experiments or []), *([experiment] if experiment else [])]
+        if len(names) > 2 or (len(names) == 2 and (against or slices)):
+            raise BadInput(
+                "llmkt compare takes one experiment, with --against or --slices, or two without"
+            )
+        if slices and against not in (None, "baseline"):
+            raise BadInput("slices are compared with the baseline only: leave --against out")
+        if len(names) == 2:
+            from tasks.results.cross_experiment import held_across
+
+            found = held_across(*names)
+            rows = found.rows
+            for note in found.notes:
+                typer.echo(f"Not compared: {note}.", err=True)
+        elif slices:
+            rows = slice_rows(*names)
+        else:
+            rows = comparison_rows(names[0] if names else None, against)
+        if form is Form.table:
+            wide_console().print(comparison_table(rows, all_metrics))
+        else:
+            typer.echo(comparison_text(rows, form.value))
+
+
+def sql(
+    statement: Annotated[str, typer.Argument(help="For instance 'FROM comparison'.")],
+    form: AsForm = Form.table,
+    data_dir: DataDir = None,
+) -> None:
+    """Ask the results database, read only; data/README.md describes its tables and views."""
+    settle(data_dir)
+    with plain_errors():
+        from tasks.results.queries import query
+        from tasks.results.tables import query_table, query_text
+
+        columns, rows = query(statement)
+        if form is Form.table:
+            wide_console().print(query_table(columns, rows))
+        else:
+            typer.echo(query_text(columns, rows, form.value))

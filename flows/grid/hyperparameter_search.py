@@ -1,0 +1,183 @@
+"""Searches of all points and arms: trials one after the other in each, side by side in the pool."""
+
+import json
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flows.grid.training_pool import Pool, Result
+from flows.steps.preparation import Bench, Request
+from flows.steps.stage_runner import NotCached
+from models.config import Arm, Pipeline, Search
+from models.errors import BadInput, Unavailable
+from models.experiments.search import Study, require_equal_trials, space_of
+from tasks.config.experiment_file import Chosen
+from tasks.evaluation.experiment_outputs import Trial, TrialState
+from tasks.training.outputs import Trained
+
+Steps = Generator[Request, Result, None]
+"""Yields trainings and is sent what came of them."""
+
+
+@dataclass
+class Searched:
+    """The search of one arm of one model at one point."""
+
+    chosen: Chosen
+    model: str
+    arm: Arm
+    search: Search
+    trials: list[Trial] = field(default_factory=list)
+    settings: list[Mapping[str, Any]] = field(default_factory=list)
+    problem: str | None = None
+    """Why the last trial that failed did."""
+
+    @property
+    def best(self) -> int | None:
+        """Place of the best complete trial, the earliest of equals; None where all failed."""
+        complete = [of for of in self.trials if of.state == "complete"]
+        if not complete:
+            return None
+        return max(complete, key=lambda of: (of.valid_score or 0.0, -of.trial)).trial
+
+    def pipeline(self) -> Pipeline:
+        """With the best setting, for all seeds.
+
+        Raises:
+            BadInput: if every trial failed.
+        """
+        if self.best is None:
+            raise BadInput(
+                f"all {len(self.trials)} trials of {self.model} {self.arm} failed, the last with: "
+                f"{self.problem}"
+            )
+        return self.chosen.varied(self.model, self.arm, self.settings[self.best])
+
+    def told(self) -> list[Trial]:
+        """The trials, the best marked."""
+        best = self.best
+        return [of.model_copy(update={"is_best": of.trial == best}) for of in self.trials]
+
+    def steps(self, bench: Bench) -> Steps:
+        """All trials in turn. Nothing here reads the test part, or what is worth on it."""
+        study = Study(self.search, space_of(self.search, self.model, self.arm))
+        for _ in range(self.search.trials):
+            setting = study.ask()
+            score: float | None = None
+            pruned = False
+            try:
+                if self.search.pruning != "none":
+                    short = yield self._request(bench, setting, self.search.pruning_epochs)
+                    score = self._score(short)
+                    pruned = score is not None and study.prune(score)
+                if not pruned:
+                    score = self._score((yield self._request(bench, setting)))
+                    study.tell(score)
+            except (NotCached, Unavailable):
+                raise
+            except Exception as error:  # one setting's fault; the others go on
+                self.problem, score = str(error), None
+                study.tell(None)
+            self._note(setting, score, pruned)
+
+    def _request(
+        self, bench: Bench, setting: Mapping[str, Any], epochs: int | None = None
+    ) -> Request:
+        """One trial's training: the first seed, with the setting."""
+        seed = self.chosen.pipeline.training.seeds[0]
+        budget = {} if epochs is None else {"epochs": epochs, "transfer_epochs": None}
+        pipeline = self.chosen.varied(self.model, self.arm, setting, seeds=[seed], **budget)
+        (request,) = bench.prepare(pipeline).requests
+        return request
+
+    def _score(self, result: Result) -> float | None:
+        """The best epoch's score on validation."""
+        if isinstance(result, Trained):
+            return result.epochs[result.best_epoch].valid_score
+        self.problem = str(result)
+        return None
+
+    def _note(self, setting: Mapping[str, Any], score: float | None, pruned: bool) -> None:
+        state: TrialState = "pruned" if pruned else "failed" if score is None else "complete"
+        self.settings.append(setting)
+        self.trials.append(
+            Trial(
+                point=self.chosen.name,
+                model=self.model,
+                arm=self.arm,
+                trial=len(self.trials),
+                params=json.dumps(setting, sort_keys=True),
+                valid_score=score,
+                state=state,
+            )
+        )
+
+
+def searches_of(chosen: Chosen, search: Search, bench: Bench) -> list[Searched]:
+    """One search per model and arm of a point; none for a model that the space leaves out.
+
+    Raises:
+        BadInput: if arms would have unequal numbers of trials, or the space holds what makes no
+            pipeline.
+    """
+    arms = list(dict.fromkeys((job.model, job.arm) for job in bench.jobs(chosen.pipeline)))
+    try:
+        require_equal_trials(search, arms)
+    except BadInput as error:
+        raise BadInput(f"{chosen.file}: {error}") from error
+    found = [Searched(chosen, *of, search) for of in arms if space_of(search, *of)]
+    for of in found:
+        space = space_of(search, of.model, of.arm)
+        for end in (0, -1):
+            ends = {
+                key: values.choices[end] if values.choices else (values.low, values.high)[end]
+                for key, values in space.items()
+            }
+            bench.jobs(chosen.varied(of.model, of.arm, ends))
+    return found
+
+
+def run_searches(searches: Sequence[Searched], bench: Bench, pool: Pool) -> None:
+    """Run all trials; a search waits for its own last trial, never for another's."""
+    waiting: dict[str, list[tuple[Steps, Request]]] = {}
+
+    def go_on(steps: Steps, request: Request) -> None:
+        """Feed a search results that are there, until it needs one that is not."""
+        while True:
+            pool.start(request)
+            result = pool.result(request)
+            if result is None:
+                waiting.setdefault(request.key, []).append((steps, request))
+                return
+            try:
+                request = steps.send(result)
+            except StopIteration:
+                return
+
+    for search in searches:
+        steps = search.steps(bench)
+        first = next(steps, None)
+        if first is not None:
+            go_on(steps, first)
+    while waiting:
+        for steps, request in waiting.pop(pool.settle(), []):
+            go_on(steps, request)
+
+
+def recall_searches(searches: Sequence[Searched], bench: Bench) -> list[Request]:
+    """Take each search as far as cached trials lead.
+
+    Returns:
+        The trainings at which searches stopped, for they are not cached.
+    """
+    stopped = []
+    for search in searches:
+        steps = search.steps(bench)
+        try:
+            request = next(steps)
+            while (result := request.cached()) is not None:
+                request = steps.send(result)
+            stopped.append(request)
+        except (StopIteration, NotCached):
+            continue
+    return stopped

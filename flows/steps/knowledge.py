@@ -1,0 +1,284 @@
+"""From profiles to the targets of every single training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.steps.stage_runner import Stages
+from models.config import BRIDGING, CONTROLS, KAR_MODELS, SIDES, Arm, Pipeline, Refit, Side, Targets
+from models.errors import BadInput
+from models.profiles.front_matter import Template
+from tasks.dataset.outputs import Interactions, Splits
+from tasks.embeddings.embeddings_task import embeddings
+from tasks.embeddings.outputs import Described
+from tasks.embeddings.pooling_task import pooling
+from tasks.profiles.outputs import Previous
+from tasks.profiles.profiles_task import profiles
+from tasks.report.profile_map_task import profile_map
+from tasks.storage.artifacts import Handle
+from tasks.storage.imported_files import take_in_embeddings, take_in_profiles
+from tasks.targets.outputs import Kept, Targeted
+from tasks.targets.targets_task import controls, targets
+from tasks.training.tap_points import Entrances
+
+Training = tuple[str, Arm, int]
+"""Model, arm and seed."""
+Knowledge = dict[Training, dict[Side, Targeted]]
+"""What each training with knowledge is given, by side."""
+Forms = dict[str, tuple[Targets, int | None]]
+"""How each model's targets are made, and how wide they are."""
+_MADE_ELSEWHERE = ("baseline", "kar", "shuffled-items")
+"""Arms whose knowledge, if any, is not made of the profiles' targets."""
+Reducers = Mapping[str, Kept]
+"""An earlier run's reducers, by what `_reducer_name` calls them."""
+
+
+def sides_of(pipeline: Pipeline, entered: Entrances) -> tuple[Side, ...]:
+    """Whose profiles the run needs; users who are described by their items need the items'."""
+    if set(pipeline.training.arms) == {"baseline"}:
+        return ()
+    if "kar" in pipeline.training.arms:
+        return SIDES
+    needed = {side for of_model in entered.values() for side in of_model}
+    if "users" in needed and pipeline.profiles.provider == "items":
+        return SIDES
+    return tuple(side for side in SIDES if side in needed)
+
+
+def describe_all(
+    pipeline: Pipeline,
+    prompts: Mapping[Side, Template],
+    data: Interactions,
+    parts: Splits,
+    stages: Stages,
+    earlier: Mapping[Side, Previous] | None = None,
+) -> list[Described]:
+    """Profiles and embeddings of every side that has a prompt, items first: users may need them.
+
+    `earlier` has an earlier run's profiles, for users who have changed too little for a new one.
+    """
+    described: dict[Side, Described] = {}
+    for side in reversed(SIDES):
+        if side not in prompts:
+            continue
+        if side == "users" and pipeline.profiles.provider == "items":
+            described[side] = _by_items(described["items"], parts, stages)
+        else:
+            before = (earlier or {}).get(side)
+            described[side] = _describe(pipeline, side, prompts[side], data, parts, stages, before)
+    return [described[side] for side in SIDES if side in described]
+
+
+def _by_items(items: Described, parts: Splits, stages: Stages) -> Described:
+    """Users described by their items' profiles."""
+    embedded = stages.run(pooling, items.embedded, parts.train, side="users")
+    return Described(
+        side="users", profiled=None, embedded=embedded, pooled=True, of_items=items.profiled
+    )
+
+
+def _describe(
+    pipeline: Pipeline,
+    side: Side,
+    prompt: Template,
+    data: Interactions,
+    parts: Splits,
+    stages: Stages,
+    previous: Previous | None = None,
+) -> Described:
+    """Profiles and their embeddings; vectors made elsewhere need no profiles."""
+    of_profiles, of_vectors = pipeline.profiles_of(side), pipeline.embeddings_of(side)
+    vectors = take_in_embeddings(of_vectors)
+    if vectors and side == "items" and pipeline.item_embeddings is None:
+        raise BadInput(
+            "embeddings imports the users' vectors, but a transfer needs the items' too: set "
+            "item_embeddings"
+        )
+    if vectors:
+        embedded = stages.run(embeddings, of_vectors, None, parts.train, vectors, side, side=side)
+        return Described(side=side, profiled=None, embedded=embedded)
+    texts = take_in_profiles(of_profiles)
+    profiled = stages.run(
+        profiles,
+        of_profiles,
+        prompt,
+        data.interactions if pipeline.sees_all(side) else parts.train,
+        data.items,
+        texts,
+        side,
+        data.demographics if side == "users" else None,
+        previous,
+        side=side,
+    )
+    embedded = stages.run(embeddings, of_vectors, profiled.profiles, side=side)
+    return Described(side=side, profiled=profiled, embedded=embedded)
+
+
+def map_of(described: Described, parts: Splits, items: Handle) -> Any:
+    """The report's map: a stage like others, but one of the page alone, so not in the record."""
+    profiles = described.profiled.profiles if described.profiled else None
+    embeddings = described.embedded.embeddings
+    return Stages().run(profile_map, described.side, embeddings, profiles, parts.train, items)
+
+
+def target_all(
+    pipeline: Pipeline,
+    forms: Mapping[Side, Forms],
+    described: Sequence[Described],
+    parts: Splits,
+    data: Interactions,
+    stages: Stages,
+    kept: Reducers | None = None,
+) -> Knowledge:
+    """The targets of every training with knowledge, controls and features for KAR included.
+
+    Args:
+        pipeline: the run's configuration.
+        forms: from `target_forms`, by side.
+        described: each side's profiles and embeddings.
+        parts: the split.
+        data: interactions, items and users.
+        stages: runs and records.
+        kept: an earlier run's reducers, from `kept_reducers`; empty keeps this run's for later
+            ones, None keeps none.
+    """
+    targeted: Knowledge = {}
+    items = next((of for of in described if of.side == "items"), None)
+    for of in described:
+        made = _make_targets(forms[of.side], of, stages, kept)
+        _add_per_training(targeted, of.side, pipeline, made, parts, data, stages)
+        _add_shuffled_items(targeted, of, items, pipeline, forms[of.side], parts, stages)
+        _add_features(targeted, of, pipeline, stages)
+    return targeted
+
+
+def _make_targets(
+    forms: Forms, described: Described, stages: Stages, kept: Reducers | None
+) -> dict[str, Targeted]:
+    """Each model's targets; models that want the same share them."""
+    made: dict[tuple[str | None, int | None], Targeted] = {}
+    for settings, width in forms.values():
+        if (settings.reduction, width) not in made:
+            made[settings.reduction, width] = stages.run(
+                targets,
+                settings,
+                described.embedded.embeddings,
+                width,
+                kept is not None,
+                (kept or {}).get(_reducer_name(described.side, settings.reduction, width)),
+                side=described.side,
+            )
+    return {model: made[of.reduction, width] for model, (of, width) in forms.items()}
+
+
+def _reducer_name(side: Side, reduction: str | None, width: int | None) -> str:
+    """`users umap 64`; without a reduction the width says nothing."""
+    return f"{side} none" if reduction == "none" else f"{side} {reduction or 'umap'} {width}"
+
+
+def kept_reducers(targeted: Knowledge, refit: Refit) -> dict[str, Kept]:
+    """The reducers of a run that kept them, for the next one.
+
+    Args:
+        targeted: from `target_all`.
+        refit: the policy under which the next run may use them.
+    """
+    found: dict[str, Kept] = {}
+    for of_sides in targeted.values():
+        for side, of in of_sides.items():
+            reducer = of.kept(refit)
+            if reducer is not None:
+                found[_reducer_name(side, of.reduction, of.width)] = reducer
+    return found
+
+
+def _add_per_training(
+    targeted: Knowledge,
+    side: Side,
+    pipeline: Pipeline,
+    made: dict[str, Targeted],
+    parts: Splits,
+    data: Interactions,
+    stages: Stages,
+) -> None:
+    """Add one side's targets of every training with knowledge, controls included."""
+    for model, of_profiles in made.items():
+        settings = pipeline.targets_of(model)
+        for arm in pipeline.training.arms:
+            for seed in pipeline.training.seeds if arm not in _MADE_ELSEWHERE else ():
+                targets_of_arm = of_profiles
+                if arm in CONTROLS:
+                    targets_of_arm = stages.run(
+                        controls,
+                        settings,
+                        arm,
+                        of_profiles.targets,
+                        parts.train,
+                        data.items,
+                        seed,
+                        side=side,
+                    )
+                targeted.setdefault((model, arm, seed), {})[side] = targets_of_arm
+
+
+def _add_shuffled_items(
+    targeted: Knowledge,
+    users: Described,
+    items: Described | None,
+    pipeline: Pipeline,
+    forms: Forms,
+    parts: Splits,
+    stages: Stages,
+) -> None:
+    """Add the control whose users are described by their items, each with another's profile."""
+    if "shuffled-items" not in pipeline.training.arms or not forms:
+        return
+    if not users.pooled or items is None:
+        raise BadInput(
+            "training.arms: shuffled-items is for users who are described by their items; set "
+            "profiles.provider to items and transfer.side to users, or remove the arm"
+        )
+    for seed in pipeline.training.seeds:
+        dealt = stages.run(pooling, items.embedded, parts.train, seed, side="users")
+        others = users.model_copy(update={"embedded": dealt})
+        for model, made in _make_targets(forms, others, stages, None).items():
+            targeted.setdefault((model, "shuffled-items", seed), {})["users"] = made
+
+
+def _add_features(
+    targeted: Knowledge, described: Described, pipeline: Pipeline, stages: Stages
+) -> None:
+    """Add one side's whole embeddings for the arm kar, which takes them as features."""
+    models = [model for model in pipeline.models if model in KAR_MODELS]
+    if "kar" not in pipeline.training.arms or not models:
+        return
+    # Features stay as small as the model's own: text models give vectors of unit length.
+    settings = pipeline.targets.model_copy(update={"reduction": "none", "scale": "none"})
+    whole = stages.run(targets, settings, described.embedded.embeddings, None, side=described.side)
+    for model in models:
+        for seed in pipeline.training.seeds:
+            targeted.setdefault((model, "kar", seed), {})[described.side] = whole
+
+
+def target_forms(pipeline: Pipeline, entered: Entrances, side: Side) -> Forms:
+    """How each model's targets are made, and how wide: as its tapped layer, if not otherwise.
+
+    A model without a tap takes whole embeddings.
+    """
+    asked = pipeline.targets.width
+    forms: Forms = {}
+    for model, of_model in entered.items():
+        if side not in of_model:
+            continue
+        tap, width = of_model[side].tap, of_model[side].width
+        settings = pipeline.targets_of(model)
+        if tap is None:
+            forms[model] = settings.model_copy(update={"reduction": "none"}), None
+            continue
+        bridging = pipeline.transfer_of(model).alignment in BRIDGING
+        if asked not in (None, width) and not bridging:
+            raise BadInput(
+                f"targets.width is {asked}, but the tapped layer {tap.name} of {model} is {width} "
+                f"wide; leave targets.width empty, or set models.{model}.tap with start and stop"
+            )
+        forms[model] = settings, asked or width
+    return forms

@@ -1,0 +1,36 @@
+"""Operations on Arrow columns that several stages share."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.schemas import USER
+
+
+def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Number the values of a string column in sorted order: int64 (rows,)."""
+    encoded = flat(column).dictionary_encode()
+    rank = np.empty(len(encoded.dictionary), dtype=np.int64)
+    rank[np.asarray(pc.sort_indices(encoded.dictionary))] = np.arange(len(rank))
+    return np.asarray(rank[np.asarray(encoded.indices)])
+
+
+def user_offsets(grouped: pa.Table) -> tuple[pa.Array, NDArray[np.int64]]:
+    """The users of a table grouped by user, and where each one's rows begin: int64 (users + 1,)."""
+    users = flat(grouped[USER]).dictionary_encode()
+    starts = np.searchsorted(np.asarray(users.indices), np.arange(len(users.dictionary) + 1))
+    return users.dictionary, starts.astype(np.int64)
+
+
+def flat(column: pa.ChunkedArray) -> pa.Array:
+    """One contiguous array; strings get 64-bit offsets, so that their size has no limit."""
+    if pa.types.is_string(column.type):
+        column = column.cast(pa.large_string())
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def joined(offsets: NDArray[np.int64], texts: pa.Array, separator: str) -> pa.Array:
+    """Join runs of `texts` (no nulls among them): strings, (len(offsets) - 1,)."""
+    lists = pa.LargeListArray.from_arrays(offsets, texts)
+    return pc.binary_join(lists, pa.scalar(separator, texts.type))

@@ -1,0 +1,83 @@
+"""Section `embeddings`."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from models.config.device import Placed
+from models.config.profiles import Columns, _require_path
+from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY
+
+
+class Embeddings(Placed):
+    """The text model that turns profiles into vectors."""
+
+    provider: Literal["sentence-transformers", "openai", "import", "hashing"] = Field(
+        "sentence-transformers",
+        description="sentence-transformers: a local model; openai: any OpenAI-compatible endpoint; "
+        "import: a file of vectors made elsewhere, which needs no profiles; hashing: counts of "
+        "hashed words, no language model, for tests of scale and smoke runs.",
+    )
+    path: str | None = Field(
+        None,
+        description="import only: a .parquet, .npy, .pt or .json file with one vector per user.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    ids: str | None = Field(
+        None,
+        description="import only: the user ids of a .npy file or a bare .pt tensor, one a line or "
+        "a JSON list; empty means the file's own name with .ids.txt or .ids.json at its end.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    columns: Columns = Columns()
+    unknown_users: Literal["error", "drop"] = Field(
+        "error",
+        description="import only: what to do with users that the training part does not have.",
+    )
+    max_missing: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="import only: share of users that may be without a vector; above it the run "
+        "stops.",
+    )
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        description="sentence-transformers: all-MiniLM-L6-v2 (ships in a package) or a local "
+        "folder; openai: text-embedding-3-small, text-embedding-ada-002, …",
+    )
+    base_url: str | None = Field(None, description="openai only; empty means api.openai.com.")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        description="openai only: the variable's name.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    api_key_secret: str | None = Field(
+        None, description="openai only: a Prefect Secret block.", json_schema_extra=NOT_IDENTITY
+    )
+    dimensions: int = Field(
+        384,
+        ge=2,
+        description="hashing only: the vectors' width.",
+        json_schema_extra=IDENTITY_IF_SET,
+    )
+    precision: Literal["bfloat16", "float32"] = Field(
+        "bfloat16",
+        description="sentence-transformers only: bfloat16 is about twice as fast on recent CPUs, "
+        "at cosine 0.9999 to float32.",
+    )
+    batch_size: int = Field(
+        16,
+        ge=1,
+        description="sentence-transformers only: texts at once; small batches of like length "
+        "stay in the CPU's cache and waste little on padding.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    threads: int = Field(
+        1, ge=1, description="CPU threads of the text model.", json_schema_extra=NOT_IDENTITY
+    )
+
+    @model_validator(mode="after")
+    def _import_has_a_path(self) -> Self:
+        _require_path(self.provider, self.path)
+        return self

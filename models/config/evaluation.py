@@ -1,0 +1,73 @@
+"""Section `evaluation`."""
+
+import re
+from typing import Annotated, Literal, Self, cast, get_args
+
+from pydantic import Field, model_validator
+
+from models.config.section import Section
+
+RankingMetric = Literal["ndcg", "recall", "hit", "precision", "mrr", "map"]
+
+
+ClickMetric = Literal["auc", "logloss"]
+
+
+Metric = RankingMetric | ClickMetric
+
+
+CLICK_METRICS: tuple[ClickMetric, ...] = get_args(ClickMetric)
+
+
+def parse_metric(text: str) -> tuple[Metric, int | None]:
+    """Split `ndcg@10` into `("ndcg", 10)`; `auc` and `logloss` have no cut-off.
+
+    Raises:
+        ValueError: if the text is neither, or not METRIC@K with a known metric and K from 1.
+    """
+    if text in CLICK_METRICS:
+        return cast(Metric, text), None
+    names = get_args(RankingMetric)
+    match = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", text)
+    if match is None or match[1] not in names:
+        raise ValueError(
+            f"{text!r} is not METRIC@K with METRIC one of {', '.join(names)}, nor auc or logloss"
+        )
+    return cast(Metric, match[1]), int(match[2])
+
+
+class Evaluation(Section):
+    """Full-ranking metrics on valid and test, or AUC and LogLoss of predicted likes."""
+
+    like_from: float | None = Field(
+        None,
+        description="Ratings from here on are likes, lower ones are not: context-aware models "
+        "learn to tell them apart and are judged by auc and logloss. Empty: every interaction is "
+        "positive, and the whole catalogue is ranked.",
+    )
+
+    metrics: tuple[Metric, ...] = ("ndcg", "recall", "hit", "precision", "mrr", "map")
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10, 20), min_length=1)
+    primary: str = Field(
+        "ndcg@10", description="METRIC@K, auc or logloss, shown first in comparison and report."
+    )
+
+    @model_validator(mode="after")
+    def _metrics_fit_the_task(self) -> Self:
+        of_clicks = set(self.metrics) & set(CLICK_METRICS)
+        if self.like_from is None and of_clicks:
+            raise ValueError(
+                f"metrics: {', '.join(sorted(of_clicks))} need like_from, the lowest rating that "
+                "is a like"
+            )
+        if self.like_from is not None and len(of_clicks) < len(self.metrics):
+            raise ValueError(
+                "metrics: with like_from, likes are predicted and nothing is ranked; set metrics "
+                "to [auc, logloss], primary to auc and training.valid_metric to auc"
+            )
+        return self
+
+    def columns(self) -> list[tuple[Metric, int | None]]:
+        """What is computed: every metric at every cut-off, or without one."""
+        cuts: tuple[int | None, ...] = self.k if self.like_from is None else (None,)
+        return [(metric, k) for metric in self.metrics for k in cuts]

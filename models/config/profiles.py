@@ -1,0 +1,147 @@
+"""Profiles, their embeddings, and the targets made of them."""
+
+import re
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from models.config.history import History, ItemHistory
+from models.config.llm import LLM
+from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
+from models.config.sides import Side
+
+_FIELD = re.compile(r"\w{1,64}", re.ASCII)
+
+
+class Columns(Section):
+    """How an imported file names what is read from it."""
+
+    user: str = Field("user_id", description="Column with the raw user id.")
+    item: str = Field("item_id", description="Column with the raw item id, for items' files.")
+    text: str = Field("text", description="profiles: column with the text, e.g. summary.")
+    embedding: str = Field("embedding", description="embeddings: column with the vector.")
+
+    def ids(self, side: Side) -> str:
+        """The column with the ids of users or of items."""
+        return self.user if side == "users" else self.item
+
+
+class Profiles(Section):
+    """One text per user, written from training interactions only."""
+
+    provider: Literal["offline", "openai", "openai-batch", "import", "items"] = Field(
+        "offline",
+        description="offline: readable statistics of the history, free, no LLM; openai: any "
+        "OpenAI-compatible endpoint; openai-batch: its Batch API, at half the price and within a "
+        "day; import: a file of profiles made elsewhere; items: no texts of their own, users are "
+        "described by the mean of their training items' profiles (item_profiles). Users only.",
+    )
+    path: str | None = Field(
+        None,
+        description="import only: a .csv, .tsv, .json, .jsonl or .parquet file with one text per "
+        "user, and where possible history_sha256 and history_count beside it.",
+        json_schema_extra=NOT_IDENTITY,  # its content decides, see tasks/profiles/profile_import.py
+    )
+    columns: Columns = Columns()
+    unknown_users: Literal["error", "drop"] = Field(
+        "error",
+        description="import only: what to do with users that the training part does not have.",
+    )
+    prompt: str = Field(
+        "user-movies",
+        description="Prompt template: a name in prompts/ (without .j2) or a path to a .j2 file.",
+    )
+    history: History = History()
+    fields: dict[str, str] = Field(
+        {},
+        description="Ask for JSON with these fields (name: what to write there), which become the "
+        "profile's lines `Name: text` in this order; empty means plain text. The endpoint must "
+        "know response_format json_schema.",
+    )
+    max_words: int | None = Field(
+        None,
+        ge=1,
+        description="Longer answers are of no use; say in the prompt how long they may be. Empty "
+        "means any length within llm.max_tokens.",
+    )
+    llm: LLM = LLM()
+    max_missing: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of users that may end without a profile; above it the run stops.",
+    )
+    min_new_interactions: int = Field(
+        1,
+        ge=1,
+        description="Where profiles of an earlier run are given (llmkt nightly): a user with "
+        "fewer new training interactions since the last profile keeps that. Users only.",
+        json_schema_extra=NOT_IDENTITY,  # decides nothing without earlier profiles, see Previous
+    )
+    interactions: Literal["train", "all"] = Field(
+        "train",
+        description="all: written from validation and test interactions too, as the published "
+        "code does; needs allow_leakage.",
+        json_schema_extra=IDENTITY_IF_SET,
+    )
+    allow_leakage: bool = Field(
+        False,
+        description="Let profiles see held-out interactions; all that comes of them is marked "
+        "leaky.",
+        json_schema_extra=NOT_IDENTITY,  # it permits; `interactions` decides
+    )
+
+    @model_validator(mode="after")
+    def _import_has_a_path(self) -> Self:
+        _require_path(self.provider, self.path)
+        return self
+
+    @model_validator(mode="after")
+    def _leakage_is_meant(self) -> Self:
+        if self.interactions == "all" and self.provider == "import":
+            raise ValueError("interactions is for profiles that are written here, not imported")
+        if self.interactions == "all" and not self.allow_leakage:
+            raise ValueError(
+                "interactions all writes profiles from held-out interactions; set allow_leakage "
+                "to true if that is meant, and every result will be marked leaky"
+            )
+        return self
+
+    @property
+    def asks(self) -> bool:
+        """Whether an LLM writes the profiles, from a prompt."""
+        return self.provider in ("openai", "openai-batch")
+
+    @model_validator(mode="after")
+    def _fields_have_names(self) -> Self:
+        for name in self.fields:
+            if not _FIELD.fullmatch(name):
+                raise ValueError(
+                    f"fields: {name!r} is no name; use up to 64 letters, digits and underscores"
+                )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The order of the fields counts, which a mapping's identity has not."""
+        return {**super().identity(), "fields": list(self.fields.items())}
+
+
+class ItemProfiles(Profiles):
+    """One text per item of the training part: what it is, and who chose it."""
+
+    prompt: str = Field(
+        "item-movies",
+        description="Prompt template: a name in prompts/ (without .j2) or a path to a .j2 file.",
+    )
+    history: ItemHistory = ItemHistory()
+
+    @model_validator(mode="after")
+    def _items_describe_themselves(self) -> Self:
+        if self.provider == "items":
+            raise ValueError("provider items is for users: set item_profiles.provider to another")
+        return self
+
+
+def _require_path(provider: str, path: str | None) -> None:
+    if (provider == "import") != (path is not None):
+        raise ValueError("provider import and path belong together: set both or neither")

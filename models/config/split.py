@@ -1,0 +1,60 @@
+"""How interactions are divided."""
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from models.config.section import NOT_IDENTITY, Section
+
+
+class Split(Section):
+    """How interactions are divided into train, valid and test."""
+
+    strategy: Literal["random", "leave-one-out", "temporal", "files"] = Field(
+        "random",
+        description="random: per user, by ratios; leave-one-out: newest item is test, the one "
+        "before it valid; temporal: one global cut in time, by ratios; files: as the files train, "
+        "test and perhaps valid say.",
+    )
+    train: str | None = Field(
+        None,
+        description="files only: tab-separated user, item and whatever follows, with or without a "
+        "header; interactions of the data set that are in no file are left out.",
+        json_schema_extra=NOT_IDENTITY,  # its content decides, see tasks/dataset/split_task.py
+    )
+    valid: str | None = Field(
+        None,
+        description="files only: like train; empty means a share of each user's train, by seed.",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    test: str | None = Field(
+        None, description="files only: like train.", json_schema_extra=NOT_IDENTITY
+    )
+    valid_share: float = Field(
+        0.1, gt=0, lt=1, description="files only: the share of train that becomes valid."
+    )
+    ratios: tuple[float, float, float] = Field(
+        (0.7, 0.1, 0.2), description="Shares of train, valid and test (random and temporal)."
+    )
+    seed: int = Field(2026, description="Seed of the random strategy and of valid_share.")
+    short_histories: Literal["error", "train", "drop"] = Field(
+        "error",
+        description="Users with fewer than 3 interactions cannot give one to each of train, valid "
+        "and test: stop, keep them in train only, or drop them. With files it is about users "
+        "without a training interaction, of whom nothing can be learnt: stop, or leave them out.",
+    )
+
+    @field_validator("ratios")
+    @classmethod
+    def _ratios_make_a_split(cls, ratios: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(ratios) <= 0 or abs(sum(ratios) - 1) > 1e-9:
+            raise ValueError(f"three shares above 0 that add up to 1 are needed, not {ratios}")
+        return ratios
+
+    @model_validator(mode="after")
+    def _files_are_named(self) -> Self:
+        if self.strategy == "files" and (self.train is None or self.test is None):
+            raise ValueError("strategy files needs train and test, the paths of two files")
+        if self.strategy != "files" and (self.train or self.valid or self.test):
+            raise ValueError("train, valid and test are paths for strategy files only")
+        return self

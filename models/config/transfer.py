@@ -1,0 +1,117 @@
+"""Sections `transfer` and `kar`, and a model's tap."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.config.section import IDENTITY_IF_SET, Section
+from models.config.sides import SIDES, Side
+
+KAR_MODELS = ("DeepFM", "DCN", "AutoInt")
+"""Models that the arm kar exists for."""
+
+
+Phase = Literal["transfer", "finetune"]
+
+
+class Freeze(Section):
+    """Layers held still in a phase: parameter names or globs, e.g. `item_embedding.*`."""
+
+    transfer: tuple[str, ...] = ()
+    finetune: tuple[str, ...] = ()
+
+
+Alignment = Literal[
+    "rmse", "mse", "cosine", "contrastive", "generative", "linear", "relational", "init"
+]
+
+
+BRIDGING: frozenset[Alignment] = frozenset({"contrastive", "generative", "linear", "relational"})
+"""Alignments for which layer and target need not be equally wide."""
+
+
+class Transfer(Section):
+    """The knowledge-transfer settings (LLM-KT, arXiv 2411.00556, section 3)."""
+
+    alignment: Alignment = Field(
+        "rmse",
+        description="rmse (as published), mse, cosine: the layer resembles the target; "
+        "contrastive, generative: RLMRec's two losses; linear: a learned head from the layer to "
+        "the whole embedding; relational: pairs are as similar as their profiles are; init: the "
+        "embedding starts from the target and is trained plainly.",
+    )
+    side: Side | Literal["both"] = Field("users", description="Whose profiles are transferred.")
+    alpha: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
+    )
+    balance: Literal["gradient", "none"] = Field(
+        "gradient",
+        description="gradient: the transfer loss is rescaled so that alpha is its share of the "
+        "gradient at the tap, whatever the size of the model's loss; none: the published sum.",
+    )
+    schedule: Literal["two-phase", "joint", "decay"] = Field(
+        "two-phase",
+        description="two-phase: half of the epochs joint, half fine-tuning on the model's own "
+        "loss; joint: all epochs joint; decay: all joint while alpha falls to 0 in a line.",
+    )
+    scale: Literal["layer", "none"] | Annotated[float, Field(gt=0)] = Field(
+        "layer",
+        description="Scale of the targets for rmse, mse and init: layer: the tapped layer's own "
+        "standard deviation in the first step; a number: that standard deviation; none: as in "
+        "the file.",
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        0.2, description="contrastive only: InfoNCE's temperature."
+    )
+    mask: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2, description="generative only: share of the tapped vector's columns that are hidden."
+    )
+    freeze: Freeze = Freeze()
+    columns: int | None = Field(
+        None,
+        ge=1,
+        description="Align only so many columns of the tapped layer, from its first (or the tap's "
+        "start) on; empty means all. 2 is what the published code comes to: its UMAP returns two "
+        "coordinates whatever the layer's width, and no other column gets a gradient.",
+        json_schema_extra=IDENTITY_IF_SET,
+    )
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """`side` taken apart."""
+        return SIDES if self.side == "both" else (self.side,)
+
+
+class Tap(Section):
+    """What is aligned: a module's output, a parameter, or a method's return value.
+
+    `llmkt inspect MODEL` lists what a model has.
+    """
+
+    kind: Literal["module", "parameter", "method"] = "module"
+    name: str = Field(description="Name inside the model, as `llmkt inspect MODEL` prints it.")
+    output: int | None = Field(
+        None, ge=0, description="Which element, where a module or method returns a tuple."
+    )
+    rows: Literal["batch", "all"] = Field(
+        "batch",
+        description="batch: one row per row of the batch, or per id that an embedding was asked "
+        "for; all: one row per user (item) of the data set, as graph models return them.",
+    )
+    pool: Literal["mean", "last"] | None = Field(
+        None,
+        description="Where rows are sequences: their mean over the entries that are not padding, "
+        "or their last entry.",
+    )
+    start: int | None = Field(None, ge=0, description="First column of the slice.")
+    stop: Annotated[int, Field(ge=1)] | Literal["half"] | None = Field(
+        None, description="One past the last column of the slice, or half of the width."
+    )
+
+
+class Kar(Section):
+    """The adaptor of the arm kar; see `models.recommenders.kar`."""
+
+    shared_experts: int = Field(2, ge=1, description="Experts for users and items alike.")
+    own_experts: int = Field(2, ge=1, description="Experts of either.")
+    hidden: int = Field(64, ge=1, description="Width between an expert's two layers.")

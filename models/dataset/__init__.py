@@ -1,0 +1,1 @@
+"""Formats, rules and splits of interaction data."""

@@ -1,0 +1,64 @@
+"""Users described by what they chose: the mean of the vectors of their items' profiles."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from models.embeddings.text_batches import to_matrix, to_table
+from models.errors import BadInput
+from models.schemas import EMBEDDING, ITEM, USER
+
+_USERS_AT_ONCE = 50_000
+
+
+def pooled(train: pa.Table, embeddings: pa.Table, shuffle: int | None = None) -> Iterator[pa.Table]:
+    """Average each user's items, in batches of users.
+
+    Items are centred first: what all of them share tells no two users apart. Users none of whose
+    items has a vector are left out, as users without a profile are.
+
+    Args:
+        train: schema `INTERACTIONS`, training interactions only.
+        embeddings: `vectors("embedding", d, ITEM)`.
+        shuffle: the seed with which vectors are dealt out among the items before, for the control
+            arm shuffled-items; None leaves each item its own.
+
+    Yields:
+        `vectors("embedding", d, USER)`, users in sorted order.
+
+    Raises:
+        BadInput: if no item of the training part has a vector.
+    """
+    users = pc.unique(train[USER])
+    users = users.take(pc.sort_indices(users))
+    chosen = _choices(train, users, embeddings[ITEM].combine_chunks())
+    counts = np.diff(chosen.indptr)
+    if not counts.any():
+        raise BadInput(
+            "profiles.provider items: no item of the training part has a vector; check that "
+            "item_profiles or item_embeddings covers this data set"
+        )
+    vectors = to_matrix(embeddings[EMBEDDING]).astype(np.float64)
+    if shuffle is not None:
+        vectors = vectors[np.random.default_rng(shuffle).permutation(len(vectors))]
+    vectors -= vectors.mean(axis=0)
+    for start in range(0, len(users), _USERS_AT_ONCE):
+        within = slice(start, start + _USERS_AT_ONCE)
+        known = counts[within] > 0
+        means = (chosen[within] @ vectors)[known] / counts[within][known, None]
+        ids = users[start : start + _USERS_AT_ONCE].filter(pa.array(known))
+        yield to_table(ids, EMBEDDING, means.astype(np.float32), USER)
+
+
+def _choices(train: pa.Table, users: pa.Array, items: pa.Array) -> csr_matrix:
+    """Ones where a user chose an item that has a vector: float64 (n_users, n_items)."""
+    rows = np.asarray(pc.index_in(train[USER], users))
+    columns = np.asarray(pc.fill_null(pc.index_in(train[ITEM], items), -1))
+    there: NDArray[np.bool_] = columns >= 0
+    return csr_matrix(
+        (np.ones(int(there.sum())), (rows[there], columns[there])), shape=(len(users), len(items))
+    )

@@ -1,0 +1,1 @@
+"""Grids, searches and how long they take."""

@@ -1,0 +1,1 @@
+"""Prices and checks of an LLM's answers."""

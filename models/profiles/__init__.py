@@ -1,0 +1,1 @@
+"""Histories into prompts and profiles."""

@@ -1,0 +1,220 @@
+"""Items as profiles see them: what they are, who chose them, and what else these users chose.
+
+Everything but an item's own title, year and genres comes from training interactions.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from models.arrow import codes, flat, joined
+from models.profiles.offline_writer import lift
+from models.profiles.user_history import (
+    HISTORY_COUNT,
+    HISTORY_SHA256,
+    describe,
+    filled_ratings,
+    presentable,
+)
+from models.schemas import GENRES, ITEM, RATING, TIMESTAMP, TITLE, USER, YEAR
+
+WRITER = "offline-items-v1"
+"""Names the text's form; raise the number when the same item gets another text."""
+
+_SHRINK = 10.0
+_AUDIENCE_GENRES = 3
+_PRONOUNCED = 1.15
+_CELLS_AT_ONCE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """The items of the training part, sorted by id, and what is known of each.
+
+    Attributes:
+        described: `item_id`, `title`, `year`, `genres`, made presentable.
+        companions: int64 (n_items, most), rows of the items that the same users chose, the most
+            similar first; -1 where there are no more.
+        audience: per item the genres that its users prefer more than others do, best first.
+        n_users: int64 (n_items,), how many users chose it.
+        mean_rating: float64 (n_items,), NaN without ratings.
+    """
+
+    described: pa.Table
+    companions: NDArray[np.int64]
+    audience: list[list[str]]
+    n_users: NDArray[np.int64]
+    mean_rating: NDArray[np.float64]
+
+
+def subjects(train: pa.Table, items: pa.Table, most: int) -> Subjects:
+    """Collect what profiles of items may be written from.
+
+    Args:
+        train: schema `INTERACTIONS`, training interactions only.
+        items: schema `ITEMS`.
+        most: companions per item.
+    """
+    item, user = codes(train[ITEM]), codes(train[USER])
+    tokens = pc.unique(train[ITEM])
+    tokens = tokens.take(pc.sort_indices(tokens))
+    described = describe(pa.table({ITEM: tokens}), presentable(items))
+    rating = filled_ratings(train)
+    n_users = np.bincount(item)
+    mean = np.bincount(item, rating) / np.maximum(n_users, 1)
+    if train[RATING].null_count == train.num_rows:
+        mean = np.full(len(mean), np.nan)
+    liked = rating >= (np.bincount(user, rating) / np.bincount(user))[user]
+    likes = csr_matrix(
+        (np.ones(int(liked.sum()), np.float32), (user[liked], item[liked])),
+        shape=(int(user.max()) + 1, len(tokens)),
+    )
+    return Subjects(described, _companions(likes, most), _audience(likes, described), n_users, mean)
+
+
+def _companions(likes: csr_matrix, most: int) -> NDArray[np.int64]:
+    """Most similar items by the cosine of who liked them, shrunk where few did.
+
+    The shrinkage n / (n + 10) is that of item-based collaborative filtering (Bell and Koren 2007,
+    "Improved neighborhood-based collaborative filtering", section 3).
+    """
+    n_items = likes.shape[1]
+    most = min(most, n_items - 1)
+    norms = np.sqrt(np.maximum(np.asarray(likes.sum(axis=0)).ravel(), 1.0))
+    block = max(_CELLS_AT_ONCE // max(n_items, 1), 1)
+    found = np.full((n_items, most), -1, dtype=np.int64)
+    for start in range(0, n_items if most else 0, block):
+        together = np.asarray((likes[:, start : start + block].T @ likes).todense())
+        rows = np.arange(len(together))
+        together[rows, start + rows] = 0.0
+        similar = (
+            together
+            / (norms[start : start + block, None] * norms)
+            * (together / (together + _SHRINK))
+        )
+        best = np.argsort(-similar, axis=1, kind="stable")[:, :most]
+        found[start : start + block] = np.where(
+            np.take_along_axis(similar, best, axis=1) > 0, best, -1
+        )
+    return found
+
+
+def _audience(likes: csr_matrix, described: pa.Table) -> list[list[str]]:
+    """Genres that the likers of an item like more than all users do, other than its own."""
+    lists = flat(described[GENRES])
+    encoded = lists.flatten().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    if not names:
+        return [[] for _ in range(described.num_rows)]
+    owner = np.asarray(pc.list_parent_indices(lists)).astype(np.int64)
+    genre = np.asarray(encoded.indices).astype(np.int64)
+    has = csr_matrix(
+        (np.ones(len(genre), np.float32), (owner, genre)), shape=(likes.shape[1], len(names))
+    )
+    pairs = likes.tocoo()
+    of_users = has[pairs.col].tocoo()
+    taste = lift(
+        of_users.col.astype(np.int64),
+        pairs.row[of_users.row].astype(np.int64),
+        np.bincount(pairs.row, minlength=likes.shape[0]),
+    )
+    counts = np.maximum(np.asarray(likes.sum(axis=0)).ravel(), 1.0)
+    of_items = np.asarray(likes.T @ np.log(taste)) / counts[:, None]
+    of_items[np.asarray(has.todense()) > 0] = -np.inf
+    best = np.argsort(-of_items, axis=1, kind="stable")[:, :_AUDIENCE_GENRES]
+    strong = np.take_along_axis(of_items, best, axis=1) > np.log(_PRONOUNCED)
+    return [
+        [names[column] for column, kept in zip(row, keep, strict=True) if kept]
+        for row, keep in zip(best.tolist(), strong.tolist(), strict=True)
+    ]
+
+
+def values(known: Subjects) -> list[dict[str, Any]]:
+    """What an item prompt may use, per item (see `models.profiles.prompt_templates`)."""
+    table = known.described
+    rows = [
+        {"title": title, "year": year, "genres": genres or []}
+        for title, year, genres in zip(
+            table[TITLE].to_pylist(),
+            table[YEAR].to_pylist(),
+            table[GENRES].to_pylist(),
+            strict=True,
+        )
+    ]
+    return [
+        {
+            **row,
+            "companions": [rows[place] for place in places if place >= 0],
+            "audience": audience,
+            "n_users": n_users,
+            "mean_rating": None if np.isnan(mean) else mean,
+        }
+        for row, places, audience, n_users, mean in zip(
+            rows,
+            known.companions.tolist(),
+            known.audience,
+            known.n_users.tolist(),
+            known.mean_rating.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def offline(known: Subjects) -> list[str]:
+    """Every item's profile without an LLM, in the order of `known.described`.
+
+    What it is comes first, then whose taste it meets: an embedder weighs the beginning most.
+    """
+    popular = np.quantile(known.n_users, (0.5, 0.9))
+    return [_text(row, popular) for row in values(known)]
+
+
+def _text(row: dict[str, Any], popular: NDArray[np.float64]) -> str:
+    companions = ", ".join(other["title"] for other in row["companions"])
+    fame = ("Little known", "Known", "Very well known")[int((row["n_users"] > popular).sum())]
+    rated = "" if row["mean_rating"] is None else f", rated {row['mean_rating']:.1f} on average"
+    sentences = [
+        f"{row['title']}" + (f" ({row['year']})." if row["year"] else "."),
+        f"{', '.join(row['genres'])}." if row["genres"] else "",
+        f"Liked together with: {companions}." if companions else "",
+        f"Its audience also likes: {', '.join(row['audience'])}." if row["audience"] else "",
+        f"{fame}{rated}.",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def record(train: pa.Table) -> pa.Table:
+    r"""What every item's profile saw: the whole training part, for companions come from all of it.
+
+    The hash is the sha256 of the lines `user TAB item TAB rating TAB timestamp`, sorted, as in
+    `models.profiles.user_history.record`.
+
+    Returns:
+        `item_id` in sorted order, `history_sha256` (string), `history_count` (int32).
+    """
+    lines = pc.binary_join_element_wise(
+        train[USER],
+        train[ITEM],
+        train[RATING].cast(pa.string()),
+        train[TIMESTAMP].cast(pa.string()),
+        "\t",
+        null_handling="replace",
+    )
+    ordered = flat(lines).take(pc.sort_indices(flat(lines)))
+    text = joined(np.array([0, len(ordered)]), ordered, "\n")[0].as_py()
+    tokens = pc.unique(train[ITEM])
+    tokens = tokens.take(pc.sort_indices(tokens))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return pa.table(
+        {
+            ITEM: tokens,
+            HISTORY_SHA256: pa.array([digest] * len(tokens), pa.string()),
+            HISTORY_COUNT: pa.array([train.num_rows] * len(tokens), pa.int32()),
+        }
+    )

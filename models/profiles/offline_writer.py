@@ -1,0 +1,202 @@
+"""Profiles without an LLM: readable statistics of a user's training history.
+
+The text is meant for a sentence embedder that reads a few hundred tokens: what sets the user
+apart comes first (genres, eras), then titles, then habits. Everything is relative to the
+population, because what all users share tells nothing about one of them.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.arrow import codes, flat, joined, user_offsets
+from models.profiles.population import Population
+from models.profiles.user_history import ROUNDING, filled_ratings
+from models.schemas import GENRES, ITEM, TEXT, TITLE, USER, YEAR
+
+WRITER = "offline-v1"
+"""Names the text's form; raise the number when the same history gives another text."""
+
+FAVOURITES = 16
+DISLIKED = 6
+
+_PRIOR = 4.0
+_STRONG, _SOME, _SELDOM = 1.5, 1.15, 0.75
+
+
+def offline(history: pa.Table, population: Population | None = None) -> pa.Table:
+    """Write the profile of every user in `history`.
+
+    Args:
+        history: the result of `models.profiles.user_history.histories`: what each profile may be
+            written
+            from. Ratings, timestamps, years and genres may be missing.
+        population: what users are compared with; empty means those in `history`.
+
+    Returns:
+        `user_id` in sorted order and `text`, both strings, no nulls.
+    """
+    of_all = population or Population.of(history)
+    users, offsets = user_offsets(history)
+    user = np.repeat(np.arange(len(users)), np.diff(offsets))
+    sentences = [
+        *_genres(history, user, len(users), of_all),
+        *_eras(history, user, len(users), of_all),
+        *_titles(history, user, len(users), of_all),
+        _habits(history, user, len(users), of_all),
+    ]
+    space = pa.scalar(" ", pa.large_string())
+    text = pc.binary_join_element_wise(*sentences, space, null_handling="skip")
+    return pa.table({USER: users.cast(pa.string()), TEXT: text.cast(pa.string())})
+
+
+def lift(
+    groups: NDArray[np.int64],
+    user: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    of_all: tuple[NDArray[np.int64], int] | None = None,
+) -> NDArray[np.float64]:
+    """How much more often than the population a user meets each group.
+
+    The ratio of observed to expected interactions, shrunk towards 1 by a gamma prior of
+    `_PRIOR` pseudo-interactions (DuMouchel 1999, "Bayesian data mining in large frequency
+    tables"), so that few interactions prove little in either direction.
+
+    Args:
+        groups: int64 (pairs,), the group of each pair of interaction and group.
+        user: int64 (pairs,), its user.
+        counts: int64 (n_users,), interactions per user, each in any number of groups.
+        of_all: the population's pairs per group, int64 (n_groups,), and interactions; empty means
+            that the users given are all there are.
+
+    Returns:
+        float64 (n_users, n_groups).
+    """
+    n_users = len(counts)
+    n_groups = len(of_all[0]) if of_all else int(groups.max(initial=-1)) + 1
+    cells = np.bincount(user * n_groups + groups, minlength=n_users * n_groups)
+    observed = cells.reshape(n_users, n_groups).astype(np.float64)
+    per_group, total = of_all or (observed.sum(axis=0), counts.sum())
+    expected = np.outer(counts / max(total, 1), per_group)
+    return (observed + _PRIOR) / (expected + _PRIOR)
+
+
+def _genres(
+    history: pa.Table, user: NDArray[np.int64], n_users: int, of_all: Population
+) -> list[pa.Array]:
+    lists = flat(history[GENRES])
+    names = of_all.genres.cast(lists.type.value_type)
+    group = pc.index_in(lists.flatten(), names)
+    known = np.asarray(pc.is_valid(group))
+    row = np.asarray(pc.list_parent_indices(lists)).astype(np.int64)[known]
+    has_genre = np.zeros(len(user), dtype=bool)
+    has_genre[row] = True
+    with_genre = np.bincount(user[has_genre], minlength=n_users)
+    groups = group.drop_null().to_numpy().astype(np.int64)
+    totals = of_all.genre_counts, of_all.with_genre
+    ratio = lift(groups, user[row], with_genre, totals)
+    some = (ratio > _SOME) & (ratio <= _STRONG)
+    return [
+        _sentence("Loves", _best(ratio, ratio > _STRONG, 4, names)),
+        _sentence("Likes", _best(ratio, some, 4, names)),
+        _sentence("Avoids", _best(-ratio, ratio < _SELDOM, 4, names)),
+    ]
+
+
+def _eras(
+    history: pa.Table, user: NDArray[np.int64], n_users: int, of_all: Population
+) -> list[pa.Array]:
+    """Eras have equal weight in the population, so that a catalogue of one decade has some too."""
+    if not len(of_all.eras):
+        return []
+    known = np.asarray(pc.is_valid(history[YEAR]))
+    years = history[YEAR].drop_null().to_numpy()
+    era = np.searchsorted(of_all.eras, years, side="right") - 1
+    totals = of_all.era_counts, int(of_all.era_counts.sum())
+    ratio = lift(era, user[known], np.bincount(user[known], minlength=n_users), totals)
+    names = pa.array(_era_names(of_all.eras.tolist(), of_all.newest), pa.large_string())
+    return [
+        _sentence("Favourite eras:", _best(ratio, ratio > _SOME, 3, names)),
+        _sentence("Few from", _best(-ratio, ratio < _SELDOM, 3, names)),
+    ]
+
+
+def _era_names(starts: list[int], newest: int) -> list[str]:
+    ends = [start - 1 for start in starts[1:]] + [newest]
+    names = [
+        f"{start}" if start == end else f"{start} to {end}"
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return [f"before {starts[1]}", *names[1:]] if len(starts) > 1 else names
+
+
+def _titles(
+    history: pa.Table, user: NDArray[np.int64], n_users: int, of_all: Population
+) -> list[pa.Array]:
+    """Best and worst rated; among equals the best known, which says most to an embedder."""
+    rating, item = filled_ratings(history, of_all.fill), codes(history[ITEM])
+    known_as = pc.index_in(flat(history[ITEM]).cast(of_all.items.type), of_all.items)
+    popularity = of_all.popularity[np.asarray(known_as)]
+    counts = np.bincount(user, minlength=n_users)
+    mean = (np.bincount(user, rating, minlength=n_users) / counts)[user]
+    disliked = rating < np.minimum(mean, of_all.rating) - ROUNDING
+    titles = flat(history[TITLE])
+
+    def first(eligible: NDArray[np.bool_], best: NDArray[np.float64], most: int) -> pa.Array:
+        row = np.flatnonzero(eligible)
+        order = row[np.lexsort((item[row], -popularity[row], -best[row], user[row]))]
+        counts = np.bincount(user[order], minlength=n_users)
+        position = np.arange(len(order)) - (np.cumsum(counts) - counts)[user[order]]
+        chosen = titles.take(pa.array(order[position < most]))
+        return _listed(np.minimum(counts, most), chosen)
+
+    return [
+        _sentence(
+            "Favourites:" if of_all.rated else "Has chosen:", first(~disliked, rating, FAVOURITES)
+        ),
+        _sentence("Disliked:", first(disliked, -rating, DISLIKED)),
+    ]
+
+
+def _habits(
+    history: pa.Table, user: NDArray[np.int64], n_users: int, of_all: Population
+) -> pa.Array:
+    counts = np.bincount(user, minlength=n_users)
+    noun = pa.array(np.where(counts == 1, "title.", "titles."), pa.large_string())
+    titles = _words(pa.array(counts).cast(pa.large_string()), noun)
+    if not of_all.rated:
+        return titles
+    mean = np.bincount(user, filled_ratings(history, of_all.fill)) / counts
+    distance, spread = mean - of_all.user_ratings.mean(), of_all.user_ratings.std()
+    manner = np.where(distance > spread, "Generous ratings,", "Average ratings,")
+    manner = np.where(distance < -spread, "Strict ratings,", manner)
+    shown = pc.round(pa.array(mean), 1).cast(pa.large_string())
+    return _words(pa.array(manner, pa.large_string()), shown, "over", titles)
+
+
+def _best(
+    score: NDArray[np.float64], eligible: NDArray[np.bool_], most: int, names: pa.Array
+) -> pa.Array:
+    """Per row, the names of the best scored eligible columns, best first."""
+    order = np.argsort(np.where(eligible, -score, np.inf), axis=1, kind="stable")[:, :most]
+    chosen = np.take_along_axis(eligible, order, axis=1)
+    return _listed(chosen.sum(axis=1), names.take(pa.array(order[chosen])))
+
+
+def _listed(counts: NDArray[np.int64], texts: pa.Array) -> pa.Array:
+    """Runs of `counts` texts each as "A, B, C"; null where there are none."""
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    lists = joined(offsets, texts.cast(pa.large_string()), ", ")
+    return pc.if_else(pa.array(counts > 0), lists, None)
+
+
+def _words(*parts: str | pa.Array) -> pa.Array:
+    """Join texts and columns of texts by spaces; null where one of them is."""
+    large = [pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in parts]
+    return pc.binary_join_element_wise(*large, pa.scalar(" ", pa.large_string()))
+
+
+def _sentence(opening: str, lists: pa.Array) -> pa.Array:
+    end = pa.scalar(".", pa.large_string()), pa.scalar("", pa.large_string())
+    return pc.binary_join_element_wise(_words(opening, lists), *end)

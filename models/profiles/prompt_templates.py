@@ -1,0 +1,291 @@
+"""Prompt templates: text that users edit, filled with data that nobody has checked.
+
+A template is Jinja with a block `user` (required) and a block `system` (optional, and it may
+stand in the file's front matter instead, see `models.profiles.front_matter`): the two messages of
+the request. It sees
+
+    history         the interactions a profile may be written from, best or newest first; each
+                    has title, year, genres and rating
+    liked           those rated at or above the user's own or the population's mean rating;
+                    all of them, where there are no ratings
+    disliked        the others
+    n_interactions  the length of history
+    mean_rating     the mean rating in history, one decimal; none without ratings
+    user            what history.demographics names, by field; empty unless it names something
+
+A template for items sees
+
+    title, year, genres  of the item
+    companions           items that the same users liked, the most similar first; each has title,
+                         year and genres
+    audience             genres that its users like more than others do, beside its own
+    n_users              how many users chose it
+    mean_rating          their mean rating, one decimal; none without ratings
+
+`title` is a JSON string with its quotes, so that a title that reads like an instruction stays a
+quotation. `year`, `rating` and a field of `user` may be none. User and item ids are not available.
+What a history policy hides is none, too; of masked titles see `masked`.
+"""
+
+import json
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import compress, pairwise
+from operator import not_
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
+from jinja2.meta import find_undeclared_variables
+from jinja2.sandbox import SandboxedEnvironment
+
+from models.arrow import user_offsets
+from models.config import History, Side
+from models.errors import BadInput
+from models.profiles.front_matter import Template
+from models.profiles.item_profiles import Subjects
+from models.profiles.item_profiles import values as item_values
+from models.profiles.user_history import ROUNDING, describe, masked, presentable, presentable_fields
+from models.schemas import GENRES, ITEM, RATING, TITLE, USER, YEAR
+
+_USERS_AT_ONCE = 1000
+
+VARIABLES: dict[Side, tuple[str, ...]] = {
+    "users": ("history", "liked", "disliked", "n_interactions", "mean_rating", "user"),
+    "items": ("title", "year", "genres", "companions", "audience", "n_users", "mean_rating"),
+}
+
+
+@dataclass(frozen=True)
+class Messages:
+    """One rendered prompt."""
+
+    system: str | None
+    user: str
+
+    def chat(self) -> list[dict[str, str]]:
+        """The messages of an OpenAI chat request."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": self.user}]
+
+
+class Prompt:
+    """A compiled template.
+
+    Args:
+        template: its text, with the system text of its front matter if there is one.
+        name: what to call it in error messages.
+        side: whom it describes, which decides the variables.
+
+    Raises:
+        BadInput: for a syntax error, an unknown variable, a missing block `user` or two systems.
+    """
+
+    def __init__(self, template: str | Template, name: str, side: Side = "users") -> None:
+        if isinstance(template, str):
+            template = Template(text=template)
+        self._name = name
+        self._body = self._system = _Source(template.text, name, side, template.first_line)
+        if template.system is not None:
+            if "system" in self._body.blocks:
+                raise BadInput(
+                    f"prompt {name} has system in its front matter and as a block; keep one"
+                )
+            block = f"{{% block system %}}{template.system}{{% endblock %}}"
+            self._system = _Source(block, f"{name}, system in its front matter", side)
+        if "user" not in self._body.blocks:
+            raise BadInput(
+                f"prompt {name} has no {{% block user %}} … {{% endblock %}}: "
+                "put the text that goes to the model there"
+            )
+        self.text = "\n".join(filter(None, [template.system, template.text]))
+        """What a rendered prompt depends on."""
+
+    def require_demographics(self, fields: tuple[str, ...]) -> None:
+        """Refuse user fields that were asked for in vain.
+
+        Raises:
+            BadInput: if the template does not use the variable `user`.
+        """
+        if fields and "user" not in self._body.variables | self._system.variables:
+            raise BadInput(
+                f"prompt {self._name} does not use the variable user, so that "
+                f"history.demographics ({', '.join(fields)}) would change nothing: use "
+                "{{ user.FIELD }} in it, or leave demographics empty"
+            )
+
+    def render(
+        self,
+        history: list[dict[str, Any]],
+        population_mean: float | None,
+        policy: History | None = None,
+        user: Mapping[str, str | None] | None = None,
+    ) -> Messages:
+        """Fill the template for one user.
+
+        Args:
+            history: rows with `title`, `year`, `genres`, `rating`.
+            population_mean: mean rating over all users; None without ratings.
+            policy: whether ratings are shown; titles are masked before.
+            user: the user's demographic fields that were asked for.
+
+        Raises:
+            BadInput: naming the line, if the template cannot be filled or yields no text.
+        """
+        values = _values(history, population_mean, (policy or History()).ratings == "shown")
+        return self.fill({**values, "user": dict(user or {})})
+
+    def fill(self, values: dict[str, Any]) -> Messages:
+        """Fill the template with `VARIABLES`.
+
+        Raises:
+            BadInput: naming the line, if the template cannot be filled or yields no text.
+        """
+        system, user = self._system.fill("system", values), self._body.fill("user", values)
+        if not user:
+            raise BadInput(f"prompt {self._name}: its block user gives an empty text")
+        return Messages(system or None, user)
+
+
+class _Source:
+    """Jinja that a user wrote, compiled; what is wrong with it is said with its line."""
+
+    def __init__(self, text: str, name: str, side: Side, first_line: int = 1) -> None:
+        self._name, self._first_line = name, first_line
+        environment = SandboxedEnvironment(
+            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        try:
+            tree = environment.parse(text)
+            self._template = environment.from_string(text)
+        except TemplateSyntaxError as error:
+            raise BadInput(f"{self._place(error.lineno)}: {error.message}") from error
+        self.blocks = self._template.blocks
+        self.variables = find_undeclared_variables(tree)
+        unknown = self.variables - set(VARIABLES[side]) - set(environment.globals)
+        for variable in sorted(unknown):
+            lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == variable]
+            raise BadInput(
+                f"{self._place(min(lines))}: there is no variable {variable}; "
+                f"a template for {side} may use {', '.join(VARIABLES[side])}"
+            )
+
+    def fill(self, block: str, values: dict[str, Any]) -> str:
+        """The text of a block, empty if there is none."""
+        try:
+            return self._filled(block, values)
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == "<template>"]
+            raise BadInput(f"{self._place(lines[-1] if lines else None)}: {error}") from error
+
+    def _filled(self, name: str, values: dict[str, Any]) -> str:
+        block = self.blocks.get(name)
+        if block is None:
+            return ""
+        try:
+            return "".join(block(self._template.new_context(values))).strip()
+        except Exception:
+            # Raises it again, with the template's lines in place of the compiled code's.
+            self._template.environment.handle_exception()
+
+    def _place(self, line: int | None) -> str:
+        place = "" if line is None else f", line {line + self._first_line - 1}"
+        return f"prompt {self._name}{place}"
+
+
+def render_all(
+    prompt: Prompt,
+    selected: pa.Table,
+    items: pa.Table,
+    policy: History | None = None,
+    people: pa.Table | None = None,
+    mean_rating: float | None = None,
+) -> Iterator[tuple[str, Messages]]:
+    """Yield each user's id and prompt.
+
+    Args:
+        prompt: the template.
+        selected: the result of `models.profiles.user_history.select`.
+        items: schema `ITEMS`.
+        policy: what a prompt shows; None shows ratings and titles.
+        people: `user_id` and the demographic fields that were asked for; users that it lacks
+            have none of them.
+        mean_rating: of everybody's interactions; empty means of those in `selected`.
+    """
+    policy = policy or History()
+    users, offsets = user_offsets(selected)
+    catalogue = presentable(items)
+    population_mean = pc.mean(selected[RATING]).as_py() if mean_rating is None else mean_rating
+    fields = policy.demographics
+    nobody = dict.fromkeys(fields)
+    known = _by_user(people, fields) if fields and people is not None else {}
+    for first in range(0, len(users), _USERS_AT_ONCE):
+        bounds = offsets[first : first + _USERS_AT_ONCE + 1]
+        histories = describe(selected.slice(bounds[0], bounds[-1] - bounds[0]), catalogue)
+        if policy.titles == "masked":
+            histories = masked(histories)
+        rows = histories.select([TITLE, YEAR, GENRES, RATING]).to_pylist()
+        for user, (start, stop) in enumerate(pairwise((bounds - bounds[0]).tolist()), first):
+            token = users[user].as_py()
+            of_user = known.get(token, nobody)
+            yield token, prompt.render(rows[start:stop], population_mean, policy, of_user)
+
+
+def _by_user(people: pa.Table, fields: tuple[str, ...]) -> dict[str, dict[str, str | None]]:
+    rows = presentable_fields(people.select(list(fields))).to_pylist()
+    return dict(zip(people[USER].to_pylist(), rows, strict=True))
+
+
+def render_items(
+    prompt: Prompt, known: Subjects, policy: History | None = None
+) -> Iterator[tuple[str, Messages]]:
+    """Yield each item's id and prompt; `policy` as in `render_all`."""
+    policy = policy or History()
+    if policy.titles == "masked":
+        known = replace(known, described=masked(known.described))
+    for token, row in zip(known.described[ITEM].to_pylist(), item_values(known), strict=True):
+        mean = row["mean_rating"] if policy.ratings == "shown" else None
+        companions = [{**other, "title": _quoted(other["title"])} for other in row["companions"]]
+        title, rating = _quoted(row["title"]), None if mean is None else _number(round(mean, 1))
+        known_of_item = {"title": title, "companions": companions, "mean_rating": rating}
+        yield token, prompt.fill({**row, **known_of_item})
+
+
+def _quoted(title: str) -> str:
+    return json.dumps(title, ensure_ascii=False)
+
+
+def _values(
+    history: list[dict[str, Any]], population_mean: float | None, with_ratings: bool
+) -> dict[str, Any]:
+    entries = [
+        {
+            "title": _quoted(row[TITLE]),
+            "year": row[YEAR],
+            "genres": row[GENRES] or [],
+            "rating": _number(row[RATING]) if with_ratings else None,
+        }
+        for row in history
+    ]
+    ratings = [row[RATING] for row in history if row[RATING] is not None]
+    mean = sum(ratings) / len(ratings) if ratings else None
+    known = [value for value in (mean, population_mean) if value is not None]
+    disliked = [row[RATING] is not None and row[RATING] < min(known) - ROUNDING for row in history]
+    return {
+        "history": entries,
+        "liked": list(compress(entries, map(not_, disliked))),
+        "disliked": list(compress(entries, disliked)),
+        "n_interactions": len(entries),
+        "mean_rating": None if mean is None or not with_ratings else _number(round(mean, 1)),
+    }
+
+
+def _number(value: float | None) -> float | int | None:
+    """4 rather than 4.0, and no traces of single precision, so that prompts read naturally."""
+    if value is None:
+        return None
+    rounded = round(value, 4)
+    return int(rounded) if rounded.is_integer() else rounded

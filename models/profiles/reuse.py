@@ -1,0 +1,128 @@
+"""Profiles of an earlier run that are kept, because their users have hardly changed since.
+
+A kept profile has a record of its own, over fewer interactions than its user has now. It is proved
+anew each time: the interactions that there were when it was written are kept with it, all of them
+must still be training interactions, and the record is recomputed from them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.arrow import codes
+from models.config import History
+from models.profiles.user_history import HISTORY_COUNT, HISTORY_SHA256, record, select
+from models.schemas import INTERACTIONS, ITEM, PROFILES, RATING, TEXT, TIMESTAMP, USER
+
+
+@dataclass(frozen=True)
+class KeptProfiles:
+    """What an earlier run leaves to this one.
+
+    Attributes:
+        profiles: schema `PROFILES`, sorted by user.
+        seen: schema `INTERACTIONS`: the training part as it was when each profile was written.
+        proved: `record` of what each of them was written from, recomputed.
+    """
+
+    profiles: pa.Table
+    seen: pa.Table
+    proved: pa.Table
+
+    def others(self, table: pa.Table) -> pa.Table:
+        """The rows of users whose profile is not kept."""
+        if not self.profiles.num_rows:
+            return table
+        users = self.profiles[USER].combine_chunks()
+        return table.filter(pc.invert(pc.is_in(table[USER], users)))
+
+    def with_others(self, written: pa.Table) -> pa.Table:
+        """All profiles, sorted by user."""
+        return pa.concat_tables([written, self.profiles]).sort_by(USER)
+
+    def proof(self, expected: pa.Table) -> pa.Table:
+        """What every profile may have seen: `expected` of the others, `proved` of these."""
+        return pa.concat_tables([self.others(expected), self.proved]).sort_by(USER)
+
+    def all_seen(self, train: pa.Table) -> pa.Table:
+        """`seen` of all profiles, where those of the others see `train` as it is now."""
+        both = pa.concat_tables([self.others(train).select(INTERACTIONS.names), self.seen])
+        return both.sort_by([(USER, "ascending"), (ITEM, "ascending")])
+
+
+def keep_none() -> KeptProfiles:
+    """What a first run has."""
+    return KeptProfiles(
+        PROFILES.empty_table(), INTERACTIONS.empty_table(), record(INTERACTIONS.empty_table())
+    )
+
+
+def keep(
+    earlier: pa.Table, seen: pa.Table, train: pa.Table, policy: History | None, min_new: int
+) -> KeptProfiles:
+    """Find the users who keep their profile.
+
+    A user keeps it with fewer than `min_new` interactions that were not there when it was written,
+    if what was there then is a part of `train` and gives the record that the profile carries.
+
+    Args:
+        earlier: schema `PROFILES`.
+        seen: schema `INTERACTIONS`: what there was when each of them was written.
+        train: schema `INTERACTIONS`, training interactions only.
+        policy: which interactions profiles are written from; None for all of them.
+        min_new: from how many new interactions on a profile is written anew.
+    """
+    earlier = earlier.filter(pc.is_valid(earlier[TEXT])).replace_schema_metadata(None)
+    seen = seen.select(INTERACTIONS.names).replace_schema_metadata(None)
+    seen = seen.filter(pc.is_in(seen[USER], earlier[USER].combine_chunks()))
+    users = pc.unique(train[USER])
+    known = _counts(seen, users)
+    lost = _counts(seen.filter(pa.array(~_is_in(seen, train))), users)
+    new = _counts(train, users) - known
+    keeps = users.filter(pa.array((known > 0) & (lost == 0) & (new < min_new)))
+    proved = _records(seen.filter(pc.is_in(seen[USER], keeps)), policy)
+    profiles = earlier.filter(pc.is_in(earlier[USER], _confirmed(earlier, proved)))
+    keeps = profiles[USER].combine_chunks()
+    return KeptProfiles(
+        profiles.select(PROFILES.names).cast(PROFILES).sort_by(USER),
+        seen.filter(pc.is_in(seen[USER], keeps)),
+        proved.filter(pc.is_in(proved[USER], keeps)),
+    )
+
+
+def _records(seen: pa.Table, policy: History | None) -> pa.Table:
+    if not seen.num_rows:
+        return record(seen)
+    return record(seen if policy is None else select(seen, policy))
+
+
+def _confirmed(profiles: pa.Table, proved: pa.Table) -> pa.Array:
+    """The users whose profile carries the record that was recomputed."""
+    row = pc.index_in(profiles[USER], proved[USER].combine_chunks())
+    same: Any = True
+    for column in (HISTORY_SHA256, HISTORY_COUNT):
+        equal = pc.equal(profiles[column], proved[column].take(row))
+        same = pc.and_(pc.fill_null(equal, False), same)
+    return profiles[USER].filter(same).combine_chunks()
+
+
+def _counts(rows: pa.Table, users: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """How many rows each of the users has: int64 (users,)."""
+    found = pc.index_in(rows[USER], users).drop_null()
+    return np.bincount(np.asarray(found, dtype=np.int64), minlength=len(users))
+
+
+def _is_in(rows: pa.Table, table: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows are in `table` with equal rating and time, too: bool (rows,)."""
+    both = pa.concat_tables([rows, table.select(INTERACTIONS.names).replace_schema_metadata(None)])
+    rating = both[RATING].cast(pa.float64()).fill_null(-1e300)
+    columns = [codes(both[USER]), codes(both[ITEM])]
+    columns += [np.asarray(rating), np.asarray(both[TIMESTAMP].fill_null(-1))]
+    numbers = np.zeros(both.num_rows, dtype=np.int64)
+    for column in columns:
+        values, number = np.unique(column, return_inverse=True)
+        numbers = np.unique(numbers * len(values) + number, return_inverse=True)[1]
+    return np.isin(numbers[: rows.num_rows], numbers[rows.num_rows :])

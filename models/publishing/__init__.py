@@ -1,0 +1,1 @@
+"""The promotion gate, and vectors for an index."""

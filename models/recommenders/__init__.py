@@ -1,0 +1,1 @@
+"""RecBole's models under one contract."""

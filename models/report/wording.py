@@ -1,0 +1,206 @@
+"""Results in words: numbers as they are printed, and what a comparison says in plain language.
+
+A `Row` has the keys of view `comparison`, `contrasts_all` or `slice_comparison`; those about
+profiles, and those that earlier versions did not store, may be missing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.statistics.paired_comparison import BETTER, NO_DIFFERENCE, NOT_COMPARABLE, WORSE
+
+Row = Mapping[str, Any]
+
+NOTHING = "–"
+BASELINE = "baseline"
+_SHARED = "(several)"
+_LEAKY = " (leaky)"
+
+_METRICS = {
+    "ndcg": "NDCG",
+    "recall": "Recall",
+    "hit": "Hit rate",
+    "precision": "Precision",
+    "mrr": "MRR",
+    "map": "MAP",
+    "coverage": "Coverage",
+    "novelty": "Novelty",
+    "auc": "AUC",
+    "logloss": "LogLoss",
+}
+_PROFILE_NOTES = {
+    "offline": "Profiles: offline (statistics of the history), not an LLM.",
+    "openai": "Profiles: written by an LLM.",
+}
+_PROVENANCE_NOTES = {
+    "leaky": "Leaky: the profiles have seen held-out interactions, so this comparison is no "
+    "evidence.",
+    "unknown": "Unknown provenance: it is not recorded which interactions the profiles were "
+    "written from; they may have seen held-out ones.",
+}
+UNEQUAL_TERMS = "Not on equal terms, so not compared"
+_ONE_SEED_NOTE = (
+    "One seed: the intervals cover the choice of users, not the luck of a training; "
+    "five or more seeds say more."
+)
+_TWO_SEEDS_NOTE = (
+    "Two seeds: from two trainings it is hardly known how much luck there is, so that only very "
+    "large differences are detectable; five or more seeds say more."
+)
+
+
+def metric_name(metric: str, k: int | None) -> str:
+    """`NDCG@10` for `("ndcg", 10)`, `AUC` for `("auc", None)`."""
+    name = _METRICS.get(metric, metric)
+    return name if k is None else f"{name}@{k}"
+
+
+def number(value: float | None) -> str:
+    """Four decimals."""
+    return NOTHING if value is None else f"{value:.4f}"
+
+
+def mean_and_sd(mean: float, sd: float | None) -> str:
+    """`0.3680 ± 0.0050`, or the mean alone for a single seed."""
+    return number(mean) if sd is None else f"{mean:.4f} ± {sd:.4f}"
+
+
+def percent(value: float | None) -> str:
+    """Signed, one decimal."""
+    return NOTHING if value is None else _minus(f"{round(value, 1) + 0.0:+.1f} %")
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`[−0.0012, +0.0340]`."""
+    if low is None or high is None:
+        return NOTHING
+    return _minus(f"[{low:+.4f}, {high:+.4f}]")
+
+
+def p_value(value: float | None) -> str:
+    """Three decimals, or that it is below 0.001."""
+    if value is None:
+        return NOTHING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def effect(value: float | None) -> str:
+    """Signed, two decimals."""
+    return NOTHING if value is None else _minus(f"{round(value, 2) + 0.0:+.2f}")
+
+
+def part(row: Row) -> str:
+    """A slice and its bounds: `history, 1 coldest (10 to 21)`."""
+    name = f"{row['kind']}, {row['slice']}"
+    return name if row["low"] is None else f"{name} ({row['low']} to {row['high']})"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def kind(verdict: str) -> str:
+    """The verdict's class: one of better, worse, same, incomparable."""
+    known = {BETTER: "better", WORSE: "worse", NO_DIFFERENCE: "same"}
+    return known.get(verdict, "incomparable")
+
+
+def readable(row: Row, of_contrasts: bool = False, of_points: bool = False) -> dict[str, str]:
+    """A row as the columns that people read, in their order.
+
+    Args:
+        row: a comparison; the slice is named if it is of one.
+        of_contrasts: name what the arm is held against, which may be no baseline.
+        of_points: name the point of an experiment, or say that several share both arms.
+    """
+    names = {"model": row["model"], "arm": row["arm"]}
+    if of_points:
+        names = {"point": row.get("point") or _SHARED, **names}
+    other, own = "baseline", "with knowledge"
+    if of_contrasts:
+        names["against"] = row.get("against", BASELINE)
+        other, own = "mean of that", "mean of the arm"
+    if "slice" in row:
+        names["slice"] = part(row)
+    return {
+        **names,
+        "metric": metric_name(row["metric"], row["k"]),
+        other: mean_and_sd(row["baseline_mean"], row["baseline_sd"]),
+        own: mean_and_sd(row["arm_mean"], row["arm_sd"]),
+        "gain": percent(row["gain_percent"]),
+        "difference (95 % CI)": interval(row["ci_low"], row["ci_high"]),
+        "effect": effect(row.get("effect_size")),
+        "p (Holm)": p_value(row.get("p_adjusted")),
+        "verdict": row["verdict"] + _LEAKY * (row.get("profile_provenance") == "leaky"),
+    }
+
+
+def reference(model: str, metric: str, k: int | None, mean: float, sd: float | None) -> str:
+    """A model without knowledge in a sentence: what the others should beat."""
+    return f"{model}, without knowledge: {metric_name(metric, k)} {mean_and_sd(mean, sd)}"
+
+
+def sentence(rows: Sequence[Row]) -> str:
+    """What the primary metric says, arm by arm, in one sentence each."""
+    primary = [row for row in rows if row["is_primary"]]
+    return " ".join(
+        _arm_sentence(arm, [row for row in primary if row["arm"] == arm])
+        for arm in dict.fromkeys(row["arm"] for row in primary)
+    )
+
+
+def _arm_sentence(arm: str, rows: Sequence[Row]) -> str:
+    models: dict[str, list[str]] = {}
+    for row in rows:
+        models.setdefault(row["verdict"].split(":")[0], []).append(row["model"])
+    phrases = {
+        BETTER: "better than the baseline for {}",
+        WORSE: "worse for {}",
+        NO_DIFFERENCE: "without a detectable difference for {}",
+        NOT_COMPARABLE: "not comparable for {}",
+    }
+    said = [text.format(listed(models[key])) for key, text in phrases.items() if key in models]
+    name = metric_name(rows[0]["metric"], rows[0]["k"])
+    return f"On {name}, {arm} is {'; '.join(said)}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """`A, B and C`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader must know beside the numbers."""
+    said = [
+        known[row[key]]
+        for row in rows
+        for key, known in (
+            ("profile_source", _PROFILE_NOTES),
+            ("profile_provenance", _PROVENANCE_NOTES),
+        )
+        if row.get(key) in known
+    ]
+    if any(row["seeds"] == 1 and row["difference"] is not None for row in rows):
+        said.append(_ONE_SEED_NOTE)
+    few = any(row["seeds"] == 2 and row["difference"] is not None for row in rows)
+    return [*_unequal(rows), *[_TWO_SEEDS_NOTE] * few, *dict.fromkeys(said)]
+
+
+def warns(note: str) -> bool:
+    """Whether a note tells of a weakness, rather than of a fact."""
+    return note != _PROFILE_NOTES["openai"]
+
+
+def _unequal(rows: Sequence[Row]) -> list[str]:
+    """A loud mark on arms that were not trained or judged on equal terms."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        verdict, _, reason = row["verdict"].partition(": ")
+        if verdict == NOT_COMPARABLE:
+            point = f" ({row['point']})" if row.get("point") else ""
+            arm = f"{row['model']} {row['arm']}{point}"
+            found.setdefault(reason, []).append(arm)
+    return [
+        f"{UNEQUAL_TERMS}: {reason}. It concerns {listed(list(dict.fromkeys(arms)))}."
+        for reason, arms in found.items()
+    ]

@@ -1,0 +1,1 @@
+"""Embeddings into training targets: reducers and control arms."""

@@ -1,0 +1,281 @@
+"""The training loop: one budget, one rule of early stopping, for every arm."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from models.config import Budget, Transfer
+from models.errors import BadInput
+from models.recommenders.batches import Batches
+from models.recommenders.recbole_trainers import seed_all
+from models.recommenders.recommender import Recommender
+from models.schemas import Epoch
+from models.training.optimizers import optimizer
+from models.training.training_state import (
+    Checkpoints,
+    Memory,
+    NoCheckpoints,
+    State,
+    random_state,
+    restore_random,
+)
+from models.transfer.wrapper import ModelWrapper
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Consecutive epochs trained in one way."""
+
+    name: str
+    epochs: range
+    transferring: bool
+
+
+class Diverged(BadInput):
+    """A loss became NaN or infinite.
+
+    Attributes:
+        weights: the best epoch's until then; empty if there was none.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        epoch: int,
+        loss: float,
+        transfer_loss: float | None,
+        weights: dict[str, Tensor],
+    ) -> None:
+        super().__init__(
+            f"{model}: the loss is no longer finite in epoch {epoch} (model loss {loss}, "
+            f"transfer loss {transfer_loss}); lower learning_rate or alpha"
+        )
+        self.weights = weights
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The course of a training; the module holds the best epoch's weights."""
+
+    epochs: tuple[Epoch, ...]
+    best_epoch: int
+    seconds: float
+
+
+def second_half(epochs: int) -> int:
+    """First epoch of the second half, in which early stopping is judged and fine-tuning runs."""
+    return max(epochs // 2, 1)
+
+
+def phases(transfer: Transfer | None, epochs: int) -> list[Phase]:
+    """The schedule: N/2 epochs of joint loss, then N/2 of fine-tuning (LLM-KT, section 3.3).
+
+    `joint` and `decay` transfer in all epochs; alignment `init` transfers before the first.
+    """
+    if transfer is None:
+        return [Phase("train", range(epochs), transferring=False)]
+    if transfer.alignment == "init":
+        return [Phase("finetune", range(epochs), transferring=False)]
+    if transfer.schedule in ("joint", "decay"):
+        return [Phase("transfer", range(epochs), transferring=True)]
+    half = second_half(epochs)
+    return [
+        Phase("transfer", range(half), transferring=True),
+        Phase("finetune", range(half, epochs), transferring=False),
+    ]
+
+
+def fit(
+    recommender: Recommender,
+    wrapper: ModelWrapper,
+    validate: Callable[[], float],
+    budget: Budget,
+    seed: int,
+    on_epoch: Callable[[int], None] = lambda _: None,
+    checkpoints: Checkpoints | None = None,
+) -> Fitted:
+    """Train and leave the weights of the epoch with the best validation score in place.
+
+    Baseline and transfer train under the same rule: the best epoch is sought over all epochs,
+    and patience counts from the second half on, so that a transfer arm always reaches its
+    fine-tuning phase and a baseline always gets as many epochs as that takes.
+
+    Args:
+        recommender: the model with its training data.
+        wrapper: the same model's losses, with or without transfer.
+        validate: score on the validation set, higher is better.
+        budget: epochs and patience.
+        seed: of everything random in training (dropout; batches have the recommender's seed).
+        on_epoch: called with the number of epochs done.
+        checkpoints: where the state is left after an epoch. A training that finds one there
+            goes on from it, and ends as if it had never stopped.
+
+    Raises:
+        Diverged: if a loss is no longer finite; says in which epoch and what to change, and
+            carries the best weights so far.
+    """
+    if recommender.entry.loader is None:
+        return _computed(validate, on_epoch)
+    checkpoints = checkpoints or NoCheckpoints()
+    seed_all(seed)
+    course = _Course(recommender, wrapper)
+    course.go_on_from(checkpoints.newest())
+    judged_from = second_half(budget.epochs)
+    for phase in phases(wrapper.transfer, budget.epochs):
+        wrapper.start_phase(phase.name)
+        for number in phase.epochs[max(len(course.history) - phase.epochs.start, 0) :]:
+            if number - 1 - max(course.best.epoch, judged_from - 1) >= budget.patience:
+                break
+            course.run_epoch(phase, number, budget.epochs, validate)
+            checkpoints.offer(course.state)
+            on_epoch(len(course.history))
+    wrapper.weights.thaw()
+    recommender.restore(course.best.weights)
+    return Fitted(tuple(course.history), course.best.epoch, course.seconds)
+
+
+class _Course:
+    """A training under way: all that changes from epoch to epoch."""
+
+    def __init__(self, recommender: Recommender, wrapper: ModelWrapper) -> None:
+        self.history: list[Epoch] = []
+        self.best = _Best()
+        self._recommender, self._wrapper = recommender, wrapper
+        self._optimizer = optimizer(recommender, [*wrapper.head_parameters()])
+        self._batches = recommender.batches()
+        self._memory = Memory(recommender.module)
+        self._began = perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began, without the time between a crash and its resumption."""
+        return perf_counter() - self._began
+
+    def run_epoch(
+        self, phase: Phase, number: int, epochs: int, validate: Callable[[], float]
+    ) -> None:
+        """Train for one epoch and note how it went."""
+        began = perf_counter()
+        self._wrapper.start_epoch(number, epochs)
+        model_loss, transfer_loss = _train_epoch(
+            self._recommender,
+            self._wrapper,
+            self._batches,
+            self._optimizer,
+            number,
+            phase.transferring,
+        )
+        if not math.isfinite(model_loss + (transfer_loss or 0.0)):
+            raise Diverged(
+                self._recommender.name, number, model_loss, transfer_loss, self.best.weights
+            )
+        score = validate()
+        self.best.offer(number, score, self._recommender)
+        self.history.append(
+            Epoch(
+                phase=phase.name,
+                epoch=number,
+                model_loss=model_loss,
+                transfer_loss=transfer_loss,
+                valid_score=score,
+                seconds=perf_counter() - began,
+            )
+        )
+
+    def state(self) -> State:
+        """All of it, in tensors and plain values."""
+        return {
+            "module": self._recommender.module.state_dict(),
+            "memory": self._memory.state(),
+            "optimizer": self._optimizer.state_dict(),
+            "wrapper": self._wrapper.state(),
+            "batches": self._batches.generator.get_state(),
+            "random": random_state(self._recommender.device),
+            "history": [epoch.model_dump() for epoch in self.history],
+            "best": vars(self.best),
+            "seconds": self.seconds,
+        }
+
+    def go_on_from(self, state: State | None) -> None:
+        """Take up the training that left `state`; None lets it begin."""
+        if state is None:
+            return
+        self._recommender.module.load_state_dict(state["module"])
+        self._memory.restore(state["memory"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._wrapper.restore(state["wrapper"])
+        self._batches.generator.set_state(state["batches"].cpu())
+        self.history = [Epoch.model_validate(epoch) for epoch in state["history"]]
+        vars(self.best).update(state["best"])
+        self._began = perf_counter() - state["seconds"]
+        restore_random(state["random"], self._recommender.device)
+
+
+def _computed(validate: Callable[[], float], on_epoch: Callable[[int], None]) -> Fitted:
+    """The course of a model that was computed when it was built: one epoch, no loss."""
+    began = perf_counter()
+    score = validate()
+    on_epoch(1)
+    seconds = perf_counter() - began
+    epoch = Epoch(
+        phase="train",
+        epoch=0,
+        model_loss=0.0,
+        transfer_loss=None,
+        valid_score=score,
+        seconds=seconds,
+    )
+    return Fitted((epoch,), 0, seconds)
+
+
+class _Best:
+    """The best epoch so far and a copy of its weights."""
+
+    def __init__(self) -> None:
+        self.epoch = -1
+        self.score = -math.inf
+        self.weights: dict[str, Tensor] = {}
+
+    def offer(self, epoch: int, score: float, recommender: Recommender) -> None:
+        if score > self.score:
+            self.epoch, self.score = epoch, score
+            self.weights = recommender.weights()
+
+
+def _train_epoch(
+    recommender: Recommender,
+    wrapper: ModelWrapper,
+    batches: Batches,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    transferring: bool,
+) -> tuple[float, float | None]:
+    """One epoch, as many passes over the batches as the model's own trainer makes.
+
+    Returns:
+        Both losses' means over the steps.
+    """
+    recommender.module.train()
+    clip = recommender.settings["clip_grad_norm"]
+    model_total = torch.zeros((), device=recommender.device)
+    transfer_total = torch.zeros((), device=recommender.device)
+    steps = 0
+    for held_still in recommender.passes(epoch):
+        for batch in batches:
+            optimizer.zero_grad(set_to_none=True)
+            losses = wrapper.step_loss(batch, transferring)
+            losses.total.backward()
+            for parameter in held_still:
+                parameter.grad = None
+            if clip:
+                nn.utils.clip_grad_norm_(recommender.module.parameters(), **clip)
+            optimizer.step()
+            model_total += losses.model.detach().reshape(())
+            if losses.transfer is not None:
+                transfer_total += losses.transfer.detach()
+        steps += len(batches)
+    return float(model_total) / steps, float(transfer_total) / steps if transferring else None

@@ -1,0 +1,106 @@
+"""Scoring a recommender on held-out interactions while it trains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.config import Metric
+from models.evaluation.click_metrics import auc, log_losses, require_both
+from models.evaluation.ranking_metrics import HeldOut, ranking_metrics
+from models.recommenders.recommender import Recommender
+from models.recommenders.top_k import Seen, rank
+
+_PAIRS_AT_ONCE = 1 << 16
+Pairs = tuple[Sequence[str], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Held-out interactions of users that have training interactions, by internal ids.
+
+    Attributes:
+        seen: training items, never ranked.
+        seen_or_held: training and held-out items, which a later split's ranking excludes.
+        held: the held-out items.
+        newest_last: internal user and item ids of the held-out pairs, in the order given.
+    """
+
+    seen: Seen
+    seen_or_held: Seen
+    held: HeldOut
+    newest_last: tuple[NDArray[np.int64], NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, recommender: Recommender, pairs: Pairs) -> Self:
+        """Prepare held-out pairs of raw ids for `recommender`."""
+        users, items = recommender.user_ids(pairs[0]), recommender.item_ids(pairs[1])
+        trained = np.isin(users, recommender.train_users)
+        users, items = users[trained], items[trained]
+        both = (
+            np.concatenate((recommender.train_users, users)),
+            np.concatenate((recommender.train_items, items)),
+        )
+        return cls(
+            seen=Seen(recommender.train_users, recommender.train_items, recommender.n_users),
+            seen_or_held=Seen(*both, recommender.n_users),
+            held=HeldOut(users, items, recommender.n_items),
+            newest_last=(users, items),
+        )
+
+    def score(self, recommender: Recommender, metric: Metric, k: int) -> float:
+        """Mean over users of `metric`@`k`: full ranking, training items excluded."""
+        ranked, _ = rank(recommender, self.held.users, self.seen, k)
+        values = ranking_metrics(self.held.hits(ranked), self.held.n_relevant, [metric], [k])
+        return float(values[metric, k].mean())
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """Held-out pairs by internal ids, and whether the user liked the item.
+
+    Attributes:
+        users, items: int64 (n,).
+        labels: bool (n,).
+    """
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    labels: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        recommender: Recommender,
+        users: Sequence[str],
+        items: Sequence[str],
+        labels: NDArray[np.bool_],
+    ) -> Self:
+        """Look up pairs of raw ids; those of users without training interactions are left out."""
+        ids = recommender.user_ids(users)
+        trained = np.isin(ids, recommender.train_users)
+        return cls(ids[trained], recommender.item_ids(items)[trained], labels[trained])
+
+    def probabilities(self, recommender: Recommender) -> NDArray[np.float32]:
+        """The model's probability of a like: float32 (n,)."""
+        recommender.module.eval()
+        users, items = torch.from_numpy(self.users), torch.from_numpy(self.items)
+        parts = [
+            recommender.predict(
+                users[start : start + _PAIRS_AT_ONCE].to(recommender.device),
+                items[start : start + _PAIRS_AT_ONCE].to(recommender.device),
+            ).cpu()
+            for start in range(0, len(users), _PAIRS_AT_ONCE)
+        ]
+        return torch.cat(parts).numpy() if parts else np.empty(0, np.float32)
+
+    def score(self, recommender: Recommender, metric: Metric) -> float:
+        """AUC, or LogLoss with its sign turned, so that more is better."""
+        probabilities = self.probabilities(recommender)
+        require_both(self.labels, "valid")
+        if metric == "auc":
+            return auc(self.labels, probabilities)
+        return -float(log_losses(self.labels, probabilities).mean())

@@ -1,0 +1,1 @@
+"""Configuration files, and the prompts and prices they name."""

@@ -1,0 +1,169 @@
+"""One experiment file in, validated points out, with errors that name file, point and key."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.config import Arm, Experiment, Pipeline
+from models.errors import BadInput
+from models.experiments.grid import Point, expand, set_at
+from tasks.config.pipeline_file import validated
+from tasks.config.yaml_settings import apply, explain, parse_override, read_settings
+from tasks.storage.artifacts import PROJECT_ROOT
+
+_DOTTED = ("overrides", "grid", "search.space")
+"""Sections whose keys are dotted keys of a pipeline."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A point that will be run.
+
+    Attributes:
+        file: where it stands.
+        point: its settings as written.
+        pipeline: what they make.
+    """
+
+    file: Path
+    point: Point
+    pipeline: Pipeline
+
+    @property
+    def name(self) -> str:
+        """The point's."""
+        return self.point.name
+
+    @property
+    def where(self) -> str:
+        """What errors name first."""
+        return f"{self.file}, point {self.name}"
+
+    def varied(self, model: str, arm: Arm, params: Mapping[str, Any], **training: Any) -> Pipeline:
+        """The pipeline of one model and arm alone, with other values at dotted keys.
+
+        Args:
+            model: one of the point's.
+            arm: one of its arms.
+            params: values by dotted key.
+            training: other values of the section `training`.
+
+        Raises:
+            BadInput: if they make no pipeline.
+        """
+        settings: dict[str, Any] = self.pipeline.model_dump(mode="json")
+        # As written, so that a prompt's own settings stay below: see
+        # `tasks.config.pipeline_file.load`.
+        for section in ("profiles", "item_profiles"):
+            settings[section] = self.point.settings.get(section) or {}
+        settings["preset"] = self.point.settings.get("preset")
+        for key, value in params.items():
+            set_at(settings, key, value)
+        settings["models"] = {model: settings["models"][model]}
+        settings["training"] |= {"arms": [arm], **training}
+        return validated(settings, f"{self.where}, {model} {arm}")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An experiment file and its points."""
+
+    file: Path
+    config: Experiment
+    points: tuple[Chosen, ...]
+    excluded: tuple[Point, ...]
+
+    @property
+    def name(self) -> str:
+        """The experiment's."""
+        return self.config.experiment
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read an experiment file and validate every point of it.
+
+    Args:
+        path: the YAML file.
+        overrides: `dotted.key=value` texts: of the file's own settings (`max_points=500`,
+            `grid.transfer.alpha=[0.1]`), or of all pipelines (`training.epochs=5`).
+
+    Raises:
+        BadInput: for a missing or malformed file, and for every unknown key and wrong value in it
+            or in a point's pipeline.
+    """
+    raw = read_settings(path, "experiment file")
+    if "base" not in raw and "dataset" in raw:
+        raise BadInput(f"{path} is a pipeline, not an experiment: llmkt run {path}")
+    raw.setdefault("experiment", path.stem)
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        config = Experiment.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(f"{path}: " + "; ".join(explain(error, Experiment))) from error
+    try:
+        points = expand(config, _base(path, config.base))
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+    chosen = [
+        Chosen(path, point, validated(point.settings, f"{path}, point {point.name}"))
+        for point in points
+        if not point.excluded
+    ]
+    if not chosen:
+        raise BadInput(f"{path}: every point is excluded; remove an exclusion")
+    excluded = tuple(point for point in points if point.excluded)
+    _require_different(path, chosen)
+    return Loaded(path, config, tuple(chosen), excluded)
+
+
+def _base(path: Path, base: str | dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(base, str):
+        return base
+    given = Path(base).expanduser()
+    places = [path.parent / given, given, PROJECT_ROOT / given]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise BadInput(f"base: there is no file {places[0]}")
+    return read_settings(found)
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """Put an override where it belongs: a section of dotted keys, the file, or all points."""
+    key, value = parse_override(override)
+    for section in _DOTTED:
+        if key.startswith(f"{section}."):
+            holder = raw
+            for part in section.split("."):
+                holder = holder.setdefault(part, {})
+            holder[key.removeprefix(f"{section}.")] = value
+            return
+    head = key.split(".")[0]
+    if head in Experiment.model_fields and not key.startswith("models."):
+        apply(raw, override)
+        return
+    if key in (raw.get("grid") or {}):
+        raise BadInput(
+            f"--set {override}: {key} is an axis of the grid; set grid.{key} to a list of values"
+        )
+    raw["overrides"] = {**(raw.get("overrides") or {}), key: value}
+
+
+def _require_different(path: Path, chosen: Sequence[Chosen]) -> None:
+    """Refuse points that differ in how they are written, but not in what they mean."""
+    seen: dict[str, str] = {}
+    for of in chosen:
+        alike = _without_preset(of.pipeline).model_dump_json()
+        same = seen.setdefault(alike, of.name)
+        if same != of.name:
+            raise BadInput(
+                f"{path}: points {same} and {of.name} come to the same pipeline; remove one"
+            )
+
+
+def _without_preset(pipeline: Pipeline) -> Pipeline:
+    """The pipeline without the name of the preset that its settings came of."""
+    return pipeline.model_copy(update={"preset": None})

@@ -1,0 +1,92 @@
+"""One YAML file in, one validated `Pipeline` out, with errors that name file, key and fix."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.config import Pipeline, Profiles, Side
+from models.errors import BadInput
+from models.experiments.grid import merged
+from tasks.config.prompt_file import _SECTIONS, _prompt_file
+from tasks.config.yaml_settings import apply, explain, read_settings
+from tasks.execution.devices import placed
+from tasks.storage.artifacts import PROJECT_ROOT
+
+_PRESETS = PROJECT_ROOT / "configs" / "presets"
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """Read a pipeline configuration.
+
+    Where an LLM writes profiles, what file and overrides name goes before the front matter of
+    the prompt, and that before the defaults; whoever asks the result sees the outcome.
+
+    Args:
+        path: the YAML file.
+        overrides: `dotted.key=value` texts, the value in YAML, applied over the file.
+
+    Raises:
+        BadInput: for a missing or malformed file and for every unknown key or wrong value, in a
+            prompt's front matter too.
+    """
+    raw = read_settings(path)
+    for override in overrides:
+        apply(raw, override)
+    return validated(raw, str(path))
+
+
+def given(config: Pipeline | Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """What a flow was called with, as a pipeline for this machine; see `load`."""
+    return placed(config) if isinstance(config, Pipeline) else load(config, overrides)
+
+
+def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
+    """The pipeline that settings make, with their preset and their prompts' settings below them.
+
+    Its devices are those of this machine, see `tasks.execution.devices.placed`.
+
+    Args:
+        raw: the settings as written.
+        where: what errors name in front of the key: the file, and perhaps a point in it.
+
+    Raises:
+        BadInput: as `load`.
+    """
+    settings = merged(_preset(raw["preset"], where), raw) if raw.get("preset") else raw
+    try:
+        pipeline = Pipeline.model_validate(settings)
+    except ValidationError as error:
+        raise BadInput(f"{where}: " + "; ".join(explain(error, Pipeline))) from error
+    settled = {section: _settled(pipeline, side) for side, section in _SECTIONS.items()}
+    try:
+        return placed(pipeline.model_copy(update=settled))
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+def _preset(name: object, where: str) -> dict[str, Any]:
+    known = sorted(file.stem for file in _PRESETS.glob("*.yaml"))
+    if name not in known:
+        raise BadInput(f"{where}: preset: there is no {name}, only {', '.join(known)}")
+    return read_settings(_PRESETS / f"{name}.yaml", "preset")
+
+
+def _settled(pipeline: Pipeline, side: Side) -> Profiles:
+    """A side's profiles with the front matter of their prompt under what the file says."""
+    profiles = pipeline.profiles_of(side)
+    if not profiles.asks:
+        return profiles
+    prompt = _prompt_file(pipeline, side)
+    merged = {
+        name: section.model_validate(
+            {**of_prompt, **{key: getattr(section, key) for key in section.model_fields_set}}
+        )
+        for name, section, of_prompt in (
+            ("llm", profiles.llm, prompt.llm),
+            ("history", profiles.history, prompt.history),
+        )
+        if of_prompt
+    }
+    return profiles.model_copy(update=merged)

@@ -1,0 +1,27 @@
+"""The price table: the shipped one, or a user's."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from models.errors import BadInput
+from models.llm.pricing import PriceTable
+from tasks.config.yaml_settings import explain, read_settings
+
+_PRICES = Path(__file__).parent / "prices.yaml"
+
+
+def price_table(path: Path | None) -> PriceTable:
+    """The prices of LLMs.
+
+    Args:
+        path: a table of the user's own; None means the one that comes with the project.
+
+    Raises:
+        BadInput: for a missing or malformed file and for every wrong or missing field.
+    """
+    path = path.expanduser() if path else _PRICES
+    try:
+        return PriceTable.model_validate(read_settings(path, "price table"))
+    except ValidationError as error:
+        raise BadInput(f"{path}: " + "; ".join(explain(error, PriceTable))) from error

@@ -1,0 +1,89 @@
+"""YAML settings, overrides on the command line, and errors that name the key."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from models.config import parse_yaml
+from models.errors import BadInput
+from models.experiments.grid import set_at
+
+
+def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        BadInput: if there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise BadInput(f"{what} {path} does not exist")
+    try:
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path} must hold a mapping of settings, not {type(raw).__name__}")
+    return raw
+
+
+def apply(raw: dict[str, Any], override: str) -> None:
+    """Put the value of a `dotted.key=value` text into settings.
+
+    Raises:
+        BadInput: if it is not of that form, or the key leads through a value.
+    """
+    key, value = parse_override(override)
+    try:
+        set_at(raw, key, value)
+    except ValueError as error:
+        raise BadInput(f"--set {override}: {str(error).partition(': ')[2] or error}") from error
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Key and value of a `dotted.key=value` text.
+
+    Raises:
+        BadInput: if it is not of that form.
+    """
+    key, separator, text = override.partition("=")
+    if not separator or not all(key.strip().split(".")):
+        raise BadInput(f"--set {override}: write it as dotted.key=value")
+    try:
+        return key.strip(), parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise BadInput(f"--set {override}: the value is not valid YAML: {error}") from error
+
+
+def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """One sentence per problem, with a suggestion for a misspelt key."""
+    sentences = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"]) or "the configuration"
+        if problem["type"] == "extra_forbidden":
+            known = _keys_beside(root, problem["loc"])
+            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            hint = f", did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+            sentences.append(f"{place} is not a known key{hint}")
+        elif problem["type"] == "missing":
+            sentences.append(f"{place} is required")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            given = problem["input"]
+            sentences.append(f"{place}: {message[0].lower()}{message[1:]} (got {given!r})")
+    return sentences
+
+
+def _keys_beside(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The known keys of the section in which the unknown key at `location` stands."""
+    section: Any = root
+    for part in location[:-1]:
+        fields = getattr(section, "model_fields", {})
+        if part in fields:
+            section = fields[part].annotation
+            arguments = getattr(section, "__args__", ())
+            sections = [a for a in arguments if hasattr(a, "model_fields")]
+            section = sections[0] if sections else section
+    return sorted(getattr(section, "model_fields", {}))

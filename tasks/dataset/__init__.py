@@ -1,0 +1,1 @@
+"""Files into interactions, splits and nightly additions."""

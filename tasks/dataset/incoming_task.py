@@ -1,0 +1,266 @@
+"""Stages *incoming* and *fold_in*: append-only drops of new interactions, and what they add.
+
+Drops are never moved, altered or deleted: the folded data set is a function of the data set and of
+the files that are there, so that no interruption can load half of one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from prefect.logging import get_logger, get_run_logger
+
+from models.dataset.new_interactions import (
+    Judged,
+    Unreadable,
+    column_names,
+    fold,
+    judge,
+    read_text,
+    refused,
+)
+from models.schemas import INTERACTIONS, ITEM, ITEMS, RATING, TIMESTAMP, USER, USERS
+from tasks.dataset.outputs import Interactions
+from tasks.execution.stage import stage
+from tasks.storage.artifacts import Handle, Handoff, read_parquet, write_bytes, write_parquet
+
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
+FORMATS = (*DELIMITERS, ".parquet")
+UNFINISHED = (".part", ".tmp", ".crdownload")
+"""Ends of names of files that somebody is still writing; names that start with . or _ are, too."""
+SETTLE_SECONDS = 60.0
+
+_SHOWN = 10
+_WANTED = {
+    USER: "text or whole numbers",
+    ITEM: "text or whole numbers",
+    RATING: "numbers",
+    TIMESTAMP: "Unix seconds",
+}
+
+
+class Drop(Handoff):
+    """One file of new interactions as found, taken in by content."""
+
+    name: str
+    content: Handle
+
+
+class Drops(Handoff):
+    """The files to fold in, sorted by name, and those that somebody may still be writing to."""
+
+    files: tuple[Drop, ...]
+    waiting: tuple[str, ...] = ()
+
+
+class Incoming(Handoff):
+    """What one drop holds: schema `INTERACTIONS` in the file's order, and `QUARANTINE`."""
+
+    interactions: Handle
+    quarantine: Handle
+
+
+class Folded(Handoff):
+    """A data set with all drops folded in; without anything new in them, the data set itself.
+
+    Every good row of a drop is one of `new_interactions` (a pair that the data set did not have),
+    `updated` (a newer interaction of a pair that it had) or `repeated` (the rest: older ones, and
+    the same again).
+    """
+
+    data: Interactions
+    new_interactions: int
+    updated: int
+    repeated: int
+    quarantined: int
+    files: int
+    waiting: tuple[str, ...] = ()
+    quarantine: Handle | None = None
+    """Schema `QUARANTINE`; None where nothing was refused."""
+
+
+def drops(folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Drops:
+    """Find the drops in `folder` and take each in as a raw artifact, named by its content.
+
+    Doing this before the cached stages makes their keys depend on what the files hold.
+
+    Args:
+        folder: not searched below; need not exist.
+        settle_seconds: a file that was changed less than so long ago waits for the next time.
+    """
+    found, waiting, unknown = [], [], []
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.name.startswith((".", "_")) or file.name.endswith(UNFINISHED) or file.is_dir():
+            continue
+        if file.suffix.lower() not in FORMATS:
+            unknown.append(file.name)
+            continue
+        content = _settled(file, settle_seconds)
+        if content is None:
+            waiting.append(file.name)
+        else:
+            found.append(Drop(name=file.name, content=content))
+    logger = get_logger("incoming")
+    if waiting:
+        logger.info("%s: still being written, left for next time: %s", folder, ", ".join(waiting))
+    if unknown:
+        logger.warning("%s: not %s, so not read: %s", folder, " ".join(FORMATS), ", ".join(unknown))
+    return Drops(files=tuple(found), waiting=tuple(waiting))
+
+
+def _settled(file: Path, seconds: float) -> Handle | None:
+    """Take a file in, unless it changed lately or changes meanwhile."""
+    try:
+        before = file.stat()
+        if time() - before.st_mtime < seconds:
+            return None
+        content = file.read_bytes()
+        after = file.stat()
+    except FileNotFoundError:
+        return None
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, len(content)):
+        return None
+    return write_bytes("raw", file.suffix.lower(), content)
+
+
+@stage("incoming", version=1)
+def incoming(drop: Drop) -> Incoming:
+    """Divide a drop into clean interactions and quarantine; no content makes this fail."""
+    judged = _read(drop)
+    _warn(judged.quarantine, drop.name)
+    inputs = {"drop": drop.content}
+    return Incoming(
+        interactions=write_parquet("incoming", judged.interactions, inputs),
+        quarantine=write_parquet("quarantine", judged.quarantine, inputs),
+    )
+
+
+def _read(drop: Drop) -> Judged:
+    path = drop.content.verify()
+    content = path.read_bytes()
+    try:
+        if path.suffix in DELIMITERS:
+            return read_text(content, DELIMITERS[path.suffix], drop.name)
+        return _read_parquet(content, drop.name)
+    except Unreadable as error:
+        return refused(drop.name, str(error))
+    # With the bytes in memory, these say that something is wrong with them, not with the disk.
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return refused(drop.name, f"it cannot be read: {str(error).partition(chr(10))[0]}")
+
+
+def _read_parquet(content: bytes, name: str) -> Judged:
+    table = pq.ParquetFile(pa.BufferReader(content)).read()
+    table.validate(full=True)
+    names = column_names(table.schema.names)
+    values = pa.table(
+        {name: _as_text(table.column(names.index(name)), name) for name in INTERACTIONS.names}
+    )
+    comma = pa.scalar(", ", pa.large_string())
+    lines = pc.binary_join_element_wise(*values.columns, comma).combine_chunks()
+    return judge(values, pa.array(np.arange(1, table.num_rows + 1)), lines, name)
+
+
+def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Values as a text file would have them, so that all formats are judged alike."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+        column = column.cast(kind)
+    fine = _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
+    if name not in (USER, ITEM):
+        fine = fine or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if name == TIMESTAMP and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        column = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
+    elif not fine:
+        raise Unreadable(f"column {name} holds {kind}, not {_WANTED[name]}")
+    if pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    return pc.fill_null(column.cast(pa.large_string()), "")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(
+        check(kind)
+        for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    )
+
+
+def _warn(quarantine: pa.Table, name: str) -> None:
+    """Tell the first refused rows of a drop, once: when it is read."""
+    if not quarantine.num_rows:
+        return
+    logger = get_run_logger()
+    for row in quarantine.slice(0, _SHOWN).to_pylist():
+        if row["row"] is None:
+            logger.warning("%s was refused: %s", name, row["reason"])
+        else:
+            logger.warning("%s, row %d was refused: %s", name, row["row"], row["reason"])
+    if quarantine.num_rows > _SHOWN:
+        logger.warning("%s: %d more rows were refused", name, quarantine.num_rows - _SHOWN)
+
+
+@stage("fold_in", version=1)
+def fold_in(base: Interactions, read: Sequence[Incoming]) -> Folded:
+    """Add clean rows to a data set; see `models.dataset.new_interactions.fold`.
+
+    Args:
+        base: the data set.
+        read: the drops, in the order of their names: of equally new interactions the last stays.
+    """
+    before = read_parquet(base.interactions)
+    clean = [read_parquet(of.interactions) for of in read]
+    folded = fold(before, clean)
+    inputs = {
+        "base": base.interactions,
+        **{f"drop {number}": of.interactions for number, of in enumerate(read)},
+    }
+    n_rows = sum(of.interactions.rows for of in read)
+    n_refused = sum(of.quarantine.rows for of in read)
+    result = Folded(
+        data=_joined(base, folded.interactions, inputs) if folded.new + folded.updated else base,
+        new_interactions=folded.new,
+        updated=folded.updated,
+        repeated=n_rows - folded.new - folded.updated,
+        quarantined=n_refused,
+        files=len(read),
+        quarantine=_all_refused(read) if n_refused else None,
+    )
+    get_run_logger().info(
+        "%d files: %d new interactions, %d newer ones, %d repeated, %d rows or files refused",
+        result.files,
+        result.new_interactions,
+        result.updated,
+        result.repeated,
+        result.quarantined,
+    )
+    return result
+
+
+def _joined(base: Interactions, table: pa.Table, inputs: dict[str, Handle]) -> Interactions:
+    """The artifacts of the folded data set; new items have no metadata."""
+    items = read_parquet(base.items).replace_schema_metadata(None)
+    touched = pc.unique(table[ITEM])
+    added = touched.filter(pc.invert(pc.is_in(touched, items[ITEM].combine_chunks())))
+    nothing = [pa.nulls(len(added), field.type) for field in ITEMS][1:]
+    catalogue = pa.concat_tables([items, pa.table([added, *nothing], schema=ITEMS)]).sort_by(ITEM)
+    users = pa.table({USER: pc.unique(table[USER])}, schema=USERS).sort_by(USER)
+    of_items = {**inputs, "items": base.items}
+    return base.model_copy(
+        update={
+            "interactions": write_parquet("interactions", table, inputs),
+            "items": write_parquet("items", catalogue, of_items),
+            "users": write_parquet("users", users, inputs),
+        }
+    )
+
+
+def _all_refused(read: Sequence[Incoming]) -> Handle:
+    refused_rows = [of.quarantine for of in read if of.quarantine.rows]
+    table = pa.concat_tables([read_parquet(handle) for handle in refused_rows])
+    inputs = {f"drop {number}": handle for number, handle in enumerate(refused_rows)}
+    return write_parquet("quarantine", table.replace_schema_metadata(None), inputs)

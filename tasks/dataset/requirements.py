@@ -1,0 +1,37 @@
+"""What a data set must have for a pipeline's models and metrics."""
+
+from models.config import Pipeline
+from models.errors import BadInput
+from models.schemas import RATING
+from tasks.dataset.outputs import Interactions, Splits
+from tasks.storage.artifacts import read_parquet
+
+
+def require_enough_items(pipeline: Pipeline, data: Interactions) -> None:
+    """Refuse rankings that are longer than the catalogue.
+
+    Raises:
+        BadInput: naming the cut-off to remove.
+    """
+    longest = max(pipeline.evaluation.k)
+    if longest > data.items.rows:
+        raise BadInput(
+            f"evaluation.k: {longest} is larger than the number of items, {data.items.rows}; "
+            "remove it"
+        )
+
+
+def require_likes(pipeline: Pipeline, parts: Splits) -> None:
+    """Refuse data whose ratings do not say what users like, where that is to be predicted.
+
+    Raises:
+        BadInput: see `models.evaluation.click_metrics.require_likes`.
+    """
+    like_from = pipeline.evaluation.like_from
+    if like_from is None:
+        return
+    from models.evaluation.click_metrics import require_likes as require_both_kinds
+
+    for name in type(parts).model_fields:
+        ratings = read_parquet(getattr(parts, name), [RATING])[RATING]
+        require_both_kinds(ratings, like_from, name)

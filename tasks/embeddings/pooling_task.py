@@ -1,0 +1,37 @@
+"""Stage *pooling*: users' vectors from those of the items that they chose."""
+
+from itertools import chain
+
+from prefect.logging import get_run_logger
+
+from models.embeddings.pooling import pooled
+from models.schemas import EMBEDDING, ITEM, USER, vectors
+from tasks.embeddings.outputs import Embedded
+from tasks.execution.stage import stage
+from tasks.storage.artifacts import Handle, read_parquet, write_batches
+
+
+@stage("pooling", version=1)
+def pooling(items: Embedded, train: Handle, shuffle: int | None = None) -> Embedded:
+    """Describe every user of the training part by the mean vector of the user's items.
+
+    Args:
+        items: one vector per item.
+        train: schema `INTERACTIONS`.
+        shuffle: a seed, for the control arm shuffled-items; see `models.embeddings.pooling.pooled`.
+
+    Raises:
+        BadInput: if no item of the training part has a vector.
+    """
+    interactions = read_parquet(train, [USER, ITEM])
+    tables = pooled(interactions, read_parquet(items.embeddings), shuffle)
+    batches = chain.from_iterable(table.to_batches() for table in tables)
+    made = write_batches(
+        "embeddings",
+        vectors(EMBEDDING, items.width, USER),
+        batches,
+        {"items": items.embeddings, "train": train},
+        {"pooled": "mean", "shuffle": shuffle},
+    )
+    get_run_logger().info("%d users described by their items' profiles", made.rows)
+    return items.model_copy(update={"embeddings": made, "texts_cached": 0, "texts_embedded": 0})

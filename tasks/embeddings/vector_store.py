@@ -1,0 +1,102 @@
+"""Embeddings of texts by content, kept across runs."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import Embeddings
+from models.errors import BadInput
+from tasks.embeddings.text_models import identity
+from tasks.storage.artifacts import data_dir
+from tasks.storage.disk_errors import writing
+
+
+def stored_vectors(
+    config: Embeddings, texts: list[str]
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """What was embedded before: the places in `texts`, ascending, and their vectors.
+
+    Nothing is embedded, so nothing is paid for.
+    """
+    if not (data_dir() / "embeddings.sqlite").is_file():
+        return np.array([], np.intp), np.zeros((0, 0), np.float32)
+    with _vector_store(data_dir() / "embeddings.sqlite") as store:
+        return store.read(_keys(config, texts))
+
+
+class VectorStore:
+    """Vectors by key in SQLite."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self._widths = set[int]()
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB)")
+        connection.execute("CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, key BLOB)")
+        (self._last,) = connection.execute("SELECT ifnull(max(rowid), 0) FROM vectors").fetchone()
+
+    def read(self, keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Which of `keys` are in the store, ascending, and their float32 (n_known, width)."""
+        with self._connection as connection:
+            connection.execute("DELETE FROM wanted")
+            connection.executemany("INSERT INTO wanted VALUES (?, ?)", enumerate(keys))
+            found = connection.execute(
+                "SELECT position, vector FROM wanted JOIN vectors USING (key) ORDER BY position"
+            ).fetchall()
+        positions = np.array([position for position, _ in found], dtype=np.intp)
+        widths = {len(vector) // 4 for _, vector in found}
+        self._widths |= widths
+        if len(self._widths) > 1:
+            raise BadInput(
+                f"{self._path} holds vectors of widths {sorted(self._widths)} of one model, which "
+                "must have changed under its name; delete that file to embed anew"
+            )
+        flat = np.frombuffer(b"".join(vector for _, vector in found), dtype="<f4")
+        return positions, flat.reshape(len(found), *(widths or {0}))
+
+    def n_read_from_before(self) -> int:
+        """How many of the keys that were read last were there when the store was opened."""
+        (n,) = self._connection.execute(
+            "SELECT count(*) FROM wanted JOIN vectors USING (key) WHERE vectors.rowid <= ?",
+            [self._last],
+        ).fetchone()
+        return int(n)
+
+    def write(self, keys: list[bytes], matrix: NDArray[np.float32]) -> None:
+        """Commit the vectors, float32 (n_keys, width)."""
+        rows = (row.tobytes() for row in matrix.astype("<f4"))
+        with self._connection as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO vectors VALUES (?, ?)", zip(keys, rows, strict=True)
+            )
+
+
+@contextmanager
+def _vector_store(path: Path) -> Iterator[VectorStore]:
+    with writing(path):
+        connection = sqlite3.connect(path, timeout=60)
+    try:
+        with writing(path):
+            yield VectorStore(path, connection)
+    except sqlite3.DatabaseError as error:
+        raise BadInput(f"{path} cannot be used ({error}); free it, or delete it") from error
+    finally:
+        connection.close()
+
+
+def _keys(config: Embeddings, texts: list[str]) -> list[bytes]:
+    """One sha256 per text, over the text and everything else that decides its vector."""
+    prefix = hashlib.sha256(json.dumps(identity(config)).encode())
+    keys = []
+    for text in texts:
+        key = prefix.copy()
+        key.update(text.encode())
+        keys.append(key.digest())
+    return keys

@@ -1,0 +1,1 @@
+"""Trained models into the results database."""

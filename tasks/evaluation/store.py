@@ -1,0 +1,53 @@
+"""Evaluations into the results database."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tasks.execution.cache_key import content
+from tasks.results.database import create_tables, database
+from tasks.storage.artifacts import PROJECT_ROOT
+
+_SQL = Path(__file__).parent / "sql"
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """16 hex digits over content."""
+    canonical = json.dumps(content(value), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def store(
+    tables: Mapping[str, pa.Table | pa.RecordBatchReader],
+    scripts: Sequence[str] = ("store_evaluation",),
+) -> None:
+    """All or nothing: an interrupted evaluation leaves the database as it was.
+
+    Args:
+        tables: new rows, by the name that the scripts know.
+        scripts: in `sql/`.
+    """
+    with database() as connection:
+        connection.execute("BEGIN")
+        create_tables(connection)
+        for name, table in tables.items():
+            connection.register(name, table)
+        for script in scripts:
+            connection.execute((_SQL / f"{script}.sql").read_text())
+        connection.execute("COMMIT")
+
+
+def git_sha() -> str | None:
+    """The commit of the project's own repository, None outside of one."""
+    command = ["git", "-C", str(PROJECT_ROOT), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    root, sha = done.stdout.splitlines()
+    return sha if Path(root).resolve() == PROJECT_ROOT else None

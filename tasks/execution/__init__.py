@@ -1,0 +1,1 @@
+"""Cached stages, worker processes and clusters."""

@@ -1,0 +1,36 @@
+"""Cache keys: task name, version and sha256 of the inputs' content."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from models.config import NOT_IDENTITY, Section
+from tasks.storage.artifacts import Handle
+
+
+def content(value: Any) -> Any:
+    """The JSON-ready form of a task's input, in which artifacts stand for their content."""
+    if isinstance(value, Handle):
+        return value.sha256
+    if isinstance(value, Section):
+        return value.identity()
+    if isinstance(value, BaseModel):
+        return {
+            name: content(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if field.json_schema_extra != NOT_IDENTITY
+        }
+    if isinstance(value, Mapping):
+        return {str(key): content(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [content(item) for item in value]
+    return value
+
+
+def cache_key(name: str, version: int, inputs: Mapping[str, Any]) -> str:
+    """Readable key: `name-vVERSION-` and 32 hex digits of the inputs' sha256."""
+    canonical = json.dumps(content(inputs), sort_keys=True, default=str)
+    return f"{name}-v{version}-{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"

@@ -1,0 +1,104 @@
+"""Kill-safe locks of cache keys."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from prefect.locking.protocol import LockManager
+
+from tasks.storage.artifacts import data_dir
+from tasks.storage.disk_errors import writing
+
+
+class KernelFileLocks(LockManager):
+    """One lock file per key, held by the kernel, so that a killed process leaves no lock.
+
+    Prefect's `FileSystemLockManager` keeps its locks as plain files, which outlive a kill.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[str, FileLock]] = {}
+        self._guard = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._held, self._guard = {}, threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "KernelFileLocks":
+        return self
+
+    def _lock(self, key: str) -> FileLock:
+        folder = data_dir() / "locks"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{Path(key).name}.lock", thread_local=False)
+
+    def acquire_lock(
+        self,
+        key: str,
+        holder: str,
+        acquire_timeout: float | None = None,
+        hold_timeout: float | None = None,  # noqa: ARG002 - the kernel holds it until release
+    ) -> bool:
+        """Wait for the key's lock, at most `acquire_timeout` seconds; False if it stays busy."""
+        if self.is_lock_holder(key, holder):
+            return True
+        lock = self._lock(key)
+        try:
+            lock.acquire(timeout=-1 if acquire_timeout is None else acquire_timeout)
+        except Timeout:
+            return False
+        with self._guard:
+            self._held[key] = (holder, lock)
+        return True
+
+    async def aacquire_lock(
+        self,
+        key: str,
+        holder: str,
+        acquire_timeout: float | None = None,
+        hold_timeout: float | None = None,
+    ) -> bool:
+        """`acquire_lock` for Prefect's asynchronous engine; stages themselves are synchronous."""
+        return self.acquire_lock(key, holder, acquire_timeout, hold_timeout)
+
+    def release_lock(self, key: str, holder: str) -> None:
+        """Release the key's lock if `holder` has it."""
+        with self._guard:
+            held_by, lock = self._held.get(key, (None, None))
+            if lock is None or held_by != holder:
+                raise ValueError(f"{holder} does not hold the lock of {key}")
+            del self._held[key]
+        lock.release()
+
+    def is_locked(self, key: str) -> bool:
+        """True if any process holds the key's lock."""
+        lock = self._lock(key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def is_lock_holder(self, key: str, holder: str) -> bool:
+        """True if `holder` took the key's lock in this process."""
+        with self._guard:
+            return self._held.get(key, (None, None))[0] == holder
+
+    def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
+        """Wait until the key's lock is free; False after `timeout` seconds."""
+        lock = self._lock(key)
+        try:
+            lock.acquire(timeout=-1 if timeout is None else timeout)
+        except Timeout:
+            return False
+        lock.release()
+        return True
+
+    async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:
+        """`wait_for_lock` for Prefect's asynchronous engine."""
+        return self.wait_for_lock(key, timeout)

@@ -1,0 +1,144 @@
+"""Progress of long stages: a bar in the terminal and a progress artifact in Prefect.
+
+A stage may run in another process than the terminal, so it leaves its state in a small file,
+which both the terminal and the Prefect artifact follow.
+"""
+
+import contextvars
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from tasks.storage.artifacts import data_dir, new_file
+from tasks.storage.disk_errors import writing
+
+_SECONDS_BETWEEN_BARS = 0.3
+_SECONDS_BETWEEN_ARTIFACTS = 3.0
+
+
+@dataclass
+class Tracker:
+    """Takes the number of steps done; may be called from another process, at any rate."""
+
+    description: str
+    total: int
+    name: str
+    """Of the file, in the data folder, which another machine may see at another path."""
+    _written_at: float = 0.0
+
+    def __call__(self, done: int) -> None:
+        """Note that `done` steps are done, unless a note was left a moment ago."""
+        now = time.monotonic()
+        if now - self._written_at < _SECONDS_BETWEEN_BARS and done < self.total:
+            return
+        self._written_at = now
+        state = {"description": self.description, "done": done, "total": self.total}
+        spool = _folder() / self.name
+        with writing(spool), new_file(spool.parent) as temporary:
+            temporary.write_text(json.dumps(state))
+            temporary.replace(spool)
+
+
+def _folder() -> Path:
+    return data_dir() / "progress"
+
+
+def _read(spool: Path) -> tuple[str, int, int] | None:
+    try:
+        state = json.loads(spool.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return state["description"], state["done"], state["total"]
+
+
+@contextmanager
+def track(description: str, total: int) -> Iterator[Tracker]:
+    """Follow a stage of `total` steps; yields what the stage reports its steps to."""
+    spool = _folder() / f"{os.getpid()}-{uuid.uuid4().hex}.json"
+    finished = threading.Event()
+    thread = threading.Thread(
+        target=contextvars.copy_context().run,
+        args=(_publish, description, spool, finished),
+        daemon=True,
+        name=f"progress of {description}",
+    )
+    thread.start()
+    try:
+        yield Tracker(description, total, spool.name)
+    finally:
+        finished.set()
+        thread.join()
+        spool.unlink(missing_ok=True)
+
+
+def _publish(description: str, spool: Path, finished: threading.Event) -> None:
+    """Keep a Prefect progress artifact up to date until the stage has finished."""
+    from prefect.artifacts import create_progress_artifact, update_progress_artifact
+    from prefect.context import TaskRunContext
+    from slugify import slugify
+
+    if TaskRunContext.get() is None:
+        return
+    artifact = create_progress_artifact(0.0, key=slugify(description), description=description)
+    assert isinstance(artifact, uuid.UUID)
+    ended = False
+    while not ended:
+        ended = finished.wait(_SECONDS_BETWEEN_ARTIFACTS)
+        state = _read(spool)
+        if state is not None:
+            _, done, total = state
+            update_progress_artifact(artifact, min(100.0, 100.0 * done / max(total, 1)))
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[None]:
+    """Show a bar for every stage that is being tracked, in this process or another."""
+    folder = _folder()
+    for stale in folder.glob("*.json"):
+        stale.unlink(missing_ok=True)
+    finished = threading.Event()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as display:
+        thread = threading.Thread(target=_follow, args=(display, folder, finished), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
+
+
+def _follow(display: Progress, folder: Path, finished: threading.Event) -> None:
+    shown: dict[Path, TaskID] = {}
+    while not finished.wait(_SECONDS_BETWEEN_BARS):
+        states = {spool: _read(spool) for spool in folder.glob("*.json")}
+        for spool, state in states.items():
+            if state is None:
+                continue
+            description, done, total = state
+            if spool not in shown:
+                shown[spool] = display.add_task(description, total=total)
+            display.update(shown[spool], completed=done)
+        for spool in set(shown) - set(states):
+            display.remove_task(shown.pop(spool))

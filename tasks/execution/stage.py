@@ -1,0 +1,175 @@
+"""When a stage may be skipped: keys by content, verified results, kill-safe locks.
+
+A key is the task's name, its version and the sha256 of its inputs, with artifact handles
+standing for their content and configuration sections for the fields that decide the result.
+A cached result counts only while every artifact behind it is there, unaltered.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any, TypeVar
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
+from prefect.context import TaskRunContext
+from prefect.filesystems import WritableFileSystem
+from prefect.logging import disable_run_logger
+from prefect.results import ResultStore
+from prefect.serializers import JSONSerializer
+from prefect.transactions import IsolationLevel
+from pydantic import BaseModel
+
+from tasks.execution.cache_key import cache_key
+from tasks.execution.file_locks import KernelFileLocks
+from tasks.storage.artifacts import MissingArtifact, Verifiable
+from tasks.storage.prefect_results import has_result, result_storage
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class VerifiedJSON(JSONSerializer[Any]):
+    """JSON that refuses to load when a class it names, or an artifact behind it, is gone.
+
+    Prefect takes the refusal for a cache miss, so deleted or damaged files heal themselves, and a
+    data folder survives a class that was renamed or moved.
+    """
+
+    type: str = "llmkt-verified-json"
+
+    def loads(self, blob: bytes) -> Any:
+        """Decode `blob` and verify every `Handle` and `Verifiable` in it.
+
+        Raises:
+            MissingArtifact: if an artifact is gone or altered.
+            ValueError: if a class is gone, or its fields are others now.
+        """
+        value = super().loads(blob)
+        verify(value)
+        return value
+
+
+def verify(value: Any) -> None:
+    """Verify every handle found in a task's result (models, mappings and sequences)."""
+    if isinstance(value, BaseModel):
+        if isinstance(value, Verifiable):
+            value.verify()
+        for field in type(value).model_fields:
+            verify(getattr(value, field))
+    elif isinstance(value, Mapping):
+        if "__class__" in value:  # Prefect decodes a class that it cannot import as a plain dict.
+            raise ValueError(f"the cached result names {value['__class__']}, which is gone")
+        for item in value.values():
+            verify(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            verify(item)
+
+
+class Stage(Task[..., Any]):
+    """A task whose results live under the data folder, wherever that is when the task runs.
+
+    Attributes:
+        key_of: the cache key of a call, given its arguments by name.
+    """
+
+    key_of: Callable[[Mapping[str, Any]], str]
+
+    @property
+    def result_storage(self) -> WritableFileSystem:
+        """Prefect's own default is fixed when settings load, before `--data-dir` is known."""
+        return result_storage()
+
+    @result_storage.setter
+    def result_storage(self, _: object) -> None:
+        """`Task.__init__` assigns its argument; the property above decides."""
+
+    def key(self, *inputs: Any, **named: Any) -> str:
+        """The cache key of a call with these arguments."""
+        bound = inspect.signature(self.fn).bind(*inputs, **named)
+        bound.apply_defaults()
+        return self.key_of(dict(bound.arguments))
+
+    def cached(self, *inputs: Any, **named: Any) -> Any | None:
+        """The result for these arguments if it is cached and whole; nothing is run."""
+        key = self.key(*inputs, **named)
+        if not has_result(key):
+            return None
+        try:
+            return ResultStore(result_storage=self.result_storage).read(key).result
+        except (MissingArtifact, ValueError):
+            return None  # As for a run: what cannot be read or verified counts as absent.
+
+    def recall(self, *inputs: Any) -> Any:
+        """The result for these inputs without a run: from the cache, else computed and not kept.
+
+        For commands that only look, and should not wait for Prefect to start. Only for stages
+        that may be computed at any time: that cost little, and nothing in money.
+        """
+        with disable_run_logger():
+            return self.cached(*inputs) or self.fn(*inputs)
+
+    def afresh(self) -> "Stage":
+        """The same stage, which takes nothing from the cache and replaces what is there."""
+        again = copy(self)
+        again.refresh_cache = True
+        return again
+
+
+def stage(
+    name: str,
+    version: int,
+    *,
+    ignore: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    **options: Any,
+) -> Callable[[F], Stage]:
+    """Make a function a cached stage.
+
+    Args:
+        name: the stage's name in keys, in Prefect and in `llmkt run --json`.
+        version: raise it when the code's meaning changes, so that old results are not reused.
+        ignore: parameters that cannot change the result and so stay out of the key.
+        optional: parameters that stay out of the key while they are None, so that a parameter
+            added later leaves old results valid.
+        options: passed on to `prefect.task`.
+    """
+
+    def key_of(inputs: Mapping[str, Any]) -> str:
+        deciding = {
+            key: value
+            for key, value in inputs.items()
+            if key not in ignore and not (key in optional and value is None)
+        }
+        return cache_key(name, version, deciding)
+
+    def key(_: TaskRunContext, inputs: dict[str, Any]) -> str:
+        return key_of(inputs)
+
+    policy = CacheKeyFnPolicy(cache_key_fn=key).configure(
+        isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=KernelFileLocks()
+    )
+
+    def decorate(function: F) -> Stage:
+        made = Stage(
+            function,
+            name=name,
+            cache_policy=policy,
+            persist_result=True,
+            cache_result_in_memory=False,
+            result_serializer=VerifiedJSON(),
+            **options,
+        )
+        made.key_of = key_of
+        return made
+
+    return decorate
+
+
+def always(name: str, **options: Any) -> Callable[[F], Stage]:
+    """Make a function a stage that runs every time, since it changes what others see."""
+
+    def decorate(function: F) -> Stage:
+        return Stage(function, name=name, cache_policy=NO_CACHE, persist_result=False, **options)
+
+    return decorate

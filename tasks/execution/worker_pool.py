@@ -1,0 +1,149 @@
+"""Who does the heavy work of a run: processes of this machine, or the workers of a Dask cluster.
+
+RecBole and torch keep global state (random numbers, threads), so trainings share no process
+while they run; a process is used again for the next one. Nothing starts before it is needed.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from multiprocessing import active_children, get_context
+from multiprocessing.sharedctypes import Synchronized
+from typing import ParamSpec, Protocol, TypeVar
+
+from models.config import Pipeline
+from tasks.execution.dask_cluster import Cluster
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+
+# By default glibc hands each freed batch of tens of megabytes back to the kernel, which then
+# clears the pages anew for the next one: a quarter of SimpleX's time per epoch.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+}
+_WAITING_PER_WORKER = 2
+
+_crew: "ProcessPoolExecutor | Cluster | None" = None
+_number = 0
+"""Of this worker process, from 0 in the order in which they start."""
+
+
+class Pending(Protocol[R_co]):
+    """Work that was handed out."""
+
+    def result(self) -> R_co:
+        """Wait for it."""
+
+
+@contextmanager
+def crew(pipeline: Pipeline, workers: int | None = None) -> Iterator[None]:
+    """Let `in_worker` and `spread` use processes of this machine, or a cluster.
+
+    Args:
+        pipeline: its `runner` decides which.
+        workers: how many processes, where they are started here; None means `training.workers`.
+    """
+    global _crew
+    for name, value in _KEEP_MEMORY.items():
+        os.environ.setdefault(name, value)
+    n = workers or pipeline.training.workers
+    hired: AbstractContextManager[ProcessPoolExecutor | Cluster]
+    hired = Cluster(pipeline.dask, n) if pipeline.runner == "dask" else _processes(n)
+    with hired as _crew:
+        try:
+            yield
+        finally:
+            _crew = None
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """End all work when the block is left by a signal: nobody waits for a result.
+
+    It belongs inside of whatever waits for them. An error of one training leaves the others be.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        if isinstance(_crew, Cluster):
+            _crew.close()
+        for process in active_children():
+            process.terminate()
+        raise
+
+
+def _processes(n: int) -> ProcessPoolExecutor:
+    context = get_context("spawn")
+    return ProcessPoolExecutor(
+        n,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(os.getpid(), context.Value("i", 0)),
+    )
+
+
+def _start_worker(parent: int, started: "Synchronized[int]") -> None:
+    """Number the worker, and leave none behind when the run that started it is killed."""
+    global _number
+    with started.get_lock():
+        _number = started.value
+        started.value += 1
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def worker_number() -> int:
+    """Of this process in its crew, from 0; a cluster's worker sees but the GPU it is given."""
+    return _number
+
+
+def require_workers() -> None:
+    """Reach the cluster, if there is one, before anything is paid for.
+
+    Raises:
+        Unavailable: see `tasks.execution.dask_cluster.Cluster`.
+    """
+    if isinstance(_crew, Cluster):
+        _crew.connect()
+
+
+def on_cluster() -> bool:
+    """Whether work is spread over a cluster."""
+    return isinstance(_crew, Cluster)
+
+
+def in_worker(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call `function` in a worker process; in this one where there are none."""
+    if _crew is None:
+        return function(*args, **kwargs)
+    return _crew.submit(function, *args, **kwargs).result()
+
+
+def spread(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`function` of each item, in their order, by the workers of the cluster that there is.
+
+    A few items per worker are on their way at a time, so that neither `items` nor results pile up.
+    """
+    assert isinstance(_crew, Cluster)
+    waiting: deque[Pending[R]] = deque()
+    for item in items:
+        if len(waiting) >= _WAITING_PER_WORKER * _crew.size():
+            yield waiting.popleft().result()
+        waiting.append(_crew.submit(function, item))
+    while waiting:
+        yield waiting.popleft().result()

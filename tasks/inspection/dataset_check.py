@@ -1,0 +1,230 @@
+"""`llmkt data check`: what a data set holds, and what is wrong with it, without a run."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.config import ROLES, Dataset, Pipeline
+from models.errors import BadInput
+from tasks.config.pipeline_file import load
+from tasks.dataset.file_reading import by_role, file_name, read
+from tasks.dataset.filters import account, rows_read
+from tasks.dataset.ingestion import fix_of
+from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.outputs import Intake, Interactions
+from tasks.dataset.requirements import require_enough_items
+from tasks.dataset.scratch_tables import rows_of, scratch_tables, sql
+from tasks.dataset.split_task import split, split_files
+from tasks.storage.artifacts import Handle, Handoff
+
+if TYPE_CHECKING:
+    import duckdb
+
+SHOWN = 5
+"""Rows that are named of those with the same fault."""
+_QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "max": 1.0}
+
+
+class Problem(Handoff):
+    """Something that is wrong, where it is, and what to do about it."""
+
+    file: str | None
+    rows: tuple[int, ...] = ()
+    """The first ones."""
+    count: int = 1
+    what: str
+    fix: str | None = None
+    refused: bool
+    """Whether a run would stop at it."""
+
+
+class Ratings(Handoff):
+    """Ratings and their number; `ranges`: from this one on, of equal width."""
+
+    mean: float
+    values: tuple[tuple[float, int], ...]
+    ranges: bool
+
+
+class Contents(Handoff):
+    """What interactions hold at one point."""
+
+    interactions: int
+    users: int
+    items: int
+    density: float
+    """Share of all pairs of a user and an item."""
+    ratings: Ratings | None
+    first: str | None
+    last: str | None
+    """UTC, ISO 8601."""
+    repeated: int
+    per_user: dict[str, float]
+    per_item: dict[str, float]
+
+
+class File(Handoff):
+    """A file as it was found."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+class Checked(Handoff):
+    """All that `llmkt data check` says."""
+
+    dataset: str
+    format: str
+    files: dict[str, File]
+    read: Contents | None
+    """Of rows that could be read."""
+    kept: Contents | None
+    """Of those that a run uses."""
+    intake: Intake | None
+    missing_titles: int | None
+    catalogue: int | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether a run would stop."""
+        return any(problem.refused for problem in self.problems)
+
+
+def check(path: Path, overrides: Sequence[str] = ()) -> Checked:
+    """Look at the data set of a configuration; nothing is trained and nothing paid.
+
+    Raises:
+        BadInput: only for the configuration itself; what is wrong with the data is in the result.
+    """
+    return check_pipeline(load(path, overrides))
+
+
+def check_pipeline(pipeline: Pipeline) -> Checked:
+    """`check` for a configuration that is not in a file."""
+    dataset, fields = pipeline.dataset, pipeline.demographics()
+    found: dict[str, object] = {}
+    problems: list[Problem] = []
+    try:
+        raw = raw_files(dataset, fields)
+        found["files"] = _files(dataset, raw)
+        _look(dataset, by_role(raw), found, problems)
+    except BadInput as error:
+        problems.append(Problem(file=None, what=str(error), refused=True))
+    else:
+        refusal = _refusal(pipeline, raw, fields)
+        if refusal and not any(problem.what == refusal for problem in problems):
+            problems.insert(0, Problem(file=None, what=refusal, refused=True))
+    nothing = dict.fromkeys(("read", "kept", "intake", "missing_titles", "catalogue"))
+    return Checked.model_validate(
+        {
+            **nothing,
+            "files": {},
+            **found,
+            "dataset": dataset.name,
+            "format": dataset.kind,
+            "problems": tuple(problems),
+        }
+    )
+
+
+def _files(dataset: Dataset, raw: dict[str, Handle]) -> dict[str, File]:
+    files: dict[str, File] = {}
+    for key, handle in by_role(raw).items():
+        role = next(role for role in ROLES if key.startswith(role))
+        files[role] = File(
+            name=file_name(dataset, role), sha256=handle.sha256, bytes=handle.file.stat().st_size
+        )
+    return files
+
+
+def _look(
+    dataset: Dataset, raw: dict[str, Handle], found: dict[str, object], problems: list[Problem]
+) -> None:
+    with scratch_tables() as connection:
+        read(connection, dataset, raw)
+        problems += _bad_rows(connection, dataset)
+        found["read"] = contents(connection)
+        found["intake"] = account(connection, dataset, rows_read(connection))
+        found["kept"] = contents(connection)
+        found["catalogue"], found["missing_titles"] = rows_of(
+            connection, "SELECT count(*), count(*) - count(title) FROM catalogue"
+        )[0]
+
+
+def _bad_rows(connection: "duckdb.DuckDBPyConnection", dataset: Dataset) -> list[Problem]:
+    grouped = rows_of(
+        connection,
+        f"SELECT role, reason, count(*), list_sort(list(row))[:{SHOWN}] FROM quarantine "
+        "GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2",
+    )
+    stops = dataset.bad_rows == "error" and not dataset.is_plain
+    return [
+        Problem(
+            file=file_name(dataset, role),
+            rows=tuple(rows),
+            count=n,
+            what=reason,
+            fix=fix_of(reason),
+            refused=stops,
+        )
+        for role, reason, n, rows in grouped
+    ]
+
+
+def _refusal(pipeline: Pipeline, raw: dict[str, Handle], fields: tuple[str, ...]) -> str | None:
+    """What a run would say before anything is trained."""
+    try:
+        data: Interactions = interactions.recall(pipeline.dataset, raw, fields)
+        require_enough_items(pipeline, data)
+        split.recall(pipeline.split, data.interactions, split_files(pipeline.split))
+    except BadInput as error:
+        return str(error)
+    return None
+
+
+def contents(connection: "duckdb.DuckDBPyConnection") -> Contents:
+    """What the scratch table of interactions holds now."""
+    row = rows_of(connection, sql("describe_interactions"))[0]
+    n, users, items, rated, _, _, mean, first, last, repeated = row
+    ratings = None
+    if rated:
+        counted = rows_of(connection, sql("rating_histogram"))
+        ratings = Ratings(
+            mean=mean,
+            values=tuple((value, number) for value, number, _ in counted),
+            ranges=bool(counted[0][2]),
+        )
+    return Contents(
+        interactions=n,
+        users=users,
+        items=items,
+        density=n / (users * items) if n else 0.0,
+        ratings=ratings,
+        first=_day(first),
+        last=_day(last),
+        repeated=repeated,
+        per_user=_spread(connection, "user_id"),
+        per_item=_spread(connection, "item_id"),
+    )
+
+
+def _spread(connection: "duckdb.DuckDBPyConnection", column: str) -> dict[str, float]:
+    """Quantiles and mean of the interactions per user or item."""
+    levels = list(_QUANTILES.values())
+    found, mean = rows_of(
+        connection,
+        f"SELECT quantile_cont(n, {levels}), avg(n) FROM "
+        f"(SELECT count(*) AS n FROM interactions GROUP BY {column})",
+    )[0]
+    if found is None:
+        return {}
+    return {**dict(zip(_QUANTILES, map(float, found), strict=True)), "mean": float(mean)}
+
+
+def _day(timestamp: int | None) -> str | None:
+    if timestamp is None:
+        return None
+    return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="seconds")

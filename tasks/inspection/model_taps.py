@@ -1,0 +1,62 @@
+"""`llmkt inspect`: a model's modules, shapes and tap points."""
+
+from pydantic import BaseModel
+
+from models.config import SIDES, Model
+from models.errors import BadInput
+from models.recommenders.registry import described
+
+
+class TapRow(BaseModel):
+    """Something in a model that can be tapped; `mark` names the side whose tap it is."""
+
+    mark: str
+    kind: str
+    name: str
+    shape: str
+    fires: int
+
+
+class Inspected(BaseModel):
+    """What can be tapped in a model, and what the chosen taps yield, by side, in words."""
+
+    taps: list[TapRow]
+    chosen: dict[str, str]
+
+
+def inspected(model: str, settings: Model | None) -> Inspected:
+    """Look into `model` on a toy data set, with the given hyper-parameters and taps.
+
+    Raises:
+        BadInput: for an unsupported model, a wrong hyper-parameter or tap.
+    """
+    from models.recommenders.tap_probe import probe, sightings, toy
+
+    settings = settings or Model()
+    built = toy(model, settings.hyperparameters)
+    if built.entry.loader is None:
+        raise BadInput(f"{model} is computed, not trained by gradient: it has no layer to tap")
+    chosen: dict[str, str] = {}
+    marks: dict[tuple[str, str], list[str]] = {}
+    for side in SIDES:
+        tap = settings.tap_of(side) or built.entry.default_tap(side)
+        found = probe(model, settings.hyperparameters, tap, side) if tap else None
+        if found is None or found.tap is None:
+            chosen[side] = "no default tap: the model has no vector of its own for each"
+            continue
+        chosen[side] = f"{described(found.tap)}, {found.width} wide"
+        marks.setdefault((found.tap.kind, found.tap.name), []).append(side)
+    return Inspected(
+        taps=[
+            TapRow(
+                mark=", ".join(marks.get((seen.kind, seen.name), [])),
+                kind=seen.kind,
+                name=seen.name,
+                shape=seen.shape,
+                fires=seen.fires,
+            )
+            for seen in sightings(built)
+            if seen.rows
+        ],
+        chosen=chosen,
+    )

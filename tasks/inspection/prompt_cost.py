@@ -1,0 +1,221 @@
+"""What asking an LLM for profiles would take: prompts, tokens and money. Nothing is asked."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import islice
+from pathlib import Path
+
+import pyarrow.compute as pc
+from pydantic import BaseModel
+
+from models.config import Profiles, Side
+from models.llm.pricing import Price, PriceTable, cost
+from models.profiles.prompt_templates import Messages, Prompt
+from tasks.config.pipeline_file import load
+from tasks.config.price_table import price_table
+from tasks.config.prompt_file import prompt_of
+from tasks.inspection.current_profiles import Configured, ground
+from tasks.inspection.token_counter import TokenCounter
+from tasks.llm.answer_store import AnswerStore, Question, answer_store
+from tasks.profiles.llm_writer import questions, render
+
+_AT_ONCE = 256
+
+
+class Sample(BaseModel):
+    """One rendered prompt."""
+
+    id: str
+    system: str | None
+    user: str
+    prompt_tokens: int
+    answered: bool
+
+
+class Cost(BaseModel):
+    """What the whole run costs with one model, nothing answered yet, in US dollars."""
+
+    model: str
+    standard_usd: float
+    batch_usd: float
+    configured: bool
+
+
+class Preview(BaseModel):
+    """What asking for all profiles would take.
+
+    Attributes:
+        configured_provider: as configured; offline and import ask nothing, so that the preview is
+            of `provider`.
+        subjects: users (items) of the training part.
+        prompts: different prompts; equal ones are asked once.
+        answered: those whose answer is kept from before: nothing to pay.
+        prompt_tokens: of all different prompts.
+        tokens: how they were counted: `exact, ENCODING` or `estimated`.
+        completion_tokens: of all answers: as long as those that are there are on average, else
+            `max_tokens` each.
+        completions: which of the two, in words.
+        to_pay_usd: what is left to pay with the configured model and provider; None where its
+            price is not known.
+        prices_date: of the price table.
+    """
+
+    side: Side
+    configured_provider: str
+    provider: str
+    model: str
+    prompt: str
+    subjects: int
+    prompts: int
+    answered: int
+    prompt_tokens: int
+    tokens: str
+    completion_tokens: int
+    completions: str
+    to_pay_usd: float | None
+    costs: list[Cost]
+    prices_date: date
+    samples: list[Sample]
+
+
+def preview(path: Path, overrides: Sequence[str] = (), n: int = 1, side: Side = "users") -> Preview:
+    """Render every prompt of a configuration and count.
+
+    Args:
+        path: the configuration file.
+        overrides: `dotted.key=value` texts.
+        n: how many rendered prompts to hand back.
+        side: of users or of items.
+
+    Raises:
+        BadInput: for a faulty configuration, prompt or price table.
+    """
+    given = load(path, overrides).profiles_of(side).provider
+    configured = _as_asked(path, overrides, side)
+    config = configured.pipeline.profiles_of(side)
+    prices = price_table(Path(config.llm.prices) if config.llm.prices else None)
+    with answer_store(config.max_words) as store:
+        bill = bill_of(configured, side, store, n)
+    return Preview(
+        side=side,
+        configured_provider=given,
+        provider=config.provider,
+        model=config.llm.model,
+        prompt=config.prompt,
+        subjects=bill.subjects,
+        prompts=len(bill.tokens),
+        answered=len(bill.tokens) - len(bill.unanswered),
+        prompt_tokens=sum(bill.tokens.values()),
+        tokens=bill.how,
+        completion_tokens=bill.per_answer * len(bill.tokens),
+        completions=bill.completions,
+        to_pay_usd=to_pay(config, prices, bill),
+        costs=_costs(config.llm.model, prices, bill),
+        prices_date=prices.date,
+        samples=bill.samples,
+    )
+
+
+def _as_asked(path: Path, overrides: Sequence[str], side: Side) -> Configured:
+    """The configuration, with a provider that asks where its own does not."""
+    configured = Configured.read(path, overrides)
+    if configured.pipeline.profiles_of(side).asks:
+        return configured
+    section = "profiles" if side == "users" else "item_profiles"
+    asks = (f"{section}.provider=openai", f"{section}.path=null")
+    return Configured.read(path, [*overrides, *asks])
+
+
+@dataclass
+class Bill:
+    """Tokens of each different prompt, by key, and what is known of the answers."""
+
+    how: str
+    per_answer: int
+    completions: str
+    subjects: int = 0
+    tokens: dict[str, int] = field(default_factory=dict)
+    unanswered: set[str] = field(default_factory=set)
+    samples: list[Sample] = field(default_factory=list)
+
+
+def bill_of(configured: Configured, side: Side, store: AnswerStore, n: int) -> Bill:
+    """Every different prompt of one side, counted, and which have no answer in the store.
+
+    Args:
+        configured: a configuration that asks for this side's profiles.
+        side: users or items.
+        store: where answers are kept.
+        n: how many rendered prompts to keep.
+    """
+    config = configured.pipeline.profiles_of(side)
+    counter = TokenCounter(config.llm.model)
+    bill = Bill(counter.how, config.llm.max_tokens, "at most, by max_tokens")
+    for batch in _asked(configured, side):
+        store.want(question for _, _, question in batch)
+        counts = counter.count([question.messages for _, _, question in batch])
+        bill.subjects += len(batch)
+        for (token, messages, question), count in zip(batch, counts, strict=True):
+            bill.tokens[question.key] = count
+            if len(bill.samples) < n:
+                bill.samples.append(_sample(token, messages, count, store.knows([question.key])))
+    if store.unanswered():
+        bill.unanswered = {question.key for question in store.questions()}
+    lengths = store.calls()["completion_tokens"].drop_null()
+    if len(lengths):
+        bill.per_answer = math.ceil(pc.mean(lengths).as_py())
+        bill.completions = f"as long as the {len(lengths)} answers that are there, on average"
+    return bill
+
+
+def _asked(configured: Configured, side: Side) -> Iterator[list[tuple[str, Messages, Question]]]:
+    """Ids, prompts and questions, some at a time."""
+    pipeline = configured.pipeline
+    config, on = pipeline.profiles_of(side), ground(pipeline, side)
+    template = Prompt(prompt_of(pipeline, side), config.prompt, side)
+    rendered = render(config, template, on.train, on.items, side, on.demographics)
+    while batch := list(islice(rendered, _AT_ONCE)):
+        asked = questions(config, batch)
+        yield [(*subject, question) for subject, question in zip(batch, asked, strict=True)]
+
+
+def _sample(token: str, messages: Messages, count: int, answered: bool) -> Sample:
+    return Sample(
+        id=token,
+        system=messages.system,
+        user=messages.user,
+        prompt_tokens=count,
+        answered=answered,
+    )
+
+
+def to_pay(config: Profiles, prices: PriceTable, bill: Bill) -> float | None:
+    """US dollars for the answers that are not there; None where the price is not known."""
+    if not bill.unanswered:
+        return 0.0
+    price = prices.price_of(config.llm.model)
+    if price is None:
+        return None
+    prompts = sum(bill.tokens[key] for key in bill.unanswered)
+    answers = bill.per_answer * len(bill.unanswered)
+    return cost(price, prompts, answers, batch=config.provider == "openai-batch")
+
+
+def _costs(model: str, prices: PriceTable, bill: Bill) -> list[Cost]:
+    """The configured model first, then the table's, without text models, which answer nothing."""
+    listed = {name: price for name, price in prices.prices.items() if price.output_per_million}
+    own = prices.price_of(model)
+    candidates: dict[str, Price] = ({model: own} if own else {}) | listed
+    answers = bill.per_answer * len(bill.tokens)
+    prompts = sum(bill.tokens.values())
+    return [
+        Cost(
+            model=name,
+            standard_usd=cost(price, prompts, answers),
+            batch_usd=cost(price, prompts, answers, batch=True),
+            configured=name == model,
+        )
+        for name, price in candidates.items()
+    ]

@@ -1,0 +1,116 @@
+"""What work ahead will take: time from past trainings, money from questions not yet answered."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+from pydantic import BaseModel
+
+from models.config import Job, Pipeline, Side
+from models.errors import BadInput
+from models.experiments.duration_estimates import rough_seconds
+from tasks.config.price_table import price_table
+from tasks.inspection.current_profiles import Configured
+from tasks.inspection.prompt_cost import bill_of, to_pay
+from tasks.llm.answer_store import answer_store
+from tasks.results.database import has_database
+from tasks.results.queries import reading
+
+_PAST = Path(__file__).parent / "sql" / "past_trainings.sql"
+
+
+class Duration(BaseModel):
+    """Seconds of trainings, one after the other.
+
+    `guessed` says how many of the trainings no past run is like.
+    """
+
+    seconds: float
+    trainings: int
+    guessed: int
+
+
+class Money(BaseModel):
+    """What is left to ask, and to pay in US dollars; None where a price is not known."""
+
+    questions: int
+    usd: float | None
+
+
+class _Past(NamedTuple):
+    dataset: str
+    model: str
+    epochs: int
+    seconds: float
+    seconds_per_epoch: float
+
+
+def duration(jobs: Sequence[tuple[str, Job]], interactions: int | None) -> Duration:
+    """How long trainings will take, by past ones of the same model and data set.
+
+    Those of the same budget count first, then the time per epoch of others, then rough figures.
+
+    Args:
+        jobs: data set and job of each.
+        interactions: in the training part; None where it is not known.
+    """
+    past = _past()
+    seconds, guessed = 0.0, 0
+    for dataset, job in jobs:
+        alike = [of for of in past if (of.dataset, of.model) == (dataset, job.model)]
+        same = [of.seconds for of in alike if of.epochs == job.budget.epochs]
+        if same:
+            seconds += same[0]
+        elif alike:
+            seconds += max(of.seconds_per_epoch for of in alike) * job.budget.epochs
+        else:
+            seconds += rough_seconds(job, interactions)
+            guessed += 1
+    return Duration(seconds=seconds, trainings=len(jobs), guessed=guessed)
+
+
+def _past() -> list[_Past]:
+    """Means over past trainings, by data set, model and budget; none where there are no results."""
+    if not has_database():
+        return []
+    try:
+        with reading() as connection:
+            return [_Past(*row) for row in connection.execute(_PAST.read_text()).fetchall()]
+    except (duckdb.CatalogException, BadInput):
+        return []  # No table yet, or busy: an estimate is not worth waiting for.
+
+
+def money(file: Path, pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> Money:
+    """What asking an LLM for the profiles of all pipelines would still cost.
+
+    Args:
+        file: where they stand, for errors.
+        pipelines: each with the sides whose profiles it needs; equal ones count once.
+
+    Raises:
+        BadInput: for a faulty prompt or price table.
+    """
+    bills: dict[str, tuple[int, float | None]] = {}
+    for pipeline, sides in pipelines:
+        for side in sides:
+            config = pipeline.profiles_of(side)
+            ground = f"{pipeline.dataset.digest()} {pipeline.split.digest()}"
+            key = f"{side} {config.digest()} {ground}"
+            asks = config.asks and pipeline.embeddings_of(side).provider != "import"
+            if asks and key not in bills:
+                bills[key] = _bill(file, pipeline, side)
+    paid = [usd for _, usd in bills.values()]
+    known = [usd for usd in paid if usd is not None]
+    return Money(
+        questions=sum(questions for questions, _ in bills.values()),
+        usd=sum(known) if len(known) == len(paid) else None,
+    )
+
+
+def _bill(file: Path, pipeline: Pipeline, side: Side) -> tuple[int, float | None]:
+    config = pipeline.profiles_of(side)
+    prices = price_table(Path(config.llm.prices) if config.llm.prices else None)
+    with answer_store() as store:
+        bill = bill_of(Configured(file, (), pipeline), side, store, 0)
+    return len(bill.unanswered), to_pay(config, prices, bill)

@@ -1,0 +1,1 @@
+"""Calls of an LLM: client, batches, rate limit, budget, paid answers."""

@@ -1,0 +1,91 @@
+"""What was handed to a Batch API and not yet collected, on disk so that any later run can collect.
+
+`batches/ID.jsonl` holds a batch's requests and `ID.json` its state, written before the batch is
+created: whatever moment a run is killed at, the next one can tell what was submitted. In a store
+they are there as well, so that the next one may run on another machine.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.storage.artifacts import data_dir, discard, mirror, share
+
+_FOLDER = "batches"
+
+MARK = "llmkt_submission"
+"""Key of a batch's metadata at the endpoint that holds our own id of it."""
+
+
+@dataclass
+class Submission:
+    """One batch: our id, the endpoint's (None until it is known), and the keys asked for."""
+
+    name: str
+    endpoint: str
+    keys: frozenset[str]
+    batch_id: str | None = None
+    reserved: float = 0.0
+    """US dollars of this run's budget; 0 for an earlier run's batch. Not kept on disk."""
+
+    @property
+    def requests(self) -> Path:
+        """The requests as uploaded, one JSON object a line."""
+        return _folder() / f"{self.name}.jsonl"
+
+    @property
+    def _state(self) -> Path:
+        return _folder() / f"{self.name}.json"
+
+    def created(self, batch_id: str) -> None:
+        """Keep the endpoint's id."""
+        self.batch_id = batch_id
+        self._save()
+
+    def close(self) -> None:
+        """Forget a batch whose answers are all in the store, or that never came to be."""
+        discard(self._state)
+        discard(self.requests)
+
+    def _save(self) -> None:
+        state = {"endpoint": self.endpoint, "batch_id": self.batch_id, "keys": sorted(self.keys)}
+        _write(self._state, json.dumps(state))
+
+
+def prepare(endpoint: str, requests: list[dict[str, Any]]) -> Submission:
+    """Write down what is about to be submitted; `custom_id` is each request's key."""
+    keys = frozenset(request["custom_id"] for request in requests)
+    submission = Submission(uuid.uuid4().hex, endpoint, keys)
+    _write(submission.requests, "".join(json.dumps(request) + "\n" for request in requests))
+    submission._save()
+    return submission
+
+
+def open_submissions(endpoint: str) -> Iterator[Submission]:
+    """What was submitted to this endpoint and not collected."""
+    mirror(_FOLDER)
+    for file in sorted(_folder().glob("*.json")):
+        state = json.loads(file.read_text(encoding="utf-8"))
+        if state["endpoint"] == endpoint:
+            keys = frozenset(state["keys"])
+            yield Submission(file.stem, endpoint, keys, state["batch_id"])
+
+
+def _folder() -> Path:
+    return data_dir() / _FOLDER
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, and on the disk before anything is submitted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".writing")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    share(path)

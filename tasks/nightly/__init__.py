@@ -1,0 +1,1 @@
+"""A night's decision and its record."""

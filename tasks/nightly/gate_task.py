@@ -1,0 +1,225 @@
+"""Stage *gate*: challenger and champion on the same new holdout."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from prefect.logging import get_run_logger
+
+from models.config import Evaluation, Metric, Nightly, parse_metric
+from models.errors import BadInput
+from models.evaluation.user_scores import UserValues, score
+from models.publishing import promotion_gate
+from models.report import wording
+from models.schemas import ITEM, USER
+from tasks.dataset.outputs import Interactions, Splits
+from tasks.execution.stage import stage
+from tasks.nightly.outputs import Judged
+from tasks.publishing.manifest import TRAIN, VALID, Manifest
+from tasks.publishing.trained_model import SPLIT, Served, overlap, rank_for, rebuilt
+from tasks.storage.artifacts import MissingArtifact, read_parquet
+from tasks.training.outputs import Trained
+
+
+@dataclass(frozen=True)
+class _Holdout:
+    """What both models are judged on.
+
+    Attributes:
+        held: the held-out interactions that neither has learnt from.
+        known: train and valid, which both may know.
+        excluded: what is never ranked: `known`, and held-out pairs that the champion has seen.
+        catalogue: the candidates.
+        seen: how many those pairs are.
+    """
+
+    held: pa.Table
+    known: pa.Table
+    excluded: pa.Table
+    catalogue: pa.Array
+    seen: int
+
+
+@stage("gate", version=1)
+def gate(
+    rule: Nightly,
+    evaluation: Evaluation,
+    challenger: Trained,
+    parts: Splits,
+    data: Interactions,
+    champion: Manifest | None,
+) -> Judged:
+    """Decide whether the challenger may replace the champion (see `promotion_gate.py`).
+
+    Both rank the whole catalogue of today for the same users, without what is in train or valid.
+    Held-out interactions that the champion has learnt from are left out for both: they are no
+    candidates and no hits. Users that the champion does not know are not judged, only counted;
+    items that it does not know are candidates that it cannot offer.
+
+    Raises:
+        BadInput: if the champion cannot be rebuilt, or no held-out user can be served.
+    """
+    metric, k = parse_metric(rule.metric or evaluation.primary)
+    assert k is not None
+    judging = _judging(evaluation, metric, k)
+    today = _holdout(parts, data, champion)
+    ours = _values(
+        Served(challenger.job, challenger.weights, parts.train, data.users, data.items),
+        today,
+        judging,
+    )
+    if not len(ours.users):
+        raise BadInput(
+            "nightly: nobody with held-out interactions has training interactions, so that the "
+            "challenger cannot be judged; change nightly.split.ratios or bring more data"
+        )
+    if champion is None:
+        judged = _unrivalled(ours, metric, k)
+    else:
+        theirs = _values_of_champion(champion, today, judging)
+        judged = _compared(rule, (metric, k), ours, theirs, champion.version, today.seen)
+    get_run_logger().info("%s: %s", judged.decision, judged.reason)
+    return judged
+
+
+def _unrivalled(ours: UserValues, metric: Metric, k: int) -> Judged:
+    mean, users = float(ours.values[metric, k].mean()), len(ours.users)
+    decision = promotion_gate.first_champion(wording.metric_name(metric, k), mean, users)
+    return Judged(
+        decision=decision.outcome,
+        reason=decision.reason,
+        metric=metric,
+        k=k,
+        challenger_mean=mean,
+        users=users,
+        metrics=_means(ours),
+    )
+
+
+def _compared(
+    rule: Nightly,
+    by: tuple[Metric, int],
+    ours: UserValues,
+    theirs: UserValues,
+    champion: str,
+    seen: int,
+) -> Judged:
+    """Pair the users that both can serve, and decide."""
+    _, left, right = np.intersect1d(
+        ours.users, theirs.users, assume_unique=True, return_indices=True
+    )
+    unknown = len(ours.users) - len(left)
+    found = None
+    if len(left) < 2:
+        decision = promotion_gate.too_few_users(len(left))
+    else:
+        found = promotion_gate.gain(
+            ours.values[by][left],
+            theirs.values[by][right],
+            rule.confidence,
+            rule.resamples,
+            rule.seed,
+        )
+        decision = promotion_gate.decide(
+            found, wording.metric_name(*by), rule.confidence, rule.tolerance
+        )
+    return Judged(
+        decision=decision.outcome,
+        reason=decision.reason + _remarks(seen, unknown),
+        metric=by[0],
+        k=by[1],
+        champion_version=champion,
+        metrics=_means(ours),
+        champion_metrics=_means(theirs),
+        seen_by_champion=seen,
+        unknown_to_champion=unknown,
+        **(asdict(found) if found else {"users": len(left)}),
+    )
+
+
+def _judging(evaluation: Evaluation, metric: Metric, k: int) -> Evaluation:
+    """The metrics and cut-offs to compute, the deciding one among them."""
+    return Evaluation.model_validate(
+        evaluation.model_dump()
+        | {
+            "metrics": tuple(dict.fromkeys((metric, *evaluation.metrics))),
+            "k": tuple(dict.fromkeys((k, *evaluation.k))),
+        }
+    )
+
+
+def _holdout(parts: Splits, data: Interactions, champion: Manifest | None) -> _Holdout:
+    held = read_parquet(parts.test).replace_schema_metadata(None)
+    known = pa.concat_tables(
+        read_parquet(part).replace_schema_metadata(None) for part in (parts.train, parts.valid)
+    )
+    seen: NDArray[np.bool_] = np.zeros(held.num_rows, dtype=np.bool_)
+    if champion is not None:
+        seen = _learnt_by(champion, held)
+    spoilt = held.filter(pa.array(seen))
+    return _Holdout(
+        held=held.filter(pa.array(~seen)),
+        known=known,
+        excluded=pa.concat_tables([known, spoilt]).select([USER, ITEM]),
+        catalogue=pc.unique(read_parquet(data.items, [ITEM])[ITEM]),
+        seen=int(seen.sum()),
+    )
+
+
+def _learnt_by(champion: Manifest, held: pa.Table) -> NDArray[np.bool_]:
+    """Which held-out pairs the champion's training or early stopping has seen."""
+    try:
+        return overlap(held, [champion.handle(name) for name in (TRAIN, VALID)])
+    except MissingArtifact as error:
+        raise _cannot_be_rebuilt(champion, error) from error
+
+
+def _values_of_champion(champion: Manifest, today: _Holdout, judging: Evaluation) -> UserValues:
+    try:
+        return _values(champion.served(), today, judging)
+    except MissingArtifact as error:
+        raise _cannot_be_rebuilt(champion, error) from error
+
+
+def _cannot_be_rebuilt(champion: Manifest, error: Exception) -> BadInput:
+    return BadInput(
+        f"the champion {champion.version} of {champion.experiment} cannot be judged: {error}; go "
+        "back with `llmkt champion rollback`, or remove the link `current` beside it to begin anew"
+    )
+
+
+def _values(served: Served, today: _Holdout, judging: Evaluation) -> UserValues:
+    """A model's metrics per user; none for users that it has not learnt of."""
+    rankings = rank_for(
+        rebuilt(served),
+        pc.unique(today.held[USER]),
+        today.catalogue,
+        today.known,
+        today.excluded,
+        max(judging.k),
+    )
+    if rankings.num_rows == 0:
+        empty = np.zeros(0)
+        return UserValues(np.zeros(0, dtype=np.str_), dict.fromkeys(judging.columns(), empty))
+    return score(rankings, today.held, SPLIT, judging)
+
+
+def _means(values: UserValues) -> dict[str, float]:
+    """`{"ndcg@10": 0.21}`, empty where nobody was served."""
+    if not len(values.users):
+        return {}
+    return {f"{metric}@{k}": float(of.mean()) for (metric, k), of in values.values.items()}
+
+
+def _remarks(seen: int, unknown: int) -> str:
+    remarks = ""
+    if unknown:
+        remarks += f"; {unknown} more users that only the challenger can serve are not judged"
+    if seen:
+        remarks += (
+            f"; {seen} held-out interactions that the champion has learnt from are left out for "
+            "both"
+        )
+    return remarks

@@ -1,0 +1,1 @@
+"""Interactions into profiles, by provider."""

@@ -1,0 +1,1 @@
+"""The published set: lists, vectors, manifest."""

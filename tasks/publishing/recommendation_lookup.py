@@ -1,0 +1,115 @@
+"""Reading the published set: one user's recommendations, with titles."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from models.errors import BadInput
+from models.schemas import ITEM, TITLE, USER, YEAR
+from tasks.publishing.manifest import ITEMS, RECOMMENDATIONS, USERS, Manifest, current
+from tasks.storage.artifacts import MissingArtifact
+
+_SHOWN = 10
+
+
+class Recommendation(BaseModel):
+    """One item, from rank 1."""
+
+    rank: int
+    item_id: str
+    title: str | None
+    year: int | None
+    score: float
+
+
+class Recommended(BaseModel):
+    """One user's list, of one version."""
+
+    experiment: str
+    version: str
+    user_id: str
+    items: list[Recommendation]
+
+
+def recommended(experiment: str, user: str, k: int | None = None) -> Recommended:
+    """A user's published recommendations, best first.
+
+    Args:
+        experiment: with a published set.
+        user: the raw id.
+        k: how many; up to ten if None.
+
+    Raises:
+        BadInput: for a user without recommendations, and for more than are published.
+    """
+    manifest = current(experiment)
+    if manifest is None:
+        raise BadInput(f"{experiment} has no published version")
+    rows = _rows(manifest, user)
+    longest = max(row["rank"] for row in rows)
+    if k is not None and k > longest:
+        raise BadInput(
+            f"-k {k}: {manifest.version} of {experiment} has {longest} recommendations for user "
+            f"{user}; raise nightly.k and publish again for more"
+        )
+    rows = rows[: k or _SHOWN]
+    facts = _facts(manifest, [row[ITEM] for row in rows])
+    return Recommended(
+        experiment=experiment,
+        version=manifest.version,
+        user_id=user,
+        items=[
+            Recommendation(
+                rank=row["rank"],
+                item_id=row[ITEM],
+                title=facts[row[ITEM]][TITLE],
+                year=facts[row[ITEM]][YEAR],
+                score=row["score"],
+            )
+            for row in rows
+        ],
+    )
+
+
+def _rows(manifest: Manifest, user: str) -> list[dict[str, Any]]:
+    """Schema `RECOMMENDATIONS` of one user, by rank; the file is sorted, so little of it is read.
+
+    Only its size is compared with the manifest: a digest would need all of it.
+    """
+    path = _whole(manifest, RECOMMENDATIONS)
+    rows: list[dict[str, Any]] = (
+        pq.read_table(path, filters=[(USER, "=", user)]).sort_by("rank").to_pylist()
+    )
+    if rows:
+        return rows
+    known = pq.read_table(_whole(manifest, USERS), filters=[(USER, "=", user)]).num_rows
+    if known:
+        raise BadInput(
+            f"user {user} has no recommendations in {manifest.version} of {manifest.experiment}: "
+            "it was trained without an interaction of theirs, since all of them are held out"
+        )
+    raise BadInput(
+        f"user {user} is not known to {manifest.version} of {manifest.experiment}, which has "
+        f"recommendations for {manifest.users_served} users"
+    )
+
+
+def _facts(manifest: Manifest, items: list[str]) -> dict[str, dict[str, Any]]:
+    """Title and year by item."""
+    table = pq.read_table(
+        _whole(manifest, ITEMS), columns=[ITEM, TITLE, YEAR], filters=[(ITEM, "in", items)]
+    )
+    return {row[ITEM]: row for row in table.to_pylist()}
+
+
+def _whole(manifest: Manifest, name: str) -> Path:
+    path = manifest.folder / name
+    if not path.is_file():  # not fetched from the store yet
+        with suppress(MissingArtifact):
+            manifest.handle(name).verify()
+    if not path.is_file() or path.stat().st_size != manifest.files[name].bytes:
+        raise BadInput(f"{path} is not what was published; go back with `llmkt champion rollback`")
+    return path

@@ -1,0 +1,64 @@
+"""Stage *profile-map*: the embeddings of profiles on a plane, for the report."""
+
+import numpy as np
+import pyarrow as pa
+
+from models.config import Side
+from models.embeddings.text_batches import to_matrix
+from models.report.profile_map import favourites, first_genres, flat, method, sample
+from models.schemas import EMBEDDING, ITEM, TEXT, USER
+from tasks.execution.stage import stage
+from tasks.report.outputs import Mapped
+from tasks.storage.artifacts import Handle, read_parquet, write_parquet
+
+_TEXT_LENGTH = 300
+"""Characters of a profile that are kept: more than the page shows."""
+
+
+@stage("profile-map", version=1)
+def profile_map(
+    side: Side, embeddings: Handle, profiles: Handle | None, train: Handle, items: Handle
+) -> Mapped | None:
+    """Put a side's embeddings on a plane, at most 5,000 of them.
+
+    Args:
+        side: whose profiles they are.
+        embeddings: one vector per user (item).
+        profiles: their texts; None for imported vectors.
+        train: schema `INTERACTIONS`; decides a user's favourite genre.
+        items: schema `ITEMS`.
+
+    Returns:
+        None where there are too few, or all are equal.
+    """
+    table = read_parquet(embeddings)
+    drawn = table.take(sample(table.num_rows))
+    places = flat(to_matrix(drawn[EMBEDDING]))
+    if places is None:
+        return None
+    key = drawn.column_names[0]
+    ids = drawn[key].to_pylist()
+    catalogue = read_parquet(items)
+    if side == "users":
+        genres = favourites(read_parquet(train, [USER, ITEM]), catalogue)
+    else:
+        genres = first_genres(catalogue)
+    texts = _texts(profiles, key) if profiles else {}
+    made = pa.table(
+        {
+            "id": ids,
+            "x": places[:, 0].astype(np.float32),
+            "y": places[:, 1].astype(np.float32),
+            "genre": pa.array([genres.get(of) for of in ids], pa.string()),
+            "text": pa.array([texts.get(of) for of in ids], pa.string()),
+        }
+    )
+    inputs = {"embeddings": embeddings, "profiles": profiles, "train": train, "items": items}
+    points = write_parquet("map", made, {name: of for name, of in inputs.items() if of})
+    return Mapped(side=side, points=points, method=method(len(ids)), of=table.num_rows)
+
+
+def _texts(profiles: Handle, key: str) -> dict[str, str | None]:
+    table = read_parquet(profiles, [key, TEXT])
+    texts = (text and text[:_TEXT_LENGTH] for text in table[TEXT].to_pylist())
+    return dict(zip(table[key].to_pylist(), texts, strict=True))

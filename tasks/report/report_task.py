@@ -1,0 +1,109 @@
+"""Stage *report*: one HTML file that needs no network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.context import TaskRunContext
+from slugify import slugify
+
+from models.config import Pipeline
+from models.errors import BadInput
+from models.report import wording
+from tasks.embeddings.outputs import Described, origin
+from tasks.evaluation.outputs import Evaluated, Reference
+from tasks.execution.stage import stage
+from tasks.execution.stage_record import StageRecord
+from tasks.report.outputs import Mapped, Reported
+from tasks.report.page import Made, page_of
+from tasks.storage.artifacts import Handle, data_dir, mirror, new_file, share, write_bytes
+from tasks.storage.disk_errors import writing
+from tasks.training.outputs import Trained
+
+
+@stage("report", version=5, ignore=("stages",))
+def report(
+    pipeline: Pipeline,
+    evaluated: Evaluated,
+    trained: list[Trained],
+    described: list[Described],
+    maps: Sequence[Mapped | None] = (),
+    stages: Sequence[StageRecord] = (),
+) -> Reported:
+    """Write the report, as an artifact and under its stable name `reports/EXPERIMENT.html`.
+
+    Args:
+        pipeline: the run's configuration.
+        evaluated: whose rows are read from the results database.
+        trained: what was trained.
+        described: each side's profiles and embeddings.
+        maps: of the profiles, where there are enough.
+        stages: how the run went until here. Its seconds differ from run to run and are no part
+            of the key: a page whose numbers still hold keeps the times of the run that made it.
+    """
+    source = origin(described)
+    rows = [difference.model_dump() | source for difference in evaluated.differences]
+    shown = [of for of in maps if of]
+    page = page_of(Made(pipeline, evaluated, trained, described, shown, stages))
+    artifact = write_bytes("report", ".html", page)
+    reported = Reported(
+        comparison=evaluated.differences,
+        references=evaluated.references,
+        report=artifact,
+        page=_publish(pipeline.experiment, page, artifact.sha256),
+    )
+    _show_in_prefect(pipeline.experiment, rows, reported.page.file)
+    return reported
+
+
+def reference_lines(references: Sequence[Reference]) -> list[str]:
+    """Models without knowledge, one line each."""
+    return [wording.reference(of.model, of.metric, of.k, of.mean, of.sd) for of in references]
+
+
+def find_report(experiment: str | None = None) -> Path:
+    """The report of an experiment, or the newest one.
+
+    Raises:
+        BadInput: if it is not there; says which there are.
+    """
+    mirror("reports")
+    folder = data_dir() / "reports"
+    pages = sorted(folder.glob("*.html"), key=lambda page: page.stat().st_mtime)
+    if not pages:
+        raise BadInput(f"{folder} holds no report: run `llmkt run CONFIG` first")
+    if experiment is None:
+        return pages[-1]
+    found = [page for page in pages if page.stem == experiment]
+    if not found:
+        known = ", ".join(sorted(page.stem for page in pages))
+        raise BadInput(f"{folder} has no report of experiment {experiment}; it has {known}")
+    return found[0]
+
+
+def _publish(experiment: str, page: bytes, sha256: str) -> Handle:
+    """Write the page under its stable name, all at once."""
+    folder = data_dir() / "reports"
+    final = folder / f"{experiment}.html"
+    with writing(final), new_file(folder) as temporary:
+        temporary.write_bytes(page)
+        temporary.chmod(0o644)
+        temporary.replace(final)
+    share(final)
+    return Handle(path=final.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0)
+
+
+def _show_in_prefect(experiment: str, rows: Sequence[wording.Row], page: Path) -> None:
+    """Leave the comparison and a link to the page with the run, if this is one."""
+    if TaskRunContext.get() is None:
+        return
+    key = slugify(experiment)
+    create_link_artifact(
+        link=page.as_uri(), link_text=page.name, key=f"report-{key}", description=str(page)
+    )
+    if rows:
+        create_table_artifact(
+            table=[wording.readable(row) for row in rows],
+            key=f"comparison-{key}",
+            description=" ".join([wording.sentence(rows), *wording.notes(rows)]),
+        )

@@ -1,0 +1,1 @@
+"""Artifacts, the data folder and object stores."""

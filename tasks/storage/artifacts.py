@@ -1,0 +1,268 @@
+"""The data folder: immutable artifacts named by their content.
+
+Everything lives under `data_dir()`; nothing else in the project decides on a path there. Where
+that is a store (`tasks.storage.object_store`), artifacts are written to it as well, and fetched
+from it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from tasks.storage.data_dir import PROJECT_ROOT as PROJECT_ROOT
+from tasks.storage.data_dir import data_dir as data_dir
+from tasks.storage.disk_errors import writing
+from tasks.storage.object_store import Store, store
+
+TEMPORARY = ".writing-"
+"""How names of files begin that are being written, or were when their writer was killed."""
+
+_RECORDED_PACKAGES = ("llmkt-flow", "numpy", "pyarrow", "recbole", "torch", "umap-learn")
+
+
+class MissingArtifact(RuntimeError):
+    """The file behind a handle is gone or no longer what was written."""
+
+
+class Verifiable(BaseModel):
+    """A stage's result that stands for something that can vanish."""
+
+    def verify(self) -> object:
+        """Raise `MissingArtifact` if what this stands for is gone or was altered."""
+        raise NotImplementedError
+
+
+class Handle(Verifiable):
+    """A small reference to an immutable artifact: what tasks hand each other instead of data."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    """Relative to the data folder, so that the folder can be moved."""
+    sha256: str
+    rows: int
+
+    @property
+    def file(self) -> Path:
+        """The artifact's absolute path; of a store's, where `verify` puts a copy."""
+        return data_dir() / self.path
+
+    def verify(self) -> Path:
+        """Return the file's path after comparing its sha256 with the one written.
+
+        From a store it is fetched if it is not here yet. What only this machine has left of a
+        store's artifacts is put back.
+
+        Raises:
+            MissingArtifact: if the file is gone or was altered.
+        """
+        remote = store()
+        if remote is not None:
+            _bring(self, remote)
+        else:
+            _compare(self, self.file)
+        return self.file
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _compare(handle: Handle, file: Path, name: object = None) -> None:
+    """Raise `MissingArtifact` unless a file, called `name` in errors, holds what was written."""
+    name = name or file
+    if not file.is_file():
+        raise MissingArtifact(f"{name} is gone")
+    found = _digest(file)
+    if found != handle.sha256:
+        raise MissingArtifact(f"{name} was altered: sha256 {found}, not {handle.sha256}")
+
+
+def _bring(handle: Handle, remote: Store) -> None:
+    """Have a whole copy here of what is in the store."""
+    file, name = handle.file, f"{remote.url}/{handle.path}"
+    with contextlib.suppress(MissingArtifact):
+        _compare(handle, file)
+        if handle.path.startswith("artifacts/"):  # others may be replaced by newer ones
+            remote.keep(file, handle.path)
+        return
+    with writing(file), new_file(file.parent, file.suffix) as temporary:
+        if not remote.download(handle.path, temporary):
+            raise MissingArtifact(f"{name} is gone")
+        _compare(handle, temporary, name)
+        temporary.chmod(0o644)
+        temporary.replace(file)
+
+
+def mirror(folder: str) -> None:
+    """Fetch what is new in a folder of the store, if there is one; nothing here is removed."""
+    remote = store()
+    for entry in remote.entries(folder) if remote is not None else ():
+        file = data_dir() / entry.name
+        if file.is_file() and (file.stat().st_size, file.stat().st_mtime) == (
+            entry.bytes,
+            entry.changed,
+        ):
+            continue
+        with writing(file), new_file(file.parent) as temporary:
+            if remote is not None and remote.download(entry.name, temporary):
+                temporary.chmod(0o644)
+                os.utime(temporary, (entry.changed, entry.changed))
+                temporary.replace(file)
+
+
+def discard(file: Path) -> None:
+    """Remove a file of the data folder, also from the store, if there is one."""
+    file.unlink(missing_ok=True)
+    remote = store()
+    if remote is not None:
+        remote.remove([file.relative_to(data_dir()).as_posix()])
+
+
+def share(file: Path) -> None:
+    """Put a file of the data folder into the store, if there is one, under its relative path."""
+    remote = store()
+    if remote is not None:
+        remote.upload(file, file.relative_to(data_dir()).as_posix())
+
+
+@contextmanager
+def new_file(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """A temporary file in `folder`, to be renamed into place; gone if it was not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=TEMPORARY, suffix=suffix)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def require_writable() -> None:
+    """Refuse to start work whose results could not be stored.
+
+    Raises:
+        BadInput: if nothing can be written to the data folder, or its store cannot be used.
+    """
+    with writing(data_dir()), new_file(data_dir()) as probe:
+        probe.write_bytes(bytes(4096))
+    remote = store()
+    if remote is not None:
+        remote.require_usable()
+
+
+@contextmanager
+def _new_artifact(stage: str, suffix: str) -> Iterator[tuple[Path, list[Handle]]]:
+    """Yield a temporary path to write to and a list that receives the finished handle."""
+    folder, remote = data_dir() / "artifacts" / stage, store()
+    with writing(folder), new_file(folder, suffix) as temporary:
+        result = list[Handle]()
+        yield temporary, result
+        with temporary.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            os.fsync(stream.fileno())
+        final = folder / f"{sha256[:20]}{suffix}"
+        path = final.relative_to(data_dir()).as_posix()
+        if remote is not None:  # even if it is there: it may have been altered
+            remote.upload(temporary, path)
+        temporary.chmod(0o644)
+        temporary.replace(final)
+        result.append(Handle(path=path, sha256=sha256, rows=0))
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of the packages that decide results."""
+    return {package: version(package) for package in _RECORDED_PACKAGES}
+
+
+def _metadata(
+    stage: str, inputs: Mapping[str, Handle] | None, config: Mapping[str, Any] | None
+) -> dict[bytes, str]:
+    record = {
+        "stage": stage,
+        "inputs": {name: handle.sha256 for name, handle in (inputs or {}).items()},
+        "config": dict(config or {}),
+        "versions": versions(),
+    }
+    return {b"llmkt": json.dumps(record, sort_keys=True)}
+
+
+def write_parquet(
+    stage: str,
+    table: pa.Table,
+    inputs: Mapping[str, Handle] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Handle:
+    """Write `table` once, under its own content digest, by temporary file and atomic rename.
+
+    The file's key-value metadata carries stage, digests of the inputs, configuration and
+    package versions as JSON under `llmkt`; no clock, so that equal work gives equal files.
+    """
+    metadata = {**(table.schema.metadata or {}), **_metadata(stage, inputs, config)}
+    with _new_artifact(stage, ".parquet") as (path, result):
+        pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    return result[0].model_copy(update={"rows": table.num_rows})
+
+
+def write_bytes(stage: str, suffix: str, content: bytes, rows: int = 0) -> Handle:
+    """Write `content` (model weights, a report) under its digest, like `write_parquet`."""
+    with _new_artifact(stage, suffix) as (path, result):
+        path.write_bytes(content)
+    return result[0].model_copy(update={"rows": rows})
+
+
+def write_file(stage: str, suffix: str, source: Path) -> Handle:
+    """Take in a file of any size under its digest, like `write_bytes`; copied only if it is new."""
+    sha256 = _digest(source)
+    there = data_dir() / "artifacts" / stage / f"{sha256[:20]}{suffix}"
+    known = Handle(path=there.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0)
+    with contextlib.suppress(MissingArtifact):
+        known.verify()
+        return known
+    with _new_artifact(stage, suffix) as (path, result):
+        shutil.copyfile(source, path)
+    return result[0]
+
+
+def write_batches(
+    stage: str,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    inputs: Mapping[str, Handle] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Handle:
+    """Like `write_parquet`, of a table that need not fit into memory; cast to `schema`."""
+    rows = 0
+    with _new_artifact(stage, ".parquet") as (path, result):
+        whole = schema.with_metadata(_metadata(stage, inputs, config))
+        with pq.ParquetWriter(path, whole, compression="zstd") as writer:
+            for batch in batches:
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+                rows += batch.num_rows
+    return result[0].model_copy(update={"rows": rows})
+
+
+def read_parquet(handle: Handle, columns: list[str] | None = None) -> pa.Table:
+    """Verify and read an artifact; see `Handle.verify` for errors."""
+    return pq.read_table(handle.verify(), columns=columns)
+
+
+class Handoff(BaseModel):
+    """Base of all hand-offs."""
+
+    model_config = ConfigDict(frozen=True)

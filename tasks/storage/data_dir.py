@@ -1,0 +1,63 @@
+"""Where data lives: a folder, or a store with a folder of this machine's own beside it.
+
+`LLMKT_DATA_DIR` is a path or a URL. With a URL, results are objects in that store, while what needs
+a file system (databases, locks, checkpoints, Prefect's own state) and a copy of each artifact that
+was used here is in a local folder: `LLMKT_LOCAL_DIR`, or one named after the URL.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from models.errors import BadInput
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+_CREDENTIALS = re.compile(r"//[^@]*:[^@]*@")
+_USER_PART = re.compile(r"//[^@]*@")
+
+
+def data_dir() -> Path:
+    """The data folder: LLMKT_DATA_DIR, else `data/` in the project; for a URL, its local folder.
+
+    Raises:
+        BadInput: if the URL is none that may be used.
+    """
+    url = store_url()
+    if url is None:
+        place = os.environ.get("LLMKT_DATA_DIR") or PROJECT_ROOT / "data"
+    else:
+        place = os.environ.get("LLMKT_LOCAL_DIR") or PROJECT_ROOT / "data" / "stores" / _name(url)
+    return Path(place).expanduser().resolve()
+
+
+def is_url(where: str) -> bool:
+    """Whether it names a store rather than a folder."""
+    return "://" in where
+
+
+def store_url() -> str | None:
+    """LLMKT_DATA_DIR if it is a URL, without a slash at the end.
+
+    Raises:
+        BadInput: if there are credentials in it, or it names no place in a store.
+    """
+    url = os.environ.get("LLMKT_DATA_DIR") or ""
+    if not is_url(url):
+        return None
+    if _CREDENTIALS.search(url) or "?" in url or "#" in url:
+        raise BadInput(
+            f"{_USER_PART.sub('//…@', url).partition('?')[0]} as data folder has more in it than a "
+            "place: leave credentials and options to the environment (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_ENDPOINT_URL)"
+        )
+    if not url.partition("://")[2].strip("/"):
+        raise BadInput(f"{url} as data folder names no bucket or folder: write s3://BUCKET/PREFIX")
+    return url.rstrip("/")
+
+
+def _name(url: str) -> str:
+    """Readable, and different for different URLs."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:60]
+    return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"

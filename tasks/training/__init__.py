@@ -1,0 +1,1 @@
+"""Trainings, their checkpoints and rankings."""

@@ -1,0 +1,131 @@
+"""Checkpoints of trainings: one file each, which a killed training goes on from.
+
+A file is the sha256 of what follows and then what `torch.save` makes of tensors and plain values;
+it is replaced by an atomic rename and read without executing anything.
+"""
+
+import hashlib
+import io
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from tasks.storage.artifacts import data_dir, new_file, versions
+from tasks.storage.disk_errors import writing
+
+if TYPE_CHECKING:
+    from models.training.training_state import State
+
+SHARE = 0.02
+"""Of a training's time that writing checkpoints may take; single ones may take unusually long."""
+
+_BYTES_PER_SECOND = 1e8
+_DIGEST_BYTES = 32
+_FORMAT = 1
+
+
+def checkpoint_file(key: str) -> Path:
+    """Where the training with this cache key leaves its state."""
+    return data_dir() / "checkpoints" / f"{key}.pt"
+
+
+class CheckpointFile:
+    """`models.training.training_state.Checkpoints` on disk.
+
+    A checkpoint is written after an epoch if all of them together, this one included, then stay
+    within `SHARE` of the time since the training began: after each epoch where epochs are long,
+    after some where they take milliseconds. What one costs is measured; the first one's cost is
+    estimated from its size.
+    """
+
+    def __init__(self, key: str, device: str = "cpu") -> None:
+        """Take the cache key of the training; other trainings' files are foreign.
+
+        Args:
+            key: the training's cache key.
+            device: where it trains now, be it another GPU than before.
+        """
+        self.path = checkpoint_file(key)
+        self._device = device
+        self._identity = {"format": _FORMAT, "key": key, "versions": versions()}
+        self._began = perf_counter()
+        self._spent = 0.0
+        self._cost: float | None = None
+
+    def newest(self) -> "State | None":
+        """The state that was left; None, with a warning, if the file is damaged or foreign."""
+        import torch
+
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(payload).digest() != digest:
+            self._ignore("is damaged")
+            return None
+        found: dict[str, Any] = torch.load(
+            io.BytesIO(payload), weights_only=True, map_location=self._moved
+        )
+        if found["identity"] != self._identity:
+            self._ignore("belongs to another training or to other package versions")
+            return None
+        state: State = found["state"]
+        return state
+
+    def offer(self, state: "Callable[[], State]") -> None:
+        """Replace the file, unless that would exceed `SHARE` of the time."""
+        now = perf_counter()
+        cost = _size(state()) / _BYTES_PER_SECOND if self._cost is None else self._cost
+        if self._spent + cost > SHARE * (now - self._began):
+            return
+        self._write(state())
+        self._cost = perf_counter() - now
+        self._spent += self._cost
+
+    def _write(self, state: "State") -> None:
+        import torch
+
+        stream = io.BytesIO()
+        torch.save({"identity": self._identity, "state": state}, stream)
+        payload = stream.getbuffer()
+        with writing(self.path), new_file(self.path.parent) as temporary:
+            # Not forced to the disk: after a loss of power the digest tells a torn file.
+            with temporary.open("wb") as file:
+                file.write(hashlib.sha256(payload).digest())
+                file.write(payload)
+            temporary.replace(self.path)
+
+    def _moved(self, storage: Any, location: str) -> Any:
+        """What was on a GPU goes to this training's device; what was on the CPU stays there."""
+        from torch.serialization import default_restore_location
+
+        return default_restore_location(storage, location if location == "cpu" else self._device)
+
+    def _ignore(self, why: str) -> None:
+        logging.getLogger("llmkt").warning(
+            "%s %s; the training starts anew", self.path.relative_to(data_dir()), why
+        )
+
+
+def _size(value: Any) -> int:
+    """Bytes of all tensors in a state."""
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    if isinstance(value, list):
+        return sum(map(_size, value))
+    return int(getattr(value, "nbytes", 0))
+
+
+def forget(_task: object, _run: object, state: Any) -> None:
+    """Delete a training's checkpoint, once Prefect has stored its result (a hook of the task)."""
+    from tasks.storage.prefect_results import (
+        has_result,  # not above: worker processes need no Prefect
+    )
+
+    record = getattr(state.data, "metadata", state.data)  # a result, or what describes it
+    key = Path(record.storage_key).name
+    if has_result(key):
+        checkpoint_file(key).unlink(missing_ok=True)

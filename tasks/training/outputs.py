@@ -1,0 +1,26 @@
+"""What a training hands on."""
+
+from datetime import datetime
+
+from models.config import Job
+from models.schemas import Epoch
+from tasks.storage.artifacts import Handle, Handoff
+
+
+class Trained(Handoff):
+    """One trained model: what it offers, its weights and the course of training.
+
+    `rankings` has the schema `RANKINGS`; where likes are predicted, it holds the validation
+    part's `PREDICTIONS`, and `predictions` the test part's, made after training.
+    """
+
+    job: Job
+    rankings: Handle
+    weights: Handle
+    epochs: tuple[Epoch, ...]
+    best_epoch: int
+    train_seconds: float
+    flow_run_id: str | None
+    started_at: datetime
+    finished_at: datetime
+    predictions: Handle | None = None

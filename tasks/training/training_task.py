@@ -1,0 +1,72 @@
+"""Stage *training*: one RecBole model, one arm, one seed; held-out test data never comes here."""
+
+from typing import TYPE_CHECKING
+
+from prefect.runtime import flow_run
+
+from models.config import Job, Side
+from tasks.execution.progress import track
+from tasks.execution.stage import stage
+from tasks.execution.worker_pool import in_worker
+from tasks.storage.artifacts import Handle
+from tasks.training.checkpoint_files import forget
+from tasks.training.inputs import Inputs
+from tasks.training.outputs import Trained
+from tasks.training.worker import predict, train
+
+if TYPE_CHECKING:
+    pass
+
+
+@stage("training", version=3, optional=("initial",), on_completion=[forget])
+def training(
+    job: Job,
+    train_pairs: Handle,
+    valid_pairs: Handle,
+    users: Handle,
+    items: Handle,
+    targets: dict[Side, Handle],
+    initial: Handle | None = None,
+) -> Trained:
+    """Train one model in a worker process; see `tasks.training.worker.train`.
+
+    Args:
+        job: what is trained.
+        train_pairs: interactions to learn from.
+        valid_pairs: interactions for early stopping.
+        users: all users, for internal ids.
+        items: all items, for internal ids and as candidates.
+        targets: the profiles' targets by side; none for a baseline.
+        initial: what to start from, made by `tasks.training.worker.starting_point`; None is a cold
+            start.
+    """
+    key = training.key_of(locals())
+    inputs = Inputs(train_pairs, valid_pairs, users, items, targets, initial)
+    with track(f"{job.model} {job.arm} seed {job.seed}", job.budget.epochs) as tracker:
+        return in_worker(train, job, inputs, tracker, flow_run.get_id(), key)
+
+
+@stage("predictions", version=1)
+def predictions(
+    trained: Trained,
+    train_pairs: Handle,
+    valid_pairs: Handle,
+    test_pairs: Handle,
+    users: Handle,
+    items: Handle,
+    targets: dict[Side, Handle],
+) -> Trained:
+    """Let a trained model predict the likes of the test part, which its training never saw.
+
+    Args:
+        trained: the model.
+        train_pairs: as in `training`, like the following.
+        valid_pairs: interactions for early stopping.
+        test_pairs: the pairs to predict.
+        users: all users.
+        items: all items.
+        targets: the profiles' targets by side.
+    """
+    inputs = Inputs(train_pairs, valid_pairs, users, items, targets)
+    made = in_worker(predict, trained.job, trained.weights, inputs, test_pairs)
+    return trained.model_copy(update={"predictions": made})

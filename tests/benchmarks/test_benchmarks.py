@@ -1,0 +1,119 @@
+"""The benchmarks run and keep to the form of their one line of JSON."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_training_speed_ends_with_one_line_of_json():
+    done = subprocess.run(
+        [
+            sys.executable,
+            "benchmarks/training_speed.py",
+            *("--models", "BPR,Nonesuch"),
+            *("--epochs", "1"),
+            *("--seconds", "0"),
+            "--json",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    [line] = done.stdout.splitlines()
+    result = json.loads(line)
+    assert set(result) == {"ratio", "transfer_overhead"}
+    assert set(result["ratio"]) == set(result["transfer_overhead"]) == {"BPR"}
+    assert result["ratio"]["BPR"] > 0
+    assert result["transfer_overhead"]["BPR"] > -1
+    assert "Nonesuch skipped" in done.stderr
+    assert not [name for name in ("saved", "log_tensorboard") if (ROOT / name).exists()]
+
+
+def test_a_benchmark_whose_sides_disagree_times_nothing():
+    from benchmarks import training_speed
+
+    class Fake:
+        """A side whose validation is known beforehand."""
+
+        def __init__(self, score):
+            self.score = score
+            self.module = torch.nn.ParameterDict(
+                {
+                    "user_embedding": torch.nn.ParameterDict({"weight": torch.zeros(2, 1)}),
+                    "item_embedding": torch.nn.ParameterDict({"weight": torch.zeros(2, 1)}),
+                }
+            )
+            self.recommender = self
+            self.user_tokens = self.item_tokens = np.array(["[PAD]", "a"], dtype=object)
+
+        def ids(self, _field, tokens):
+            return torch.arange(len(tokens))
+
+        def train_epoch(self):
+            pass
+
+        def validate(self):
+            return self.score
+
+    class Make:
+        def __init__(self, theirs, own):
+            self.stock, self.ours = lambda *_: Fake(theirs), lambda *_: Fake(own)
+
+    training_speed.require_agreement(Make(0.2, 0.2 + 1e-6))
+    with pytest.raises(SystemExit, match=r"0\.200000 by RecBole and 0\.200100 by ours"):
+        training_speed.require_agreement(Make(0.2, 0.2001))
+
+
+def test_quality_keeps_the_epoch_that_validates_best():
+    from benchmarks.quality import _best
+
+    class Side:
+        """Validates best in its second epoch."""
+
+        def __init__(self):
+            self.module = torch.nn.Linear(1, 1, bias=False)
+            self.epoch = 0
+
+        def train_epoch(self):
+            self.epoch += 1
+            torch.nn.init.constant_(self.module.weight, float(self.epoch))
+
+        def validate(self):
+            return [0.1, 0.3, 0.2][self.epoch - 1]
+
+        def test(self):
+            return self.module.weight.item()
+
+    assert _best(Side(), 3) == (0.3, 2.0)
+
+
+def test_coverage_tells_honest_intervals_from_others():
+    from benchmarks import coverage
+
+    measured = coverage.measure(luck=0.028, seeds=2, users=60, draws=80)
+    assert list(measured) == ["crossed", "pooled", "seeds", "users", "both"]
+    assert measured["crossed"]["coverage"] >= 0.9
+    assert measured["users"]["coverage"] < measured["both"]["coverage"] < 0.9
+    alarms = coverage.false_alarms(luck=0.028, seeds=2, users=300)
+    assert alarms["crossed"] <= 0.0013  # 1 in 1000, and what 200 000 draws may add
+    assert alarms["pooled"] > 0.02
+
+
+def test_training_cost_counts_an_epoch_and_the_rankings(capsys, monkeypatch):
+    from benchmarks import training_cost
+
+    monkeypatch.setenv("LLMKT_DATA_DIR", "")  # what the benchmark sets is taken back
+    training_cost.main(["--users", "300", "--items", "200", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert 0.8 * 300 * 30 < found["interactions"] < 300 * 30
+    assert found["epoch_cpu_seconds"] > 0
+    assert found["two_rankings_cpu_seconds"] > 0
+    assert found["peak_rss_gb"] > 0.1

@@ -1,0 +1,353 @@
+"""Experiments on a small data set: points that fail, share and are found again; searches."""
+
+import json
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from flows.grid.hyperparameter_search import recall_searches, run_searches, searches_of
+from flows.steps.preparation import Bench
+from flows.steps.stage_runner import Stages
+from models.errors import BadInput
+from tasks.config.experiment_file import load_experiment
+from tasks.storage.artifacts import PROJECT_ROOT
+from tasks.training.training_task import training
+from tests.support.toy_project import write_data
+
+SHIPPED = sorted((PROJECT_ROOT / "configs" / "experiments").glob("*.yaml"))
+WIDTH = 16
+SPACE = {
+    "models.BPR.hyperparameters.learning_rate": {"low": 0.001, "high": 0.1, "log": True},
+    "transfer.alpha": {"low": 0.05, "high": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A toy data set with vectors made elsewhere, so that no text model is loaded."""
+    folder = tmp_path_factory.mktemp("toy")
+    write_data(folder)
+    rng = np.random.default_rng(1)
+    vectors = {f"u{user}": list(rng.normal(user % 2, 1, WIDTH)) for user in range(60)}
+    (folder / "vectors.json").write_text(json.dumps(vectors))
+    return folder
+
+
+@pytest.fixture
+def write(folder):
+    """Write an experiment file on the toy data set; gives its path."""
+
+    def written(name="grid", **fields):
+        base = {
+            "dataset": {
+                "name": "toy",
+                "path": str(folder),
+                "title": "title",
+                "year": "year",
+                "genres": "genres",
+            },
+            "embeddings": {"provider": "import", "path": str(folder / "vectors.json")},
+            "targets": {"reduction": "pca"},
+            "models": {"BPR": {"hyperparameters": {"embedding_size": 8, "train_batch_size": 64}}},
+            "training": {"epochs": 2, "patience": 1, "seeds": [1, 2]},
+            "evaluation": {"k": [5, 10], "metrics": ["ndcg", "recall"]},
+        }
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"experiment": name, "base": base} | fields))
+        return path
+
+    return written
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, prefect_server):  # noqa: ARG001 - flows need it
+    """One data folder for all that is run here."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("data")
+        patch.setenv("LLMKT_DATA_DIR", str(folder))
+        yield folder
+
+
+def llmkt(*arguments):
+    return CliRunner().invoke(app, ["experiment", *map(str, arguments)])
+
+
+def ran(*arguments):
+    """Exit code and summary."""
+    done = llmkt("--workers", "1", *arguments, "--json")
+    return done.exit_code, json.loads(done.stdout.splitlines()[-1])
+
+
+def rows(data, statement):
+    with duckdb.connect(str(data / "results.duckdb"), read_only=True) as connection:
+        return connection.sql(statement).fetchall()
+
+
+GRID = {
+    "grid": {"transfer.alpha": [0.1, 0.2, 0.3]},
+    "exclude": [{"transfer.alpha": 0.2}],
+    # More principal components than the vectors have.
+    "points": {"too wide": {"models.BPR.hyperparameters.embedding_size": 2 * WIDTH}},
+}
+
+
+def test_a_grid_outlives_a_failing_point_and_is_found_again(data, write):
+    path = write(**GRID)
+    planned = ran(path, "--dry-run")[1]
+    assert (planned["trainings"], planned["different"], planned["cached"]) == (12, 10, 0)
+    assert not (data / "artifacts" / "training").exists()
+    assert not (data / "results.duckdb").exists()
+
+    code, first = ran(path, "--workers", "2")
+    assert code == 1
+    assert {point["point"]: point["state"] for point in first["points"]} == {
+        "alpha=0.1": "ok",
+        "alpha=0.3": "ok",
+        "too wide": "failed",
+        "alpha=0.2": "excluded",
+    }
+    # The baselines of both points are the same two trainings.
+    assert (first["ran"], first["cached"], first["failed"]) == (6, 0, 0)
+    found = dict(rows(data, "SELECT point, (state, reason, len(run_ids)) FROM points"))
+    assert found["alpha=0.1"] == ("ok", None, 4)
+    assert found["alpha=0.2"] == ("excluded", "exclude: transfer.alpha=0.2", 0)
+    assert found["too wide"][0] == "failed"
+    assert "at most 16 principal components, not 32" in found["too wide"][1]
+    assert rows(data, "SELECT arm, point, count(*) FROM runs GROUP BY ALL ORDER BY ALL") == [
+        ("baseline", None, 2),
+        ("transfer", "alpha=0.1", 2),
+        ("transfer", "alpha=0.3", 2),
+    ]
+    compared = rows(data, "SELECT point, p_value, p_adjusted FROM comparison WHERE is_primary")
+    assert [point for point, *_ in compared] == ["alpha=0.1", "alpha=0.3"]
+    # Holm over both points: the smaller p-value counts twice.
+    smaller = min(compared, key=lambda row: row[1])
+    assert smaller[2] == pytest.approx(min(1.0, 2 * smaller[1]))
+    page = Path(first["report"])
+    assert page == data / "reports" / "grid.html"
+    shown = page.read_text(encoding="utf-8")
+    assert "alpha=0.1" in shown
+    assert "alpha=0.3" in shown
+    assert "too wide" not in shown  # it has no runs
+
+    code, again = ran(path)
+    assert code == 1
+    assert (again["ran"], again["cached"]) == (0, 6)
+    assert {stage["state"] for stage in again["stages"]} == {"cached"}
+    assert again["comparison"] == first["comparison"]
+    planned = ran(path, "--dry-run")[1]
+    assert (planned["different"], planned["cached"]) == (10, 6)
+    assert planned["time"]["guessed"] == 0
+
+
+@pytest.mark.usefixtures("data")
+def test_one_more_value_trains_only_its_own(write):
+    path = write(**{key: value for key, value in GRID.items() if key == "grid"})
+    code, summary = ran(path)
+    assert code == 0
+    assert (summary["ran"], summary["cached"]) == (2, 6)
+
+
+def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, write):
+    path = write("searched", search={"trials": 3, "space": SPACE})
+    code, summary = ran(path)
+    assert code == 0, summary["points"]
+    assert summary["trials"] == 6
+    trials = rows(
+        data,
+        "SELECT arm, count(*), count(*) FILTER (is_best), max(valid_score) = "
+        "max(valid_score) FILTER (is_best) FROM trials WHERE state = 'complete' GROUP BY arm",
+    )
+    assert sorted(trials) == [("baseline", 3, 1, True), ("transfer", 3, 1, True)]
+    assert rows(data, "SELECT DISTINCT search_trials FROM runs WHERE experiment = 'searched'") == [
+        (3,)
+    ]
+    (verdict,) = {row["verdict"].split(":")[0] for row in summary["comparison"]}
+    assert verdict != "not comparable"
+    # Of each arm's best setting the first seed was a trial.
+    assert summary["ran"] == 6 + 2
+    planned = ran(path, "--dry-run")[1]
+    assert planned["trials_cached"] == 6
+    assert ran(path)[1]["ran"] == 0
+
+
+class Plain(Stages):
+    """Stages without Prefect, each call once."""
+
+    def __init__(self):
+        super().__init__()
+        self.done = {}
+
+    def run(self, stage, *inputs, side=None):  # noqa: ARG002
+        key = stage.key(*inputs)
+        if key not in self.done:
+            self.done[key] = stage.recall(*inputs)
+        return self.done[key]
+
+
+class PlainPool:
+    """Trains at once, in this process; stops, as if killed, after so many trainings."""
+
+    def __init__(self, limit=99):
+        self.results, self.limit = {}, limit
+
+    def start(self, request):
+        if request.key in self.results:
+            return
+        if len(self.results) == self.limit:
+            raise KeyboardInterrupt
+        self.results[request.key] = training.fn(request.job, **request.inputs)
+
+    def result(self, request):
+        return self.results[request.key]
+
+
+@pytest.fixture
+def searching(data_dir, write, no_run_logger, request):  # noqa: ARG001
+    """Searches of both arms, ready to run, and how to make them anew."""
+    search = {"trials": 4, "space": SPACE, **getattr(request, "param", {})}
+    loaded = load_experiment(write("plain", search=search))
+    bench = Bench(Plain())
+    (chosen,) = loaded.points
+
+    def made():
+        return searches_of(chosen, loaded.config.search, bench), bench
+
+    return chosen, made
+
+
+def test_a_search_never_reads_the_test_part(searching):
+    chosen, made = searching
+    searches, bench = made()
+    _, parts = bench.ground(chosen.pipeline, ())
+    parts.test.file.unlink()
+    run_searches(searches, bench, PlainPool())
+    assert not parts.test.file.exists()
+    assert [[trial.state for trial in of.trials] for of in searches] == [["complete"] * 4] * 2
+
+
+def test_a_killed_search_goes_on_with_the_same_trials(searching, monkeypatch):
+    _, made = searching
+    searches, bench = made()
+    whole = PlainPool()
+    run_searches(searches, bench, whole)
+    expected = [of.told() for of in searches]
+
+    killed = PlainPool(limit=3)
+    with pytest.raises(KeyboardInterrupt):
+        run_searches(made()[0], bench, killed)
+    known = dict(killed.results)
+    monkeypatch.setattr("flows.steps.preparation.Request.cached", lambda self: known.get(self.key))
+    half = made()[0]
+    stopped = recall_searches(half, bench)
+    assert [len(of.trials) for of in half] == [3, 0]
+    assert [request.job.arm for request in stopped] == ["baseline", "transfer"]
+
+    resumed = made()[0]
+    killed.limit = 99
+    run_searches(resumed, bench, killed)
+    assert [of.told() for of in resumed] == expected
+    assert whole.results.keys() == killed.results.keys()
+
+
+@pytest.mark.parametrize("searching", [{"pruning": "median", "pruning_epochs": 1}], indirect=True)
+def test_pruning_tries_as_many_settings_in_every_arm(searching):
+    _, made = searching
+    searches, bench = made()
+    pool = PlainPool()
+    run_searches(searches, bench, pool)
+    states = [[trial.state for trial in of.told()] for of in searches]
+    assert [len(of_arm) for of_arm in states] == [4, 4]
+    pruned = sum(of_arm.count("pruned") for of_arm in states)
+    assert 0 < pruned < 8
+    epochs = [len(trained.epochs) for trained in pool.results.values()]
+    assert (epochs.count(1), epochs.count(2)) == (8, 8 - pruned)
+    assert all(of.trials[of.best].state == "complete" for of in searches)
+
+
+def test_a_setting_that_fails_costs_its_trial_alone(searching, monkeypatch):
+    _, made = searching
+    searches, bench = made()
+    prepare, prepared = Bench.prepare, []
+
+    def fails_once(self, pipeline):
+        prepared.append(pipeline)
+        if len(prepared) == 2:
+            raise RuntimeError("the disk is on fire")
+        return prepare(self, pipeline)
+
+    monkeypatch.setattr(Bench, "prepare", fails_once)
+    run_searches(searches, bench, PlainPool())
+    baseline, transfer = ([trial.state for trial in of.trials] for of in searches)
+    assert baseline == ["complete", "failed", "complete", "complete"]
+    assert transfer == ["complete"] * 4
+    assert searches[0].problem == "the disk is on fire"
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_what_is_left_to_pay_is_said_before(write):
+    asking = {"profiles.provider": "openai", "embeddings": {}}
+    grid = {"transfer.alpha": [0.1, 0.2]}
+    one = ran(write("paid", overrides=asking, grid=grid), "--dry-run")[1]["money"]
+    grid["profiles.history.limit"] = [3, 40]
+    two = ran(write("paid", overrides=asking, grid=grid), "--dry-run")[1]["money"]
+    # 60 users, whatever the weight of their profiles; other histories make other questions.
+    assert (one["questions"], two["questions"]) == (60, 120)
+    assert 0 < one["usd"] < two["usd"]
+    arms = ran(write("free", overrides=asking, arms=["baseline"]), "--dry-run")[1]["money"]
+    assert arms == {"questions": 0, "usd": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "arguments", "message"),
+    [
+        ({"max_points": 2, **GRID}, [], "has 4 points"),
+        ({"grid": {"transfer.alfa": [1]}}, [], "point alfa=1: transfer.alfa is not a known key"),
+        (GRID, ["--set", "transfer.alpha=0.3"], "is an axis of the grid"),
+        (GRID, ["--set", "max_points=1"], "more than max_points, 1"),
+        ({"griid": {}}, [], "griid is not a known key, did you mean grid?"),
+        ({"base": "absent.yaml"}, [], "base: there is no file"),
+        (
+            {"points": {"p": {"models.BPR.hyperparameters.rate": 1}}},
+            [],
+            "point p: models.BPR.hyperparameters.rate is not a hyper-parameter",
+        ),
+        (
+            {"search": {"space": {**SPACE, "transfer.alfa": {"low": 0, "high": 1}}}},
+            [],
+            "point base, BPR transfer: transfer.alfa is not a known key",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused_before_anything_runs(data_dir, write, fields, arguments, message):
+    done = llmkt(write("wrong", **fields), *arguments)
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+    assert not (data_dir / "artifacts" / "training").exists()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_experiments_are_valid(path):
+    loaded = load_experiment(path)
+    assert loaded.name == path.stem
+
+
+def test_overrides_reach_every_point_or_the_file(write):
+    path = write(**GRID)
+    loaded = load_experiment(path, ["training.epochs=7", "grid.transfer.alpha=[0.2, 0.4]"])
+    assert [of.name for of in loaded.points] == ["alpha=0.4", "too wide"]
+    assert {of.pipeline.training.epochs for of in loaded.points} == {7}
+
+
+def test_points_that_mean_the_same_are_refused(write):
+    presets = {
+        "a": {"preset": "corrected"},
+        "b": {"preset": "corrected", "transfer.scale": "layer"},
+    }
+    with pytest.raises(BadInput, match="points a and b come to the same pipeline"):
+        load_experiment(write(points=presets))

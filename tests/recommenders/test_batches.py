@@ -1,0 +1,221 @@
+"""Batches: RecBole's layout, every positive once, no false negatives; and full ranking."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.errors import BadInput
+from models.recommenders.batches import (
+    Fields,
+    LabelledBatches,
+    Negatives,
+    PairBatches,
+    Pairs,
+    Sampling,
+    UserBatches,
+)
+from models.recommenders.sequence_batches import MaskedBatches, Masking, SequenceBatches, Sequences
+from models.recommenders.top_k import Seen, rank
+from tests.support.toy_recommender import N_ITEMS, N_USERS, recommender
+
+FIELDS = Fields("user", "item", "neg_item", "label")
+
+
+def batches(users, items, loader="pairwise", batch_size=8, n_items=7, seed=0, **sampling):
+    generator = torch.Generator().manual_seed(seed)
+    pairs = Pairs(torch.tensor(users), torch.tensor(items), max(users) + 1, n_items)
+    if loader == "users":
+        return UserBatches(pairs, FIELDS, batch_size, generator)
+    negatives = Negatives(pairs, Sampling(**sampling), generator)
+    return PairBatches(pairs, FIELDS, negatives, batch_size, loader == "pointwise", generator)
+
+
+USERS = [1, 1, 1, 2, 2, 3, 3, 3, 3, 3]
+ITEMS = [1, 2, 6, 4, 5, 1, 2, 3, 4, 5]
+PAIRS = set(zip(USERS, ITEMS, strict=True))
+
+
+@pytest.mark.parametrize("popularity", [None, 1.0])
+def test_pairwise_has_every_positive_once_and_no_false_negative(popularity):
+    source = batches(USERS, ITEMS, per_positive=2, popularity=popularity)
+    for _ in range(20):
+        epoch = list(source)
+        assert len(epoch) == len(source) == 3  # 4 positives, twice repeated, fill 8 rows
+        positives = []
+        for batch in epoch:
+            half = len(batch["user"]) // 2
+            assert torch.equal(batch["user"][:half], batch["user"][half:])
+            assert torch.equal(batch["item"][:half], batch["item"][half:])
+            for name in ("item", "neg_item"):
+                assert batch[name].min() >= 1
+            negatives = set(zip(batch["user"].tolist(), batch["neg_item"].tolist(), strict=True))
+            assert not negatives & PAIRS
+            positives += list(
+                zip(batch["user"][:half].tolist(), batch["item"][:half].tolist(), strict=True)
+            )
+        assert sorted(positives) == sorted(PAIRS)
+
+
+def test_pointwise_labels_tell_positives_from_negatives():
+    for batch in batches(USERS, ITEMS, loader="pointwise", per_positive=1):
+        rows = zip(batch["user"].tolist(), batch["item"].tolist(), strict=True)
+        assert [float(row in PAIRS) for row in rows] == batch["label"].tolist()
+
+
+def test_users_come_whole_and_once():
+    seen = torch.cat([batch["user"] for batch in batches(USERS, ITEMS, "users", batch_size=2)])
+    assert sorted(seen.tolist()) == [1, 2, 3]
+
+
+def test_labelled_batches_sample_nothing_and_join_features():
+    year = torch.arange(7) * 10
+    pairs = Pairs(torch.tensor(USERS), torch.tensor(ITEMS), 4, 7, {"year": year})
+    labels = torch.tensor([float(item % 2) for item in ITEMS])
+    source = LabelledBatches(pairs, FIELDS, labels, 4, torch.Generator().manual_seed(0))
+    epoch = list(source)
+    assert len(epoch) == len(source) == 3
+    rows = [
+        row
+        for batch in epoch
+        for row in zip(*(batch[c].tolist() for c in ("user", "item")), strict=True)
+    ]
+    assert sorted(rows) == sorted(PAIRS)
+    for batch in epoch:
+        assert torch.equal(batch["year"], batch["item"] * 10)
+        assert torch.equal(batch["label"], (batch["item"] % 2).float())
+
+
+def histories(longest=3):
+    """User 1 has items 1, 2, 6 and user 3 has 1 to 5, in this order; user 2 has 4, 5."""
+    return Sequences.of(np.array(USERS), np.array(ITEMS), 4, longest, torch.device("cpu"))
+
+
+def test_sequences_are_each_prefix_with_its_next_item():
+    source = SequenceBatches(histories(), FIELDS, 3, torch.Generator().manual_seed(0), None)
+    rows = {}
+    for batch in source:
+        columns = (batch["user"], batch["item"], batch["item_list"], batch["item_length"])
+        for user, item, items, length in zip(*(c.tolist() for c in columns), strict=True):
+            rows[user, item] = (items, length)
+    assert rows == {
+        (1, 2): ([1, 0, 0], 1),
+        (1, 6): ([1, 2, 0], 2),
+        (2, 5): ([4, 0, 0], 1),
+        (3, 2): ([1, 0, 0], 1),
+        (3, 3): ([1, 2, 0], 2),
+        (3, 4): ([1, 2, 3], 3),
+        (3, 5): ([2, 3, 4], 3),
+    }
+
+
+def test_the_latest_items_follow_an_extended_history():
+    latest = histories().latest(torch.tensor([1, 3]), FIELDS)
+    assert latest["item_list"].tolist() == [[1, 2, 6], [3, 4, 5]]
+    later = histories().extended(np.array([3, 2]), np.array([6, 1]))
+    latest = later.latest(torch.tensor([2, 3]), FIELDS)
+    assert latest["item_list"].tolist() == [[4, 5, 1], [4, 5, 6]]
+    assert latest["item_length"].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("last_ratio", [0.0, 1.0])
+def test_masked_windows_hide_items_and_say_which(last_ratio):
+    names = {key: key for key in ("MASK_ITEM_SEQ", "POS_ITEMS", "NEG_ITEMS", "MASK_INDEX")}
+    generator = torch.Generator().manual_seed(0)
+    pairs = Pairs(torch.tensor(USERS), torch.tensor(ITEMS), 4, 7)
+    negatives = Negatives(pairs, Sampling(), generator)
+    masking = Masking(0.5, last_ratio, token=7, columns=names)
+    source = MaskedBatches(histories(), FIELDS, 2, generator, negatives, masking)
+    own = {1: [1, 2, 6], 2: [4, 5], 3: [1, 2, 3, 4, 5]}
+    seen = set()
+    for _ in range(20):
+        for batch in source:
+            for row, user in enumerate(batch["user"].tolist()):
+                shown = batch["MASK_ITEM_SEQ"][row].tolist()
+                places, hidden = batch["MASK_INDEX"][row], batch["POS_ITEMS"][row]
+                assert 7 in shown
+                restored = list(shown)
+                for place, item, negative in zip(
+                    places.tolist(), hidden.tolist(), batch["NEG_ITEMS"][row].tolist(), strict=True
+                ):
+                    assert (user, negative) not in PAIRS
+                    if item:
+                        assert restored[place] == 7
+                        restored[place] = item
+                window = [item for item in restored if item]
+                text, all_items = str(window)[1:-1], str(own[user])[1:-1]
+                assert text in all_items
+                seen.add((user, tuple(window)))
+                if last_ratio:
+                    assert shown.index(7) == len(window) - 1
+    assert seen == {(1, (1, 2, 6)), (2, (4, 5)), (3, (3, 4, 5)), (3, (2, 3, 4)), (3, (1, 2, 3))}
+
+
+def test_negatives_are_uniform_over_what_is_left():
+    source = batches([1] * 2, [1, 2], batch_size=2)
+    drawn = torch.cat([batch["neg_item"] for _ in range(3000) for batch in source])
+    counts = torch.bincount(drawn, minlength=7)[3:].float()
+    assert counts.sum() == 6000
+    assert (counts / 1500 - 1).abs().max() < 0.1
+
+
+def test_epochs_differ_and_seeds_repeat():
+    first, second = batches(USERS, ITEMS), batches(USERS, ITEMS)
+    one, two = [b["user"].tolist() for b in first], [b["user"].tolist() for b in first]
+    assert one != two
+    assert one == [b["user"].tolist() for b in second]
+
+
+def test_a_user_with_everything_is_refused():
+    with pytest.raises(BadInput, match="all 6 items that negative sampling draws from"):
+        batches([1] * 6, [1, 2, 3, 4, 5, 6])
+    with pytest.raises(BadInput, match="all 2 items"):
+        batches([1, 1], [1, 2], popularity=1.0)  # the others are never drawn
+
+
+def test_dynamic_negatives_are_refused():
+    with pytest.raises(BadInput, match="dynamic"):
+        Sampling.from_recbole({"dynamic": True})
+
+
+class Fixed:
+    """Scores that are known beforehand."""
+
+    def __init__(self, scores):
+        self.module = torch.nn.Identity()
+        self.n_items = scores.shape[1]
+        self.device = torch.device("cpu")
+        self._scores = scores
+
+    def scores(self, users):
+        return self._scores[users]
+
+
+def test_rank_excludes_seen_items_and_padding(monkeypatch):
+    monkeypatch.setattr("models.recommenders.top_k._SCORES_AT_ONCE", 12)  # two users at a time
+    scores = torch.tensor(
+        [[9.0] * 5, [9, 1, 2, 3, 4], [9, 4, 3, 2, 1], [9, 1, 4, 2, 3]], dtype=torch.float32
+    )
+    seen = Seen(np.array([3, 1, 1]), np.array([2, 4, 3]), n_users=4)
+    recommender = Fixed(scores)
+    recommender.module.train()
+    items, values = rank(recommender, np.array([1, 2, 3]), seen, k=3)
+    assert items[1].tolist() == [1, 2, 3]
+    assert items[2].tolist() == [4, 3, 1]
+    assert items[0, :2].tolist() == [2, 1]
+    assert np.isneginf(values[0, 2])
+    assert not recommender.module.training
+
+
+def test_rank_agrees_with_a_plain_loop():
+    built = recommender("BPR")
+    seen = Seen(built.train_users, built.train_items, built.n_users)
+    users = np.unique(built.train_users)
+    items, _ = rank(built, users, seen, k=5)
+    built.module.eval()
+    for user, ranked in zip(users, items, strict=True):
+        scores = built.scores(torch.tensor([user]))[0].detach().numpy().copy()
+        scores[0] = -np.inf
+        scores[built.train_items[built.train_users == user]] = -np.inf
+        assert ranked.tolist() == np.argsort(-scores, kind="stable")[:5].tolist()
+    assert len(users) == N_USERS
+    assert built.n_items == N_ITEMS + 1

@@ -1,0 +1,64 @@
+"""What replaces RecBole's arithmetic gives RecBole's results."""
+
+import pytest
+import torch
+
+from models.recommenders import simplex_loss
+from models.recommenders.recbole_speedups import Dropout, cheapen
+from models.recommenders.registry import ZOO
+from tests.support.toy_recommender import recommender
+
+
+def loss_and_gradients(built, batch):
+    torch.manual_seed(3)
+    built.module.train()
+    built.module.zero_grad()
+    loss = built.loss(batch).sum()
+    loss.backward()
+    return [loss.detach(), *(parameter.grad.clone() for parameter in built.module.parameters())]
+
+
+@pytest.mark.parametrize("model", [name for name in ("SimpleX", "LightGCN") if name in ZOO])
+@pytest.mark.parametrize("negatives", [1, 3])
+def test_loss_and_gradients_are_recboles(model, negatives):
+    built = recommender(model, train_neg_sample_args={"sample_num": negatives})
+    vars(built.module).pop("calculate_loss", None)  # RecBole's own
+    if model == "LightGCN":
+        built.module.norm_adj_matrix = built.module.get_norm_adj_mat()
+    batch = next(iter(built.batches()))
+    before = loss_and_gradients(built, batch)
+    cheapen(model, built.module)
+    for recboles, ours in zip(before, loss_and_gradients(built, batch), strict=True):
+        torch.testing.assert_close(ours, recboles, rtol=1e-5, atol=1e-7)
+
+
+def test_attention_over_the_history_stays_recboles():
+    built = recommender("SimpleX", aggregator="user_attention")
+    assert not simplex_loss.applies_to(built.module)
+    cheapen("SimpleX", built.module)
+    assert "calculate_loss" not in vars(built.module)
+
+
+def test_neumf_drops_out_by_ours():
+    built = recommender("NeuMF", dropout_prob=0.3)
+    cheapen("NeuMF", built.module)
+    kinds = [type(layer) for layer in built.module.mlp_layers.mlp_layers]
+    assert kinds.count(Dropout) == 2
+    assert torch.nn.Dropout not in kinds
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+def test_dropout_hides_its_share_and_keeps_the_mean(rate):
+    torch.manual_seed(0)
+    layer = Dropout(rate)
+    ones = torch.ones(1001, 999, requires_grad=True)  # no multiple of four
+    out = layer(ones)
+    hidden = out == 0
+    assert hidden.float().mean().item() == pytest.approx(rate, abs=0.002)
+    assert hidden[:, 1:].eq(hidden[:, :-1]).float().mean().item() == pytest.approx(
+        rate**2 + (1 - rate) ** 2, abs=0.003
+    )  # neighbours are independent
+    assert out.detach()[~hidden].unique().item() == pytest.approx(1 / (1 - rate))
+    out.sum().backward()
+    torch.testing.assert_close(ones.grad, out.detach())
+    assert torch.equal(layer.eval()(ones), ones)

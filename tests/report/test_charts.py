@@ -1,0 +1,95 @@
+from models.report.charts import forest_plot, parameter_sweeps, profile_scatter
+from models.report.charts.profile_scatter import Point
+
+
+def contrast(gain, low, high, base=0.5):
+    return {"baseline_mean": base, "gain_percent": gain, "ci_low": low, "ci_high": high}
+
+
+def test_a_gain_is_relative_to_what_it_is_held_against():
+    assert forest_plot.gain(contrast(10.0, 0.025, 0.075)) == forest_plot.Gain(10.0, 5.0, 15.0)
+    assert forest_plot.gain(contrast(None, None, None)) is None
+
+
+def test_a_scale_holds_zero_and_every_gain():
+    scale = forest_plot.scale([contrast(10.0, 0.025, 0.075), contrast(20.0, 0.075, 0.125)])
+    assert (scale.low, scale.high) == (0.0, 25.0)
+    placed = scale.place(forest_plot.Gain(10.0, 5.0, 15.0))
+    # 3 % are kept free on both sides, so 94 % are 25 points.
+    assert (placed.zero, placed.low, placed.middle, placed.high) == (3.0, 21.8, 40.6, 59.4)
+    assert not placed.cut_low
+    assert not placed.cut_high
+
+
+def test_one_wide_interval_is_cut_off_and_marked():
+    narrow = [contrast(1.0, 0.0, 0.01)] * 4
+    scale = forest_plot.scale([*narrow, contrast(2.0, -2.0, 2.0)])
+    # Four intervals are 2 points wide, so gains of 0 to 2 get 5 points on either side.
+    assert (scale.low, scale.high) == (-5.0, 7.0)
+    wide = scale.place(forest_plot.Gain(2.0, -400.0, 400.0))
+    assert (wide.low, wide.high, wide.cut_low, wide.cut_high) == (3.0, 97.0, True, True)
+
+
+def test_nothing_comparable_has_no_scale():
+    assert forest_plot.scale([contrast(None, None, None)]) is None
+
+
+def run(arm, seed, value, alpha=None, layer=None, model="BPR"):
+    known = {"model": model, "arm": arm, "seed": seed, "value": value, "alpha": alpha}
+    if arm == "baseline":
+        return known | {"layer": None, "alignment": None, "reduction": None}
+    return known | {"layer": layer or "user", "alignment": "rmse", "reduction": "umap"}
+
+
+def test_a_sweep_averages_seeds_and_nothing_else():
+    rows = [
+        run("baseline", 1, 0.2),
+        run("baseline", 2, 0.4),
+        run("transfer", 1, 0.5, alpha=0.9),
+        run("transfer", 1, 0.3, alpha=0.1),
+        run("transfer", 2, 0.5, alpha=0.1),
+        run("transfer", 1, 0.7, alpha=0.1, layer="mlp"),
+        run("transfer", 1, 0.8, alpha=0.9, layer="mlp"),
+        run("shuffled", 1, 0.1, alpha=0.1),
+    ]
+    alpha, layer = parameter_sweeps.sweeps(rows, "NDCG@10")
+    assert (alpha.model, alpha.factor, layer.factor) == ("BPR", "α", "Layer")
+    lines = {line["name"]: (line["x"], line["y"]) for line in alpha.figure["data"]}
+    assert lines == {
+        "transfer, Layer user, Alignment rmse, Reduction umap": ([0.1, 0.9], [0.4, 0.5]),
+        "transfer, Layer mlp, Alignment rmse, Reduction umap": ([0.1, 0.9], [0.7, 0.8]),
+    }
+    assert alpha.figure["data"][0]["error_y"]["array"][1] == 0
+    assert abs(alpha.figure["data"][0]["error_y"]["array"][0] - 0.02**0.5) < 1e-12
+    (level,) = alpha.figure["layout"]["shapes"]
+    assert abs(level["y0"] - 0.3) < 1e-12
+    assert [line["x"] for line in layer.figure["data"]] == [["mlp", "user"], ["mlp", "user"]]
+
+
+def test_nothing_that_varies_gives_no_sweep():
+    rows = [run("baseline", 1, 0.2), run("transfer", 1, 0.5, 0.1), run("shuffled", 1, 0.5, 0.1)]
+    assert parameter_sweeps.sweeps(rows, "NDCG@10") == []
+
+
+def test_frequent_genres_get_colours_and_the_rest_is_grey():
+    genres = [f"g{n}" for n in range(9) for _ in range(9 - n)] + [None]
+    points = [Point(f"u{n}", 0.0, 0.0, genre, None) for n, genre in enumerate(genres)]
+    figure, marks = profile_scatter.profile_map(points)
+    assert [mark.name for mark in marks] == [*(f"g{n}" for n in range(8)), "other"]
+    assert marks[-1].count == 2  # g8, and the one without a genre
+    assert len({mark.colour for mark in marks}) == 9
+    assert sum(len(trace["x"]) for trace in figure["data"]) == len(points)
+
+
+def test_a_genre_may_be_called_other():
+    figure, _ = profile_scatter.profile_map([Point("u1", 0.0, 0.0, "other", None)] * 2)
+    assert sum(len(trace["x"]) for trace in figure["data"]) == 2
+
+
+def test_hovering_shows_first_words_as_plain_text():
+    text = "likes <b>bold</b> & " + "long words " * 50
+    figure, _ = profile_scatter.profile_map([Point("<u>", 0.0, 0.0, "Drama", text)])
+    (shown,) = figure["data"][0]["text"]
+    assert shown.startswith("<b>&lt;u&gt;</b>, Drama<br>likes &lt;b&gt;bold&lt;/b&gt; &amp; long")
+    assert shown.endswith(" …")
+    assert len(shown) < 300

@@ -1,0 +1,72 @@
+"""Contrasts of several points: shared pairs once, and one correction over all."""
+
+import numpy as np
+import pytest
+
+from models.evaluation.user_scores import UserValues
+from models.statistics.comparability import Terms
+from models.statistics.contrasts import Run, grid_contrasts, grid_slice_contrasts
+
+USERS = np.array([f"u{n}" for n in range(30)])
+COLUMN = ("ndcg", 10)
+
+
+def run(run_id, arm, gain, seed=1, trials=0, model="BPR"):
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(0.2, 0.4, 30) + gain * np.linspace(0.5, 1.5, 30)
+    terms = Terms("d", "aa", 40, 4, 2, "ndcg@10", None if model == "EASE" else 64, trials)
+    return Run(model, arm, seed, terms, UserValues(USERS, {COLUMN: values}), run_id)
+
+
+def arms(name, arm, gain, **changes):
+    return [run(f"{name}{seed}", arm, gain, seed, **changes) for seed in (1, 2, 3)]
+
+
+BASELINE = arms("b", "baseline", 0.0)
+EASE = arms("e", "baseline", 0.1, model="EASE")
+POINTS = {
+    "small": [*BASELINE, *arms("s", "transfer", 0.01), *EASE],
+    "large": [*BASELINE, *arms("l", "transfer", 0.2), *EASE],
+}
+
+
+def test_what_points_share_is_compared_once():
+    found = grid_contrasts(POINTS, [COLUMN], "ndcg@10")
+    assert [(of.point, of.arm, of.against) for of in found] == [
+        ("small", "transfer", "baseline"),
+        (None, "baseline", "EASE"),
+        ("small", "transfer", "EASE"),
+        ("large", "transfer", "baseline"),
+        ("large", "transfer", "EASE"),
+    ]
+    # Holm: of five questions the clearest counts five times, whatever point it is of.
+    clearest = min(found, key=lambda of: of.comparison.p_value).comparison
+    assert clearest.p_adjusted == pytest.approx(min(1, 5 * clearest.p_value))
+    (alone,) = (
+        of.comparison
+        for of in grid_contrasts({"small": POINTS["small"]}, [COLUMN], "ndcg@10")
+        if of.against == "baseline"
+    )
+    (among,) = (of.comparison for of in found if (of.point, of.against) == ("small", "baseline"))
+    assert among.difference == alone.difference
+    assert among.boot_ci_low == alone.boot_ci_low
+    assert among.p_adjusted >= alone.p_adjusted
+
+
+def test_slices_are_corrected_over_points_too():
+    found = grid_slice_contrasts({"cold": POINTS, "warm": POINTS}, [COLUMN], "ndcg@10")
+    assert [[of.point for of in of_slice] for of_slice in found.values()] == [
+        ["small", "large"],
+        ["small", "large"],
+    ]
+    raw = sorted(of.comparison.p_value for of_slice in found.values() for of in of_slice)
+    adjusted = min(of.comparison.p_adjusted for of_slice in found.values() for of in of_slice)
+    assert adjusted == pytest.approx(min(1, 4 * raw[0]))
+
+
+def test_unequal_numbers_of_trials_are_not_comparable():
+    points = {"p": [*arms("b", "baseline", 0.0, trials=3), *arms("t", "transfer", 0.2, trials=9)]}
+    (contrast,) = grid_contrasts(points, [COLUMN], "ndcg@10")
+    assert contrast.comparison.verdict == (
+        "not comparable: search trials differ (baseline 3; arm 9)"
+    )

@@ -1,0 +1,107 @@
+"""Control arms hold what they say, and nothing of a profile."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from models.config import Pipeline, Tap, Targets
+from models.errors import BadInput
+from models.schemas import GENRES, ITEM, USER
+from models.targets.control_arms import genre_histogram, history_svd, noise, shuffled
+
+CONFIG = Targets()
+TRAIN = pa.table(
+    {
+        USER: ["a", "a", "a", "b", "b", "c", "stranger"],
+        ITEM: ["i1", "i2", "i3", "i1", "i3", "i2", "i1"],
+    }
+)
+ITEMS = pa.table(
+    {
+        ITEM: ["i1", "i2", "i3", "i4"],
+        GENRES: pa.array([["Drama"], ["War", "Drama"], [], ["Comedy"]], pa.list_(pa.string())),
+    }
+)
+USERS = ["c", "a", "b", "nobody"]
+
+
+def some_targets(n=400, width=3):
+    rng = np.random.default_rng(0)
+    mixing = np.array([[1.0, 0.8, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 2.0]])
+    return (rng.standard_normal((n, width)) @ mixing + 1).astype(np.float32)
+
+
+def distances(matrix):
+    return np.linalg.norm(matrix[:, None] - matrix[None], axis=2)
+
+
+def test_shuffled_are_the_same_rows_elsewhere():
+    targets = some_targets()
+    one, again, other = shuffled(targets, 1), shuffled(targets, 1), shuffled(targets, 2)
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+    assert (one != targets).any(axis=1).mean() > 0.95
+    assert sorted(map(tuple, one.tolist())) == sorted(map(tuple, targets.tolist()))
+
+
+def test_noise_has_the_targets_moments_and_none_of_their_rows():
+    targets = some_targets(n=20_000)
+    drawn = noise(targets, 1)
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(drawn.mean(0), targets.mean(0), atol=0.06)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(targets.T), atol=0.12)
+    assert abs(np.corrcoef(drawn[:, 0], targets[:, 0])[0, 1]) < 0.03
+    assert not np.array_equal(drawn, noise(targets, 2))
+
+
+def test_genre_histogram_keeps_the_distances_of_the_shares():
+    made = genre_histogram(TRAIN, ITEMS, "user_id", USERS, 8, CONFIG)
+    # Drama, War: c saw War+Drama; a Drama, then War+Drama; b Drama; nobody nothing.
+    shares = np.array([[0.5, 0.5], [2 / 3, 1 / 3], [1.0, 0.0], [0.0, 0.0]])
+    expected = distances(shares)
+    found = distances(made.astype(np.float64))
+    np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-5)
+    assert made.shape == (4, 8)
+    assert made.std() == pytest.approx(1, rel=1e-4)
+
+
+def test_genre_histogram_without_genres_says_so():
+    bare = ITEMS.set_column(1, GENRES, pa.array([[]] * 4, pa.list_(pa.string())))
+    with pytest.raises(BadInput, match="genre-histogram needs items with genres"):
+        genre_histogram(TRAIN, bare, "user_id", USERS, 8, CONFIG)
+
+
+def test_history_svd_is_the_svd_of_the_training_matrix():
+    rng = np.random.default_rng(0)
+    seen = rng.random((12, 9)) < 0.4
+    seen[:, 0] = True
+    users = [f"u{n}" for n in range(12)]
+    rows, columns = np.nonzero(seen)
+    train = pa.table({USER: [users[r] for r in rows], ITEM: [f"i{c}" for c in columns]})
+    made = history_svd(train, "user_id", users, 4, CONFIG)
+    left, values, _ = np.linalg.svd(seen.astype(float))
+    expected = distances(left[:, :4] * values[:4])
+    found = distances(made.astype(np.float64))
+    np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-5)
+    assert np.array_equal(made, history_svd(train, "user_id", users, 4, CONFIG))
+
+
+def test_every_arm_trains_with_the_same_transfer_and_budget():
+    pipeline = Pipeline.model_validate(
+        {
+            "experiment": "e",
+            "models": {"BPR": {}, "EASE": {}},
+            "training": {"arms": ["baseline", "transfer", "shuffled", "noise"], "seeds": [1, 2]},
+        }
+    )
+    tap = {"kind": "module", "name": "user_embedding"}
+    taps = {"BPR": {"users": Tap(**tap)}, "EASE": {}}
+    jobs = pipeline.jobs(taps)
+    assert [(job.model, job.arm, job.seed) for job in jobs if job.model == "EASE"] == [
+        ("EASE", "baseline", 1),
+        ("EASE", "baseline", 2),
+    ]
+    knowing = [job for job in jobs if job.arm != "baseline"]
+    assert len(knowing) == 6
+    assert len({(job.budget, job.transfer, *job.taps.items()) for job in knowing}) == 1
+    assert all(job.transfer is None for job in jobs if job.arm == "baseline")
