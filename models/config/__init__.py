@@ -4,6 +4,7 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 (concurrency, worker count), never its result, and so stays out of every cache key.
 """
 
+from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
 from models.config.dataset import ROLES, DataColumns, Dataset, Format, KCore, Role, seconds
 from models.config.embeddings import Embeddings
 from models.config.evaluation import CLICK_METRICS, Evaluation, Metric, parse_metric
@@ -18,10 +19,9 @@ from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
 from models.config.sides import SIDES, Side
 from models.config.split import Split
 from models.config.targets import Reduction, Refit, Targets, Umap
-from models.config.training import CONTROLS, Arm, Budget, Control, Model, Precision, Training
+from models.config.training import Budget, Model, Precision, Training
 from models.config.transfer import (
     BRIDGING,
-    KAR_MODELS,
     Alignment,
     Freeze,
     Kar,
@@ -32,20 +32,21 @@ from models.config.transfer import (
 from models.config.yaml_loader import parse_yaml
 
 __all__ = [
+    "ARMS",
+    "BASELINE",
     "BRIDGING",
     "CLICK_METRICS",
-    "CONTROLS",
     "IDENTITY_IF_SET",
-    "KAR_MODELS",
     "LLM",
     "NOT_IDENTITY",
     "ROLES",
     "SIDES",
+    "TRANSFER",
     "Alignment",
     "Arm",
+    "ArmName",
     "Budget",
     "Columns",
-    "Control",
     "Dask",
     "DataColumns",
     "Dataset",

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from models.config.arms import TRANSFER, PublishedArm
 from models.config.evaluation import parse_metric
 from models.config.section import NOT_IDENTITY, Section
 from models.config.split import Split
@@ -28,8 +29,8 @@ class Nightly(Section):
     model: str | None = Field(
         None, description="Which of `models` is published; empty means the first."
     )
-    arm: Literal["baseline", "transfer"] = Field(
-        "transfer", description="With or without the profiles' knowledge."
+    arm: PublishedArm = Field(
+        TRANSFER, description="With or without the profiles' knowledge: transfer or baseline."
     )
     seed: int = Field(1, description="Of the training and of the bootstrap.")
     split: NightlySplit = Field(

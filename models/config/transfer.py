@@ -7,10 +7,6 @@ from pydantic import Field
 from models.config.section import IDENTITY_IF_SET, Section
 from models.config.sides import SIDES, Side
 
-KAR_MODELS = ("DeepFM", "DCN", "AutoInt")
-"""Models that the arm kar exists for."""
-
-
 Phase = Literal["transfer", "finetune"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.config import Job
+from models.config import BASELINE, Job
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.registry import entry
 from models.schemas import ITEM, USER
@@ -98,7 +98,7 @@ class Protocol:
 
 
 def obstacle(
-    arm: Protocol, other: Protocol, against: str = "baseline", ignoring: Collection[str] = ()
+    arm: Protocol, other: Protocol, against: str = BASELINE, ignoring: Collection[str] = ()
 ) -> str | None:
     """Say why two arms cannot be compared; None if they can.
 

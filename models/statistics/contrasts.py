@@ -11,14 +11,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from models.config import Metric, parse_metric
-from models.evaluation.user_scores import BASELINE, UserValues
+from models.config import BASELINE, TRANSFER, Metric, parse_metric
+from models.evaluation.user_scores import UserValues
 from models.recommenders.registry import entry
 from models.statistics.bootstrap import Values, intervals, resampled_means
 from models.statistics.comparability import BATCH_SIZE, Protocol, Terms, obstacle
 from models.statistics.paired_comparison import Comparison, compare, corrected
-
-TRANSFER = "transfer"
 
 Column = tuple[str, int | None]
 """A metric and its cut-off."""

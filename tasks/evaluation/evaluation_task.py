@@ -3,9 +3,8 @@
 import pyarrow as pa
 from prefect.logging import get_run_logger
 
-from models.config import Pipeline
+from models.config import BASELINE, Pipeline
 from models.evaluation.slices import Slice
-from models.evaluation.user_scores import BASELINE
 from models.schemas import LLM_CALLS
 from models.statistics.contrasts import Contrast, contrasts, slice_contrasts
 from tasks.dataset.outputs import Splits

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from models.config import Arm, Pipeline
+from models.config import ArmName, Pipeline
 from tasks.dataset.outputs import Splits
 from tasks.embeddings.outputs import Described
 from tasks.evaluation.outputs import Evaluated
@@ -35,7 +35,7 @@ class Trial(Handoff):
 
     point: str
     model: str
-    arm: Arm
+    arm: ArmName
     trial: int
     params: str
     """JSON, by dotted key."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import duckdb
 
+from models.config import BASELINE
 from tasks.results.database import database, database_path, has_database
 from tasks.storage.artifacts import Handoff, MissingArtifact, Verifiable
 
@@ -17,7 +18,7 @@ class Difference(Handoff):
 
     model: str
     arm: str
-    against: str = "baseline"
+    against: str = BASELINE
     metric: str
     k: int | None
     baseline_mean: float

@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
-from models.config import Control, Targets
+from models.config import ArmName, Targets
 from models.embeddings.text_batches import to_matrix, to_table
 from models.schemas import EMBEDDING, TARGET
-from models.targets.control_arms import genre_histogram, history_svd, noise, shuffled
+from models.targets.control_arms import ControlInputs, control_targets
 from models.targets.reducers import Embedded, Reducer, Unusable, dump, load, refit_reason, unchanged
 from models.targets.reduction import fit, settings
 from tasks.execution.stage import stage
@@ -137,7 +137,7 @@ def _key(vectors: Handle) -> str:
 
 @stage("controls", version=2)
 def controls(
-    config: Targets, arm: Control, targeted: Handle, train: Handle, items: Handle, seed: int
+    config: Targets, arm: ArmName, targeted: Handle, train: Handle, items: Handle, seed: int
 ) -> Targeted:
     """Targets of a control arm for the users (items), and of the width, of `targeted`.
 
@@ -153,19 +153,19 @@ def controls(
         BadInput: if the data has nothing to make the control of.
     """
     table = read_parquet(targeted)
-    key = table.column_names[0]
-    subjects, vectors = table[key].to_pylist(), to_matrix(table[TARGET])
-    width = vectors.shape[1]
-    if arm == "shuffled":
-        made = shuffled(vectors, seed)
-    elif arm == "noise":
-        made = noise(vectors, seed)
-    elif arm == "history-svd":
-        made = history_svd(read_parquet(train), key, subjects, width, config)
-    else:
-        made = genre_histogram(
-            read_parquet(train), read_parquet(items), key, subjects, width, config
-        )
+    key, vectors = table.column_names[0], to_matrix(table[TARGET])
+    made = control_targets(
+        arm,
+        ControlInputs(
+            vectors,
+            key,
+            table[key].to_pylist(),
+            read_parquet(train),
+            read_parquet(items),
+            seed,
+            config,
+        ),
+    )
     inputs = {"targets": targeted, "train": train, "items": items}
     known = {**config.identity(), "arm": arm, "seed": seed}
     return Targeted(
@@ -173,5 +173,5 @@ def controls(
             "targets", to_table(table[key].combine_chunks(), TARGET, made, key), inputs, known
         ),
         reduction=arm,
-        width=width,
+        width=made.shape[1],
     )
