@@ -133,7 +133,8 @@ ZOO: dict[str, Entry] = {
     "DiffRec": Entry("general", "users", _module("mlp.mlp_layers.mlp_layers.1")),
     "LDiffRec": Entry("general", "users", _mean_half("autoencoder.encoder")),
     # Computed, not trained by gradient: baselines; EASE is ours, see
-    # models/recommenders/closed_form.py. "Pop": _computed(),
+    # models/recommenders/closed_form.py.
+    "Pop": _computed(),
     "Random": _computed(),
     "ItemKNN": _computed(),
     "AsymKNN": _computed(),
