@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.config import ArmName, Targets
 from models.errors import BadInput
 from models.schemas import GENRES, ITEM, USER
-from models.targets.reduction import standardise
+from models.targets.reduction import reduce
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ def _standardised(matrix: NDArray[np.float64], inputs: ControlInputs) -> NDArray
 
     A rotation keeps all distances and spreads them over the whole layer.
     """
-    columns, width, seed = matrix.shape[1], inputs.width, inputs.config.seed
-    if columns > width:
-        from sklearn.decomposition import PCA
-
-        return standardise(PCA(width, random_state=seed).fit_transform(matrix), inputs.config)
-    square = np.random.default_rng(seed).standard_normal((width, width))
-    return standardise(matrix @ np.linalg.qr(square)[0][:columns], inputs.config)
+    columns, width = matrix.shape[1], inputs.width
+    reduction = "pca" if columns > width else "none"
+    if columns <= width:
+        square = np.random.default_rng(inputs.config.seed).standard_normal((width, width))
+        matrix = matrix @ np.linalg.qr(square)[0][:columns]
+    config = inputs.config.model_copy(update={"reduction": reduction})
+    return reduce(matrix, width, config)
