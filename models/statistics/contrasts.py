@@ -93,7 +93,7 @@ def contrasts(
 
 
 def grid_contrasts(
-    points: Mapping[str, Sequence[Run]],
+    points: Mapping[str | None, Sequence[Run]],
     columns: Sequence[tuple[Metric, int | None]],
     primary: str,
 ) -> list[Contrast]:
@@ -108,7 +108,7 @@ def grid_contrasts(
 
 
 def grid_slice_contrasts(
-    slices: Mapping[S, Mapping[str, Sequence[Run]]],
+    slices: Mapping[S, Mapping[str | None, Sequence[Run]]],
     columns: Sequence[tuple[Metric, int | None]],
     primary: str,
 ) -> dict[S, list[Contrast]]:
@@ -120,7 +120,7 @@ def grid_slice_contrasts(
 
 
 def _by_point(
-    points: Mapping[str, Sequence[Run]],
+    points: Mapping[str | None, Sequence[Run]],
     pairs_of: Callable[[Mapping[tuple[str, str], Arm]], Iterable[Pair]],
 ) -> Iterator[Pair]:
     for point, runs in points.items():
