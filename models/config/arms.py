@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 BASELINE, TRANSFER = "baseline", "transfer"
 
@@ -70,23 +70,23 @@ ARMS: dict[str, Arm] = {
 }
 
 
+SERVED = tuple(arm.name for arm in ARMS.values() if not arm.is_control and arm.models is None)
+"""Arms whose models the nightly flow can publish: they serve every user without text features."""
+
+
 def _known(name: str) -> str:
     if name not in ARMS:
         raise ValueError(f"{name!r} is no arm; choose from {', '.join(ARMS)}")
     return name
 
 
-def _published(name: str) -> str:
-    if _known(name) not in (allowed := [row.name for row in ARMS.values() if _is_served(row)]):
-        raise ValueError(f"{name} cannot be published; choose from {', '.join(allowed)}")
+def _served(name: str) -> str:
+    if _known(name) not in SERVED:
+        raise ValueError(f"{name} cannot be published; choose from {', '.join(SERVED)}")
     return name
 
 
-def _is_served(arm: Arm) -> bool:
-    return not arm.is_control and arm.takes != "features"
-
-
-ArmName = Annotated[str, AfterValidator(_known)]
+ArmName = Annotated[str, AfterValidator(_known), WithJsonSchema({"enum": list(ARMS)})]
 """The name of a row of `ARMS`."""
-PublishedArm = Annotated[str, AfterValidator(_published)]
-"""The name of an arm whose model the nightly flow can publish."""
+ServedArm = Annotated[str, AfterValidator(_served), WithJsonSchema({"enum": list(SERVED)})]
+"""The name of an arm in `SERVED`."""
