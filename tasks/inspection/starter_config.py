@@ -174,6 +174,7 @@ def _require_ids(role: str, file: Path, names: dict[str, str | None], has: list[
 def _pipeline(settings: dict[str, Any], subject: str) -> dict[str, Any]:
     return {
         "experiment": settings["name"],
+        "size": "default",
         "dataset": settings,
         "split": {"strategy": "random", "ratios": [0.7, 0.1, 0.2], "seed": 2026},
         "profiles": {"provider": "offline", "prompt": f"user-{subject}"},
@@ -184,7 +185,6 @@ def _pipeline(settings: dict[str, Any], subject: str) -> dict[str, Any]:
             "EASE": {},
             "Pop": {},
         },
-        "training": {"epochs": 30, "patience": 5, "seeds": [1, 2]},
         "evaluation": {"k": [5, 10, 20], "primary": "ndcg@10"},
     }
 
@@ -214,7 +214,7 @@ def _adapted(raw: dict[str, Any]) -> tuple[Checked, list[Guess]]:
     if checked.catalogue is not None and checked.catalogue < 20:
         ks = [k for k in (5, 10) if k <= checked.catalogue] or [checked.catalogue]
         raw["evaluation"] = {"k": ks, "primary": f"ndcg@{ks[-1]}"}
-        raw["training"]["valid_metric"] = f"ndcg@{ks[-1]}"
+        raw["training"] = {"valid_metric": f"ndcg@{ks[-1]}"}
         needed.append(Guess("evaluation.k", str(ks), f"there are {checked.catalogue} items"))
         checked = _checked(raw)
     if checked.refused:
