@@ -117,7 +117,9 @@ def test_a_batch_that_failed_is_refused_with_its_reason(batches, data_dir):
 
 def test_a_run_that_waits_no_longer_leaves_the_batch_to_the_next(batches):
     batches.polls = 10**9
-    with pytest.raises(BadInput, match=r"batch_0 is in_progress with 0 of 3 .* the next run collects it"):
+    with pytest.raises(
+        BadInput, match=r"batch_0 is in_progress with 0 of 3 .* next run collects it"
+    ):
         run(config(batches, batch_wait_hours=0), *TITLES)
     batches.polls = 1
     assert texts(run(config(batches), *TITLES, "Brazil"))["user-3"].endswith('"Brazil".')
