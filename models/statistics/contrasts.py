@@ -95,7 +95,7 @@ def contrasts(
 
 
 def grid_contrasts(
-    points: Mapping[str, Sequence[Run]],
+    points: Mapping[str | None, Sequence[Run]],
     columns: Sequence[tuple[Metric, int | None]],
     primary: str,
 ) -> list[Contrast]:
@@ -110,7 +110,7 @@ def grid_contrasts(
 
 
 def grid_slice_contrasts(
-    slices: Mapping[S, Mapping[str, Sequence[Run]]],
+    slices: Mapping[S, Mapping[str | None, Sequence[Run]]],
     columns: Sequence[tuple[Metric, int | None]],
     primary: str,
 ) -> dict[S, list[Contrast]]:
@@ -122,7 +122,7 @@ def grid_slice_contrasts(
 
 
 def _by_point(
-    points: Mapping[str, Sequence[Run]],
+    points: Mapping[str | None, Sequence[Run]],
     pairs_of: Callable[[Mapping[tuple[str, str], Arm]], Iterable[Pair]],
 ) -> Iterator[Pair]:
     for point, runs in points.items():

@@ -14,7 +14,9 @@ from models.recommenders.registry import precision_of
 from models.statistics.comparability import Terms
 from models.statistics.contrasts import Contrast, Run
 from tasks.embeddings.outputs import Described, knowledge, origin
+from tasks.evaluation.inputs import Part, PointResult, Trial
 from tasks.evaluation.outputs import Difference, Evaluated
+from tasks.storage.artifacts import Handoff
 from tasks.training.outputs import Trained
 
 _USER_METRICS = pa.schema(
@@ -26,6 +28,9 @@ _USER_METRICS = pa.schema(
         "value": pa.float64(),
     }
 )
+PartsByArm = dict[tuple[str | None, str, str], Part]
+"""By point, model and arm; under no point the first one with that arm."""
+
 _SLICES = ("run_id", "kind", "slice", "low", "high", "metric", "k", "value", "users")
 
 
@@ -34,6 +39,7 @@ class Scored:
     """One trained model and all that its rankings are worth."""
 
     run_id: str
+    part: Part
     trained: Trained
     terms: Terms
     values: dict[str, UserValues]
@@ -51,7 +57,7 @@ class Scored:
         )
 
 
-def of_job(pipeline: Pipeline, job: Job, described: list[Described]) -> dict[str, str | None]:
+def of_job(pipeline: Pipeline, job: Job, described: Sequence[Described]) -> dict[str, str | None]:
     """What a job knows and how it was reduced; nothing for a baseline.
 
     Two controls hold nothing of any profile; the others are made of the profiles' targets.
@@ -64,12 +70,12 @@ def of_job(pipeline: Pipeline, job: Job, described: list[Described]) -> dict[str
 
 
 def run_rows(
-    pipeline: Pipeline, evaluated: Evaluated, runs: list[Scored], described: list[Described]
+    evaluated: Evaluated, runs: list[Scored], points: Mapping[str, str | None]
 ) -> pa.Table:
-    """Table `runs`."""
+    """Table `runs`; `points` has each run's point, None where it has several or none."""
     rows = []
     for run in runs:
-        trained, job = run.trained, run.trained.job
+        trained, job, pipeline = run.trained, run.trained.job, run.part.pipeline
         rows.append(
             {
                 "run_id": run.run_id,
@@ -93,7 +99,8 @@ def run_rows(
                 "device": job.budget.kind,
                 "precision": precision_of(job.model, job.budget.precision),
                 **asdict(run.terms),
-                **of_job(pipeline, job, described),
+                "point": points[run.run_id],
+                **of_job(pipeline, job, run.part.described),
             }
         )
     return pa.Table.from_pylist(rows)
@@ -175,46 +182,62 @@ def differences(contrasts: Iterable[Contrast]) -> tuple[Difference, ...]:
 
 
 def contrast_rows(
-    pipeline: Pipeline,
-    evaluated: Evaluated,
-    described: list[Described],
-    contrasts: Sequence[Contrast],
+    evaluated: Evaluated, contrasts: Sequence[Contrast], parts: PartsByArm
 ) -> pa.Table:
     """Table `contrasts`: no row where there is nothing to hold an arm against."""
-    known = _origin(pipeline, evaluated, described)
-    rows = [(*known.values(), *_values(of)) for of in differences(contrasts)]
-    return _table((*known, *Difference.model_fields), rows)
+    rows = [
+        (*_origin(evaluated, parts, difference), *_values(difference))
+        for difference in differences(contrasts)
+    ]
+    return _table((*_ORIGIN, *Difference.model_fields), rows)
 
 
 def slice_contrast_rows(
-    pipeline: Pipeline,
-    evaluated: Evaluated,
-    described: list[Described],
-    contrasts: Mapping[Slice, Sequence[Contrast]],
+    evaluated: Evaluated, contrasts: Mapping[Slice, Sequence[Contrast]], parts: PartsByArm
 ) -> pa.Table:
     """Table `slice_contrasts`."""
-    known = _origin(pipeline, evaluated, described)
     rows = [
-        (*known.values(), *_slice(part).values(), *_values(of))
+        (*_origin(evaluated, parts, difference), *_slice(part).values(), *_values(difference))
         for part, of_slice in contrasts.items()
-        for of in differences(of_slice)
+        for difference in differences(of_slice)
     ]
-    return _table((*known, "kind", "slice", "low", "high", *Difference.model_fields), rows)
+    return _table((*_ORIGIN, "kind", "slice", "low", "high", *Difference.model_fields), rows)
+
+
+def point_rows(
+    evaluated: Evaluated,
+    points: Sequence[PointResult],
+    scored: Mapping[str | None, Sequence[Scored]],
+) -> pa.Table:
+    """Table `points`."""
+    known = (evaluated.experiment, evaluated.evaluation_id)
+    rows = [
+        (*known, *_values(point), [run.run_id for run in scored.get(point.point, ())])
+        for point in points
+    ]
+    return _table((*_ORIGIN[:2], *PointResult.model_fields, "run_ids"), rows)
+
+
+def trial_rows(evaluated: Evaluated, trials: Sequence[Trial]) -> pa.Table:
+    """Table `trials`."""
+    known = (evaluated.experiment, evaluated.evaluation_id)
+    rows = [(*known, *_values(trial)) for trial in trials]
+    return _table((*_ORIGIN[:2], *Trial.model_fields), rows)
+
+
+_ORIGIN = ("experiment", "evaluation_id", "dataset", "profile_source", "profile_provenance")
 
 
 def _origin(
-    pipeline: Pipeline, evaluated: Evaluated, described: list[Described]
-) -> dict[str, str | None]:
-    return {
-        "experiment": evaluated.experiment,
-        "evaluation_id": evaluated.evaluation_id,
-        "dataset": pipeline.dataset.name,
-        **origin(described),
-    }
+    evaluated: Evaluated, parts: PartsByArm, difference: Difference
+) -> tuple[str | None, ...]:
+    part = parts[difference.point, difference.model, difference.arm]
+    known = evaluated.experiment, evaluated.evaluation_id, part.pipeline.dataset.name
+    return (*known, *origin(part.described).values())
 
 
-def _values(difference: Difference) -> list[Any]:
-    return list(difference.model_dump().values())
+def _values(row: Handoff) -> list[Any]:
+    return list(row.model_dump().values())
 
 
 def _slice(part: Slice) -> dict[str, Any]:

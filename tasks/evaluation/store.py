@@ -3,7 +3,7 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,14 @@ def digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def store(
-    tables: Mapping[str, pa.Table | pa.RecordBatchReader],
-    scripts: Sequence[str] = ("store_evaluation",),
-) -> None:
-    """All or nothing: an interrupted evaluation leaves the database as it was.
+def store(tables: Mapping[str, pa.Table | pa.RecordBatchReader]) -> None:
+    """Write all rows or none: an interrupted evaluation leaves the database as it was.
 
     Args:
-        tables: new rows, by the name that the scripts know.
-        scripts: in `sql/`.
+        tables: new rows by the names that the scripts in `sql/` use; without `new_runs` only
+            points and trials are replaced.
     """
+    scripts = ("store_evaluation", "store_points") if "new_runs" in tables else ("store_points",)
     with database() as connection:
         connection.execute("BEGIN")
         create_tables(connection)
