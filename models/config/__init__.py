@@ -4,6 +4,7 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 (concurrency, worker count), never its result, and so stays out of every cache key.
 """
 
+from models.config.alignments import ALIGNMENTS
 from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
 from models.config.dataset import ROLES, DataColumns, Dataset, Format, KCore, Role, seconds
 from models.config.embeddings import Embeddings
@@ -21,8 +22,6 @@ from models.config.split import Split
 from models.config.targets import Reduction, Refit, Targets, Umap
 from models.config.training import Budget, Model, Precision, Training
 from models.config.transfer import (
-    BRIDGING,
-    Alignment,
     Freeze,
     Kar,
     Phase,
@@ -32,9 +31,9 @@ from models.config.transfer import (
 from models.config.yaml_loader import parse_yaml
 
 __all__ = [
+    "ALIGNMENTS",
     "ARMS",
     "BASELINE",
-    "BRIDGING",
     "CLICK_METRICS",
     "IDENTITY_IF_SET",
     "LLM",
@@ -42,7 +41,6 @@ __all__ = [
     "ROLES",
     "SIDES",
     "TRANSFER",
-    "Alignment",
     "Arm",
     "ArmName",
     "Budget",
