@@ -31,7 +31,7 @@ class Nightly(Section):
     arm: Literal["baseline", "transfer"] = Field(
         "transfer", description="With or without the profiles' knowledge."
     )
-    seed: int = Field(1, description="Of the training and of the bootstrap.")
+    seed: int = Field(1, description="Of the training.")
     split: NightlySplit = Field(
         NightlySplit(),
         description="How the nightly flow divides the interactions, whatever the section `split` "
@@ -51,7 +51,6 @@ class Nightly(Section):
         "nothing else.",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of that interval, two-sided.")
-    resamples: int = Field(10_000, ge=100, description="Of the bootstrap over users.")
     min_new_interactions: int = Field(
         100,
         ge=0,

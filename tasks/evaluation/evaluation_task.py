@@ -7,7 +7,7 @@ from models.config import Pipeline
 from models.evaluation.slices import Slice
 from models.evaluation.user_scores import BASELINE
 from models.schemas import LLM_CALLS
-from models.statistics.contrasts import Contrast, contrasts, slice_contrasts
+from models.statistics.contrasts import Contrast, Points, contrasts, slice_contrasts
 from tasks.dataset.outputs import Splits
 from tasks.embeddings.outputs import Described
 from tasks.evaluation import result_rows
@@ -21,7 +21,7 @@ from tasks.storage.artifacts import Handle, read_parquet
 from tasks.training.outputs import Trained
 
 
-@stage("evaluation", version=6)
+@stage("evaluation", version=7)
 def evaluation(
     pipeline: Pipeline,
     splits: Splits,
@@ -46,7 +46,9 @@ def evaluation(
     """
     runs = Scoring(pipeline, described, Ground.of(splits, items, described)).of(trained)
     found = contrasts(
-        [run.run() for run in runs], pipeline.evaluation.columns(), pipeline.evaluation.primary
+        {None: [run.run() for run in runs]},
+        pipeline.evaluation.columns(),
+        pipeline.evaluation.primary,
     )
     by_slice = _slice_contrasts(pipeline, runs)
     slices = result_rows.slice_rows(runs)
@@ -81,10 +83,7 @@ def _evaluated(
         config_hash=pipeline.digest(),
         git_sha=git_sha(),
         run_ids=run_ids,
-        differences=result_rows.differences(of for of in found if of.against == BASELINE),
-        others=result_rows.differences(
-            of for of in found if of.against != BASELINE and of.is_primary
-        ),
+        contrasts=tuple(contrast for contrast in found if contrast.against == BASELINE),
         references=references(pipeline, runs),
         n_contrasts=len(found),
         n_slices=n_slices,
@@ -99,8 +98,9 @@ def calls(described: list[Described]) -> pa.Table:
 
 def _slice_contrasts(pipeline: Pipeline, runs: list[Scored]) -> dict[Slice, list[Contrast]]:
     parts = dict.fromkeys(part for run in runs for part in run.slices)
-    slices = {
-        part: [run.run(run.slices[part]) for run in runs if part in run.slices] for part in parts
+    slices: dict[Slice, Points] = {
+        part: {None: [run.run(run.slices[part]) for run in runs if part in run.slices]}
+        for part in parts
     }
     config = pipeline.evaluation
     return slice_contrasts(slices, config.columns(), config.primary)

@@ -12,7 +12,7 @@ from slugify import slugify
 from models.evaluation.slices import Slice
 from models.evaluation.user_scores import BASELINE
 from models.report import wording
-from models.statistics.contrasts import Contrast, grid_contrasts, grid_slice_contrasts
+from models.statistics.contrasts import Contrast, contrasts, slice_contrasts
 from tasks.embeddings.outputs import Described
 from tasks.evaluation import result_rows
 from tasks.evaluation.evaluation_task import calls
@@ -27,7 +27,7 @@ from tasks.results.database import database_path
 _SCRIPTS = ("store_evaluation", "store_points")
 
 
-@stage("grid-evaluation", version=2)
+@stage("grid-evaluation", version=3)
 def grid_evaluation(
     experiment: str, parts: list[Part], outcomes: list[Outcome], trials: list[Trial]
 ) -> ExperimentEvaluated:
@@ -70,7 +70,7 @@ def show_in_prefect(evaluated: ExperimentEvaluated, outcomes: Sequence[Outcome])
         table=[of.model_dump() for of in outcomes],
         description=f"What became of the points of {evaluated.experiment}.",
     )
-    found = [of.model_dump() for of in evaluated.differences if of.is_primary]
+    found = [contrast.row() for contrast in evaluated.contrasts if contrast.is_primary]
     if found:
         create_table_artifact(
             key=f"comparison-{key}",
@@ -137,10 +137,7 @@ def _evaluated(
         config_hash=digest({"config": hashes}),
         git_sha=git_sha(),
         run_ids=run_ids,
-        differences=result_rows.differences(of for of in found if of.against == BASELINE),
-        others=result_rows.differences(
-            of for of in found if of.against != BASELINE and of.is_primary
-        ),
+        contrasts=tuple(contrast for contrast in found if contrast.against == BASELINE),
         references=references(scored.parts[run_ids[0]].pipeline, runs) if runs else (),
         n_contrasts=len(found),
         n_slices=slices.num_rows,
@@ -167,7 +164,7 @@ def _contrasts(scored: _Scores) -> tuple[list[Contrast], dict[Slice, list[Contra
     if not runs:
         return [], {}, slices
     config = scored.parts[runs[0].run_id].pipeline.evaluation
-    found = grid_contrasts(
+    found = contrasts(
         {point: [run.run() for run in of] for point, of in scored.points.items()},
         config.columns(),
         config.primary,
@@ -175,7 +172,7 @@ def _contrasts(scored: _Scores) -> tuple[list[Contrast], dict[Slice, list[Contra
     kinds = dict.fromkeys(
         part for of in scored.points.values() for run in of for part in run.slices
     )
-    by_slice = grid_slice_contrasts(
+    by_slice = slice_contrasts(
         {
             kind: {
                 point: [run.run(run.slices[kind]) for run in of if kind in run.slices]

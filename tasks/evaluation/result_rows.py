@@ -1,7 +1,7 @@
 """An evaluation as rows of the results database (`sql/schema.sql`)."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ from models.config import Job, Pipeline, Tap
 from models.evaluation.slices import Slice
 from models.evaluation.user_scores import UserValues
 from models.recommenders.registry import precision_of
-from models.statistics.comparability import Terms
-from models.statistics.contrasts import Contrast, Run
+from models.statistics.comparability import Run, Terms
+from models.statistics.contrasts import Contrast
 from tasks.embeddings.outputs import Described, knowledge, origin
-from tasks.evaluation.outputs import Difference, Evaluated
+from tasks.evaluation.outputs import Evaluated
+from tasks.results.contrast_columns import CONTRASTS, SLICE_CONTRASTS
 from tasks.training.outputs import Trained
 
 _USER_METRICS = pa.schema(
@@ -26,7 +27,28 @@ _USER_METRICS = pa.schema(
         "value": pa.float64(),
     }
 )
-_SLICES = ("run_id", "kind", "slice", "low", "high", "metric", "k", "value", "users")
+_METRICS = pa.schema(
+    {
+        "run_id": pa.string(),
+        "split": pa.string(),
+        "metric": pa.string(),
+        "k": pa.int32(),
+        "value": pa.float64(),
+    }
+)
+_SLICES = pa.schema(
+    {
+        "run_id": pa.string(),
+        "kind": pa.string(),
+        "slice": pa.string(),
+        "low": pa.int32(),
+        "high": pa.int32(),
+        "metric": pa.string(),
+        "k": pa.int32(),
+        "value": pa.float64(),
+        "users": pa.int32(),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -111,16 +133,17 @@ def metric_rows(runs: list[Scored]) -> pa.Table:
     means = [
         (run.run_id, split, metric, k, float(values.mean()))
         for run in runs
-        for split, of_split in run.values.items()
-        for (metric, k), values in of_split.values.items()
+        for split, user_values in run.values.items()
+        for (metric, k), values in user_values.values.items()
     ]
-    of_system = [
+    system = [
         (run.run_id, split, metric, k, value)
         for run in runs
-        for split, of_split in run.beyond.items()
-        for (metric, k), value in of_split.items()
+        for split, values in run.beyond.items()
+        for (metric, k), value in values.items()
     ]
-    return _table(("run_id", "split", "metric", "k", "value"), [*means, *of_system])
+    rows = [dict(zip(_METRICS.names, row, strict=True)) for row in (*means, *system)]
+    return pa.Table.from_pylist(rows, schema=_METRICS)
 
 
 def user_metric_rows(runs: list[Scored]) -> pa.RecordBatchReader:
@@ -157,21 +180,15 @@ def epoch_rows(runs: list[Scored]) -> pa.Table:
 
 def slice_rows(runs: list[Scored]) -> pa.Table:
     """Table `slices`."""
-    return _table(
-        _SLICES,
-        [
-            (run.run_id, *_slice(part).values(), metric, k, float(of.mean()), len(values.users))
-            for run in runs
-            for part, values in run.slices.items()
-            for (metric, k), of in values.values.items()
-        ],
-    )
-
-
-def differences(contrasts: Iterable[Contrast]) -> tuple[Difference, ...]:
-    """Contrasts as they are handed on."""
-    facts = [asdict(contrast) for contrast in contrasts]
-    return tuple(Difference(**fact.pop("comparison"), **fact) for fact in facts)
+    rows = [
+        {"run_id": run.run_id, "metric": metric, "k": k, "value": float(values.mean())}
+        | _slice(part)
+        | {"users": len(values)}
+        for run in runs
+        for part, user_values in run.slices.items()
+        for (metric, k), values in user_values.values.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=_SLICES)
 
 
 def contrast_rows(
@@ -180,10 +197,9 @@ def contrast_rows(
     described: list[Described],
     contrasts: Sequence[Contrast],
 ) -> pa.Table:
-    """Table `contrasts`: no row where there is nothing to hold an arm against."""
+    """Table `contrasts`: no row where there is nothing to compare an arm with."""
     known = _origin(pipeline, evaluated, described)
-    rows = [(*known.values(), *_values(of)) for of in differences(contrasts)]
-    return _table((*known, *Difference.model_fields), rows)
+    return pa.Table.from_pylist([known | found.row() for found in contrasts], schema=CONTRASTS)
 
 
 def slice_contrast_rows(
@@ -195,11 +211,11 @@ def slice_contrast_rows(
     """Table `slice_contrasts`."""
     known = _origin(pipeline, evaluated, described)
     rows = [
-        (*known.values(), *_slice(part).values(), *_values(of))
-        for part, of_slice in contrasts.items()
-        for of in differences(of_slice)
+        known | _slice(part) | contrast.row()
+        for part, found in contrasts.items()
+        for contrast in found
     ]
-    return _table((*known, "kind", "slice", "low", "high", *Difference.model_fields), rows)
+    return pa.Table.from_pylist(rows, schema=SLICE_CONTRASTS)
 
 
 def _origin(
@@ -213,15 +229,5 @@ def _origin(
     }
 
 
-def _values(difference: Difference) -> list[Any]:
-    return list(difference.model_dump().values())
-
-
 def _slice(part: Slice) -> dict[str, Any]:
     return {"kind": part.kind, "slice": part.name, "low": part.low, "high": part.high}
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    """Columns by name, also where there is no row."""
-    columns = zip(*rows, strict=True) if rows else ([] for _ in names)
-    return pa.table(dict(zip(names, map(list, columns), strict=True)))
