@@ -99,7 +99,7 @@ def _night(data: Path, dataset: Path, seed: int, *overrides: str) -> Night:
         "nightly.min_new_interactions=0",
         *overrides,
     )
-    command = [sys.executable, "-m", "flows.cli.main", "nightly", str(CONFIG), "--json"]
+    command = [sys.executable, "-m", "flows.cli", "nightly", str(CONFIG), "--json"]
     for setting in settings:
         command += ["--set", setting]
     began = perf_counter()

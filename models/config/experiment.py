@@ -10,7 +10,7 @@ from models.config.training import Arm
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Overrides = dict[str, Any]
 """Values by dotted key, as in `--set`."""
-_FIXED = ("experiment", "evaluation", "runner", "dask")
+_FIXED = ("experiment", "size", "evaluation", "runner", "dask")
 """What all points share, since they are judged, and run, as one."""
 _NOT_SEARCHED = (*_FIXED, "dataset", "split", "training", "preset")
 """What a search must not change: a setting is chosen on one validation part, on equal terms."""

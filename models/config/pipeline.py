@@ -1,7 +1,7 @@
 """One configuration file: one pipeline; and the single trainings that it asks for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,8 @@ from models.config.targets import Targets
 from models.config.training import Arm, Budget, Model, Training
 from models.config.transfer import BRIDGING, KAR_MODELS, Kar, Tap, Transfer
 
+Size = Literal["quick", "default", "thorough"]
+
 
 class Pipeline(Section):
     """One configuration file: one pipeline, one comparison."""
@@ -28,6 +30,12 @@ class Pipeline(Section):
         description="Settings that go below those of this file: a name in configs/presets/ "
         "(as-published, corrected).",
         json_schema_extra=NOT_IDENTITY,  # the settings that come of it decide
+    )
+    size: Size = Field(
+        "default",
+        description="How much is computed: quick and thorough set epochs, patience, seeds, search "
+        "trials and models where neither this file nor its preset does (configs/sizes/).",
+        json_schema_extra=NOT_IDENTITY,  # likewise
     )
     dataset: Dataset = Dataset()
     split: Split = Split()

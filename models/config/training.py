@@ -38,9 +38,9 @@ Precision = Literal["float32", "bfloat16"]
 class Budget(Placed):
     """What a training may spend, the same for every arm."""
 
-    epochs: int = Field(40, ge=1, description="Total epochs, both phases together.")
+    epochs: int = Field(30, ge=1, description="Total epochs, both phases together.")
     patience: int = Field(
-        6,
+        5,
         ge=1,
         description="Stop after this many epochs without a better validation score, counted from "
         "the second half of the epochs on, in every arm alike.",

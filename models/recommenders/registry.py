@@ -132,8 +132,8 @@ ZOO: dict[str, Entry] = {
     # The denoiser's first layer: the user's noisy history on its way to the reconstruction.
     "DiffRec": Entry("general", "users", _module("mlp.mlp_layers.mlp_layers.1")),
     "LDiffRec": Entry("general", "users", _mean_half("autoencoder.encoder")),
-    # Computed, not trained by gradient: baselines; EASE is ours, see
-    # models/recommenders/closed_form.py. "Pop": _computed(),
+    # Computed, not trained by gradient: baselines; EASE is ours, see `closed_form`.
+    "Pop": _computed(),
     "Random": _computed(),
     "ItemKNN": _computed(),
     "AsymKNN": _computed(),

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from models.config import Arm, Experiment, Pipeline
 from models.errors import BadInput
 from models.experiments.grid import Point, expand, set_at
-from tasks.config.pipeline_file import validated
+from tasks.config.pipeline_file import layer, validated
 from tasks.config.yaml_settings import apply, explain, parse_override, read_settings
 from tasks.storage.artifacts import PROJECT_ROOT
 
@@ -105,7 +105,9 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     except ValidationError as error:
         raise BadInput(f"{path}: " + "; ".join(explain(error, Experiment))) from error
     try:
-        points = expand(config, _base(path, config.base))
+        base = _base(path, config.base)
+        config = _sized(config, base)
+        points = expand(config, base)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
     chosen = [
@@ -118,6 +120,15 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     excluded = tuple(point for point in points if point.excluded)
     _require_different(path, chosen)
     return Loaded(path, config, tuple(chosen), excluded)
+
+
+def _sized(config: Experiment, base: Mapping[str, Any]) -> Experiment:
+    """Set the trials of a search by the size of its pipelines, unless the file sets them."""
+    if config.search is None or "trials" in config.search.model_fields_set:
+        return config
+    size = config.overrides.get("size") or base.get("size") or "default"
+    search = config.search.model_copy(update=layer("size", size).get("search", {}))
+    return config.model_copy(update={"search": search})
 
 
 def _base(path: Path, base: str | dict[str, Any]) -> dict[str, Any]:

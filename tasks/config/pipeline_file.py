@@ -14,7 +14,8 @@ from tasks.config.yaml_settings import apply, explain, read_settings
 from tasks.execution.devices import placed
 from tasks.storage.artifacts import PROJECT_ROOT
 
-_PRESETS = PROJECT_ROOT / "configs" / "presets"
+_LAYERS = {key: PROJECT_ROOT / "configs" / f"{key}s" for key in ("preset", "size")}
+"""Folders of settings that go below those of a file, the higher layer first."""
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
@@ -43,7 +44,7 @@ def given(config: Pipeline | Path, overrides: Sequence[str] = ()) -> Pipeline:
 
 
 def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
-    """The pipeline that settings make, with their preset and their prompts' settings below them.
+    """Validate settings, with their preset, their size and their prompts' settings below them.
 
     Its devices are those of this machine, see `tasks.execution.devices.placed`.
 
@@ -54,23 +55,43 @@ def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
     Raises:
         BadInput: as `load`.
     """
-    settings = merged(_preset(raw["preset"], where), raw) if raw.get("preset") else raw
     try:
-        pipeline = Pipeline.model_validate(settings)
+        pipeline = Pipeline.model_validate(_layered(raw))
+        settled = {section: _settled(pipeline, side) for side, section in _SECTIONS.items()}
+        return placed(pipeline.model_copy(update=settled))
     except ValidationError as error:
         raise BadInput(f"{where}: " + "; ".join(explain(error, Pipeline))) from error
-    settled = {section: _settled(pipeline, side) for side, section in _SECTIONS.items()}
-    try:
-        return placed(pipeline.model_copy(update=settled))
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from error
 
 
-def _preset(name: object, where: str) -> dict[str, Any]:
-    known = sorted(file.stem for file in _PRESETS.glob("*.yaml"))
+def _layered(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put settings over those of their preset, and both over those of their size."""
+    settings = raw
+    for key in _LAYERS:
+        if raw.get(key):
+            below = layer(key, raw[key])
+            below.pop("search", None)  # of experiments, see `tasks.config.experiment_file`
+            if "models" in settings:
+                below.pop("models", None)
+            settings = merged(below, settings)
+    return settings
+
+
+def layer(key: str, name: object) -> dict[str, Any]:
+    """Read the settings that a preset or a size stands for.
+
+    Args:
+        key: `preset` or `size`.
+        name: a file in the layer's folder, without `.yaml`.
+
+    Raises:
+        BadInput: if there is no such file; the message lists the names.
+    """
+    known = sorted(file.stem for file in _LAYERS[key].glob("*.yaml"))
     if name not in known:
-        raise BadInput(f"{where}: preset: there is no {name}, only {', '.join(known)}")
-    return read_settings(_PRESETS / f"{name}.yaml", "preset")
+        raise BadInput(f"{key}: there is no {name}, only {', '.join(known)}")
+    return read_settings(_LAYERS[key] / f"{name}.yaml", key)
 
 
 def _settled(pipeline: Pipeline, side: Side) -> Profiles:

@@ -150,6 +150,7 @@ def _pipeline(
     )
     return {
         "experiment": settings["name"],
+        "size": "default",
         "dataset": settings,
         "split": {"strategy": "random", "ratios": [0.7, 0.1, 0.2], "seed": 2026},
         "profiles": {"provider": "offline", "prompt": f"user-{kind.value}"},
@@ -160,7 +161,6 @@ def _pipeline(
             "EASE": {},
             "Pop": {},
         },
-        "training": {"epochs": 30, "patience": 5, "seeds": [1, 2]},
         "evaluation": {"k": [5, 10, 20], "primary": "ndcg@10"},
     }
 
@@ -196,7 +196,7 @@ def _settle(raw: dict[str, Any], guesses: list[Guessed], file: Path) -> Checked:
     if checked.catalogue is not None and checked.catalogue < 20:
         ks = [k for k in (5, 10) if k <= checked.catalogue] or [checked.catalogue]
         raw["evaluation"] = {"k": ks, "primary": f"ndcg@{ks[-1]}"}
-        raw["training"]["valid_metric"] = f"ndcg@{ks[-1]}"
+        raw["training"] = {"valid_metric": f"ndcg@{ks[-1]}"}
         note("evaluation.k", ks, f"there are {checked.catalogue} items")
         checked = _checked(raw)
     if checked.refused:

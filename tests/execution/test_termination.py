@@ -32,7 +32,7 @@ def endless(tmp_path):
     config.write_text(toy_project.CONFIG.format(folder=tmp_path))
     unset = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH")
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "run", str(config)]
+        [sys.executable, "-m", "flows.cli", "run", str(config)]
         + [part for setting in ENDLESS for part in ("--set", setting)],
         cwd=PROJECT_ROOT,
         env={key: value for key, value in os.environ.items() if key not in unset}

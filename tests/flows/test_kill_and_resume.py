@@ -54,7 +54,7 @@ class Crashing:
         known = {"LLMKT_DATA_DIR": str(data), "PREFECT_API_URL": self.api, "OPENAI_API_KEY": KEY}
         settings = [part for override in overrides for part in ("--set", override)]
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli.main", "run", str(self.config), "--json", *settings],
+            [sys.executable, "-m", "flows.cli", "run", str(self.config), "--json", *settings],
             cwd=PROJECT_ROOT,
             env={**os.environ, **known},
             stdout=subprocess.PIPE,

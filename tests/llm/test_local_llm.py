@@ -66,7 +66,7 @@ def test_the_pipeline_with_a_real_llm(tmp_path, prefect_server):
         "PREFECT_API_URL": prefect_server,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "run", str(config), "--json"],
+        [sys.executable, "-m", "flows.cli", "run", str(config), "--json"],
         cwd=PROJECT_ROOT,
         env=environment,
         capture_output=True,

@@ -29,7 +29,8 @@ def test_loss_and_gradients_are_recboles(model, negatives):
     before = loss_and_gradients(built, batch)
     cheapen(model, built.module)
     for recboles, ours in zip(before, loss_and_gradients(built, batch), strict=True):
-        torch.testing.assert_close(ours, recboles, rtol=1e-5, atol=1e-7)
+        rounding = 1e-6 * float(recboles.abs().max())
+        torch.testing.assert_close(ours, recboles, rtol=1e-5, atol=rounding)
 
 
 def test_attention_over_the_history_stays_recboles():

@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(monkeypatch):
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs Linux's /sys")
 def test_the_command_ends_with_one_sentence_and_exit_code_2():
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "run", "configs/ml-100k.yaml"],
+        [sys.executable, "-m", "flows.cli", "run", "configs/ml-100k.yaml"],
         cwd=PROJECT_ROOT,
         env={**os.environ, "LLMKT_DATA_DIR": "/sys/llmkt"},
         capture_output=True,

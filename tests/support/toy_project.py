@@ -38,7 +38,7 @@ class World:
         settings = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
         settings |= {"LLMKT_DATA_DIR": str(self.data), "PREFECT_API_URL": self.api} | environment
         return subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", *arguments],
+            [sys.executable, "-m", "flows.cli", *arguments],
             cwd=PROJECT_ROOT,
             env=settings,
             capture_output=True,
