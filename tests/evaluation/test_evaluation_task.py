@@ -165,7 +165,7 @@ def test_runs_record_what_decided_them(inputs):
         assert row["finished_at"] - row["started_at"] == timedelta(seconds=2)
         assert row["started_at"] == toy_runs.BEGAN
         assert len(row["run_id"]) == 16
-        assert (row["patience"], row["valid_metric"], row["batch_size"]) == (6, "recall@2", 2048)
+        assert (row["patience"], row["valid_metric"], row["batch_size"]) == (5, "recall@2", 2048)
         assert (row["candidate_items"], row["search_trials"], row["is_current"]) == (9, 0, True)
         assert len(row["split_digest"]) == 16
         assert (row["device"], row["precision"]) == ("cpu", "float32")
