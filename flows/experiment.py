@@ -21,9 +21,9 @@ from flows.steps.trainings import predict_all
 from models.config import Pipeline
 from models.errors import BadInput, Unavailable
 from tasks.config.experiment_file import Chosen, Loaded, load_experiment
-from tasks.evaluation.experiment_outputs import ExperimentEvaluated, Outcome, Part, PointState
-from tasks.evaluation.grid_evaluation_task import grid_evaluation, show_in_prefect
-from tasks.evaluation.outputs import Reference
+from tasks.evaluation.evaluation_task import evaluation, show_in_prefect
+from tasks.evaluation.inputs import Part, PointResult, PointState
+from tasks.evaluation.outputs import Evaluated, Reference
 from tasks.execution.progress import track
 from tasks.execution.stage_record import StageRecord
 from tasks.execution.worker_pool import crew, ended_at_once
@@ -106,7 +106,7 @@ def experiment(
     bench.stages.add_ended(
         [(job, key not in pool.ran, pool.results[key]) for key, job in pool.jobs.items()]
     )
-    evaluated = bench.stages.run(grid_evaluation, loaded.name, parts, outcomes, trials)
+    evaluated = bench.stages.run(evaluation, loaded.name, parts, outcomes, trials)
     show_in_prefect(evaluated, outcomes)
     page = _page(loaded.name, parts, evaluated, bench) if parts else None
     for outcome in outcomes:
@@ -124,7 +124,7 @@ def experiment(
     )
 
 
-def _page(name: str, parts: list[Part], evaluated: ExperimentEvaluated, bench: Bench) -> Path:
+def _page(name: str, parts: list[Part], evaluated: Evaluated, bench: Bench) -> Path:
     """One report over all points: what they share is shown once, the first one's map alone."""
     first = parts[0]
     pipeline = first.pipeline.model_copy(update={"experiment": name})
@@ -198,9 +198,9 @@ class _Running:
         known = isinstance(error, BadInput)
         self.reason = str(error) if known else f"{type(error).__name__}: {error}"
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> PointResult:
         """What became of it."""
-        return Outcome(
+        return PointResult(
             point=self.chosen.name,
             overrides=json.dumps(self.chosen.point.overrides, default=str),
             state="ok" if self.reason is None else "failed",
@@ -225,9 +225,9 @@ class _Running:
         ]
 
 
-def _excluded(loaded: Loaded) -> list[Outcome]:
+def _excluded(loaded: Loaded) -> list[PointResult]:
     return [
-        Outcome(
+        PointResult(
             point=point.name,
             overrides=json.dumps(point.overrides, default=str),
             state="excluded",
@@ -237,7 +237,7 @@ def _excluded(loaded: Loaded) -> list[Outcome]:
     ]
 
 
-def _summary(outcome: Outcome, points: Sequence[_Running], pool: Pool) -> PointSummary:
+def _summary(outcome: PointResult, points: Sequence[_Running], pool: Pool) -> PointSummary:
     keys = {
         request.key
         for point in points

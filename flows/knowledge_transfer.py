@@ -17,6 +17,7 @@ from tasks.dataset.interactions_task import interactions, raw_files
 from tasks.dataset.requirements import require_enough_items, require_likes
 from tasks.dataset.split_task import split, split_files
 from tasks.evaluation.evaluation_task import evaluation
+from tasks.evaluation.inputs import Part
 from tasks.evaluation.outputs import Reference
 from tasks.execution.stage_record import StageRecord
 from tasks.execution.worker_pool import crew
@@ -66,7 +67,14 @@ def _compared(pipeline: Pipeline) -> Summary:
     described = describe_all(pipeline, prompts, data, parts, stages)
     targeted = target_all(pipeline, forms, described, parts, data, stages)
     trained = train_all(pipeline, entered, data, parts, targeted, stages)
-    evaluated = stages.run(evaluation, pipeline, parts, trained, described, data.items)
+    part = Part(
+        pipeline=pipeline,
+        splits=parts,
+        described=tuple(described),
+        items=data.items,
+        trained=tuple(trained),
+    )
+    evaluated = stages.run(evaluation, pipeline.experiment, [part])
     maps = [map_of(of, parts, data.items) for of in described]
     reported = stages.run(
         report, pipeline, evaluated, trained, described, maps, list(stages.records)

@@ -12,7 +12,7 @@ from models.config import Arm, Pipeline, Search
 from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
 from tasks.config.experiment_file import Chosen
-from tasks.evaluation.experiment_outputs import Trial, TrialState
+from tasks.evaluation.inputs import Trial, TrialState
 from tasks.training.outputs import Trained
 
 Steps = Generator[Request, Result, None]

@@ -1,106 +1,187 @@
 """Stage *evaluation*: metrics of every run and their comparison, the only writer of DuckDB."""
 
-import pyarrow as pa
-from prefect.logging import get_run_logger
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
-from models.config import Pipeline
+import pyarrow as pa
+from prefect.artifacts import create_table_artifact
+from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
+from slugify import slugify
+
 from models.evaluation.slices import Slice
 from models.evaluation.user_scores import BASELINE
+from models.report import wording
 from models.schemas import LLM_CALLS
-from models.statistics.contrasts import Contrast, Points, contrasts, slice_contrasts
-from tasks.dataset.outputs import Splits
-from tasks.embeddings.outputs import Described
+from models.statistics.contrasts import Contrast, contrasts, slice_contrasts
 from tasks.evaluation import result_rows
+from tasks.evaluation.inputs import Part, PointResult, Trial
 from tasks.evaluation.outputs import Evaluated
 from tasks.evaluation.result_rows import Scored
-from tasks.evaluation.scoring import Ground, Scoring, references
+from tasks.evaluation.scoring import references, score_points
 from tasks.evaluation.store import digest, git_sha, store
 from tasks.execution.stage import stage
 from tasks.results.database import database_path
-from tasks.storage.artifacts import Handle, read_parquet
-from tasks.training.outputs import Trained
+from tasks.results.queries import Rows
+from tasks.storage.artifacts import read_parquet
+
+ScoredPoints = Mapping[str | None, Sequence[Scored]]
+"""Scored runs by point, under None those of a run, which has no points."""
 
 
-@stage("evaluation", version=7)
+@stage("evaluation", version=8)
 def evaluation(
-    pipeline: Pipeline,
-    splits: Splits,
-    trained: list[Trained],
-    described: list[Described],
-    items: Handle,
+    experiment: str,
+    parts: Sequence[Part],
+    points: Sequence[PointResult] = (),
+    trials: Sequence[Trial] = (),
 ) -> Evaluated:
-    """Score every run on valid and test, compare the arms on test, write all of it to DuckDB.
+    """Score every run on valid and test, compare arms on test within points, write it to DuckDB.
 
-    Rows of a run are replaced as long as what decides it stays the same (see `_run_id`); the
+    A run that points share is scored and stored once. P-values are corrected over the whole
+    experiment. Rows of a run are replaced as long as what decides it stays the same; the
     experiment's comparison is replaced in any case.
 
     Args:
-        pipeline: the run's configuration.
-        splits: train, valid and test.
-        trained: what was trained.
-        described: each side's profiles and embeddings.
-        items: the catalogue that rankings are made of.
+        experiment: its name.
+        parts: the trained models: one part for a run; points that failed have none.
+        points: how every point of an experiment ended, excluded ones included.
+        trials: of the search, if there was one.
 
     Raises:
         BadInput: if no user can be scored, or the database stays busy.
     """
-    runs = Scoring(pipeline, described, Ground.of(splits, items, described)).of(trained)
-    found = contrasts(
-        {None: [run.run() for run in runs]},
-        pipeline.evaluation.columns(),
-        pipeline.evaluation.primary,
-    )
-    by_slice = _slice_contrasts(pipeline, runs)
+    scored = score_points(parts)
+    runs = _different_runs(scored)
+    found, by_slice = _contrasts(scored, parts)
     slices = result_rows.slice_rows(runs)
-    evaluated = _evaluated(pipeline, runs, found, slices.num_rows)
-    store(
-        {
-            "new_runs": result_rows.run_rows(pipeline, evaluated, runs, described),
-            "new_metrics": result_rows.metric_rows(runs),
-            "new_user_metrics": result_rows.user_metric_rows(runs),
-            "new_epochs": result_rows.epoch_rows(runs),
-            "new_slices": slices,
-            "new_contrasts": result_rows.contrast_rows(pipeline, evaluated, described, found),
-            "new_slice_contrasts": result_rows.slice_contrast_rows(
-                pipeline, evaluated, described, by_slice
-            ),
-            "new_llm_calls": calls(described),
-        }
+    evaluated = Evaluated(
+        experiment=experiment,
+        **_identity(experiment, parts, runs, points, trials),
+        git_sha=git_sha(),
+        run_ids=tuple(sorted(run.run_id for run in runs)),
+        contrasts=tuple(contrast for contrast in found if contrast.against == BASELINE),
+        references=references(runs),
+        n_contrasts=len(found),
+        n_slices=len(slices),
+        n_points=len(points),
+        n_trials=len(trials),
     )
+    tables: dict[str, Rows | pa.Table | pa.RecordBatchReader] = {
+        "points": result_rows.point_rows(evaluated, points, scored),
+        "trials": result_rows.trial_rows(evaluated, trials),
+    }
+    if runs:
+        parts_by_arm = _parts_by_arm(scored)
+        tables |= {
+            "runs": result_rows.run_rows(evaluated, runs, _points_of_runs(scored)),
+            "metrics": result_rows.metric_rows(runs),
+            "user_metrics": result_rows.user_metric_rows(runs),
+            "epochs": result_rows.epoch_rows(runs),
+            "slices": slices,
+            "contrasts": result_rows.contrast_rows(evaluated, found, parts_by_arm),
+            "slice_contrasts": result_rows.slice_contrast_rows(evaluated, by_slice, parts_by_arm),
+            "llm_calls": _calls(parts),
+        }
+    store(tables)
     get_run_logger().info(
         "%d runs and %d comparisons written to %s", len(runs), len(found), database_path()
     )
     return evaluated
 
 
-def _evaluated(
-    pipeline: Pipeline, runs: list[Scored], found: list[Contrast], n_slices: int
-) -> Evaluated:
-    run_ids = tuple(sorted(run.run_id for run in runs))
-    return Evaluated(
-        experiment=pipeline.experiment,
-        evaluation_id=digest({"config": pipeline.digest(), "runs": run_ids}),
-        config_hash=pipeline.digest(),
-        git_sha=git_sha(),
-        run_ids=run_ids,
-        contrasts=tuple(contrast for contrast in found if contrast.against == BASELINE),
-        references=references(pipeline, runs),
-        n_contrasts=len(found),
-        n_slices=n_slices,
+def show_in_prefect(evaluated: Evaluated, points: Sequence[PointResult]) -> None:
+    """Attach the points and their comparison to the flow run, if there is one."""
+    if FlowRunContext.get() is None:
+        return
+    key = slugify(evaluated.experiment)
+    create_table_artifact(
+        key=f"points-{key}",
+        table=[point.model_dump() for point in points],
+        description=f"What became of the points of {evaluated.experiment}.",
+    )
+    primary = [contrast.row() for contrast in evaluated.contrasts if contrast.is_primary]
+    if primary:
+        create_table_artifact(
+            key=f"comparison-{key}",
+            table=[wording.readable(row, of_points=True) for row in primary],
+            description=" ".join(wording.notes(primary)),
+        )
+
+
+def _identity(
+    experiment: str,
+    parts: Sequence[Part],
+    runs: Sequence[Scored],
+    points: Sequence[PointResult],
+    trials: Sequence[Trial],
+) -> dict[str, str]:
+    """Digests of the configurations, and of everything that decides the evaluation."""
+    hashes = sorted({part.pipeline.digest() for part in parts})
+    decided = {
+        "experiment": experiment,
+        "config": hashes,
+        "points": points,
+        "trials": trials,
+        "runs": sorted(run.run_id for run in runs),
+    }
+    return {
+        "config_hash": hashes[0] if len(hashes) == 1 else digest({"config": hashes}),
+        "evaluation_id": digest(decided),
+    }
+
+
+def _different_runs(scored: ScoredPoints) -> list[Scored]:
+    runs: dict[str, Scored] = {}
+    for run in chain.from_iterable(scored.values()):
+        runs.setdefault(run.run_id, run)
+    return list(runs.values())
+
+
+def _points_of_runs(scored: ScoredPoints) -> dict[str, str | None]:
+    """The point of every run; None for a run that several points share."""
+    points: dict[str, set[str | None]] = {}
+    for point, runs in scored.items():
+        for run in runs:
+            points.setdefault(run.run_id, set()).add(point)
+    return {run_id: found.pop() if len(found) == 1 else None for run_id, found in points.items()}
+
+
+def _parts_by_arm(scored: ScoredPoints) -> result_rows.PartsByArm:
+    parts: result_rows.PartsByArm = {}
+    for point, runs in scored.items():
+        for run in runs:
+            job = run.trained.job
+            for where in (point, None):
+                parts.setdefault((where, job.model, job.arm), run.part)
+    return parts
+
+
+def _contrasts(
+    scored: ScoredPoints, parts: Sequence[Part]
+) -> tuple[list[Contrast], dict[Slice, list[Contrast]]]:
+    """All contrasts, over all users and within slices."""
+    if not parts:
+        return [], {}
+    config = parts[0].pipeline.evaluation
+    whole = {point: [run.run() for run in runs] for point, runs in scored.items()}
+    slices = dict.fromkeys(part for run in chain(*scored.values()) for part in run.slices)
+    sliced = {
+        part: {
+            point: [run.run(run.slices[part]) for run in runs if part in run.slices]
+            for point, runs in scored.items()
+        }
+        for part in slices
+    }
+    return (
+        contrasts(whole, config.columns(), config.primary),
+        slice_contrasts(sliced, config.columns(), config.primary),
     )
 
 
-def calls(described: list[Described]) -> pa.Table:
-    """Every side's bill."""
-    calls = [read_parquet(of.profiled.calls) for of in described if of.profiled]
-    return pa.concat_tables(calls) if calls else LLM_CALLS.empty_table()
-
-
-def _slice_contrasts(pipeline: Pipeline, runs: list[Scored]) -> dict[Slice, list[Contrast]]:
-    parts = dict.fromkeys(part for run in runs for part in run.slices)
-    slices: dict[Slice, Points] = {
-        part: {None: [run.run(run.slices[part]) for run in runs if part in run.slices]}
-        for part in parts
-    }
-    config = pipeline.evaluation
-    return slice_contrasts(slices, config.columns(), config.primary)
+def _calls(parts: Sequence[Part]) -> pa.Table:
+    """Calls of every different set of profiles."""
+    profiled = [described.profiled for part in parts for described in part.described]
+    calls = {found.calls.sha256: found.calls for found in profiled if found}
+    tables = [read_parquet(table) for table in calls.values()]
+    return pa.concat_tables(tables) if tables else LLM_CALLS.empty_table()

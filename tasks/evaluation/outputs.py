@@ -38,6 +38,10 @@ class Evaluated(Handoff, Verifiable):
     """Rows in `contrasts`: those above, and those with other arms and reference models."""
     n_slices: int
     """Rows in `slices`."""
+    n_points: int = 0
+    """Rows in `points`; none for a run."""
+    n_trials: int = 0
+    """Rows in `trials`."""
 
     def verify(self) -> None:
         """Compare with what DuckDB holds.
@@ -54,7 +58,8 @@ class Evaluated(Handoff, Verifiable):
                 ).fetchone()
         except duckdb.CatalogException as error:
             raise MissingArtifact(f"{database_path()} lacks a table: {error}") from error
-        if found != (len(self.run_ids), self.n_contrasts, self.n_slices, 0):
+        rows = len(self.run_ids), self.n_contrasts, self.n_slices, self.n_points, self.n_trials
+        if found != (*rows, 0):
             raise MissingArtifact(
                 f"{database_path()} no longer holds evaluation {self.evaluation_id} of "
                 f"{self.experiment}"

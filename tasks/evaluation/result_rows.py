@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -14,8 +15,9 @@ from models.recommenders.registry import precision_of
 from models.statistics.comparability import Run, Terms
 from models.statistics.contrasts import Contrast
 from tasks.embeddings.outputs import Described, knowledge, origin
+from tasks.evaluation.inputs import Part, PointResult, Trial
 from tasks.evaluation.outputs import Evaluated
-from tasks.results.contrast_columns import CONTRASTS, SLICE_CONTRASTS
+from tasks.results.queries import Rows
 from tasks.training.outputs import Trained
 
 _USER_METRICS = pa.schema(
@@ -27,28 +29,9 @@ _USER_METRICS = pa.schema(
         "value": pa.float64(),
     }
 )
-_METRICS = pa.schema(
-    {
-        "run_id": pa.string(),
-        "split": pa.string(),
-        "metric": pa.string(),
-        "k": pa.int32(),
-        "value": pa.float64(),
-    }
-)
-_SLICES = pa.schema(
-    {
-        "run_id": pa.string(),
-        "kind": pa.string(),
-        "slice": pa.string(),
-        "low": pa.int32(),
-        "high": pa.int32(),
-        "metric": pa.string(),
-        "k": pa.int32(),
-        "value": pa.float64(),
-        "users": pa.int32(),
-    }
-)
+
+PartsByArm = dict[tuple[str | None, str, str], Part]
+"""By point, model and arm; under no point the first one with that arm."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +39,7 @@ class Scored:
     """One trained model and all that its rankings are worth."""
 
     run_id: str
+    part: Part
     trained: Trained
     terms: Terms
     values: dict[str, UserValues]
@@ -73,12 +57,12 @@ class Scored:
         )
 
 
-def of_job(pipeline: Pipeline, job: Job, described: list[Described]) -> dict[str, str | None]:
+def of_job(pipeline: Pipeline, job: Job, described: Sequence[Described]) -> dict[str, str | None]:
     """What a job knows and how it was reduced; nothing for a baseline.
 
     Two controls hold nothing of any profile; the others are made of the profiles' targets.
     """
-    known = knowledge([of for of in described if of.side in job.sides])
+    known = knowledge([side for side in described if side.side in job.sides])
     if not job.sides or job.arm in ("genre-histogram", "history-svd"):
         return dict.fromkeys((*known, "reduction"))
     whole = not any(job.taps.values())
@@ -86,12 +70,12 @@ def of_job(pipeline: Pipeline, job: Job, described: list[Described]) -> dict[str
 
 
 def run_rows(
-    pipeline: Pipeline, evaluated: Evaluated, runs: list[Scored], described: list[Described]
-) -> pa.Table:
-    """Table `runs`."""
+    evaluated: Evaluated, runs: Sequence[Scored], points: Mapping[str, str | None]
+) -> Rows:
+    """Table `runs`; `points` has each run's point, None where it has several or none."""
     rows = []
     for run in runs:
-        trained, job = run.trained, run.trained.job
+        trained, job, pipeline = run.trained, run.trained.job, run.part.pipeline
         rows.append(
             {
                 "run_id": run.run_id,
@@ -115,10 +99,11 @@ def run_rows(
                 "device": job.budget.kind,
                 "precision": precision_of(job.model, job.budget.precision),
                 **asdict(run.terms),
-                **of_job(pipeline, job, described),
+                "point": points[run.run_id],
+                **of_job(pipeline, job, run.part.described),
             }
         )
-    return pa.Table.from_pylist(rows)
+    return rows
 
 
 def _layer(tap: Tap) -> str:
@@ -128,25 +113,20 @@ def _layer(tap: Tap) -> str:
     return f"{tap.name}[{'' if tap.start is None else tap.start}:{tap.stop or ''}]"
 
 
-def metric_rows(runs: list[Scored]) -> pa.Table:
+def metric_rows(runs: Sequence[Scored]) -> Rows:
     """Table `metrics`."""
-    means = [
-        (run.run_id, split, metric, k, float(values.mean()))
+    return [
+        {"run_id": run.run_id, "split": split, "metric": metric, "k": k, "value": value}
         for run in runs
-        for split, user_values in run.values.items()
-        for (metric, k), values in user_values.values.items()
+        for split, users in run.values.items()
+        for (metric, k), value in chain(
+            ((column, float(values.mean())) for column, values in users.values.items()),
+            run.beyond.get(split, {}).items(),
+        )
     ]
-    system = [
-        (run.run_id, split, metric, k, value)
-        for run in runs
-        for split, values in run.beyond.items()
-        for (metric, k), value in values.items()
-    ]
-    rows = [dict(zip(_METRICS.names, row, strict=True)) for row in (*means, *system)]
-    return pa.Table.from_pylist(rows, schema=_METRICS)
 
 
-def user_metric_rows(runs: list[Scored]) -> pa.RecordBatchReader:
+def user_metric_rows(runs: Sequence[Scored]) -> pa.RecordBatchReader:
     """Table `user_metrics`: one batch per run, metric and cut-off, made while DuckDB reads them."""
     return pa.RecordBatchReader.from_batches(
         _USER_METRICS,
@@ -167,66 +147,68 @@ def user_metric_rows(runs: list[Scored]) -> pa.RecordBatchReader:
     )
 
 
-def epoch_rows(runs: list[Scored]) -> pa.Table:
+def epoch_rows(runs: Sequence[Scored]) -> Rows:
     """Table `epochs`."""
-    return pa.Table.from_pylist(
-        [
-            {"run_id": run.run_id, **epoch.model_dump()}
-            for run in runs
-            for epoch in run.trained.epochs
-        ]
-    )
+    return [
+        {"run_id": run.run_id, **epoch.model_dump()} for run in runs for epoch in run.trained.epochs
+    ]
 
 
-def slice_rows(runs: list[Scored]) -> pa.Table:
+def slice_rows(runs: Sequence[Scored]) -> Rows:
     """Table `slices`."""
-    rows = [
+    return [
         {"run_id": run.run_id, "metric": metric, "k": k, "value": float(values.mean())}
         | _slice(part)
         | {"users": len(values)}
         for run in runs
-        for part, user_values in run.slices.items()
-        for (metric, k), values in user_values.values.items()
+        for part, users in run.slices.items()
+        for (metric, k), values in users.values.items()
     ]
-    return pa.Table.from_pylist(rows, schema=_SLICES)
 
 
-def contrast_rows(
-    pipeline: Pipeline,
-    evaluated: Evaluated,
-    described: list[Described],
-    contrasts: Sequence[Contrast],
-) -> pa.Table:
+def contrast_rows(evaluated: Evaluated, contrasts: Sequence[Contrast], parts: PartsByArm) -> Rows:
     """Table `contrasts`: no row where there is nothing to compare an arm with."""
-    known = _origin(pipeline, evaluated, described)
-    return pa.Table.from_pylist([known | found.row() for found in contrasts], schema=CONTRASTS)
+    return [_origin(evaluated, parts, contrast) | contrast.row() for contrast in contrasts]
 
 
 def slice_contrast_rows(
-    pipeline: Pipeline,
-    evaluated: Evaluated,
-    described: list[Described],
-    contrasts: Mapping[Slice, Sequence[Contrast]],
-) -> pa.Table:
+    evaluated: Evaluated, contrasts: Mapping[Slice, Sequence[Contrast]], parts: PartsByArm
+) -> Rows:
     """Table `slice_contrasts`."""
-    known = _origin(pipeline, evaluated, described)
-    rows = [
-        known | _slice(part) | contrast.row()
+    return [
+        _origin(evaluated, parts, contrast) | _slice(part) | contrast.row()
         for part, found in contrasts.items()
         for contrast in found
     ]
-    return pa.Table.from_pylist(rows, schema=SLICE_CONTRASTS)
 
 
-def _origin(
-    pipeline: Pipeline, evaluated: Evaluated, described: list[Described]
-) -> dict[str, str | None]:
-    return {
-        "experiment": evaluated.experiment,
-        "evaluation_id": evaluated.evaluation_id,
-        "dataset": pipeline.dataset.name,
-        **origin(described),
-    }
+def point_rows(
+    evaluated: Evaluated,
+    points: Sequence[PointResult],
+    scored: Mapping[str | None, Sequence[Scored]],
+) -> Rows:
+    """Table `points`."""
+    return [
+        _known(evaluated)
+        | point.model_dump()
+        | {"run_ids": [run.run_id for run in scored.get(point.point, ())]}
+        for point in points
+    ]
+
+
+def trial_rows(evaluated: Evaluated, trials: Sequence[Trial]) -> Rows:
+    """Table `trials`."""
+    return [_known(evaluated) | trial.model_dump() for trial in trials]
+
+
+def _known(evaluated: Evaluated) -> dict[str, Any]:
+    return {"experiment": evaluated.experiment, "evaluation_id": evaluated.evaluation_id}
+
+
+def _origin(evaluated: Evaluated, parts: PartsByArm, contrast: Contrast) -> dict[str, Any]:
+    part = parts[contrast.point, contrast.model, contrast.arm]
+    dataset = {"dataset": part.pipeline.dataset.name}
+    return _known(evaluated) | dataset | origin(part.described)
 
 
 def _slice(part: Slice) -> dict[str, Any]:

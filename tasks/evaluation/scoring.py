@@ -1,13 +1,13 @@
-"""Scores of trained models: per user, per slice, and what they are compared on."""
+"""Scores of trained models: per user, per slice, and the terms on which they are compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Self
 
 import pyarrow as pa
 
-from models.config import Pipeline, parse_metric
+from models.config import parse_metric
 from models.evaluation.slices import (
     Catalogue,
     Slicing,
@@ -19,140 +19,137 @@ from models.evaluation.slices import (
 from models.evaluation.user_scores import BASELINE, score, score_clicks
 from models.schemas import ITEM, USER
 from models.statistics.comparability import Terms, split_digest
-from tasks.dataset.outputs import Splits
 from tasks.embeddings.outputs import Described
 from tasks.evaluation import result_rows
+from tasks.evaluation.inputs import Part
 from tasks.evaluation.outputs import Reference
 from tasks.evaluation.result_rows import Scored
 from tasks.evaluation.store import digest
-from tasks.storage.artifacts import Handle, read_parquet
+from tasks.storage.artifacts import read_parquet
 from tasks.training.outputs import Trained
 
 SPLITS = ("valid", "test")
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What runs on the same data are scored on."""
+class TestBed:
+    """The data that runs are scored on.
 
-    held: Mapping[str, pa.Table]
-    """Users and items, by split."""
+    Attributes:
+        held_out: users and items, by split.
+        split_digest: over the interactions in train, valid and test.
+        slicing: groups of users and items.
+        catalogue: the items that rankings are made of.
+    """
+
+    held_out: Mapping[str, pa.Table]
     split_digest: str
     slicing: Slicing
     catalogue: Catalogue
 
     @classmethod
-    def of(cls, splits: Splits, items: Handle, described: list[Described]) -> Self:
+    def read(cls, part: Part) -> Self:
         """Read the split and the catalogue; slices also know who has a profile."""
+        splits = part.splits
         train, valid, test = (
-            read_parquet(part, [USER, ITEM]) for part in (splits.train, splits.valid, splits.test)
+            read_parquet(pairs, [USER, ITEM]) for pairs in (splits.train, splits.valid, splits.test)
         )
-        everything = read_parquet(items, [ITEM])[ITEM].combine_chunks()
+        items = read_parquet(part.items, [ITEM])[ITEM].combine_chunks()
         return cls(
-            held={"valid": valid, "test": test},
+            held_out={"valid": valid, "test": test},
             split_digest=split_digest(train, valid, test),
-            slicing=slicing(train, everything, _profiled(described)),
-            catalogue=Catalogue.of(everything, train),
+            slicing=slicing(train, items, _users_described(part.described)),
+            catalogue=Catalogue.of(items, train),
         )
 
 
-class Scoring:
-    """Scores a pipeline's runs; `search_trials` is how many settings were tried before."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        described: list[Described],
-        ground: Ground,
-        search_trials: int = 0,
-    ) -> None:
-        self._pipeline, self._described, self._ground = pipeline, described, ground
-        self._search_trials = search_trials
-
-    def of(self, trained: list[Trained]) -> list[Scored]:
-        """Every run's values; of rankings also what slices, coverage and novelty say."""
-        return [self.score(run) for run in trained]
-
-    def run_id(self, run: Trained) -> str:
-        """See `_run_id`."""
-        return _run_id(self._pipeline, run, self._described)
-
-    def score(self, run: Trained) -> Scored:
-        """One run's values."""
-        run_id, ground = self.run_id(run), self._ground
-        terms = Terms.of(
-            run.job,
-            self._pipeline.dataset.name,
-            ground.split_digest,
-            len(ground.catalogue.items),
-            self._search_trials,
-        )
-        config = self._pipeline.evaluation
-        if run.predictions is not None:
-            valid, test = read_parquet(run.rankings), read_parquet(run.predictions)
-            values = {
-                split: score_clicks(table, split, config)
-                for split, table in (("valid", valid), ("test", test))
-            }
-            slices = sliced_clicks(test, ground.slicing, config)
-            return Scored(run_id, run, terms, values, {}, slices)
-        rankings = read_parquet(run.rankings, ["split", USER, "items"])
-        values = {split: score(rankings, ground.held[split], split, config) for split in SPLITS}
-        return Scored(
-            run_id,
-            run,
-            terms,
-            values,
-            {
-                split: beyond_accuracy(rankings, split, ground.catalogue, config.k)
-                for split in SPLITS
-            },
-            sliced(values["test"], rankings, ground.held["test"], ground.slicing, config),
-        )
+def score_points(parts: Iterable[Part]) -> dict[str | None, list[Scored]]:
+    """Score every run of every point; a run that points share on the same data is scored once."""
+    beds: dict[str, TestBed] = {}
+    scored: dict[tuple[str, str], Scored] = {}
+    points: dict[str | None, list[Scored]] = {}
+    for part in parts:
+        embedded = [described.embedded for described in part.described]
+        data = digest({"splits": part.splits, "items": part.items, "embedded": embedded})
+        if data not in beds:
+            beds[data] = TestBed.read(part)
+        for trained in part.trained:
+            run_id = _run_id(part, trained)
+            if (run_id, data) not in scored:
+                scored[run_id, data] = _score(run_id, part, trained, beds[data])
+            points.setdefault(part.point, []).append(scored[run_id, data])
+    return points
 
 
-def _profiled(described: list[Described]) -> pa.Array | None:
+def _score(run_id: str, part: Part, trained: Trained, bed: TestBed) -> Scored:
+    """Score one run: per user, of rankings also coverage, novelty and slices."""
+    config = part.pipeline.evaluation
+    terms = Terms.of(
+        trained.job,
+        part.pipeline.dataset.name,
+        bed.split_digest,
+        len(bed.catalogue.items),
+        part.search_trials,
+    )
+    if trained.predictions is not None:
+        tables = {
+            "valid": read_parquet(trained.rankings),
+            "test": read_parquet(trained.predictions),
+        }
+        values = {split: score_clicks(table, split, config) for split, table in tables.items()}
+        slices = sliced_clicks(tables["test"], bed.slicing, config)
+        return Scored(run_id, part, trained, terms, values, {}, slices)
+    rankings = read_parquet(trained.rankings, ["split", USER, "items"])
+    values = {split: score(rankings, bed.held_out[split], split, config) for split in SPLITS}
+    beyond = {split: beyond_accuracy(rankings, split, bed.catalogue, config.k) for split in SPLITS}
+    slices = sliced(values["test"], rankings, bed.held_out["test"], bed.slicing, config)
+    return Scored(run_id, part, trained, terms, values, beyond, slices)
+
+
+def _users_described(described: Sequence[Described]) -> pa.Array | None:
     """Users with a profile, or with a vector that was made elsewhere."""
-    for of in described:
-        if of.side == "users":
-            return read_parquet(of.embedded.embeddings, [USER])[USER].combine_chunks()
+    for side in described:
+        if side.side == "users":
+            return read_parquet(side.embedded.embeddings, [USER])[USER].combine_chunks()
     return None
 
 
-def _run_id(pipeline: Pipeline, run: Trained, described: list[Described]) -> str:
+def _run_id(part: Part, trained: Trained) -> str:
     """Digest of what decides a run: for a baseline, nothing that concerns profiles."""
+    job, pipeline = trained.job, part.pipeline
+    known = result_rows.of_job(pipeline, job, part.described) if job.sides else None
     return digest(
         {
             "experiment": pipeline.experiment,
             "dataset": pipeline.dataset,
             "split": pipeline.split,
-            "job": run.job,
-            "rankings": run.rankings,
-            "knowledge": result_rows.of_job(pipeline, run.job, described)
-            if run.job.sides
-            else None,
+            "job": job,
+            "rankings": trained.rankings,
+            "knowledge": known,
         }
     )
 
 
-def references(pipeline: Pipeline, runs: Sequence[Scored]) -> tuple[Reference, ...]:
+def references(runs: Sequence[Scored]) -> tuple[Reference, ...]:
     """Models that have a baseline and nothing else, best first."""
-    metric, k = parse_metric(pipeline.evaluation.primary)
+    if not runs:
+        return ()
+    metric, k = parse_metric(runs[0].part.pipeline.evaluation.primary)
     knowing = {run.trained.job.model for run in runs if run.trained.job.arm != BASELINE}
     values: dict[str, list[float]] = {}
     for run in runs:
-        if run.trained.job.model not in knowing:
-            value = float(run.values["test"].values[metric, k].mean())
-            values.setdefault(run.trained.job.model, []).append(value)
-    references = [
+        model = run.trained.job.model
+        if model not in knowing:
+            values.setdefault(model, []).append(float(run.values["test"].values[metric, k].mean()))
+    found = [
         Reference(
             model=model,
             metric=metric,
             k=k,
-            mean=mean(of_seeds),
-            sd=stdev(of_seeds) if len(of_seeds) > 1 else None,
-            seeds=len(of_seeds),
+            mean=mean(seeds),
+            sd=stdev(seeds) if len(seeds) > 1 else None,
+            seeds=len(seeds),
         )
-        for model, of_seeds in values.items()
+        for model, seeds in values.items()
     ]
-    return tuple(sorted(references, key=lambda reference: -reference.mean))
+    return tuple(sorted(found, key=lambda reference: -reference.mean))

@@ -6,10 +6,12 @@ succeed, and the file of the later one stays: the other's evaluation no longer f
 is computed again by its next run.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import NoneType
+from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 
 from filelock import FileLock
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
@@ -63,14 +65,31 @@ def has_database() -> bool:
 
 def create_tables(connection: "duckdb.DuckDBPyConnection") -> None:
     """Create the tables and views that are not there yet (`sql/schema.sql`)."""
-    from tasks.results.contrast_columns import CONTRASTS, SLICE_CONTRASTS, definitions
+    from models.statistics.contrasts import Contrast
 
     schema = (Path(__file__).parent / "sql" / "schema.sql").read_text()
-    connection.execute(
-        schema.format(
-            contrasts=definitions(CONTRASTS), slice_contrasts=definitions(SLICE_CONTRASTS)
-        )
-    )
+    connection.execute(schema.format(contrast=",\n    ".join(_columns(Contrast))))
+
+
+def _columns(record: type) -> Iterator[str]:
+    """Definitions of columns for the fields of a dataclass and of the dataclasses in it."""
+    types = {str: "VARCHAR", int: "INTEGER", float: "DOUBLE", bool: "BOOLEAN"}
+    for name, hint in get_type_hints(record).items():
+        kinds = get_args(hint) or (hint,)
+        if is_dataclass(hint):
+            yield from _columns(cast(type, hint))
+        else:
+            yield f"{name} {types[kinds[0]]}{'' if NoneType in kinds else ' NOT NULL'}"
+
+
+def register_rows(
+    connection: "duckdb.DuckDBPyConnection", table: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Show rows to SQL scripts as the view `new_TABLE`, with the columns and types of the table."""
+    import pyarrow as pa
+
+    schema = connection.sql(f"FROM {table} LIMIT 0").to_arrow_table().schema
+    connection.register(f"new_{table}", pa.Table.from_pylist(rows, schema))
 
 
 @contextmanager

@@ -14,13 +14,13 @@ from models.config import Evaluation
 from models.errors import BadInput
 from models.evaluation.user_scores import score
 from models.schemas import INTERACTIONS, ITEMS, LLM_CALLS, PROFILES, RANKINGS, vectors
-from tasks.evaluation.evaluation_task import evaluation
 from tasks.execution.cache_key import cache_key
 from tasks.execution.stage import VerifiedJSON
 from tasks.results.database import database, database_path
 from tasks.results.queries import comparison_rows
 from tasks.storage.artifacts import PROJECT_ROOT, MissingArtifact, write_parquet
 from tests.support import toy_runs
+from tests.support.toy_experiment import evaluated_run
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 
@@ -51,7 +51,7 @@ def everything():
 
 
 def test_values_per_user_by_hand(inputs):
-    evaluation.fn(*inputs)
+    evaluated_run(*inputs)
     found = query(
         "SELECT arm, seed, user_id, metric, k, value FROM user_metrics JOIN runs USING (run_id) "
         "WHERE model = 'BPR' AND metric = 'recall' AND k = 2 ORDER BY ALL"
@@ -69,7 +69,7 @@ def test_values_per_user_by_hand(inputs):
 
 
 def test_means_per_split_by_hand(inputs):
-    evaluation.fn(*inputs)
+    evaluated_run(*inputs)
     found = query(
         "SELECT split, metric, k, value FROM metrics JOIN runs USING (run_id) "
         "WHERE arm = 'baseline' AND seed = 1 ORDER BY ALL"
@@ -98,7 +98,7 @@ def test_means_per_split_by_hand(inputs):
 
 
 def test_comparison_by_hand(inputs):
-    evaluation.fn(*inputs)
+    evaluated_run(*inputs)
     first, *others = comparison_rows("tiny")
     # Differences of u1, u2: .5 0 / 1 0. Seed means .25, .5; user means .75, 0.
     # MS_a = 2 * .03125 = .0625, MS_b = 2 * .28125 = .5625, residuals -+.125: MS_e = .0625.
@@ -140,7 +140,7 @@ def test_comparison_by_hand(inputs):
 
 def test_runs_record_what_decided_them(inputs):
     config = inputs[0]
-    evaluation.fn(*inputs)
+    evaluated_run(*inputs)
     with database(read_only=True) as connection:
         table = connection.sql("FROM runs ORDER BY arm, seed")
         rows = [dict(zip(table.columns, row, strict=True)) for row in table.fetchall()]
@@ -176,7 +176,7 @@ def test_runs_record_what_decided_them(inputs):
 
 
 def test_epochs_and_calls_are_stored(inputs):
-    evaluation.fn(*inputs)
+    evaluated_run(*inputs)
     assert query(
         "SELECT phase, epoch, transfer_loss, seconds FROM epochs JOIN runs USING (run_id) "
         "WHERE arm = 'transfer' AND seed = 1 ORDER BY epoch"
@@ -193,20 +193,20 @@ def test_epochs_and_calls_are_stored(inputs):
 
 
 def test_evaluating_again_changes_nothing(inputs):
-    first = evaluation.fn(*inputs)
+    first = evaluated_run(*inputs)
     before = everything()
-    second = evaluation.fn(*inputs)
+    second = evaluated_run(*inputs)
     assert first == second
     assert everything() == before
     assert len(before["runs"]) == 4
 
 
 def test_other_cut_offs_replace_a_runs_rows(inputs):
-    first = evaluation.fn(*inputs)
+    first = evaluated_run(*inputs)
     inputs[0] = toy_runs.pipeline(
         evaluation={"metrics": ["recall"], "k": [2], "primary": "recall@2"}
     )
-    second = evaluation.fn(*inputs)
+    second = evaluated_run(*inputs)
     assert second.run_ids == first.run_ids
     assert query("SELECT DISTINCT metric, k FROM metrics ORDER BY ALL") == [
         ("coverage", 2),
@@ -220,9 +220,9 @@ def test_other_cut_offs_replace_a_runs_rows(inputs):
 
 
 def test_another_alpha_keeps_the_baselines_runs(inputs):
-    first = evaluation.fn(*inputs)
+    first = evaluated_run(*inputs)
     config = toy_runs.pipeline(transfer={"alpha": 0.9})
-    second = evaluation.fn(config, inputs[1], toy_runs.all_trained(config), *inputs[3:])
+    second = evaluated_run(config, inputs[1], toy_runs.all_trained(config), *inputs[3:])
     assert len(set(first.run_ids) & set(second.run_ids)) == 2
     assert query("SELECT arm, alpha, count(*) FROM runs GROUP BY ALL ORDER BY ALL") == [
         ("baseline", None, 2),
@@ -233,9 +233,9 @@ def test_another_alpha_keeps_the_baselines_runs(inputs):
 
 
 def test_experiments_stand_side_by_side(inputs):
-    evaluation.fn(*inputs)
+    evaluated_run(*inputs)
     inputs[0] = toy_runs.pipeline(experiment="other")
-    evaluation.fn(*inputs)
+    evaluated_run(*inputs)
     assert {row["experiment"] for row in comparison_rows()} == {"tiny", "other"}
     assert {row["experiment"] for row in comparison_rows("other")} == {"other"}
     with pytest.raises(BadInput, match=r"no experiment 'tni'\. Choose one of other, tiny\.$"):
@@ -245,7 +245,7 @@ def test_experiments_stand_side_by_side(inputs):
 def test_one_arm_only_has_nothing_to_compare(inputs):
     inputs[0] = toy_runs.pipeline(training={"valid_metric": "recall@2", "arms": ["transfer"]})
     inputs[2] = [run for run in inputs[2] if run.job.arm == "transfer"]
-    evaluated = evaluation.fn(*inputs)
+    evaluated = evaluated_run(*inputs)
     assert evaluated.contrasts == ()
     evaluated.verify()
     with pytest.raises(BadInput, match=r"^tiny: no baseline with another arm .* training.arms"):
@@ -254,7 +254,7 @@ def test_one_arm_only_has_nothing_to_compare(inputs):
 
 def test_unequal_seeds_are_not_compared(inputs):
     inputs[2] = inputs[2][:-1]
-    evaluated = evaluation.fn(*inputs)
+    evaluated = evaluated_run(*inputs)
     verdicts = {contrast.estimate.verdict for contrast in evaluated.contrasts}
     assert verdicts == {"not comparable: seeds differ (baseline 1, 2; arm 1)"}
     assert comparison_rows("tiny")[0]["gain_percent"] is None
@@ -266,14 +266,14 @@ def test_no_database_yet():
 
 
 def test_a_cached_evaluation_counts_only_while_its_rows_are_there(inputs):
-    evaluated = evaluation.fn(*inputs)
+    evaluated = evaluated_run(*inputs)
     blob = VerifiedJSON().dumps(evaluated)
     assert VerifiedJSON().loads(blob) == evaluated
     with database() as connection:
         connection.execute("DELETE FROM runs WHERE run_id = ?", [evaluated.run_ids[0]])
     with pytest.raises(MissingArtifact):
         VerifiedJSON().loads(blob)
-    evaluation.fn(*inputs)
+    evaluated_run(*inputs)
     evaluated.verify()
     with database() as connection:
         connection.execute("DROP TABLE contrasts CASCADE")
@@ -295,7 +295,7 @@ def test_inputs_make_a_cache_key(inputs):
 
 
 def test_a_failure_leaves_nothing_behind(inputs):
-    evaluation.fn(*inputs)
+    evaluated_run(*inputs)
     before = everything()
     nobody = pa.table(
         {
@@ -306,7 +306,7 @@ def test_a_failure_leaves_nothing_behind(inputs):
     inputs[0] = toy_runs.pipeline(experiment="broken")
     inputs[3] = toy_runs.described(calls=write_parquet("calls", nobody))
     with pytest.raises(duckdb.ConstraintException):
-        evaluation.fn(*inputs)
+        evaluated_run(*inputs)
     assert everything() == before
 
 
@@ -324,7 +324,7 @@ def test_a_busy_database_is_waited_for(inputs, data_dir):
     holder = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
     began = time.perf_counter()
-    evaluated = evaluation.fn(*inputs)
+    evaluated = evaluated_run(*inputs)
     assert time.perf_counter() - began > 0.7
     assert holder.wait(10) == 0
     evaluated.verify()
@@ -372,7 +372,7 @@ def test_scoring_does_not_depend_on_row_order():
 
 
 def test_the_data_folders_readme_names_every_column(inputs):
-    evaluation.fn(*inputs)
+    evaluated_run(*inputs)
     readme = (PROJECT_ROOT / "data" / "README.md").read_text()
     parts = re.split(r"^#{2,3} `(\w+)[`/]", readme, flags=re.MULTILINE)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))

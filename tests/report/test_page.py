@@ -24,6 +24,7 @@ from tasks.results.queries import comparison_rows
 from tasks.results.tables import comparison_table, comparison_text
 from tests.support import toy_runs
 from tests.support.html_page import Page
+from tests.support.toy_experiment import evaluated_run, part_of
 
 pytestmark = pytest.mark.usefixtures("data_dir")
 
@@ -32,7 +33,7 @@ def made(config=None, source="offline", arms=("baseline", "transfer"), **changes
     config = config or toy_runs.pipeline()
     described = toy_runs.described(source, **changes)
     trained = [run for run in toy_runs.all_trained(config) if run.job.arm in arms]
-    evaluated = evaluation.fn(config, toy_runs.splits(), trained, described, toy_runs.catalogue())
+    evaluated = evaluated_run(config, toy_runs.splits(), trained, described, toy_runs.catalogue())
     reported = report.fn(config, evaluated, trained, described)
     return reported, Page(reported.page.file.read_text())
 
@@ -110,7 +111,7 @@ class TestPage:
     def test_without_transfer(self):
         config = toy_runs.pipeline(training={"valid_metric": "recall@2", "arms": ["baseline"]})
         trained = toy_runs.all_trained(config)
-        evaluated = evaluation.fn(config, toy_runs.splits(), trained, [], toy_runs.catalogue())
+        evaluated = evaluated_run(config, toy_runs.splits(), trained, [], toy_runs.catalogue())
         reported = report.fn(config, evaluated, trained, [])
         assert "Transfer loss" not in Page(reported.page.file.read_text()).text
 
@@ -224,9 +225,8 @@ def test_under_prefect_results_are_reused_and_heal():
     def compared():
         config = toy_runs.pipeline()
         trained, described = toy_runs.all_trained(config), toy_runs.described()
-        first = evaluation(
-            config, toy_runs.splits(), trained, described, toy_runs.catalogue(), return_state=True
-        )
+        part = part_of(config, toy_runs.splits(), trained, described, toy_runs.catalogue())
+        first = evaluation("tiny", [part], return_state=True)
         ran.append(StageRecord(name="split", state="ran", seconds=float(len(ran))))
         second = report(
             config, first.result(), trained, described, [], list(ran), return_state=True

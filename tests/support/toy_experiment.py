@@ -1,8 +1,7 @@
 """A small experiment with a control and a reference, evaluated into the test's database."""
 
 from tasks.evaluation.evaluation_task import evaluation
-from tasks.evaluation.experiment_outputs import ExperimentEvaluated, Outcome, Part
-from tasks.evaluation.grid_evaluation_task import grid_evaluation
+from tasks.evaluation.inputs import Part, PointResult
 from tasks.evaluation.outputs import Evaluated
 from tests.support import toy_runs
 
@@ -17,32 +16,41 @@ RANKS_AS = {
 }
 
 
+def evaluated_run(config, splits, trained, described, items) -> Evaluated:
+    """Evaluate a run without Prefect."""
+    part = part_of(config, splits, trained, described, items)
+    return evaluation.fn(config.experiment, [part])
+
+
+def part_of(config, splits, trained, described, items, point=None) -> Part:
+    return Part(
+        point=point,
+        pipeline=config,
+        splits=splits,
+        described=tuple(described),
+        items=items,
+        trained=tuple(trained),
+    )
+
+
 def evaluate(experiment="tiny", splits=None, trained=None, **changes) -> Evaluated:
     config = configured(experiment, **changes)
     made = trained or all_trained(config)
-    inputs = [config, splits or toy_runs.splits(), made, toy_runs.described(), toy_runs.catalogue()]
-    return evaluation.fn(*inputs)
+    return evaluated_run(
+        config, splits or toy_runs.splits(), made, toy_runs.described(), toy_runs.catalogue()
+    )
 
 
-def evaluate_grid(experiment, points, splits=None) -> ExperimentEvaluated:
+def evaluate_grid(experiment, points, splits=None) -> Evaluated:
     """Points by name, each with what it changes."""
     described, items = toy_runs.described(), toy_runs.catalogue()
     parts = []
     for point, changes in points.items():
         config = configured(experiment, **changes)
-        parts.append(
-            Part(
-                point=point,
-                pipeline=config,
-                splits=splits or toy_runs.splits(),
-                described=described,
-                items=items,
-                trained=tuple(all_trained(config)),
-                search_trials=0,
-            )
-        )
-    outcomes = [Outcome(point=point, overrides="{}", state="ok", reason=None) for point in points]
-    return grid_evaluation.fn(experiment, parts, outcomes, [])
+        data = splits or toy_runs.splits()
+        parts.append(part_of(config, data, all_trained(config), described, items, point))
+    results = [PointResult(point=point, overrides="{}", state="ok") for point in points]
+    return evaluation.fn(experiment, parts, results)
 
 
 def configured(experiment, **changes):

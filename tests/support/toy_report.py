@@ -10,7 +10,6 @@ from prefect.logging import disable_run_logger
 
 from models.schemas import ITEMS, PROFILES, vectors
 from tasks.embeddings.outputs import Described
-from tasks.evaluation.evaluation_task import evaluation
 from tasks.execution.stage_record import StageRecord
 from tasks.report.profile_map_task import profile_map
 from tasks.report.report_task import report
@@ -68,7 +67,7 @@ def rich(folder: Path) -> Path:
         mapped = profile_map.fn(
             "users", of.embedded.embeddings, of.profiled.profiles, parts.train, items
         )
-        found = evaluation.fn(config, parts, trained, [of], items)
+        found = toy_experiment.evaluated_run(config, parts, trained, [of], items)
         with database() as connection:  # as if the two seeds were two points of a grid
             connection.execute("UPDATE runs SET alpha = seed / 4 WHERE arm = 'shuffled'")
         return report.fn(config, found, trained, [of], [mapped], STAGES).page.file

@@ -103,11 +103,30 @@ CREATE TABLE IF NOT EXISTS slices (
 );
 
 -- Grain: one experiment, point, model, arm, what it is compared with, metric and cut-off, on test.
--- Holds each experiment's latest evaluation only. Columns: see contrast_columns.py.
-CREATE TABLE IF NOT EXISTS contrasts ({contrasts});
+-- Holds each experiment's latest evaluation only. The columns between dataset and profile_source are
+-- the fields of models.statistics.contrasts.Contrast.
+CREATE TABLE IF NOT EXISTS contrasts (
+    experiment         VARCHAR NOT NULL,
+    evaluation_id      VARCHAR NOT NULL,  -- 16 hex digits over configuration and runs
+    dataset            VARCHAR NOT NULL,
+    {contrast},
+    profile_source     VARCHAR,
+    profile_provenance VARCHAR
+);
 
 -- Grain: as contrasts with the baseline, per slice.
-CREATE TABLE IF NOT EXISTS slice_contrasts ({slice_contrasts});
+CREATE TABLE IF NOT EXISTS slice_contrasts (
+    experiment         VARCHAR NOT NULL,
+    evaluation_id      VARCHAR NOT NULL,
+    dataset            VARCHAR NOT NULL,
+    kind               VARCHAR NOT NULL,  -- as in slices
+    slice              VARCHAR NOT NULL,
+    low                INTEGER,
+    high               INTEGER,
+    {contrast},
+    profile_source     VARCHAR,
+    profile_provenance VARCHAR
+);
 
 -- Grain: one night of an experiment. Means, difference and interval are in the metric's own unit,
 -- over the users that both models can serve; NULL where nothing was compared.
