@@ -8,7 +8,7 @@ EASE first of all.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
@@ -33,19 +33,18 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Contrast:
-    """One arm of one model on one metric, compared with its baseline or another arm.
-
-    `against` is the other arm's name, or a reference model's; `point` the point of an experiment
-    whose arms these are, None where there are no points, or several share both arms.
-    """
+    """One arm of one model on one metric, compared with its baseline or another arm."""
 
     model: str
     arm: str
-    against: str
+    against: Annotated[str, "baseline, another arm of the model, or a reference model"]
     metric: str
-    k: int | None
-    is_primary: bool
-    point: str | None
+    k: Annotated[int | None, "NULL for metrics without a cut-off"]
+    is_primary: Annotated[bool, "whether this is evaluation.primary"]
+    point: Annotated[
+        str | None,
+        "of an experiment; NULL where several points share both arms, and without points",
+    ]
     estimate: Estimate
 
     def row(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ where p-values are corrected.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,41 +37,45 @@ Values = NDArray[np.float64]
 class Estimate:
     """The numbers of one comparison of an arm with its baseline, in the metric's own unit.
 
-    Every table, hand-off and command that shows a comparison holds this record or its fields.
-
-    Attributes:
-        baseline_mean, arm_mean: over users and seeds.
-        baseline_sd, arm_sd: standard deviations over seeds; None for a single seed.
-        gain_percent: difference in percent of `baseline_mean`, positive where the arm is better;
-            None where that mean is 0.
-        difference: arm minus baseline. This and all below, up to `effect_size`, are None where
-            arms are not comparable.
-        ci_low, ci_high: 95 % confidence interval of the difference. With one seed it is over
-            users only.
-        p_value: two-sided.
-        p_adjusted: corrected for all comparisons of its family (see `corrected`); the verdict
-            follows it.
-        effect_size: Cohen's d_z, positive where the arm is better: the mean difference over users
-            and seeds, divided by the standard deviation over users of their difference in one
-            training (root mean square over seeds); None where users do not differ.
-        seeds, users: how many were paired.
-        verdict: better, worse, no detectable difference, or not comparable and why.
+    Every table, hand-off and command that shows a comparison holds this record or its fields; the
+    descriptions are DuckDB's. None stands for NULL.
     """
 
-    baseline_mean: float
-    baseline_sd: float | None
-    arm_mean: float
-    arm_sd: float | None
-    gain_percent: float | None = None
-    difference: float | None = None
-    ci_low: float | None = None
+    baseline_mean: Annotated[float, "over users and seeds"]
+    baseline_sd: Annotated[float | None, "over seeds; NULL for a single seed"]
+    arm_mean: Annotated[float, "over users and seeds"]
+    arm_sd: Annotated[float | None, "over seeds; NULL for a single seed"]
+    gain_percent: Annotated[
+        float | None,
+        "difference in percent of baseline_mean, positive where the arm is better; NULL where that "
+        "mean is 0",
+    ] = None
+    difference: Annotated[
+        float | None,
+        "arm - baseline; NULL, like all columns from gain_percent to effect_size, where the arms "
+        "are not comparable",
+    ] = None
+    ci_low: Annotated[
+        float | None,
+        "95 % confidence interval of the difference, paired by seed and user, both taken as "
+        "samples (crossed random effects); over users only where there is one seed",
+    ] = None
     ci_high: float | None = None
-    p_value: float | None = None
-    p_adjusted: float | None = None
-    effect_size: float | None = None
-    seeds: int
-    users: int
-    verdict: str
+    p_value: Annotated[float | None, "two-sided, by the same model"] = None
+    p_adjusted: Annotated[
+        float | None, "corrected (Holm) for all comparisons of its family; the verdict follows it"
+    ] = None
+    effect_size: Annotated[
+        float | None,
+        "Cohen's d_z, positive where the arm is better: mean difference over users and seeds, "
+        "divided by the root of the mean over seeds of its variance over users; NULL where users "
+        "do not differ",
+    ] = None
+    seeds: Annotated[int, "how many were paired"]
+    users: Annotated[int, "how many were paired"]
+    verdict: Annotated[
+        str, "better, worse, no detectable difference, or not comparable: and the reason"
+    ]
 
 
 def compare(

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from filelock import FileLock
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
@@ -64,22 +64,29 @@ def has_database() -> bool:
 
 
 def create_tables(connection: "duckdb.DuckDBPyConnection") -> None:
-    """Create the tables and views that are not there yet (`sql/schema.sql`)."""
+    """Create the tables and views that are not there yet."""
+    connection.execute(schema())
+
+
+def schema() -> str:
+    """`sql/schema.sql` with the fields of `Contrast` as columns."""
     from models.statistics.contrasts import Contrast
 
-    schema = (Path(__file__).parent / "sql" / "schema.sql").read_text()
-    connection.execute(schema.format(contrast=",\n    ".join(_columns(Contrast))))
+    template = (Path(__file__).parent / "sql" / "schema.sql").read_text()
+    return template.format(contrast="\n    ".join(_columns(Contrast)))
 
 
 def _columns(record: type) -> Iterator[str]:
     """Definitions of columns for the fields of a dataclass and of the dataclasses in it."""
     types = {str: "VARCHAR", int: "INTEGER", float: "DOUBLE", bool: "BOOLEAN"}
-    for name, hint in get_type_hints(record).items():
-        kinds = get_args(hint) or (hint,)
+    for name, hint in get_type_hints(record, include_extras=True).items():
         if is_dataclass(hint):
             yield from _columns(cast(type, hint))
-        else:
-            yield f"{name} {types[kinds[0]]}{'' if NoneType in kinds else ' NOT NULL'}"
+            continue
+        kind, comment = get_args(hint) if get_origin(hint) is Annotated else (hint, "")
+        kinds = get_args(kind) or (kind,)
+        constraint = "" if NoneType in kinds else " NOT NULL"
+        yield f"{name} {types[kinds[0]]}{constraint},{comment and f'  -- {comment}'}"
 
 
 def register_rows(

@@ -1,5 +1,6 @@
 -- The results database. Its only writers are the evaluation stage, in one
 -- transaction per run, and tasks/nightly/promotion_log.py, in one per night.
+-- A comparison's columns are the fields of models.statistics.contrasts.Contrast, put in when read.
 -- No keys or indexes: rows are replaced in bulk, by run_id or by experiment.
 
 -- Grain: one trained model (experiment, dataset, model, arm, seed and what else decided it).
@@ -103,13 +104,12 @@ CREATE TABLE IF NOT EXISTS slices (
 );
 
 -- Grain: one experiment, point, model, arm, what it is compared with, metric and cut-off, on test.
--- Holds each experiment's latest evaluation only. The columns between dataset and profile_source are
--- the fields of models.statistics.contrasts.Contrast.
+-- Holds each experiment's latest evaluation only.
 CREATE TABLE IF NOT EXISTS contrasts (
     experiment         VARCHAR NOT NULL,
     evaluation_id      VARCHAR NOT NULL,  -- 16 hex digits over configuration and runs
     dataset            VARCHAR NOT NULL,
-    {contrast},
+    {contrast}
     profile_source     VARCHAR,
     profile_provenance VARCHAR
 );
@@ -123,7 +123,7 @@ CREATE TABLE IF NOT EXISTS slice_contrasts (
     slice              VARCHAR NOT NULL,
     low                INTEGER,
     high               INTEGER,
-    {contrast},
+    {contrast}
     profile_source     VARCHAR,
     profile_provenance VARCHAR
 );
