@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import scale, synthetic
-from models.config import Dataset, Embeddings, Profiles, Split, Targets
+from models.config import Embeddings, Profiles, Split, Targets
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
 from models.profiles.front_matter import Template
@@ -13,8 +13,6 @@ from models.profiles.prompt_templates import Prompt
 from models.schemas import EMBEDDING, INTERACTIONS, ITEMS, TARGET, TEXT, USER
 from models.targets.out_of_core import Moments
 from models.targets.reduction import reduce
-from tasks.dataset import interactions_task
-from tasks.dataset.interactions_task import interactions, raw_files
 from tasks.dataset.split_task import split
 from tasks.embeddings import embeddings_task
 from tasks.embeddings.embeddings_task import embeddings
@@ -61,16 +59,6 @@ def world(n_users: int = 40, seed: int = 0) -> tuple[pa.Table, pa.Table]:
 def in_batches(monkeypatch, rows: int) -> None:
     monkeypatch.setattr(artifact_batches, "ROWS_AT_ONCE", rows)
     monkeypatch.setattr(artifact_batches.Stream.by_user, "__defaults__", (rows,))
-
-
-def test_large_atomic_files_are_read_as_small_ones_are(monkeypatch):
-    whole = interactions.fn(Dataset(), raw_files(Dataset()))
-    monkeypatch.setattr(interactions_task, "WHOLE_BYTES", 1000)
-    parts = interactions.fn(Dataset(), raw_files(Dataset()))
-    assert parts.intake.read == whole.intake.read == 100_000
-    for name in ("interactions", "items", "users"):
-        found, wanted = read_parquet(getattr(parts, name)), read_parquet(getattr(whole, name))
-        assert found.replace_schema_metadata().to_pylist() == wanted.to_pylist()
 
 
 @pytest.mark.parametrize("strategy", ["random", "leave-one-out", "temporal"])
