@@ -22,7 +22,7 @@ from tasks.evaluation.outputs import Reference
 from tasks.execution.stage_record import StageRecord
 from tasks.execution.worker_pool import crew
 from tasks.report.report_task import report
-from tasks.training.tap_points import entrances
+from tasks.training.tap_points import tap_points
 
 
 class Summary(BaseModel):
@@ -52,7 +52,7 @@ def knowledge_transfer(
 
 
 def _compared(pipeline: Pipeline) -> Summary:
-    entered = entrances(pipeline)
+    entered = tap_points(pipeline)
     sides = sides_of(pipeline, entered)
     prompts = {side: prompt_of(pipeline, side) for side in sides}
     stages = Stages()

@@ -19,9 +19,11 @@ from tasks.dataset.outputs import Interactions, Splits
 from tasks.execution.stage import stage
 from tasks.nightly.outputs import Judged
 from tasks.publishing.manifest import TRAIN, VALID, Manifest
-from tasks.publishing.trained_model import SPLIT, Served, overlap, rank_for, rebuilt
+from tasks.publishing.rankings import SPLIT, overlap, rank_for
 from tasks.storage.artifacts import MissingArtifact, read_parquet
+from tasks.training.model_tables import Inputs
 from tasks.training.outputs import Trained
+from tasks.training.worker import TrainedModel, trained_model
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,8 @@ def gate(
     assert k is not None
     judging = _judging(evaluation, metric, k)
     today = _holdout(parts, data, champion)
-    ours = _values(
-        Served(challenger.job, challenger.weights, parts.train, data.users, data.items),
-        today,
-        judging,
-    )
+    inputs = Inputs(parts.train, parts.valid, data.users, data.items, {})
+    ours = _values((challenger.job, challenger.weights, inputs), today, judging)
     if not len(ours.users):
         raise BadInput(
             "nightly: nobody with held-out interactions has training interactions, so that the "
@@ -182,7 +181,7 @@ def _learnt_by(champion: Manifest, held: pa.Table) -> NDArray[np.bool_]:
 
 def _values_of_champion(champion: Manifest, today: _Holdout, judging: Evaluation) -> UserValues:
     try:
-        return _values(champion.served(), today, judging)
+        return _values(champion.trained_model(), today, judging)
     except MissingArtifact as error:
         raise _cannot_be_rebuilt(champion, error) from error
 
@@ -194,10 +193,10 @@ def _cannot_be_rebuilt(champion: Manifest, error: Exception) -> BadInput:
     )
 
 
-def _values(served: Served, today: _Holdout, judging: Evaluation) -> UserValues:
+def _values(model: TrainedModel, today: _Holdout, judging: Evaluation) -> UserValues:
     """A model's metrics per user; none for users that it has not learnt of."""
     rankings = rank_for(
-        rebuilt(served),
+        trained_model(*model),
         pc.unique(today.held[USER]),
         today.catalogue,
         today.known,

@@ -16,7 +16,7 @@ from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.outputs import Embedded
 from tasks.storage.artifacts import read_parquet, write_parquet
-from tasks.training.tap_points import entrances
+from tasks.training.tap_points import tap_points
 from tests.support import toy_runs
 from tests.support.arrow_tables import catalogue, train
 
@@ -101,7 +101,8 @@ def test_only_the_first_columns_are_tapped():
     def taps(**transfer):
         pipeline = Pipeline.model_validate(MINIMAL | {"transfer": transfer})
         return {
-            model: (of["users"].tap, of["users"].width) for model, of in entrances(pipeline).items()
+            model: (of["users"].tap, of["users"].width)
+            for model, of in tap_points(pipeline).items()
         }
 
     narrow, whole = taps(columns=2), taps()
