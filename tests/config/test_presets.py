@@ -8,7 +8,7 @@ from flows.steps.knowledge import describe_all
 from flows.steps.stage_runner import Stages
 from models.config import ItemProfiles, Job, Pipeline, Profiles, Tap, Transfer
 from models.errors import BadInput
-from models.profiles.front_matter import Template
+from models.profiles.prompt_templates import Template
 from models.statistics.comparability import Protocol, Terms, obstacle
 from tasks.config.pipeline_file import load
 from tasks.dataset.outputs import Interactions, Splits
