@@ -6,7 +6,7 @@ from typing import Any
 from flows.steps.stage_runner import Stages
 from models.config import SIDES, Arm, ArmName, Pipeline, Refit, Side, Targets
 from models.errors import BadInput
-from models.profiles.front_matter import Template
+from models.profiles.prompt_templates import Template
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.outputs import Described

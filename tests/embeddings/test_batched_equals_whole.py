@@ -8,7 +8,7 @@ from benchmarks import scale, synthetic
 from models.config import Embeddings, Profiles, Split, Targets
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
-from models.profiles.front_matter import Template
+from models.profiles.prompt_templates import Template
 from models.schemas import EMBEDDING, INTERACTIONS, ITEMS, TARGET, TEXT, USER
 from models.targets.reduction import moments, reduce
 from tasks.dataset.split_task import split
