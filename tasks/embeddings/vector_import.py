@@ -4,11 +4,11 @@ import pyarrow as pa
 from prefect.logging import get_run_logger
 
 from models.config import Embeddings, Side
-from models.embeddings.import_checks import matrix_of, require_few_missing, rows_of_subjects
-from models.embeddings.text_batches import to_table
-from models.schemas import EMBEDDING, KEYS
+from models.embeddings.import_checks import require_few_missing
+from models.embeddings.text_batches import stacked, to_table
+from models.schemas import EMBEDDING, KEYS, noun
 from tasks.embeddings.outputs import Embedded
-from tasks.profiles.profile_import import _provenance, _subjects, _tell
+from tasks.profiles.profile_import import imported_provenance, matched
 from tasks.storage.artifacts import Handle, read_parquet, write_parquet
 from tasks.storage.imported_files import read_vectors
 
@@ -16,7 +16,7 @@ from tasks.storage.imported_files import read_vectors
 def import_embeddings(
     config: Embeddings, files: dict[str, Handle], train: Handle, side: Side = "users"
 ) -> Embedded:
-    """Write `vectors("embedding", width)` from files taken in by `take_in_embeddings`.
+    """Write `vectors("embedding", width)` from files that `take_in_embeddings` returned.
 
     Args:
         config: the file's columns, and what to do with missing and unknown users.
@@ -31,10 +31,8 @@ def import_embeddings(
     key, section = KEYS[side], "embeddings" if side == "users" else "item_embeddings"
     source, interactions = f"{section}.path {config.path}", read_parquet(train)
     ids, vectors, records = read_vectors(files, config.columns, source, side)
-    matrix = matrix_of(vectors, ids, source, key)
-    subjects = _subjects(interactions, key)
-    rows, dropped = rows_of_subjects(ids, subjects, source, section, config.unknown_users, key)
-    _tell(source, dropped, key)
+    matrix = stacked(vectors, lambda row: f"{source}, row {row + 1} ({noun(key)} {ids[row]})")
+    subjects, rows = matched(ids, interactions, source, section, config.unknown_users, key)
     has_vector = rows >= 0
     missing = subjects.filter(pa.array(~has_vector))
     warning = require_few_missing(missing, len(subjects), source, section, config.max_missing, key)
@@ -51,5 +49,5 @@ def import_embeddings(
         texts_cached=0,
         texts_embedded=0,
         missing=len(missing),
-        provenance=_provenance(records, rows[has_vector], interactions, side),
+        provenance=imported_provenance(records, rows[has_vector], interactions, side),
     )

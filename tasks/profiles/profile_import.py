@@ -43,11 +43,9 @@ def write(request: Request) -> Profiled:
     key, section = KEYS[side], "profiles" if side == "users" else "item_profiles"
     source = f"{section}.path {config.path}"
     table = read_profiles(imported, config.columns, source, side).combine_chunks()
-    subjects = _subjects(train, key)
-    rows, dropped = rows_of_subjects(
-        table[key].combine_chunks(), subjects, source, section, config.unknown_users, key
+    subjects, rows = matched(
+        table[key].combine_chunks(), train, source, section, config.unknown_users, key
     )
-    _tell(source, dropped, key)
     taken = table.drop_columns([key]).take(pa.array(rows, mask=rows < 0))
     texts = pc.utf8_trim_whitespace(taken[TEXT].combine_chunks())
     texts = pc.if_else(pc.not_equal(texts, ""), texts, None)
@@ -75,20 +73,30 @@ def write(request: Request) -> Profiled:
     )
 
 
-def _provenance(
+def matched(
+    ids: pa.Array,
+    train: pa.Table,
+    source: str,
+    section: str,
+    unknown: Literal["error", "drop"],
+    key: str,
+) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Find the training part's users (items), sorted, and each one's row among `ids`, else -1.
+
+    Warns of dropped rows; for arguments and errors see `rows_of_subjects`.
+    """
+    subjects = pc.unique(train[key])
+    subjects = subjects.take(pc.sort_indices(subjects))
+    rows, dropped = rows_of_subjects(ids, subjects, source, section, unknown, key)
+    if dropped:
+        get_run_logger().warning("%s: %d unknown %ss dropped", source, dropped, noun(key))
+    return subjects, rows
+
+
+def imported_provenance(
     records: pa.Table | None, rows: NDArray[np.int64], interactions: pa.Table, side: Side
 ) -> Literal["train-only", "unknown"]:
+    """Compare an imported file's records, if it has any, with the training part."""
     if records is None:
         return "unknown"
     return provenance_of(records.take(pa.array(rows)), interactions, None, side)
-
-
-def _subjects(train: pa.Table, key: str) -> pa.Array:
-    """The training part's users (items), sorted."""
-    subjects = pc.unique(train[key])
-    return subjects.take(pc.sort_indices(subjects))
-
-
-def _tell(source: str, dropped: int, key: str) -> None:
-    if dropped:
-        get_run_logger().warning("%s: %d unknown %ss dropped", source, dropped, noun(key))
