@@ -5,22 +5,23 @@ Run `make docs`. A test compares the committed pages with what this file generat
 
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import duckdb
 import typer
 import yaml
+from pydantic import WithJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from flows.cli.main import app
 from models.config import Experiment, ItemProfiles, Pipeline, Profiles, Section, Split
 from models.config.nightly import NightlySplit
+from tasks.results.database import schema
 
 REFERENCE = Path(__file__).parent / "reference"
-SCHEMA = Path(__file__).parents[1] / "tasks" / "results" / "sql" / "schema.sql"
 NOTICE = "<!-- Generated from the code by `make docs`. -->\n\n"
 
 TEN_KEYS = (
@@ -155,7 +156,7 @@ def _row(field: FieldInfo) -> Row:
         if getattr(constraint, name, None) is not None
     ]
     return (
-        ", ".join([_type(field.annotation), *bounds]),
+        ", ".join([_type(Annotated[field.annotation, None, *field.metadata]), *bounds]),
         _default(field),
         (field.description or "") + mark,
     )
@@ -165,9 +166,12 @@ def _type(annotation: Any) -> str:
     """A type in the words of a YAML file."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _type(arguments[0])
+        schemas = [
+            extra.json_schema for extra in arguments[1:] if isinstance(extra, WithJsonSchema)
+        ]
+        return _choices(schemas[0]["enum"]) if schemas else _type(arguments[0])
     if origin is Literal:
-        return ", ".join(f"`{value}`" for value in arguments)
+        return _choices(arguments)
     if origin in (Union, types.UnionType):
         return " or ".join(_type(argument) for argument in arguments)
     if origin is tuple and Ellipsis not in arguments:
@@ -177,6 +181,10 @@ def _type(annotation: Any) -> str:
     if origin is dict:
         return f"mapping to {_type(arguments[1])}"
     return NAMES.get(annotation, "section")
+
+
+def _choices(values: Iterable[Any]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
 
 
 def _default(field: FieldInfo) -> str:
@@ -200,8 +208,8 @@ def _table(keys: dict[str, Row]) -> str:
 
 def database() -> str:
     """Return the tables and views of results.duckdb: grain, columns, types, meanings."""
-    schema = SCHEMA.read_text(encoding="utf-8")
-    grains, meanings = _grains(schema), _meanings(schema)
+    text = schema()
+    grains, meanings = _grains(text), _meanings(text)
     parts = [
         NOTICE,
         "# Tables of `results.duckdb`\n\n"
@@ -209,7 +217,7 @@ def database() -> str:
         "how pandas, Polars and Arrow do. A grain says what one row is.\n",
     ]
     with duckdb.connect() as connection:
-        connection.execute(schema)
+        connection.execute(text)
         tables = connection.sql("SELECT table_name FROM duckdb_tables() ORDER BY ALL").fetchall()
         views = connection.sql(
             "SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL"

@@ -52,6 +52,7 @@ def compare(
     """Show the comparison of arms in finished runs."""
     settle(data_dir)
     with plain_errors():
+        from models.config import BASELINE
         from tasks.results.queries import comparison_rows, slice_rows
         from tasks.results.tables import comparison_table, comparison_text
 
@@ -60,14 +61,13 @@ def compare(
             raise BadInput(
                 "llmkt compare takes one experiment, with --against or --slices, or two without"
             )
-        if slices and against not in (None, "baseline"):
+        if slices and against not in (None, BASELINE):
             raise BadInput("slices are compared with the baseline only: leave --against out")
         if len(names) == 2:
-            from tasks.results.cross_experiment import held_across
+            from tasks.results.cross_experiment import compare_experiments
 
-            found = held_across(*names)
-            rows = found.rows
-            for note in found.notes:
+            rows, notes = compare_experiments(*names)
+            for note in notes:
                 typer.echo(f"Not compared: {note}.", err=True)
         elif slices:
             rows = slice_rows(*names)

@@ -1,7 +1,6 @@
 """What an experiment will do, looked up before anything starts."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -11,7 +10,7 @@ from flows.grid.hyperparameter_search import Searched, recall_searches
 from flows.steps.knowledge import sides_of
 from flows.steps.preparation import Bench, Request
 from flows.steps.stage_runner import NotCached, Peeking
-from models.config import Job, Pipeline, Side
+from models.config import BASELINE, Job, Pipeline, Side
 from tasks.config.experiment_file import Chosen, Loaded
 from tasks.execution.cache_key import cache_key
 from tasks.inspection.time_and_cost import Duration, Money, duration, money
@@ -92,7 +91,7 @@ def plan(loaded: Loaded, workers: int | None = None) -> Plan:
         trials_cached=trials_cached,
         workers=workers or workers_of(loaded),
         time=duration(left, _interactions([*stopped, *(r for of in looked for r in of.requests)])),
-        money=money(Path(loaded.file), [(of, _asking_sides(of, bench)) for of in pipelines]),
+        money=money([(of, _asking_sides(of, bench)) for of in pipelines]),
     )
 
 
@@ -134,9 +133,9 @@ def _requests(bench: Bench, pipeline: Pipeline) -> tuple[Request, ...]:
         return bench.prepare(pipeline).requests
     except NotCached:
         pass
-    if "baseline" not in pipeline.training.arms:
+    if BASELINE not in pipeline.training.arms:
         return ()
-    training = pipeline.training.model_copy(update={"arms": ("baseline",)})
+    training = pipeline.training.model_copy(update={"arms": (BASELINE,)})
     return bench.prepare(pipeline.model_copy(update={"training": training})).requests
 
 

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from models.config.arms import TRANSFER, ServedArm
 from models.config.evaluation import parse_metric
 from models.config.section import NOT_IDENTITY, Section
 from models.config.split import Split
@@ -26,10 +27,10 @@ class Nightly(Section):
     """The nightly challenger, the gate that it has to pass, and the published set."""
 
     model: str | None = Field(None, description="Which of `models` to publish; empty: the first.")
-    arm: Literal["baseline", "transfer"] = Field(
-        "transfer", description="Whether the published model learns from profiles."
+    arm: ServedArm = Field(
+        TRANSFER, description="Whether the published model learns from profiles."
     )
-    seed: int = Field(1, description="Of the training and of the bootstrap.")
+    seed: int = Field(1, description="Of the training.")
     split: NightlySplit = Field(
         NightlySplit(),
         description="The split of the nightly flow, whatever `split` says. temporal: the newest "
@@ -45,7 +46,6 @@ class Nightly(Section):
         "significantly better.",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of that interval, two-sided.")
-    resamples: int = Field(10_000, ge=100, description="Of the bootstrap over users.")
     min_new_interactions: int = Field(
         100,
         ge=0,

@@ -12,8 +12,7 @@ from models.config import Columns, Embeddings, Profiles, Side
 from models.dataset.delimited_text import Dialect, read, records
 from models.dataset.record_blocks import all_records, require_columns
 from models.errors import BadInput
-from models.profiles.user_history import HISTORY_COUNT, HISTORY_SHA256
-from models.schemas import KEYS, TEXT
+from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT
 from tasks.storage.artifacts import Handle, write_file
 from tasks.storage.text_files import text_source
 
