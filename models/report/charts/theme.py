@@ -43,6 +43,13 @@ def title(text: str) -> dict[str, Any]:
     return {"text": text, "standoff": 8, "font": {"size": 12}}
 
 
+def line(arm: str, name: str, mode: str = "lines", **settings: Any) -> dict[str, Any]:
+    """A trace in the colour and dash of its arm, by which the page filters it."""
+    style = {"color": COLOURS[arm], "width": 1.6, "dash": DASHES.get(arm, "solid")}
+    trace = {"type": "scatter", "mode": mode, "name": name, "meta": {"arm": arm}, "line": style}
+    return trace | settings
+
+
 def layout(height: int) -> dict[str, Any]:
     """A bare frame of `height` pixels, as wide as the page allows."""
     return {
