@@ -9,13 +9,12 @@ from typing import Any
 
 import yaml
 
-from models.config import Pipeline, parse_metric
+from models.config import ARMS, BASELINE, Pipeline, parse_metric
 from models.report import verdict, wording
 from models.report.charts import forest_plot
 from models.report.charts.learning_curves import Course, learning_curves
 from models.report.charts.parameter_sweeps import sweeps
 from models.report.charts.profile_scatter import profile_map
-from models.report.charts.theme import COLOURS
 from tasks.embeddings.outputs import Described
 from tasks.evaluation.outputs import Evaluated
 from tasks.execution.stage_record import StageRecord
@@ -61,7 +60,7 @@ def page(
         **_comparison(pipeline, evaluated, found, metric),
         curves=learning_curves([Course(run.job, run.epochs, run.best_epoch) for run in trained]),
         valid_metric=parse_metric(pipeline.training.valid_metric),
-        arms={run.job.arm: COLOURS[run.job.arm] for run in trained},
+        arms={run.job.arm: ARMS[run.job.arm].colour for run in trained},
         sweeps=sweeps(found.runs, primary),
         maps=[(mapped, *profile_map(read_parquet(mapped.points).to_pylist())) for mapped in maps],
         **run_facts.facts(evaluated, trained, described),
@@ -106,13 +105,13 @@ def _comparison(
 ) -> dict[str, Any]:
     """Tables: the leaderboard, contrasts by what arms are compared with, and slices."""
     primary = [row for row in found.contrasts if row["is_primary"]]
-    own = [row for row in found.contrasts if row["against"] == wording.BASELINE]
+    own = [row for row in found.contrasts if row["against"] == BASELINE]
     references = [reference.model for reference in evaluated.references]
     references += [row["against"] for row in primary if row["against"] in pipeline.models]
     references = list(dict.fromkeys(references))
 
     def kind(row: wording.Row) -> str:
-        if row["against"] == wording.BASELINE:
+        if row["against"] == BASELINE:
             return "Against its own baseline"
         return f"Against the {'references' if row['against'] in references else 'controls'}"
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.config import Job
-from models.report.charts.theme import COLOURS, Figure, layout, line, title
+from models.config import ARMS, Job
+from models.report.charts.theme import Figure, layout, line, title
 from models.schemas import Epoch
 
 _PHASE_TINT = "rgba(58,134,200,0.10)"
@@ -81,7 +81,7 @@ def _best(course: Course) -> dict[str, Any]:
         "meta": {"arm": course.job.arm},
         "x": [kept.epoch],
         "y": [kept.valid_score],
-        "marker": {"color": COLOURS[course.job.arm], "size": 8},
+        "marker": {"color": ARMS[course.job.arm].colour, "size": 8},
         "hovertemplate": f"{name}: best epoch %{{x}}, %{{y:.4f}}<extra></extra>",
     }
 

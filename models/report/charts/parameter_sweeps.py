@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from models.report.charts.theme import COLOURS, Figure, layout, line, plain, title
+from models.config import ARMS, BASELINE
+from models.report.charts.theme import Figure, layout, line, plain, title
 
 FACTORS = {"alpha": "α", "layer": "Layer", "alignment": "Alignment", "reduction": "Reduction"}
 
@@ -36,7 +37,7 @@ def sweeps(runs: Sequence[RunRow], label: str) -> list[Sweep]:
     found = []
     for model in dict.fromkeys(run["model"] for run in runs):
         own = [run for run in runs if run["model"] == model]
-        baseline = [run["value"] for run in own if run["arm"] == "baseline"]
+        baseline = [run["value"] for run in own if run["arm"] == BASELINE]
         for factor, name in FACTORS.items():
             lines = {key: line for key, line in _lines(own, factor).items() if len(line) > 1}
             if lines:
@@ -66,12 +67,12 @@ def _figure(
     frame["yaxis"] |= {"title": title(label)}
     if baseline:
         level = fmean(baseline)
-        dashed = {"color": COLOURS["baseline"], "width": 1.5, "dash": "dash"}
+        dashed = {"color": ARMS[BASELINE].colour, "width": 1.5, "dash": "dash"}
         across = {"type": "line", "xref": "paper", "x0": 0, "x1": 1}
         frame["shapes"] = [{**across, "y0": level, "y1": level, "line": dashed}]
         frame["annotations"] = [
             {
-                "text": "baseline",
+                "text": BASELINE,
                 "xref": "paper",
                 "x": 1,
                 "y": level,
