@@ -7,8 +7,8 @@ threads, from loading the model to holding the vectors:
 - ours: the stage with an empty store (every distinct text once, batches of similar length,
   bfloat16, each batch committed to disk).
 
-The sides take turns, so a busy machine slows both. `ratio` is the median of the plain times over the
-median of ours; `cosine` is the smallest cosine between the two vectors of one user.
+The sides take turns, so a busy machine slows both. `ratio` is the median of the plain times over
+the median of ours; `cosine` is the smallest cosine between the two vectors of one user.
 
     .venv/bin/python benchmarks/embedding_speed.py [--rounds 3] [--threads 1] [--json]
 """

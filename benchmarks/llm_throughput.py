@@ -1,11 +1,11 @@
 """Measure the throughput of the profiles stage against the latency of an LLM endpoint.
 
-A server process on this machine answers every chat request after 200 ms. The stage asks it for the
-profiles of 2,000 users, including rendering of prompts, HTTP, commits of single answers and the
-Parquet file. `efficiency` is the ideal time, users / concurrency · 200 ms, over the time of the stage.
-`asking alone` is the same over the time from the first request to the last answer at the server. With
-trouble, a tenth of the requests meets 429, 500 or a time-out; then every profile must arrive, and no
-prompt may be answered twice.
+A server process on this machine answers every chat request after 200 ms. The stage asks it for
+the profiles of 2,000 users, including rendering of prompts, HTTP, commits of single answers and
+the Parquet file. `efficiency` is the ideal time, users / concurrency · 200 ms, over the time of
+the stage. `asking alone` is the same over the time from the first request to the last answer at
+the server. With trouble, a tenth of the requests meets 429, 500 or a time-out; then every profile
+must arrive, and no prompt may be answered twice.
 
 `RSS + MB` is the growth of resident memory from the second quarter of a run to its second half. The
 server shares the cores with the stage; on a busy machine use the best of several rounds.

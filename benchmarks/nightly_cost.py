@@ -1,10 +1,11 @@
 """Compare the cost of a night with 1 % new interactions, cold and warm, with a first night.
 
 ml-100k with `configs/nightly.yaml`. The first night computes everything on the oldest 99 % of the
-interactions. Then the newest 1 % arrives, and two nights continue from copies of the same data folder,
-one from fresh weights and one from the champion's. Each night is a command in its own process, so its
-time includes the start. NDCG@10 is that of the challenger on the same new holdout. Later seeds share
-the embeddings of the first one, so only the times of the first seed are reported.
+interactions. Then the newest 1 % arrives, and two nights continue from copies of the same data
+folder, one from fresh weights and one from the champion's. Each night is a command in its own
+process, so its time includes the start. NDCG@10 is that of the challenger on the same new
+holdout. Later seeds share the embeddings of the first one, so only the times of the first seed
+are reported.
 
     .venv/bin/python benchmarks/nightly_cost.py [--seeds 3] [--json]
 """

@@ -1,16 +1,16 @@
 """Measure how time and memory grow with the number of users, from files to targets.
 
-Synthetic data: activity and popularity follow power laws; every user has five interactions or more,
-100 on average (30 at the larger sizes); items have titles, years and genres. Each size runs in its own
-process, with the stages as a flow runs them: ingestion of a CSV, split, offline profiles, embeddings,
-UMAP targets of 64 columns. The text model is `hashing`, counts of hashed words and **no language
-model**, so the time of the stage is that of the pipeline.
+Synthetic data: activity and popularity follow power laws; every user has five interactions or
+more, 100 on average (30 at the larger sizes); items have titles, years and genres. Each size runs
+in its own process, with the stages as a flow runs them: ingestion of a CSV, split, offline
+profiles, embeddings, UMAP targets of 64 columns. The text model is `hashing`, counts of hashed
+words and **no language model**, so the time of the stage is that of the pipeline.
 
-`exponent` is the b of time = a · users^b. Time is the CPU seconds of all stages, without the start of
-Prefect and of the process; wall time is shown beside it. Work grows with users only at equal
-interactions per user, so b is fitted by least squares within sizes of equal interactions per user,
-with an a of its own for each: 10 k and 100 k users at 100, 100 k and 1 M at 30. Fixed costs, such as
-UMAP's sample, make it smaller; the table has the exponent of each step and stage.
+`exponent` is the b of time = a · users^b. Time is the CPU seconds of all stages, without the
+start of Prefect and of the process; wall time is shown beside it. Work grows with users only at
+equal interactions per user, so b is fitted by least squares within sizes of equal interactions
+per user, with an a of its own for each: 10 k and 100 k users at 100, 100 k and 1 M at 30. Fixed
+costs, such as UMAP's sample, make it smaller; the table has the exponent of each step and stage.
 
 `peak_rss_gb` is that of the largest size: the peak resident memory of the process that runs the
 stages, plus that of its largest child (Prefect's temporary server), in GiB.

@@ -1,7 +1,8 @@
 """Run stock RecBole 1.2.1: its configuration, data set, loaders, trainer and evaluator.
 
-`_mended` repairs only what does not run on a current stack. `recbole.quick_start` cannot be imported
-there, so its steps are repeated here. Output goes to a separate folder. Nothing of `models/` is used.
+`_mended` repairs only what does not run on a current stack. `recbole.quick_start` cannot be
+imported there, so its steps are repeated here. Output goes to a separate folder. Nothing of
+`models/` is used.
 """
 
 import contextlib
