@@ -54,6 +54,7 @@ def test_imported_profiles_on_a_split_of_files(world):
         f"--set=split.test={world.folder}/test.tsv",
         "--set=profiles.provider=import",
         f"--set=profiles.path={path}",
+        "--set=embeddings.provider=sentence-transformers",
     ]
     first = world.run(*settings)
     assert origins(world) == [("import", "unknown", None, "all-MiniLM-L6-v2")]

@@ -20,6 +20,7 @@ PATIENCE_SECONDS = 600
 CONFIG = """
 experiment: toy
 dataset: {{name: toy, path: {folder}, title: title, year: year, genres: genres}}
+embeddings: {{provider: hashing}}
 targets: {{reduction: pca}}
 models:
   BPR: {{hyperparameters: {{embedding_size: 8, train_batch_size: 64}}}}
@@ -46,14 +47,17 @@ class World:
     data: Path
     config: Path
     api: str
+    in_workers: bool = False
+    """Whether trainings get processes of their own, which takes long to start."""
 
     def llmkt(self, *arguments: str, **environment: str) -> Done:
-        """Call the command in this process; trainings run here, too, so that none is started."""
+        """Call the command in this process."""
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("OPENAI_API_KEY", raising=False)
             for name, value in self._environment(environment).items():
                 patch.setenv(name, value)
-            patch.setattr("flows.knowledge_transfer.crew", lambda *_: nullcontext())
+            if not self.in_workers:
+                patch.setattr("flows.knowledge_transfer.crew", lambda *_: nullcontext())
             done = CliRunner().invoke(app, arguments)
         return Done(done.exit_code, done.stdout, done.stderr)
 
@@ -74,9 +78,10 @@ class World:
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         return {"LLMKT_DATA_DIR": str(self.data), "PREFECT_API_URL": self.api, **more}
 
-    def run(self, *arguments: str, **environment: str) -> dict:
-        """A successful run's JSON."""
-        done = self.llmkt("run", str(self.config), "--json", *arguments, **environment)
+    def run(self, *arguments: str, apart: bool = False, **environment: str) -> dict:
+        """A successful run's JSON, `apart` in a process of its own."""
+        call = self.process if apart else self.llmkt
+        done = call("run", str(self.config), "--json", *arguments, **environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
