@@ -29,7 +29,7 @@ from tasks.nightly.promotion_log import record
 from tasks.publishing.manifest import current
 from tasks.publishing.outputs import Promotion
 from tasks.publishing.publishing_task import publishing, recommendations
-from tasks.training.tap_points import entrances
+from tasks.training.tap_points import tap_points
 
 
 class Ended(BaseModel):
@@ -74,8 +74,8 @@ def nightly_retrain(
 def _challenge(night: Night, stages: Stages) -> Ended:
     """Train tonight's challenger, judge it, and publish it if it may be."""
     pipeline, data = night.pipeline, night.data
-    entered = entrances(pipeline)
-    nights.require_an_entrance(pipeline, entered)
+    entered = tap_points(pipeline)
+    nights.require_tap_points(pipeline, entered)
     sides = sides_of(pipeline, entered)
     prompts = {side: prompt_of(pipeline, side) for side in sides}
     forms = {side: target_forms(pipeline, entered, side) for side in sides}

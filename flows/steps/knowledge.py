@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.steps.stage_runner import Stages
-from models.config import BRIDGING, CONTROLS, KAR_MODELS, SIDES, Arm, Pipeline, Refit, Side, Targets
+from models.config import CONTROLS, KAR_MODELS, SIDES, Arm, Pipeline, Refit, Side, Targets
 from models.errors import BadInput
 from models.profiles.front_matter import Template
 from tasks.dataset.outputs import Interactions, Splits
@@ -18,7 +18,7 @@ from tasks.storage.artifacts import Handle
 from tasks.storage.imported_files import take_in_embeddings, take_in_profiles
 from tasks.targets.outputs import Kept, Targeted
 from tasks.targets.targets_task import controls, targets
-from tasks.training.tap_points import Entrances
+from tasks.training.tap_points import TapPoints
 
 Training = tuple[str, Arm, int]
 """Model, arm and seed."""
@@ -32,7 +32,7 @@ Reducers = Mapping[str, Kept]
 """An earlier run's reducers, by what `_reducer_name` calls them."""
 
 
-def sides_of(pipeline: Pipeline, entered: Entrances) -> tuple[Side, ...]:
+def sides_of(pipeline: Pipeline, entered: TapPoints) -> tuple[Side, ...]:
     """Whose profiles the run needs; users who are described by their items need the items'."""
     if set(pipeline.training.arms) == {"baseline"}:
         return ()
@@ -259,7 +259,7 @@ def _add_features(
             targeted.setdefault((model, "kar", seed), {})[described.side] = whole
 
 
-def target_forms(pipeline: Pipeline, entered: Entrances, side: Side) -> Forms:
+def target_forms(pipeline: Pipeline, entered: TapPoints, side: Side) -> Forms:
     """How each model's targets are made, and how wide: as its tapped layer, if not otherwise.
 
     A model without a tap takes whole embeddings.
@@ -274,7 +274,7 @@ def target_forms(pipeline: Pipeline, entered: Entrances, side: Side) -> Forms:
         if tap is None:
             forms[model] = settings.model_copy(update={"reduction": "none"}), None
             continue
-        bridging = pipeline.transfer_of(model).alignment in BRIDGING
+        bridging = pipeline.transfer_of(model).method.bridges
         if asked not in (None, width) and not bridging:
             raise BadInput(
                 f"targets.width is {asked}, but the tapped layer {tap.name} of {model} is {width} "

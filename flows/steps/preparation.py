@@ -17,7 +17,7 @@ from tasks.dataset.split_task import split, split_files
 from tasks.embeddings.outputs import Described
 from tasks.storage.artifacts import Handle
 from tasks.training.outputs import Trained
-from tasks.training.tap_points import Entrances, entrances
+from tasks.training.tap_points import TapPoints, tap_points
 from tasks.training.training_task import training
 
 
@@ -55,11 +55,11 @@ class Bench:
 
     def __init__(self, stages: Stages) -> None:
         self.stages = stages
-        self._entered: dict[str, Entrances] = {}
+        self._entered: dict[str, TapPoints] = {}
         self._files: dict[str, Any] = {}
 
-    def entered(self, pipeline: Pipeline) -> Entrances:
-        """As `tasks.training.tap_points.entrances`, each different question once."""
+    def entered(self, pipeline: Pipeline) -> TapPoints:
+        """As `tasks.training.tap_points.tap_points`, each different question once."""
         transfers = {model: pipeline.transfer_of(model) for model in pipeline.models}
         question = [
             {model: of.model_dump(mode="json") for model, of in pipeline.models.items()},
@@ -68,7 +68,7 @@ class Bench:
         ]
         key = json.dumps(question, sort_keys=True, default=str)
         if key not in self._entered:
-            self._entered[key] = entrances(pipeline)
+            self._entered[key] = tap_points(pipeline)
         return self._entered[key]
 
     def jobs(self, pipeline: Pipeline) -> list[Job]:

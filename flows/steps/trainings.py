@@ -13,13 +13,13 @@ from tasks.dataset.outputs import Interactions, Splits
 from tasks.execution.worker_pool import ended_at_once
 from tasks.storage.artifacts import Handle
 from tasks.training.outputs import Trained
-from tasks.training.tap_points import Entrances
+from tasks.training.tap_points import TapPoints
 from tasks.training.training_task import predictions, training
 
 
 def train_all(
     pipeline: Pipeline,
-    entered: Entrances,
+    entered: TapPoints,
     data: Interactions,
     parts: Splits,
     targeted: Knowledge,
@@ -85,7 +85,7 @@ def predict_all(
 
 def trainings_of(
     pipeline: Pipeline,
-    entered: Entrances,
+    entered: TapPoints,
     data: Interactions,
     parts: Splits,
     targeted: Knowledge,
@@ -109,7 +109,7 @@ def trainings_of(
     ]
 
 
-def jobs_of(pipeline: Pipeline, entered: Entrances) -> list[Job]:
+def jobs_of(pipeline: Pipeline, entered: TapPoints) -> list[Job]:
     """Every training that a pipeline asks for."""
     return pipeline.jobs(
         {model: {side: at.tap for side, at in sides.items()} for model, sides in entered.items()}

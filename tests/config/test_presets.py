@@ -8,14 +8,15 @@ from flows.steps.knowledge import describe_all
 from flows.steps.stage_runner import Stages
 from models.config import ItemProfiles, Job, Pipeline, Profiles, Tap, Transfer
 from models.errors import BadInput
+from models.evaluation.user_scores import UserValues
 from models.profiles.front_matter import Template
-from models.statistics.comparability import Protocol, Terms, obstacle
+from models.statistics.comparability import Run, Terms, obstacle
 from tasks.config.pipeline_file import load
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.outputs import Embedded
 from tasks.storage.artifacts import read_parquet, write_parquet
-from tasks.training.tap_points import entrances
+from tasks.training.tap_points import tap_points
 from tests.support import toy_runs
 from tests.support.arrow_tables import catalogue, train
 
@@ -100,7 +101,8 @@ def test_only_the_first_columns_are_tapped():
     def taps(**transfer):
         pipeline = Pipeline.model_validate(MINIMAL | {"transfer": transfer})
         return {
-            model: (of["users"].tap, of["users"].width) for model, of in entrances(pipeline).items()
+            model: (of["users"].tap, of["users"].width)
+            for model, of in tap_points(pipeline).items()
         }
 
     narrow, whole = taps(columns=2), taps()
@@ -117,13 +119,11 @@ def test_more_epochs_for_transfer_are_not_comparable():
         training={"epochs": 4, "transfer_epochs": 6, "valid_metric": "recall@2", "seeds": [1]}
     )
     taps = {"users": Tap(name="user_embedding")}
+    values = UserValues(np.array(["a", "b"]), {})
     arms = {
-        arm: Protocol(
-            (1,),
-            np.array(["a", "b"]),
-            (Terms.of(Job.of(config, "BPR", arm, 1, taps), "tiny", "aa", 9),),
-        )
+        arm: [Run("BPR", arm, 1, Terms.of(job, "tiny", "aa", 9), values, arm)]
         for arm in ("baseline", "transfer")
+        for job in [Job.of(config, "BPR", arm, 1, taps)]
     }
     assert obstacle(arms["transfer"], arms["baseline"]) == (
         "epoch budgets differ (baseline 4; arm 6)"

@@ -17,7 +17,7 @@ from models.training.validation import Clicks
 from tasks.dataset.outputs import Splits
 from tasks.dataset.requirements import require_likes
 from tasks.storage.artifacts import write_parquet
-from tasks.training.tap_points import entrances
+from tasks.training.tap_points import tap_points
 from tests.support.toy_recommender import UNIVERSE, interactions
 
 
@@ -91,7 +91,7 @@ def trained_pairs(labels: np.ndarray) -> Clicks:
     users, items = interactions()[0]
     log = Log(users, items, labels=labels.astype(np.float32))
     built = Recommender("DeepFM", {"train_batch_size": 64}, log, UNIVERSE, seed=1)
-    return built, Clicks.of(built, users, items, labels)
+    return built, Clicks.from_pairs(built, users, items, labels)
 
 
 def test_a_model_learns_the_labels_rather_than_sampled_negatives():
@@ -115,7 +115,7 @@ def test_users_without_training_interactions_are_left_out():
     users, items = interactions()[0]
     log = Log(users[7:], items[7:], labels=np.ones(len(users) - 7, np.float32))
     built = Recommender("DeepFM", {}, log, UNIVERSE, seed=1)
-    clicks = Clicks.of(built, users[:8], items[:8], np.ones(8, bool))
+    clicks = Clicks.from_pairs(built, users[:8], items[:8], np.ones(8, bool))
     assert [built.user_tokens[user] for user in clicks.users] == [users[7]]
 
 
@@ -198,7 +198,7 @@ def test_ratings_that_tell_nothing_stop_before_anything_is_paid(data_dir, part, 
 
 def test_models_must_predict_likes_and_kar_needs_one_of_its_own():
     with pytest.raises(BadInput, match="models: BPR, Pop rank but predict no likes"):
-        entrances(likes_of({"BPR": {}, "DCN": {}, "Pop": {}}))
+        tap_points(likes_of({"BPR": {}, "DCN": {}, "Pop": {}}))
     with pytest.raises(BadInput, match="kar exists for DeepFM, DCN, AutoInt, and none of them"):
-        entrances(likes_of({"FM": {}}, ("baseline", "kar")))
-    assert set(entrances(likes_of({"DCN": {}, "FM": {}}, ("baseline", "kar")))) == {"DCN", "FM"}
+        tap_points(likes_of({"FM": {}}, ("baseline", "kar")))
+    assert set(tap_points(likes_of({"DCN": {}, "FM": {}}, ("baseline", "kar")))) == {"DCN", "FM"}
