@@ -19,7 +19,8 @@ from filelock import FileLock
 
 from tasks.storage.artifacts import PROJECT_ROOT, TEMPORARY
 from tests.support.fake_llm import KEY, TEMPLATE, FakeLLM, slow
-from tests.support.toy_project import World, write_data
+from tests.support.toy_project import World
+from tests.support.toy_world import MEDIUM
 
 pytest_plugins = ("tests.support.fake_llm",)
 
@@ -78,7 +79,7 @@ def kill(process: subprocess.Popen[bytes]) -> str:
 @pytest.fixture(scope="module")
 def crashing(tmp_path_factory, prefect_server, server) -> Crashing:
     folder = tmp_path_factory.mktemp("crash")
-    write_data(folder)
+    MEDIUM.write(folder)
     (folder / "prompt.j2").write_text(TEMPLATE)
     server.clear()
     llm = FakeLLM(server, default=slow(0.1))

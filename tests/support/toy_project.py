@@ -9,12 +9,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
 from tasks.storage.artifacts import PROJECT_ROOT
+from tests.support.toy_world import MEDIUM
 
 PATIENCE_SECONDS = 600
 CONFIG = """
@@ -93,30 +93,10 @@ class World:
         return " ".join(done.stderr.split())
 
 
-def write_data(folder: Path) -> None:
-    """60 users of two tastes, 40 films; some titles are unique words."""
-    rng = np.random.default_rng(3)
-    rows, lines = [], []
-    for user in range(60):
-        liked = rng.permutation(20)[:10] + 20 * (user % 2)
-        rows += [f"u{user}\ti{i}\t{rng.integers(1, 6)}\t{rng.integers(1, 10**6)}" for i in liked]
-    for item in range(40):
-        genre = "Comedy" if item < 20 else "Horror"
-        lines.append(f"i{item}\tTitle{item}word\t{1960 + item}\t{genre}")
-    (folder / "toy.inter").write_text(
-        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + "\n".join(rows) + "\n"
-    )
-    (folder / "toy.item").write_text(
-        "item_id:token\ttitle:token_seq\tyear:token\tgenres:token_seq\n" + "\n".join(lines) + "\n"
-    )
-    people = "".join(f"u{user}\tastronaut\tzip-{user}-code\n" for user in range(60))
-    (folder / "toy.user").write_text("user_id:token\tjob:token\tzip:token\n" + people)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, prefect_server) -> World:
     folder = tmp_path_factory.mktemp("toy")
-    write_data(folder)
+    MEDIUM.write(folder)
     config = folder / "toy.yaml"
     config.write_text(CONFIG.format(folder=folder))
     return World(folder, folder / "data", config, prefect_server)

@@ -72,7 +72,9 @@ class ToyWorld:
         """Write toy.inter, toy.item and toy.user; returns a configuration's `dataset`."""
         log = _rows(self.interactions())
         films = [(*row, genres[0]) for *row, genres in _rows(self.catalogue())]
-        people = [(user, "astronaut", f"zip-{n}-code", n) for n, user in enumerate(self.users)]
+        people = [
+            (user, "astronaut", f"zip-{n}-code", 20 + n % 50) for n, user in enumerate(self.users)
+        ]
         for name, header, rows in (
             ("inter", "user_id:token item_id:token rating:float timestamp:float", log),
             ("item", "item_id:token title:token_seq year:token genres:token_seq", films),
