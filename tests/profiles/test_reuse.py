@@ -13,8 +13,8 @@ from tasks.llm import answer_run
 from tasks.profiles.outputs import Profiled
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import read_parquet, write_parquet
-from tests.support.arrow_tables import catalogue, train
 from tests.support.fake_llm import TEMPLATE, completion, config
+from tests.support.toy_world import catalogue, train
 
 pytest_plugins = ("tests.support.fake_llm",)
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
