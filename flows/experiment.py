@@ -23,7 +23,7 @@ from models.errors import BadInput, Unavailable
 from tasks.config.experiment_file import Chosen, Loaded, load_experiment
 from tasks.evaluation.evaluation_task import evaluation, show_in_prefect
 from tasks.evaluation.inputs import Part, PointResult, PointState
-from tasks.evaluation.outputs import Difference, Evaluated, Reference
+from tasks.evaluation.outputs import Evaluated, Reference
 from tasks.execution.progress import track
 from tasks.execution.stage_record import StageRecord
 from tasks.execution.worker_pool import crew, ended_at_once
@@ -55,7 +55,8 @@ class ExperimentSummary(BaseModel):
     failed: int
     trials: int
     stages: list[StageRecord]
-    comparison: list[Difference]
+    comparison: list[dict[str, Any]]
+    """One row per arm, metric and cut-off; see `models.statistics.contrasts.Contrast.row`."""
     references: list[Reference]
     report: Path | None
     """None where every point failed."""
@@ -117,7 +118,7 @@ def experiment(
         **_counts(pool, pool.jobs),
         trials=len(trials),
         stages=bench.stages.records,
-        comparison=list(evaluated.differences),
+        comparison=[contrast.row() for contrast in evaluated.contrasts],
         references=list(evaluated.references),
         report=page,
     )

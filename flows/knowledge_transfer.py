@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from pydantic import BaseModel
@@ -17,7 +18,7 @@ from tasks.dataset.requirements import require_enough_items, require_likes
 from tasks.dataset.split_task import split, split_files
 from tasks.evaluation.evaluation_task import evaluation
 from tasks.evaluation.inputs import Part
-from tasks.evaluation.outputs import Difference, Reference
+from tasks.evaluation.outputs import Reference
 from tasks.execution.stage_record import StageRecord
 from tasks.execution.worker_pool import crew
 from tasks.report.report_task import report
@@ -29,7 +30,8 @@ class Summary(BaseModel):
 
     experiment: str
     stages: list[StageRecord]
-    comparison: list[Difference]
+    comparison: list[dict[str, Any]]
+    """One row per arm, metric and cut-off; see `models.statistics.contrasts.Contrast.row`."""
     references: list[Reference]
     report: Path
 
@@ -80,7 +82,7 @@ def _compared(pipeline: Pipeline) -> Summary:
     return Summary(
         experiment=pipeline.experiment,
         stages=stages.records,
-        comparison=list(evaluated.differences),
+        comparison=[contrast.row() for contrast in evaluated.contrasts],
         references=list(evaluated.references),
         report=reported.page.file,
     )

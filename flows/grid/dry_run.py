@@ -1,7 +1,6 @@
 """What an experiment will do, looked up before anything starts."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -92,7 +91,7 @@ def plan(loaded: Loaded, workers: int | None = None) -> Plan:
         trials_cached=trials_cached,
         workers=workers or workers_of(loaded),
         time=duration(left, _interactions([*stopped, *(r for of in looked for r in of.requests)])),
-        money=money(Path(loaded.file), [(of, _asking_sides(of, bench)) for of in pipelines]),
+        money=money([(of, _asking_sides(of, bench)) for of in pipelines]),
     )
 
 

@@ -11,7 +11,7 @@ from tasks.config.yaml_settings import explain, read_settings
 _PRICES = Path(__file__).parent / "prices.yaml"
 
 
-def price_table(path: Path | None) -> PriceTable:
+def price_table(path: Path | str | None) -> PriceTable:
     """The prices of LLMs.
 
     Args:
@@ -20,7 +20,7 @@ def price_table(path: Path | None) -> PriceTable:
     Raises:
         BadInput: for a missing or malformed file and for every wrong or missing field.
     """
-    path = path.expanduser() if path else _PRICES
+    path = Path(path).expanduser() if path else _PRICES
     try:
         return PriceTable.model_validate(read_settings(path, "price table"))
     except ValidationError as error:

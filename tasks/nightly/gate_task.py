@@ -1,6 +1,6 @@
 """Stage *gate*: challenger and champion on the same new holdout."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from models.evaluation.user_scores import UserValues, score
 from models.publishing import promotion_gate
 from models.report import wording
 from models.schemas import ITEM, USER
+from models.statistics.paired_comparison import compare
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.execution.stage import stage
 from tasks.nightly.outputs import Judged
@@ -44,7 +45,7 @@ class _Holdout:
     seen: int
 
 
-@stage("gate", version=1)
+@stage("gate", version=2)
 def gate(
     rule: Nightly,
     evaluation: Evaluation,
@@ -114,12 +115,10 @@ def _compared(
     if len(left) < 2:
         decision = promotion_gate.too_few_users(len(left))
     else:
-        found = promotion_gate.gain(
-            ours.values[by][left],
-            theirs.values[by][right],
-            rule.confidence,
-            rule.resamples,
-            rule.seed,
+        found = compare(
+            ours.values[by][None, left],
+            theirs.values[by][None, right],
+            confidence=rule.confidence,
         )
         decision = promotion_gate.decide(
             found, wording.metric_name(*by), rule.confidence, rule.tolerance
@@ -134,7 +133,12 @@ def _compared(
         champion_metrics=_means(theirs),
         seen_by_champion=seen,
         unknown_to_champion=unknown,
-        **(asdict(found) if found else {"users": len(left)}),
+        champion_mean=found and found.baseline_mean,
+        challenger_mean=found and found.arm_mean,
+        difference=found and found.difference,
+        ci_low=found and found.ci_low,
+        ci_high=found and found.ci_high,
+        users=len(left),
     )
 
 

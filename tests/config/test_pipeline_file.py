@@ -9,7 +9,7 @@ from models.recommenders.recommender import hyperparameters
 from models.recommenders.registry import MODELS
 from tasks.config.pipeline_file import load
 from tasks.config.prompt_file import prompt_of
-from tasks.llm.api_key import api_key
+from tasks.llm.endpoint import api_key
 from tasks.storage.artifacts import PROJECT_ROOT
 from tasks.training.tap_points import tap_points
 
