@@ -160,7 +160,6 @@ def _count(number: int, noun: str) -> str:
 
 
 def _print_summary(console: Console, summary: "ExperimentSummary") -> None:
-    from tasks.report.report_task import reference_lines
     from tasks.results.queries import comparison_rows
     from tasks.results.tables import comparison_table
 
@@ -179,7 +178,7 @@ def _print_summary(console: Console, summary: "ExperimentSummary") -> None:
     if summary.comparison:
         console.print(comparison_table(comparison_rows(summary.experiment)))
         console.print(f"All metrics: llmkt compare {summary.experiment} --all", soft_wrap=True)
-    for line in reference_lines(summary.references):
-        console.print(line)
+    for reference in summary.references:
+        console.print(reference.sentence())
     if summary.report:
         console.print(f"Report: {summary.report}", soft_wrap=True)

@@ -144,7 +144,6 @@ def inspect(
 
 
 def _show(summary: "Summary") -> None:
-    from tasks.report.report_task import reference_lines
     from tasks.results.queries import comparison_rows
     from tasks.results.tables import comparison_table
 
@@ -157,6 +156,6 @@ def _show(summary: "Summary") -> None:
     if summary.comparison:
         console.print(comparison_table(comparison_rows(summary.experiment)))
         console.print("All metrics: llmkt compare --all, and in the report.")
-    for line in reference_lines(summary.references):
-        console.print(line)
+    for reference in summary.references:
+        console.print(reference.sentence())
     console.print(f"Report: {summary.report}", soft_wrap=True)

@@ -52,6 +52,7 @@ def compare(
     """Show the comparison of arms in finished runs."""
     settle(data_dir)
     with plain_errors():
+        from models.config import BASELINE
         from tasks.results.queries import comparison_rows, slice_rows
         from tasks.results.tables import comparison_table, comparison_text
 
@@ -60,7 +61,7 @@ def compare(
             raise BadInput(
                 "llmkt compare takes one experiment, with --against or --slices, or two without"
             )
-        if slices and against not in (None, "baseline"):
+        if slices and against not in (None, BASELINE):
             raise BadInput("slices are compared with the baseline only: leave --against out")
         if len(names) == 2:
             from tasks.results.cross_experiment import compare_experiments

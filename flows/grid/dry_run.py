@@ -10,7 +10,7 @@ from flows.grid.hyperparameter_search import Searched, recall_searches
 from flows.steps.knowledge import sides_of
 from flows.steps.preparation import Bench, Request
 from flows.steps.stage_runner import NotCached, Peeking
-from models.config import Job, Pipeline, Side
+from models.config import BASELINE, Job, Pipeline, Side
 from tasks.config.experiment_file import Chosen, Loaded
 from tasks.execution.cache_key import cache_key
 from tasks.inspection.time_and_cost import Duration, Money, duration, money
@@ -133,9 +133,9 @@ def _requests(bench: Bench, pipeline: Pipeline) -> tuple[Request, ...]:
         return bench.prepare(pipeline).requests
     except NotCached:
         pass
-    if "baseline" not in pipeline.training.arms:
+    if BASELINE not in pipeline.training.arms:
         return ()
-    training = pipeline.training.model_copy(update={"arms": ("baseline",)})
+    training = pipeline.training.model_copy(update={"arms": (BASELINE,)})
     return bench.prepare(pipeline.model_copy(update={"training": training})).requests
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from flows.grid.training_pool import Pool, Result
 from flows.steps.preparation import Bench, Request
 from flows.steps.stage_runner import NotCached
-from models.config import Arm, Pipeline, Search
+from models.config import ArmName, Pipeline, Search
 from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
 from tasks.config.experiment_file import Chosen
@@ -25,7 +25,7 @@ class Searched:
 
     chosen: Chosen
     model: str
-    arm: Arm
+    arm: ArmName
     search: Search
     trials: list[Trial] = field(default_factory=list)
     settings: list[Mapping[str, Any]] = field(default_factory=list)

@@ -64,7 +64,8 @@ class Bench:
         question = [
             {model: of.model_dump(mode="json") for model, of in pipeline.models.items()},
             {model: [of.sides, of.columns] for model, of in transfers.items()},
-            [pipeline.evaluation.like_from, "kar" in pipeline.training.arms],
+            [arm.name for arm in pipeline.training.arm_rows if arm.models],
+            pipeline.evaluation.like_from,
         ]
         key = json.dumps(question, sort_keys=True, default=str)
         if key not in self._entered:

@@ -1,18 +1,13 @@
 """Transfer, models, budget and evaluation."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from models.config.device import Placed
+from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
 from models.config.evaluation import parse_metric
-from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
-from models.config.sides import Side
+from models.config.section import NOT_IDENTITY, Placed, Section, Side
 from models.config.transfer import Tap
-
-Control = Literal["shuffled", "shuffled-items", "noise", "genre-histogram", "history-svd"]
-Arm = Literal["baseline", "transfer", "kar"] | Control
-CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
 class Model(Section):
@@ -60,7 +55,6 @@ class Budget(Placed):
         description="bfloat16: mixed precision while a model's own loss is computed, where the "
         "model allows it; weights, alignment and rankings stay float32. auto: bfloat16 on a GPU "
         "that has it, else float32.",
-        json_schema_extra=IDENTITY_IF_SET,
     )
 
     @field_validator("valid_metric")
@@ -76,8 +70,8 @@ class Training(Budget):
     seeds: tuple[int, ...] = Field(
         (1, 2), min_length=1, description="One training per seed, model and arm."
     )
-    arms: tuple[Arm, ...] = Field(
-        ("baseline", "transfer"),
+    arms: tuple[ArmName, ...] = Field(
+        (BASELINE, TRANSFER),
         min_length=1,
         description="baseline: no profiles; transfer: with profiles; kar: profiles as features; "
         "the others are controls.",
@@ -87,7 +81,6 @@ class Training(Budget):
         ge=1,
         description="Total epochs of every arm but the baseline; empty: as `epochs`. Arms with "
         "different budgets are shown as not comparable.",
-        json_schema_extra=IDENTITY_IF_SET,
     )
     workers: int = Field(
         2, ge=1, description="Number of trainings at the same time.", json_schema_extra=NOT_IDENTITY
@@ -100,9 +93,14 @@ class Training(Budget):
             raise ValueError(f"each value may stand once, not {values}")
         return values
 
-    def budget(self, arm: Arm = "baseline") -> Budget:
+    @property
+    def arm_rows(self) -> tuple[Arm, ...]:
+        """The rows of `ARMS` that `arms` names."""
+        return tuple(ARMS[name] for name in self.arms)
+
+    def budget(self, arm: ArmName = BASELINE) -> Budget:
         """The part that decides the result of a single training of `arm`."""
         budget = Budget.model_validate(self.model_dump(include=set(Budget.model_fields)))
-        if arm == "baseline" or self.transfer_epochs is None:
+        if ARMS[arm].takes == "nothing" or self.transfer_epochs is None:
             return budget
         return budget.model_copy(update={"epochs": self.transfer_epochs})

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.config import Arm, Experiment, Pipeline
+from models.config import ArmName, Experiment, Pipeline
 from models.errors import BadInput
 from models.experiments.grid import Point, expand, set_at
 from tasks.config.pipeline_file import layer, validated
@@ -42,7 +42,9 @@ class Chosen:
         """What errors name first."""
         return f"{self.file}, point {self.name}"
 
-    def varied(self, model: str, arm: Arm, params: Mapping[str, Any], **training: Any) -> Pipeline:
+    def varied(
+        self, model: str, arm: ArmName, params: Mapping[str, Any], **training: Any
+    ) -> Pipeline:
         """The pipeline of one model and arm alone, with other values at dotted keys.
 
         Args:

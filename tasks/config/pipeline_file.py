@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.config import Pipeline, Profiles, Side
+from models.config import Pipeline
 from models.errors import BadInput
 from models.experiments.grid import merged
-from tasks.config.prompt_file import _SECTIONS, _prompt_file
+from tasks.config.prompt_file import SECTIONS, with_front_matter
 from tasks.config.yaml_settings import apply, explain, read_settings
 from tasks.execution.devices import placed
 from tasks.storage.artifacts import PROJECT_ROOT
@@ -57,8 +57,11 @@ def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
     """
     try:
         pipeline = Pipeline.model_validate(_layered(raw))
-        settled = {section: _settled(pipeline, side) for side, section in _SECTIONS.items()}
-        return placed(pipeline.model_copy(update=settled))
+        profiles = {
+            section: with_front_matter(pipeline.profiles_of(side), side)
+            for side, section in SECTIONS.items()
+        }
+        return placed(pipeline.model_copy(update=profiles))
     except ValidationError as error:
         raise BadInput(f"{where}: " + "; ".join(explain(error, Pipeline))) from error
     except BadInput as error:
@@ -92,22 +95,3 @@ def layer(key: str, name: object) -> dict[str, Any]:
     if name not in known:
         raise BadInput(f"{key}: there is no {name}, only {', '.join(known)}")
     return read_settings(_LAYERS[key] / f"{name}.yaml", key)
-
-
-def _settled(pipeline: Pipeline, side: Side) -> Profiles:
-    """A side's profiles with the front matter of their prompt under what the file says."""
-    profiles = pipeline.profiles_of(side)
-    if not profiles.asks:
-        return profiles
-    prompt = _prompt_file(pipeline, side)
-    merged = {
-        name: section.model_validate(
-            {**of_prompt, **{key: getattr(section, key) for key in section.model_fields_set}}
-        )
-        for name, section, of_prompt in (
-            ("llm", profiles.llm, prompt.llm),
-            ("history", profiles.history, prompt.history),
-        )
-        if of_prompt
-    }
-    return profiles.model_copy(update=merged)

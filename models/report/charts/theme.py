@@ -3,26 +3,9 @@
 from html import escape
 from typing import Any
 
-Figure = dict[str, Any]
+from models.config import ARMS
 
-COLOURS = {
-    "baseline": "#8c97a6",
-    "transfer": "#3a86c8",
-    "shuffled": "#c9803c",
-    "shuffled-items": "#a8674f",
-    "noise": "#9472c8",
-    "history-svd": "#3f9d7d",
-    "genre-histogram": "#bd6490",
-    "kar": "#8c6d31",
-}
-DASHES = {
-    "shuffled": "dash",
-    "shuffled-items": "longdashdot",
-    "noise": "dot",
-    "history-svd": "dashdot",
-    "genre-histogram": "longdash",
-}
-"""Lines that can be told apart without colour; all others are solid."""
+Figure = dict[str, Any]
 
 _TRANSPARENT = "rgba(0,0,0,0)"
 _HOVER = {
@@ -41,6 +24,13 @@ def plain(text: str) -> str:
 def title(text: str) -> dict[str, Any]:
     """An axis title."""
     return {"text": text, "standoff": 8, "font": {"size": 12}}
+
+
+def line(arm: str, name: str, mode: str = "lines", **settings: Any) -> dict[str, Any]:
+    """A trace in the colour and dash of its arm, by which the page filters it."""
+    style = {"color": ARMS[arm].colour, "width": 1.6, "dash": ARMS[arm].dash}
+    trace = {"type": "scatter", "mode": mode, "name": name, "meta": {"arm": arm}, "line": style}
+    return trace | settings
 
 
 def layout(height: int) -> dict[str, Any]:
