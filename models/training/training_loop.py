@@ -120,7 +120,7 @@ def fit(
                 break
             course.run_epoch(phase, number, budget.epochs, validate)
             if checkpoints:
-                checkpoints.offer(course.state)
+                checkpoints.save(course.state)
             on_epoch(len(course.history))
     wrapper.weights.thaw()
     recommender.restore(course.best_weights)

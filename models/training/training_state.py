@@ -38,8 +38,8 @@ class Checkpoints(Protocol):
     def newest(self) -> State | None:
         """The state to go on from; None to start anew."""
 
-    def offer(self, state: Callable[[], State]) -> None:
-        """Keep `state()`, unless that would cost too much this time."""
+    def save(self, state: Callable[[], State]) -> None:
+        """Store `state()`, unless that would take too long this time."""
 
 
 class Memory:

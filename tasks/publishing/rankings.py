@@ -82,7 +82,7 @@ def _internal_ids(
 
 
 def _pairs(recommender: "Recommender", table: pa.Table) -> NDArray[np.int64]:
-    """Pairs of internal ids, of users and items that the model knows: int64 (n, 2)."""
+    """Pairs of internal ids, of users and items that the model has learnt of: int64 (n, 2)."""
     users = _internal_ids(recommender.user_tokens, table[USER])
     items = _internal_ids(recommender.item_tokens, table[ITEM])
     return np.stack((users, items), axis=1)[(users > 0) & (items > 0)]

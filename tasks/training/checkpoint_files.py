@@ -67,7 +67,7 @@ class CheckpointFile:
             return None
         return dict(found["state"])
 
-    def offer(self, state: "Callable[[], State]") -> None:
+    def save(self, state: "Callable[[], State]") -> None:
         """Replace the file, unless that would exceed `SHARE` of the time."""
         now = perf_counter()
         cost = _size(state()) / _BYTES_PER_SECOND if self._cost is None else self._cost
@@ -106,7 +106,7 @@ def _size(value: Any) -> int:
     """Bytes of all tensors in a state."""
     if isinstance(value, dict):
         return sum(map(_size, value.values()))
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return sum(map(_size, value))
     return int(getattr(value, "nbytes", 0))
 

@@ -253,7 +253,7 @@ def test_pruning_spares_what_counts_and_what_it_leads_back_to(data_dir):
     for _ in range(3):
         rollback("tiny")  # 2 counts, and leads back to 1: the two oldest
     assert prune("tiny", keep=3) == ["4", "3"]
-    assert [of.version for of in versions("tiny")] == ["5", "2", "1"]
+    assert [kept.version for kept in versions("tiny")] == ["5", "2", "1"]
     assert prune("tiny", keep=2) == ["5"]
     assert current("tiny").version == "2"
 
@@ -262,7 +262,7 @@ def test_recommendations_are_read_with_titles(data_dir):
     assert data_dir
     release("7", None)
     found = recommended("tiny", "a")
-    assert [(of.rank, of.item_id, of.title, of.year) for of in found.items] == [
+    assert [(row.rank, row.item_id, row.title, row.year) for row in found.items] == [
         (1, "i1", "First", 1999),
         (2, "i2", None, None),
     ]
