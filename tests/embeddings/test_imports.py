@@ -13,7 +13,7 @@ import torch
 from models.config import Dataset, Embeddings, Profiles
 from models.embeddings.text_batches import to_matrix
 from models.errors import BadInput
-from models.profiles.user_history import record
+from models.profiles.provenance import record
 from models.schemas import PROFILES
 from tasks.config.pipeline_file import load
 from tasks.dataset.interactions_task import interactions, raw_files
@@ -23,7 +23,7 @@ from tasks.embeddings.outputs import Described, origin
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import PROJECT_ROOT, read_parquet, write_parquet
 from tasks.storage.imported_files import take_in_embeddings, take_in_profiles
-from tests.support.arrow_tables import catalogue, train
+from tests.support.toy_world import catalogue, train
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 
