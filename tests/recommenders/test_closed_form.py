@@ -267,7 +267,7 @@ def test_saved_and_loaded_it_scores_the_same(tmp_path, side):
     loaded = ClosedForm.from_weights(load_file(tmp_path / "weights.safetensors"))
     users = np.arange(N_USERS)
     assert (loaded.scores(users) == model.scores(users)).all()
-    with pytest.raises(BadInput, match="lack 'user_weights'. Train the model again"):
+    with pytest.raises(BadInput, match=r"lack 'user_weights'\. Train the model again"):
         ClosedForm.from_weights(
             {key: value for key, value in model.weights().items() if key != "user_weights"}
         )
