@@ -1,4 +1,4 @@
-"""What was made elsewhere, checked: which row is whose, whether vectors are vectors.
+"""Checks of imported files: whose row is whose, and whether vectors are vectors.
 
 Rows are numbered from 1 in messages, a file's header not counted.
 """
@@ -45,29 +45,32 @@ def rows_of_subjects(
     """
     empty = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(ids, ""), True)))
     if len(empty):
-        raise BadInput(f"{source}, row {empty[0] + 1}: the {noun(key)} id is empty; fill it in")
+        raise BadInput(f"{source}, row {empty[0] + 1}: the {noun(key)} id is empty. Fill it in.")
     counts = pc.value_counts(ids)
     repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     if len(repeated):
         raise BadInput(
             f"{source}: {len(repeated)} of {len(counts)} {noun(key)} ids occur more than "
-            f"once: {listed(repeated)}; keep one row per {noun(key)}"
+            f"once: {listed(repeated)}. Keep one row per {noun(key)}."
         )
-    strangers = ids.filter(pc.invert(pc.is_in(ids, subjects)))
-    if len(strangers) and unknown == "error":
+    unknown_ids = ids.filter(pc.invert(pc.is_in(ids, subjects)))
+    if len(unknown_ids) and unknown == "error":
         raise BadInput(
-            f"{source}: {len(strangers)} of {len(ids)} {noun(key)} ids are not in the training "
-            f"part: {listed(strangers)}; correct them (ids are raw tokens, 007 is not 7), "
-            f"remove them, or set {section}.unknown_users to drop"
+            f"{source}: {len(unknown_ids)} of {len(ids)} {noun(key)} ids are not in the training "
+            f"part: {listed(unknown_ids)}. Correct them (ids are raw tokens, 007 is not 7), "
+            f"remove them, or set {section}.unknown_users to drop."
         )
     rows = pc.fill_null(pc.index_in(subjects, ids), -1)
-    return np.asarray(rows, dtype=np.int64), len(strangers)
+    return np.asarray(rows, dtype=np.int64), len(unknown_ids)
 
 
 def require_few_missing(
     missing: pa.Array, n: int, source: str, section: str, allowed: float, key: str = USER
 ) -> str | None:
-    """Judge how many of n users (items) the file leaves without anything; words for a warning.
+    """Check how many of n users (items) the file leaves without anything.
+
+    Returns:
+        The text of a warning; None if nobody is missing.
 
     Raises:
         BadInput: if their share is above `allowed`.
@@ -80,9 +83,9 @@ def require_few_missing(
     )
     if len(missing) > allowed * n:
         raise BadInput(
-            f"{summary}; {section}.max_missing allows {allowed:.1%}: supply them, or raise it"
+            f"{summary}. Supply them, or raise {section}.max_missing, which is {allowed:.1%}."
         )
-    return summary + "; they are left out of the transfer"
+    return f"{summary}. They are left out of the transfer."
 
 
 def listed(ids: pa.Array) -> str:
@@ -101,7 +104,7 @@ def matrix_of(
             is of another width than the first, or has a value that is not finite.
     """
     if not len(rows):
-        raise BadInput(f"{source}: there is no vector in it")
+        raise BadInput(f"{source}: there is no vector in it. Add some.")
     try:
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused below
             matrix = np.asarray(rows, dtype=np.float32)
@@ -114,7 +117,7 @@ def matrix_of(
         row = int(unusable[0])
         raise BadInput(
             f"{source}, row {row + 1} ({noun(key)} {ids[row]}): the vector has NaN or infinite "
-            f"values, as have {len(unusable)} of {len(matrix)} rows; mend or remove them"
+            f"values, as have {len(unusable)} of {len(matrix)} rows. Mend or remove them."
         )
     return matrix
 
@@ -123,16 +126,17 @@ def _odd_row(rows: Sequence[Any], ids: pa.Array, source: str, key: str) -> str:
     """Which vector is in the way of a matrix."""
     first: int | None = None
     for number, (row, owner) in enumerate(zip(rows, ids.to_pylist(), strict=True), 1):
+        place = f"{source}, row {number} ({noun(key)} {owner})"
         try:
             vector = np.asarray(row, dtype=np.float32)
         except (TypeError, ValueError):
             vector = np.empty((0, 0), dtype=np.float32)
         if vector.ndim != 1 or not vector.size:
-            return f"{source}, row {number} ({noun(key)} {owner}): this is no flat list of numbers"
+            return f"{place}: this is no flat list of numbers. Correct it."
         first = first or len(vector)
         if len(vector) != first:
             return (
-                f"{source}, row {number} ({noun(key)} {owner}): the vector has width "
-                f"{len(vector)}, those before it have {first}; all must come from one text model"
+                f"{place}: the vector has width {len(vector)}, those before it have {first}. Take "
+                "all from one text model."
             )
-    return f"{source}: the vectors are no table of numbers"
+    return f"{source}: the vectors are no table of numbers. Save one row per id."

@@ -323,7 +323,7 @@ def test_a_connection_that_breaks_is_taken_up_again(store):
 @pytest.mark.usefixtures("impatient")
 def test_a_download_goes_on_where_it_stopped(store, data_dir):
     store.breaks_at = 250
-    with pytest.raises(BadInput, match=r"could not be fetched.*200 bytes are kept: run again"):
+    with pytest.raises(BadInput, match=r"could not be fetched.*200 bytes are kept\. Run again"):
         movielens(store.url)
     store.breaks_at, store.ranges = None, []
     assert len(rows(movielens(store.url))) == 3
