@@ -165,6 +165,11 @@ class Profiles(Section):
         return self.provider in ("openai", "openai-batch")
 
     @property
+    def pooled(self) -> bool:
+        """Whether users have no texts, and are described by the mean of their items' profiles."""
+        return self.provider == "items"
+
+    @property
     def batched(self) -> bool:
         """Whether the LLM is asked through a Batch API, at its discount."""
         return self.provider == "openai-batch"
@@ -194,7 +199,7 @@ class ItemProfiles(Profiles):
 
     @model_validator(mode="after")
     def _items_describe_themselves(self) -> Self:
-        if self.provider == "items":
+        if self.pooled:
             raise ValueError("provider items is for users: set item_profiles.provider to another")
         return self
 

@@ -13,7 +13,7 @@ import torch
 from models.config import Dataset, Embeddings, Profiles
 from models.embeddings.text_batches import to_matrix
 from models.errors import BadInput
-from models.profiles.user_history import record
+from models.profiles.provenance import record
 from models.schemas import PROFILES
 from tasks.config.pipeline_file import load
 from tasks.dataset.interactions_task import interactions, raw_files
