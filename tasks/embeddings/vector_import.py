@@ -18,7 +18,7 @@ from tasks.storage.imported_files import read_vectors
 def import_embeddings(
     config: Embeddings, files: dict[str, Handle], train: Handle, side: Side = "users"
 ) -> Embedded:
-    """Write `vectors("embedding", width)` from files taken in by `take_in_embeddings`.
+    """Write `vectors("embedding", width)` from the files of `vector_files`.
 
     Args:
         config: the file's columns, and what to do with missing and unknown users.

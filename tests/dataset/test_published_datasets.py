@@ -317,7 +317,7 @@ def impatient(monkeypatch):
 def test_a_connection_that_breaks_is_taken_up_again(store):
     store.breaks_at, store.heals_after = 250, 2
     assert len(rows(movielens(store.url))) == 3
-    assert [of for of in store.ranges if of[0] == 0] == [(0, 100)]
+    assert [part for part in store.ranges if part[0] == 0] == [(0, 100)]
 
 
 @pytest.mark.usefixtures("impatient")
