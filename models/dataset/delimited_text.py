@@ -162,10 +162,9 @@ def _lines(source: Source, dialect: Dialect, file: str) -> Iterator[pa.Array]:
 def _as_utf8(source: Source, dialect: Dialect, file: str) -> Iterator[bytes]:
     if dialect.encoding == DETECT:
         dialect = replace(dialect, encoding=detect_encoding(source, file)[0])
-    codec = codecs.lookup(dialect.encoding)
+    name = codecs.lookup(dialect.encoding).name
     # The signature of utf-8-sig is the byte order mark.
-    decoder = codecs.lookup("utf-8-sig" if codec.name == "utf-8" else codec.name)
-    decoder = decoder.incrementaldecoder()
+    decoder = codecs.lookup("utf-8-sig" if name == "utf-8" else name).incrementaldecoder()
     n_lines = 0
     for raw in chain(source(), [b""]):
         try:
