@@ -31,13 +31,13 @@ Reducers = Mapping[str, Kept]
 
 
 def sides_of(pipeline: Pipeline, entered: TapPoints) -> tuple[Side, ...]:
-    """Whose profiles the run needs; users who are described by their items need the items'."""
+    """Return the sides whose profiles the run needs; pooled users need the items' profiles."""
     taken = {arm.takes for arm in pipeline.training.arm_rows}
     if taken == {"nothing"}:
         return ()
     if "features" in taken:
         return SIDES
-    needed = {side for of_model in entered.values() for side in of_model}
+    needed = {side for sides in entered.values() for side in sides}
     if "users" in needed and pipeline.profiles.pooled:
         return SIDES
     return tuple(side for side in SIDES if side in needed)
@@ -51,7 +51,7 @@ def describe_all(
     stages: Stages,
     earlier: Mapping[Side, Previous] | None = None,
 ) -> list[Described]:
-    """Profiles and embeddings of every side that has a prompt, items first: users may need them.
+    """Make profiles and embeddings of every side with a prompt, items first: users may need them.
 
     `earlier` has an earlier run's profiles, for users who have changed too little for a new one.
     """
@@ -85,20 +85,20 @@ def _describe(
     previous: Previous | None = None,
 ) -> Described:
     """Profiles and their embeddings; vectors made elsewhere need no profiles."""
-    of_profiles, of_vectors = pipeline.profiles_of(side), pipeline.embeddings_of(side)
-    vectors = vector_files(of_vectors)
+    writer, text_model = pipeline.profiles_of(side), pipeline.embeddings_of(side)
+    vectors = vector_files(text_model)
     if vectors and side == "items" and pipeline.item_embeddings is None:
         raise BadInput(
-            "embeddings imports the users' vectors, but a transfer needs the items' too: set "
-            "item_embeddings"
+            "embeddings: the vectors of users are imported, but the transfer needs those of items, "
+            "too. Set item_embeddings."
         )
     if vectors:
-        embedded = stages.run(embeddings, of_vectors, None, parts.train, vectors, side, side=side)
+        embedded = stages.run(embeddings, text_model, None, parts.train, vectors, side, side=side)
         return Described(side=side, profiled=None, embedded=embedded)
-    texts = profile_file(of_profiles)
+    texts = profile_file(writer)
     profiled = stages.run(
         profiles,
-        of_profiles,
+        writer,
         prompt,
         data.interactions if pipeline.sees_all(side) else parts.train,
         data.items,
@@ -108,12 +108,12 @@ def _describe(
         previous,
         side=side,
     )
-    embedded = stages.run(embeddings, of_vectors, profiled.profiles, side=side)
+    embedded = stages.run(embeddings, text_model, profiled.profiles, side=side)
     return Described(side=side, profiled=profiled, embedded=embedded)
 
 
 def map_of(described: Described, parts: Splits, items: Handle) -> Any:
-    """The report's map: a stage like others, but one of the page alone, so not in the record."""
+    """Make the report's map, a stage that belongs to the page and so stays out of the record."""
     profiles = described.profiled.profiles if described.profiled else None
     embeddings = described.embedded.embeddings
     return Stages().run(profile_map, described.side, embeddings, profiles, parts.train, items)
@@ -176,7 +176,7 @@ def _make_targets(
                 (kept or {}).get(_reducer_name(described.side, settings.reduction, width)),
                 side=described.side,
             )
-    return {model: made[of.reduction, width] for model, (of, width) in forms.items()}
+    return {model: made[form.reduction, width] for model, (form, width) in forms.items()}
 
 
 def _reducer_name(side: Side, reduction: str | None, width: int | None) -> str:
@@ -185,18 +185,18 @@ def _reducer_name(side: Side, reduction: str | None, width: int | None) -> str:
 
 
 def kept_reducers(targeted: Knowledge, refit: Refit) -> dict[str, Kept]:
-    """The reducers of a run that kept them, for the next one.
+    """Collect the reducers that a run kept, for the next run.
 
     Args:
         targeted: from `target_all`.
         refit: the policy under which the next run may use them.
     """
     found: dict[str, Kept] = {}
-    for of_sides in targeted.values():
-        for side, of in of_sides.items():
-            reducer = of.kept(refit)
+    for sides in targeted.values():
+        for side, made in sides.items():
+            reducer = made.kept(refit)
             if reducer is not None:
-                found[_reducer_name(side, of.reduction, of.width)] = reducer
+                found[_reducer_name(side, made.reduction, made.width)] = reducer
     return found
 
 
@@ -240,8 +240,8 @@ def _of_shuffled_items(
         return {}
     if not users.pooled or items is None:
         raise BadInput(
-            f"training.arms: {arm.name} is for users who are described by their items; set "
-            "profiles.provider to items and transfer.side to users, or remove the arm"
+            f"training.arms: {arm.name} needs users who are described by their items. Set "
+            "profiles.provider to items and transfer.side to users, or remove the arm."
         )
     shuffled = stages.run(pooling, items.embedded, parts.train, seed, side="users")
     return _make_targets(forms, users.model_copy(update={"embedded": shuffled}), stages, None)
@@ -261,16 +261,19 @@ def _features(
 
 
 def target_forms(pipeline: Pipeline, entered: TapPoints, side: Side) -> Forms:
-    """How each model's targets are made, and how wide: as its tapped layer, if not otherwise.
+    """Return how each model's targets are made, and how wide: as its tapped layer by default.
 
     A model without a tap takes whole embeddings.
+
+    Raises:
+        BadInput: if the configured width is not the layer's and the alignment needs that.
     """
     asked = pipeline.targets.width
     forms: Forms = {}
-    for model, of_model in entered.items():
-        if side not in of_model:
+    for model, taps in entered.items():
+        if side not in taps:
             continue
-        tap, width = of_model[side].tap, of_model[side].width
+        tap, width = taps[side].tap, taps[side].width
         settings = pipeline.targets_of(model)
         if tap is None:
             forms[model] = settings.model_copy(update={"reduction": "none"}), None
@@ -279,7 +282,7 @@ def target_forms(pipeline: Pipeline, entered: TapPoints, side: Side) -> Forms:
         if asked not in (None, width) and not bridging:
             raise BadInput(
                 f"targets.width is {asked}, but the tapped layer {tap.name} of {model} is {width} "
-                f"wide; leave targets.width empty, or set models.{model}.tap with start and stop"
+                f"wide. Leave targets.width empty, or set models.{model}.tap with start and stop."
             )
         forms[model] = settings, asked or width
     return forms
