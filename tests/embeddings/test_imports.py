@@ -23,7 +23,7 @@ from tasks.embeddings.outputs import Described, origin
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import PROJECT_ROOT, read_parquet, write_parquet
 from tasks.storage.imported_files import take_in_embeddings, take_in_profiles
-from tests.support.arrow_tables import catalogue, train
+from tests.support.toy_world import catalogue, train
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 
