@@ -30,9 +30,7 @@ class Split(Section):
     test: str | None = Field(
         None, description="files only: as train.", json_schema_extra=NOT_IDENTITY
     )
-    valid_share: float = Field(
-        0.1, gt=0, lt=1, description="files only: share of train that becomes valid."
-    )
+    valid_share: float = Field(0.1, gt=0, lt=1, description="files only: valid's share of train.")
     ratios: tuple[float, float, float] = Field(
         (0.7, 0.1, 0.2), description="Shares of train, valid and test (random and temporal)."
     )
