@@ -71,7 +71,7 @@ def _by_items(items: Described, parts: Splits, stages: Stages) -> Described:
     """Users described by their items' profiles."""
     embedded = stages.run(pooling, items.embedded, parts.train, side="users")
     return Described(
-        side="users", profiled=None, embedded=embedded, pooled=True, of_items=items.profiled
+        side="users", profiled=None, embedded=embedded, pooled=True, item_profiles=items.profiled
     )
 
 
