@@ -16,8 +16,8 @@ def require_enough_items(pipeline: Pipeline, data: Interactions) -> None:
     longest = max(pipeline.evaluation.k)
     if longest > data.items.rows:
         raise BadInput(
-            f"evaluation.k: {longest} is larger than the number of items, {data.items.rows}; "
-            "remove it"
+            f"evaluation.k: {longest} is larger than the number of items, {data.items.rows}. "
+            "Remove it."
         )
 
 
