@@ -1,4 +1,4 @@
-"""What a data set must have for a pipeline's models and metrics."""
+"""Requirements of a pipeline's models and metrics on its data set."""
 
 from models.config import Pipeline
 from models.errors import BadInput
