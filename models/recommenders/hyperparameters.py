@@ -9,7 +9,6 @@ from typing import Any
 
 from models.config import parse_yaml
 from models.errors import BadInput
-from models.recommenders.closed_form import SIDE_REG
 from models.recommenders.registry import entry
 
 _TRAINING_ARGUMENTS = (
@@ -22,6 +21,7 @@ _TRAINING_ARGUMENTS = (
     "require_pow",
 )
 _SEQUENCE_ARGUMENTS: dict[str, Any] = {"MAX_ITEM_LIST_LENGTH": 50}
+SIDE_REG = 10.0
 _EASE_ARGUMENTS: dict[str, Any] = {"method": "l3ae", "side_reg": SIDE_REG}
 """Ours, not RecBole's: how embeddings enter EASE, see `models.recommenders.closed_form.fit`."""
 _SET_ELSEWHERE = {
