@@ -27,7 +27,7 @@ from flows.cli.common import (
 from flows.cli.experiment import experiment
 
 if TYPE_CHECKING:
-    from flows.knowledge_transfer import Summary
+    from flows.steps.comparison import Summary
 
 app = typer.Typer(
     help="LLM knowledge transfer into collaborative filtering, honestly compared.",

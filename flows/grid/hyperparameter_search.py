@@ -5,13 +5,13 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.grid.training_pool import Pool, Result
-from flows.steps.preparation import Bench, Request
-from flows.steps.stage_runner import NotCached
+from flows.steps.preparation import Request, jobs_of, prepare, taps_of
+from flows.steps.stage_runner import NotCached, StageRunner
+from flows.steps.trainings import Result, TrainingPool
 from models.config import Arm, Pipeline, Search
 from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
-from tasks.config.experiment_file import Chosen
+from tasks.config.experiment_file import Chosen, Loaded
 from tasks.evaluation.inputs import Trial, TrialState
 from tasks.training.outputs import Trained
 
@@ -20,7 +20,7 @@ Steps = Generator[Request, Result, None]
 
 
 @dataclass
-class Searched:
+class ArmSearch:
     """The search of one arm of one model at one point."""
 
     chosen: Chosen
@@ -40,7 +40,7 @@ class Searched:
             return None
         return max(complete, key=lambda of: (of.valid_score or 0.0, -of.trial)).trial
 
-    def pipeline(self) -> Pipeline:
+    def best_pipeline(self) -> Pipeline:
         """With the best setting, for all seeds.
 
         Raises:
@@ -53,12 +53,12 @@ class Searched:
             )
         return self.chosen.varied(self.model, self.arm, self.settings[self.best])
 
-    def told(self) -> list[Trial]:
+    def marked_trials(self) -> list[Trial]:
         """The trials, the best marked."""
         best = self.best
         return [of.model_copy(update={"is_best": of.trial == best}) for of in self.trials]
 
-    def steps(self, bench: Bench) -> Steps:
+    def steps(self, stages: StageRunner) -> Steps:
         """All trials in turn. Nothing here reads the test part, or what is worth on it."""
         study = Study(self.search, space_of(self.search, self.model, self.arm))
         for _ in range(self.search.trials):
@@ -67,11 +67,11 @@ class Searched:
             pruned = False
             try:
                 if self.search.pruning != "none":
-                    short = yield self._request(bench, setting, self.search.pruning_epochs)
+                    short = yield self._request(stages, setting, self.search.pruning_epochs)
                     score = self._score(short)
                     pruned = score is not None and study.prune(score)
                 if not pruned:
-                    score = self._score((yield self._request(bench, setting)))
+                    score = self._score((yield self._request(stages, setting)))
                     study.tell(score)
             except (NotCached, Unavailable):
                 raise
@@ -81,13 +81,13 @@ class Searched:
             self._note(setting, score, pruned)
 
     def _request(
-        self, bench: Bench, setting: Mapping[str, Any], epochs: int | None = None
+        self, stages: StageRunner, setting: Mapping[str, Any], epochs: int | None = None
     ) -> Request:
         """One trial's training: the first seed, with the setting."""
         seed = self.chosen.pipeline.training.seeds[0]
         budget = {} if epochs is None else {"epochs": epochs, "transfer_epochs": None}
         pipeline = self.chosen.varied(self.model, self.arm, setting, seeds=[seed], **budget)
-        (request,) = bench.prepare(pipeline).requests
+        (request,) = prepare(pipeline, stages).requests
         return request
 
     def _score(self, result: Result) -> float | None:
@@ -113,31 +113,48 @@ class Searched:
         )
 
 
-def searches_of(chosen: Chosen, search: Search, bench: Bench) -> list[Searched]:
-    """One search per model and arm of a point; none for a model that the space leaves out.
+def searches_of(loaded: Loaded, stages: StageRunner) -> list[ArmSearch]:
+    """The searches of all points, one per model and arm, after a check of every point's models.
+
+    A model that the search space leaves out has none.
 
     Raises:
-        BadInput: if arms would have unequal numbers of trials, or the space holds what makes no
-            pipeline.
+        BadInput: naming file and point, if a model or its tap is wrong, if arms would have unequal
+            numbers of trials, or if the space holds what makes no pipeline.
     """
-    arms = list(dict.fromkeys((job.model, job.arm) for job in bench.jobs(chosen.pipeline)))
+    searches = []
+    for chosen in loaded.points:
+        try:
+            taps_of(chosen.pipeline, stages)
+        except BadInput as error:
+            raise BadInput(f"{chosen.where}: {error}") from error
+        if loaded.config.search is not None:
+            searches += _searches_of_point(chosen, loaded.config.search, stages)
+    return searches
+
+
+def _searches_of_point(chosen: Chosen, search: Search, stages: StageRunner) -> list[ArmSearch]:
+    jobs = jobs_of(chosen.pipeline, stages)
+    arms = list(dict.fromkeys((job.model, job.arm) for job in jobs))
     try:
         require_equal_trials(search, arms)
     except BadInput as error:
         raise BadInput(f"{chosen.file}: {error}") from error
-    found = [Searched(chosen, *of, search) for of in arms if space_of(search, *of)]
-    for of in found:
-        space = space_of(search, of.model, of.arm)
-        for end in (0, -1):
+    searches = []
+    for model, arm in arms:
+        space = space_of(search, model, arm)
+        for end in (0, -1) if space else ():
             ends = {
                 key: values.choices[end] if values.choices else (values.low, values.high)[end]
                 for key, values in space.items()
             }
-            bench.jobs(chosen.varied(of.model, of.arm, ends))
-    return found
+            taps_of(chosen.varied(model, arm, ends), stages)
+        if space:
+            searches.append(ArmSearch(chosen, model, arm, search))
+    return searches
 
 
-def run_searches(searches: Sequence[Searched], bench: Bench, pool: Pool) -> None:
+def run_searches(searches: Sequence[ArmSearch], stages: StageRunner, pool: TrainingPool) -> None:
     """Run all trials; a search waits for its own last trial, never for another's."""
     waiting: dict[str, list[tuple[Steps, Request]]] = {}
 
@@ -155,16 +172,16 @@ def run_searches(searches: Sequence[Searched], bench: Bench, pool: Pool) -> None
                 return
 
     for search in searches:
-        steps = search.steps(bench)
+        steps = search.steps(stages)
         first = next(steps, None)
         if first is not None:
             go_on(steps, first)
     while waiting:
-        for steps, request in waiting.pop(pool.settle(), []):
+        for steps, request in waiting.pop(pool.wait_for_one(), []):
             go_on(steps, request)
 
 
-def recall_searches(searches: Sequence[Searched], bench: Bench) -> list[Request]:
+def recall_searches(searches: Sequence[ArmSearch], stages: StageRunner) -> list[Request]:
     """Take each search as far as cached trials lead.
 
     Returns:
@@ -172,7 +189,7 @@ def recall_searches(searches: Sequence[Searched], bench: Bench) -> list[Request]
     """
     stopped = []
     for search in searches:
-        steps = search.steps(bench)
+        steps = search.steps(stages)
         try:
             request = next(steps)
             while (result := request.cached()) is not None:

@@ -1,9 +1,8 @@
 """From profiles to the targets of every single training."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from flows.steps.stage_runner import Stages
+from flows.steps.stage_runner import StageRunner
 from models.config import BRIDGING, CONTROLS, KAR_MODELS, SIDES, Arm, Pipeline, Refit, Side, Targets
 from models.errors import BadInput
 from models.profiles.front_matter import Template
@@ -13,12 +12,10 @@ from tasks.embeddings.outputs import Described
 from tasks.embeddings.pooling_task import pooling
 from tasks.profiles.outputs import Previous
 from tasks.profiles.profiles_task import profiles
-from tasks.report.profile_map_task import profile_map
-from tasks.storage.artifacts import Handle
 from tasks.storage.imported_files import take_in_embeddings, take_in_profiles
 from tasks.targets.outputs import Kept, Targeted
 from tasks.targets.targets_task import controls, targets
-from tasks.training.tap_points import Entrances
+from tasks.training.tap_points import TapPoints
 
 Training = tuple[str, Arm, int]
 """Model, arm and seed."""
@@ -32,13 +29,13 @@ Reducers = Mapping[str, Kept]
 """An earlier run's reducers, by what `_reducer_name` calls them."""
 
 
-def sides_of(pipeline: Pipeline, entered: Entrances) -> tuple[Side, ...]:
+def sides_of(pipeline: Pipeline, taps: TapPoints) -> tuple[Side, ...]:
     """Whose profiles the run needs; users who are described by their items need the items'."""
     if set(pipeline.training.arms) == {"baseline"}:
         return ()
     if "kar" in pipeline.training.arms:
         return SIDES
-    needed = {side for of_model in entered.values() for side in of_model}
+    needed = {side for of_model in taps.values() for side in of_model}
     if "users" in needed and pipeline.profiles.provider == "items":
         return SIDES
     return tuple(side for side in SIDES if side in needed)
@@ -49,7 +46,7 @@ def describe_all(
     prompts: Mapping[Side, Template],
     data: Interactions,
     parts: Splits,
-    stages: Stages,
+    stages: StageRunner,
     earlier: Mapping[Side, Previous] | None = None,
 ) -> list[Described]:
     """Profiles and embeddings of every side that has a prompt, items first: users may need them.
@@ -68,7 +65,7 @@ def describe_all(
     return [described[side] for side in SIDES if side in described]
 
 
-def _by_items(items: Described, parts: Splits, stages: Stages) -> Described:
+def _by_items(items: Described, parts: Splits, stages: StageRunner) -> Described:
     """Users described by their items' profiles."""
     embedded = stages.run(pooling, items.embedded, parts.train, side="users")
     return Described(
@@ -82,7 +79,7 @@ def _describe(
     prompt: Template,
     data: Interactions,
     parts: Splits,
-    stages: Stages,
+    stages: StageRunner,
     previous: Previous | None = None,
 ) -> Described:
     """Profiles and their embeddings; vectors made elsewhere need no profiles."""
@@ -113,20 +110,13 @@ def _describe(
     return Described(side=side, profiled=profiled, embedded=embedded)
 
 
-def map_of(described: Described, parts: Splits, items: Handle) -> Any:
-    """The report's map: a stage like others, but one of the page alone, so not in the record."""
-    profiles = described.profiled.profiles if described.profiled else None
-    embeddings = described.embedded.embeddings
-    return Stages().run(profile_map, described.side, embeddings, profiles, parts.train, items)
-
-
 def target_all(
     pipeline: Pipeline,
     forms: Mapping[Side, Forms],
     described: Sequence[Described],
     parts: Splits,
     data: Interactions,
-    stages: Stages,
+    stages: StageRunner,
     kept: Reducers | None = None,
 ) -> Knowledge:
     """The targets of every training with knowledge, controls and features for KAR included.
@@ -152,7 +142,7 @@ def target_all(
 
 
 def _make_targets(
-    forms: Forms, described: Described, stages: Stages, kept: Reducers | None
+    forms: Forms, described: Described, stages: StageRunner, kept: Reducers | None
 ) -> dict[str, Targeted]:
     """Each model's targets; models that want the same share them."""
     made: dict[tuple[str | None, int | None], Targeted] = {}
@@ -198,7 +188,7 @@ def _add_per_training(
     made: dict[str, Targeted],
     parts: Splits,
     data: Interactions,
-    stages: Stages,
+    stages: StageRunner,
 ) -> None:
     """Add one side's targets of every training with knowledge, controls included."""
     for model, of_profiles in made.items():
@@ -227,7 +217,7 @@ def _add_shuffled_items(
     pipeline: Pipeline,
     forms: Forms,
     parts: Splits,
-    stages: Stages,
+    stages: StageRunner,
 ) -> None:
     """Add the control whose users are described by their items, each with another's profile."""
     if "shuffled-items" not in pipeline.training.arms or not forms:
@@ -245,7 +235,7 @@ def _add_shuffled_items(
 
 
 def _add_features(
-    targeted: Knowledge, described: Described, pipeline: Pipeline, stages: Stages
+    targeted: Knowledge, described: Described, pipeline: Pipeline, stages: StageRunner
 ) -> None:
     """Add one side's whole embeddings for the arm kar, which takes them as features."""
     models = [model for model in pipeline.models if model in KAR_MODELS]
@@ -259,14 +249,14 @@ def _add_features(
             targeted.setdefault((model, "kar", seed), {})[described.side] = whole
 
 
-def target_forms(pipeline: Pipeline, entered: Entrances, side: Side) -> Forms:
+def target_forms(pipeline: Pipeline, taps: TapPoints, side: Side) -> Forms:
     """How each model's targets are made, and how wide: as its tapped layer, if not otherwise.
 
     A model without a tap takes whole embeddings.
     """
     asked = pipeline.targets.width
     forms: Forms = {}
-    for model, of_model in entered.items():
+    for model, of_model in taps.items():
         if side not in of_model:
             continue
         tap, width = of_model[side].tap, of_model[side].width

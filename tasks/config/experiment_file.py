@@ -81,6 +81,11 @@ class Loaded:
         """The experiment's."""
         return self.config.experiment
 
+    @property
+    def workers(self) -> int:
+        """Trainings at the same time, if nobody says: the most that a point asks for."""
+        return max(chosen.pipeline.training.workers for chosen in self.points)
+
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read an experiment file and validate every point of it.

@@ -90,7 +90,7 @@ def _folder(config: Dataset) -> Path:
     return folder
 
 
-@stage("interactions", version=1)
+@stage("interactions", version=1, cheap=True)
 def interactions(
     config: Dataset, raw: dict[str, Handle], demographics: tuple[str, ...] = ()
 ) -> Interactions:

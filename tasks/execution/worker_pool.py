@@ -31,7 +31,7 @@ _KEEP_MEMORY = {
 }
 _WAITING_PER_WORKER = 2
 
-_crew: "ProcessPoolExecutor | Cluster | None" = None
+_pool: "ProcessPoolExecutor | Cluster | None" = None
 _number = 0
 """Of this worker process, from 0 in the order in which they start."""
 
@@ -44,24 +44,24 @@ class Pending(Protocol[R_co]):
 
 
 @contextmanager
-def crew(pipeline: Pipeline, workers: int | None = None) -> Iterator[None]:
+def worker_pool(pipeline: Pipeline, workers: int | None = None) -> Iterator[None]:
     """Let `in_worker` and `spread` use processes of this machine, or a cluster.
 
     Args:
         pipeline: its `runner` decides which.
         workers: how many processes, where they are started here; None means `training.workers`.
     """
-    global _crew
+    global _pool
     for name, value in _KEEP_MEMORY.items():
         os.environ.setdefault(name, value)
     n = workers or pipeline.training.workers
     hired: AbstractContextManager[ProcessPoolExecutor | Cluster]
     hired = Cluster(pipeline.dask, n) if pipeline.runner == "dask" else _processes(n)
-    with hired as _crew:
+    with hired as _pool:
         try:
             yield
         finally:
-            _crew = None
+            _pool = None
 
 
 @contextmanager
@@ -75,8 +75,8 @@ def ended_at_once() -> Iterator[None]:
     except Exception:
         raise
     except BaseException:
-        if isinstance(_crew, Cluster):
-            _crew.close()
+        if isinstance(_pool, Cluster):
+            _pool.close()
         for process in active_children():
             process.terminate()
         raise
@@ -118,20 +118,20 @@ def require_workers() -> None:
     Raises:
         Unavailable: see `tasks.execution.dask_cluster.Cluster`.
     """
-    if isinstance(_crew, Cluster):
-        _crew.connect()
+    if isinstance(_pool, Cluster):
+        _pool.connect()
 
 
 def on_cluster() -> bool:
     """Whether work is spread over a cluster."""
-    return isinstance(_crew, Cluster)
+    return isinstance(_pool, Cluster)
 
 
 def in_worker(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call `function` in a worker process; in this one where there are none."""
-    if _crew is None:
+    if _pool is None:
         return function(*args, **kwargs)
-    return _crew.submit(function, *args, **kwargs).result()
+    return _pool.submit(function, *args, **kwargs).result()
 
 
 def spread(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -139,11 +139,11 @@ def spread(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
     A few items per worker are on their way at a time, so that neither `items` nor results pile up.
     """
-    assert isinstance(_crew, Cluster)
+    assert isinstance(_pool, Cluster)
     waiting: deque[Pending[R]] = deque()
     for item in items:
-        if len(waiting) >= _WAITING_PER_WORKER * _crew.size():
+        if len(waiting) >= _WAITING_PER_WORKER * _pool.size():
             yield waiting.popleft().result()
-        waiting.append(_crew.submit(function, item))
+        waiting.append(_pool.submit(function, item))
     while waiting:
         yield waiting.popleft().result()

@@ -208,11 +208,11 @@ def require_rankings(pipeline: Pipeline, data: Interactions) -> None:
             )
 
 
-def require_an_entrance(pipeline: Pipeline, entered: Mapping[str, Mapping[Side, object]]) -> None:
+def require_tap_points(pipeline: Pipeline, entered: Mapping[str, Mapping[Side, object]]) -> None:
     """Refuse a transfer to a model that takes no knowledge.
 
     Raises:
-        BadInput: see `tasks.training.tap_points.entrances`.
+        BadInput: see `tasks.training.tap_points.tap_points`.
     """
     for model, sides in entered.items():
         if pipeline.nightly.arm == "transfer" and not sides:

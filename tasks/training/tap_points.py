@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from models.recommenders.tap_probe import Entrance
 
 
-Entrances = dict[str, dict[Side, "Entrance"]]
-"""Per model and side where knowledge enters; no side where a model has a baseline alone."""
+TapPoints = dict[str, dict[Side, "Entrance"]]
+"""Per model and side where knowledge enters; no side for a model that has a baseline alone."""
 
 
-def entrances(pipeline: Pipeline) -> Entrances:
+def tap_points(pipeline: Pipeline) -> TapPoints:
     """Where knowledge enters each model, found by building the model on a toy data set.
 
     A model that takes embeddings without a tap does so only if its own `transfer` is set, since
@@ -30,28 +30,28 @@ def entrances(pipeline: Pipeline) -> Entrances:
 
     _require_clicks(pipeline)
     say_what_stays_float32(pipeline)
-    found: Entrances = {}
+    found: TapPoints = {}
     for name, settings in pipeline.models.items():
         found[name] = {}
         for side in pipeline.transfer_of(name).sides:
-            entrance = probe(name, settings.hyperparameters, settings.tap_of(side), side)
-            if entrance is not None and (entrance.tap or settings.transfer):
-                found[name][side] = _narrowed(entrance, pipeline.transfer_of(name).columns, name)
+            point = probe(name, settings.hyperparameters, settings.tap_of(side), side)
+            if point is not None and (point.tap or settings.transfer):
+                found[name][side] = _narrowed(point, pipeline.transfer_of(name).columns, name)
     return found
 
 
-def _narrowed(entrance: "Entrance", columns: int | None, model: str) -> "Entrance":
-    """The entrance with its first columns only, as `transfer.columns` asks."""
-    tap, width = entrance.tap, entrance.width
+def _narrowed(point: "Entrance", columns: int | None, model: str) -> "Entrance":
+    """The tap point with its first columns only, as `transfer.columns` asks."""
+    tap, width = point.tap, point.width
     if columns is None or tap is None or width is None:
-        return entrance
+        return point
     if columns > width:
         raise BadInput(
             f"transfer.columns is {columns}, but the tapped layer {tap.name} of {model} is {width} "
             "wide; lower it, or leave it empty"
         )
     stop = (tap.start or 0) + columns
-    return replace(entrance, tap=tap.model_copy(update={"stop": stop}), width=columns)
+    return replace(point, tap=tap.model_copy(update={"stop": stop}), width=columns)
 
 
 def _require_clicks(pipeline: Pipeline) -> None:

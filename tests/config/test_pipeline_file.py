@@ -11,7 +11,7 @@ from tasks.config.pipeline_file import load
 from tasks.config.prompt_file import prompt_of
 from tasks.llm.api_key import api_key
 from tasks.storage.artifacts import PROJECT_ROOT
-from tasks.training.tap_points import entrances
+from tasks.training.tap_points import tap_points
 
 MINIMAL = {"experiment": "toy", "models": {"BPR": {}}}
 SHIPPED = sorted((PROJECT_ROOT / "configs").glob("*.yaml"))
@@ -26,7 +26,7 @@ def write(folder, raw) -> object:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_configurations_are_valid(path):
     pipeline = load(path)
-    assert entrances(pipeline).keys() == pipeline.models.keys()
+    assert tap_points(pipeline).keys() == pipeline.models.keys()
 
 
 def test_overrides_go_over_the_file(tmp_path):
@@ -109,7 +109,7 @@ def test_hyperparameters_pass_through():
 def test_a_misplaced_tap_is_found_before_any_work(tmp_path):
     pipeline = load(write(tmp_path, MINIMAL), ["models.BPR.tap.name=user_tower"])
     with pytest.raises(BadInput, match="BPR has no module user_tower"):
-        entrances(pipeline)
+        tap_points(pipeline)
 
 
 def test_widths_follow_the_model(tmp_path):
@@ -119,7 +119,7 @@ def test_widths_follow_the_model(tmp_path):
             "MultiVAE": {"hyperparameters": {"latent_dimension": 32}},
         }
     }
-    found = entrances(load(write(tmp_path, raw)))
+    found = tap_points(load(write(tmp_path, raw)))
     widths = {name: sides["users"].width for name, sides in found.items()}
     assert widths == {"BPR": 24, "MultiVAE": 16}
 

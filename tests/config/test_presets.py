@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from flows.steps.knowledge import describe_all
-from flows.steps.stage_runner import Stages
+from flows.steps.stage_runner import StageRunner
 from models.config import ItemProfiles, Job, Pipeline, Profiles, Tap, Transfer
 from models.errors import BadInput
 from models.profiles.front_matter import Template
@@ -15,7 +15,7 @@ from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.outputs import Embedded
 from tasks.storage.artifacts import read_parquet, write_parquet
-from tasks.training.tap_points import entrances
+from tasks.training.tap_points import tap_points
 from tests.support import toy_runs
 from tests.support.arrow_tables import catalogue, train
 
@@ -66,7 +66,7 @@ def test_held_out_interactions_are_read_only_where_that_is_meant(section):
 ROWS = [("ann", "a", 5, 1), ("ann", "b", 1, 2), ("bob", "a", 2, 3), ("bob", "c", 4, 4)]
 
 
-class OfProfiles(Stages):
+class OfProfiles(StageRunner):
     """Computes profiles, and nothing after them."""
 
     def run(self, stage, *inputs, side=None):  # noqa: ARG002
@@ -100,7 +100,8 @@ def test_only_the_first_columns_are_tapped():
     def taps(**transfer):
         pipeline = Pipeline.model_validate(MINIMAL | {"transfer": transfer})
         return {
-            model: (of["users"].tap, of["users"].width) for model, of in entrances(pipeline).items()
+            model: (of["users"].tap, of["users"].width)
+            for model, of in tap_points(pipeline).items()
         }
 
     narrow, whole = taps(columns=2), taps()

@@ -17,7 +17,7 @@ from models.training.validation import Clicks
 from tasks.dataset.outputs import Splits
 from tasks.dataset.requirements import require_likes
 from tasks.storage.artifacts import write_parquet
-from tasks.training.tap_points import entrances
+from tasks.training.tap_points import tap_points
 from tests.support.toy_recommender import UNIVERSE, interactions
 
 
@@ -198,7 +198,7 @@ def test_ratings_that_tell_nothing_stop_before_anything_is_paid(data_dir, part, 
 
 def test_models_must_predict_likes_and_kar_needs_one_of_its_own():
     with pytest.raises(BadInput, match="models: BPR, Pop rank but predict no likes"):
-        entrances(likes_of({"BPR": {}, "DCN": {}, "Pop": {}}))
+        tap_points(likes_of({"BPR": {}, "DCN": {}, "Pop": {}}))
     with pytest.raises(BadInput, match="kar exists for DeepFM, DCN, AutoInt, and none of them"):
-        entrances(likes_of({"FM": {}}, ("baseline", "kar")))
-    assert set(entrances(likes_of({"DCN": {}, "FM": {}}, ("baseline", "kar")))) == {"DCN", "FM"}
+        tap_points(likes_of({"FM": {}}, ("baseline", "kar")))
+    assert set(tap_points(likes_of({"DCN": {}, "FM": {}}, ("baseline", "kar")))) == {"DCN", "FM"}

@@ -24,7 +24,7 @@ from models.config import Pipeline
 from models.errors import BadInput, Unavailable
 from tasks.execution import dask_cluster
 from tasks.execution.dask_cluster import Place, require_same_code
-from tasks.execution.worker_pool import crew, in_worker
+from tasks.execution.worker_pool import in_worker, worker_pool
 from tasks.storage.artifacts import PROJECT_ROOT
 from tests.support.toy_project import write_data
 
@@ -245,7 +245,7 @@ def pipeline(**dask_settings) -> Pipeline:
 
 @pytest.mark.usefixtures("data_dir")
 def test_a_cluster_of_ones_own_ends_with_the_run():
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), crew(pipeline()):
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), worker_pool(pipeline()):
         pid = in_worker(os.getpid)
         assert pid != os.getpid()
         with pytest.raises(ZeroDivisionError):
@@ -260,7 +260,7 @@ def test_a_cluster_of_ones_own_ends_with_the_run():
 def test_a_lost_scheduler_is_told(cluster, monkeypatch):
     """The last test here: the cluster is gone after it."""
     monkeypatch.setenv("LLMKT_DATA_DIR", str(cluster.data))
-    with crew(pipeline(address=cluster.address, timeout_seconds=120)):
+    with worker_pool(pipeline(address=cluster.address, timeout_seconds=120)):
         assert in_worker(os.getpid) != os.getpid()
         monkeypatch.setattr(dask_cluster, "_SECONDS_BETWEEN_LOOKS", 0.2)
         cluster.processes["scheduler"].kill()

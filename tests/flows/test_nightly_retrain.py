@@ -114,6 +114,10 @@ def new_rows(data: Path, n: int, second: int) -> list[str]:
     return lines
 
 
+def no_workers(*_):
+    return nullcontext()
+
+
 @pytest.fixture(scope="module")
 def first(tmp_path_factory, prefect_server) -> tuple[Path, dict, Ended]:
     """The data set's folder, the configuration, and the first night, with its data folder."""
@@ -122,7 +126,7 @@ def first(tmp_path_factory, prefect_server) -> tuple[Path, dict, Ended]:
     write_data(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMKT_DATA_DIR", str(folder / "data"))
-        patch.setattr("flows.nightly_retrain.crew", nullcontext)  # starting one takes longer
+        patch.setattr("flows.steps.trainings.worker_pool", no_workers)  # starting one takes longer
         ended = night(settings(folder))
     return folder, settings(folder), ended
 
@@ -134,7 +138,7 @@ def world(first, tmp_path, monkeypatch) -> tuple[Path, dict]:
     data = tmp_path / "data"
     shutil.copytree(folder / "data", data, symlinks=True)
     monkeypatch.setenv("LLMKT_DATA_DIR", str(data))
-    monkeypatch.setattr("flows.nightly_retrain.crew", nullcontext)
+    monkeypatch.setattr("flows.steps.trainings.worker_pool", no_workers)
     return data, given
 
 
