@@ -14,12 +14,13 @@ LLM_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML
 	-DGGML_BMI2=ON -DGGML_AVX512=OFF -DGGML_AMX_TILE=OFF -DGGML_AMX_INT8=OFF \
 	-DGGML_AMX_BF16=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF
 
-.PHONY: help setup demo test lint bench serve local-llm clean
+.PHONY: help setup demo test lint docs bench serve local-llm clean
 
 help:
 	@echo "make demo   run configs/ml-100k.yaml end to end"
 	@echo "make test   lint, type-check and test"
 	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make docs   write docs/reference/ from the code"
 	@echo "make bench  everything in benchmarks/ that measures"
 	@echo "make serve  Prefect server, work pool, deployments and worker"
 	@echo "make setup  only install into .venv"
@@ -47,6 +48,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup
+	$(BIN)/python docs/generate_reference.py
 
 BENCHMARKS := $(wildcard $(addprefix benchmarks/,training_speed.py llm_throughput.py embedding_speed.py nightly_cost.py coverage.py scale.py))
 

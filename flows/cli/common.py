@@ -14,21 +14,27 @@ from rich.markup import escape
 
 from models.errors import BadInput
 
-Config = Annotated[Path, typer.Argument(help="The pipeline's YAML file.")]
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="Pipeline file (YAML).")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.epochs=5."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a key over the file, such as training.epochs=5; may be repeated.",
+    ),
 ]
 DataDir = Annotated[
     str | None,
     typer.Option(
         metavar="DIR|URL",
-        help="Where data lives, a folder or s3://BUCKET/PREFIX; otherwise LLMKT_DATA_DIR, "
-        "otherwise the project's data/.",
+        help="Data folder, or s3://BUCKET/PREFIX. Default: LLMKT_DATA_DIR, then data/ of the "
+        "project.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Prefect's log, tracebacks.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write one line of JSON to standard output.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show Prefect's log and tracebacks.")
+]
 
 
 TERMINATED = 128 + signal.SIGTERM

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tasks.inspection.starter_config import Started
 
 app = typer.Typer(
-    help="Look at a data set before anything is trained.",
+    help="Inspect a data set before a training.",
     no_args_is_help=True,
 )
 
@@ -24,7 +24,7 @@ _BAR = 30
 
 @app.callback()
 def data() -> None:
-    """Look at a data set before anything is trained."""
+    """Inspect a data set before a training."""
 
 
 @app.command()
@@ -34,7 +34,7 @@ def check(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show what a data set holds and what is wrong with it; exit code 2 if a run would stop."""
+    """Describe a data set and list its problems; exit with 2 if a run would stop."""
     settle(data_dir)
     with plain_errors():
         from tasks.execution.progress import bars
@@ -52,17 +52,17 @@ def check(
 
 def init(
     interactions: Annotated[
-        Path, typer.Option("--from", help="File of interactions: CSV, TSV, Parquet, JSON lines.")
+        Path, typer.Option("--from", help="Interactions: CSV, TSV, Parquet or JSON lines.")
     ],
-    items: Annotated[Path | None, typer.Option(help="File of items, likewise.")] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The configuration to write.")
-    ] = Path("configs/mine.yaml"),
-    force: Annotated[bool, typer.Option(help="Overwrite it.")] = False,
+    items: Annotated[Path | None, typer.Option(help="Items, in the same formats.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Pipeline file to write.")] = Path(
+        "configs/mine.yaml"
+    ),
+    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a starting configuration for files of your own, and show how it was guessed."""
+    """Write a pipeline file for your own data; show the evidence of every guess."""
     settle(data_dir)
     with plain_errors():
         from tasks.inspection.starter_config import init as start

@@ -22,23 +22,25 @@ _MOST_SHOWN = 30
 
 def experiment(
     configs: Annotated[
-        list[Path], typer.Argument(metavar="CONFIG…", help="Experiment files, run in turn.")
+        list[Path],
+        typer.Argument(metavar="CONFIG", help="Experiment files (YAML), run one after another."),
     ],
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Trainings at the same time, over all points.")
+        int | None,
+        typer.Option(min=1, help="Number of trainings at the same time, over all points."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would run, and start nothing.")
+        bool, typer.Option("--dry-run", help="Show the plan; start nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without a question.")] = False,
     overrides: Set = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a grid of pipelines and compare; first show what will run, its time and its price.
+    """Run a grid of pipelines and compare the results; show plan, time and price first.
 
-    A point that fails is recorded and the others go on. A rerun goes on where the last one ended.
+    A failed point is recorded, and the others continue. A rerun continues an interrupted run.
     """
     settle(data_dir, verbose)
     console = Console(stderr=True) if as_json else wide_console()

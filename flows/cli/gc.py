@@ -9,17 +9,17 @@ from flows.cli.common import AsJson, DataDir, plain_errors, settle, wide_console
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List files; remove nothing.")] = False,
     keep_days: Annotated[
-        float, typer.Option(min=0, help="Results younger than this many days stay.")
+        float, typer.Option(min=0, help="Keep results younger than this many days.")
     ] = 30.0,
     keep_count: Annotated[
-        int, typer.Option(min=0, help="As many of each stage's newest results stay, however old.")
+        int, typer.Option(min=0, help="Keep the newest results of each stage, however old.")
     ] = 20,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old results, and files that neither the rest nor anything published needs."""
+    """Remove old results, and files that no kept or published result needs."""
     settle(data_dir)
     with plain_errors():
         from tasks.storage.garbage_collection import sweep

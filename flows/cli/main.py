@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from flows.steps.comparison import Summary
 
 app = typer.Typer(
-    help="LLM knowledge transfer into collaborative filtering, honestly compared.",
+    help="Transfer LLM knowledge into collaborative filtering, and measure whether it helps.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -58,7 +58,7 @@ def run(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a pipeline: everything that is not cached, then the comparison."""
+    """Run a pipeline and compare its arms; cached stages are not repeated."""
     settle(data_dir, verbose)
     errors = Console(stderr=True)
     with plain_errors(verbose):
@@ -81,11 +81,15 @@ def run(
 
 @app.command()
 def report(
-    experiment: Annotated[str | None, typer.Argument(help="Empty means the newest.")] = None,
-    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="EXPERIMENT", help="Default: the newest.")
+    ] = None,
+    open_it: Annotated[
+        bool, typer.Option("--open", help="Open the report in the browser.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Print where an experiment's report is."""
+    """Print the path of an experiment's report."""
     settle(data_dir)
     with plain_errors():
         from tasks.report.report_task import find_report
@@ -98,7 +102,7 @@ def report(
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
-    """List RecBole's models: where knowledge enters each, or why it is not supported."""
+    """List RecBole's models with their taps, or the reason why one is not supported."""
     from models.recommenders.registry import catalogue
 
     rows = catalogue()
@@ -114,14 +118,14 @@ def models(as_json: AsJson = False) -> None:
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A model's name, as `llmkt models` lists it.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from `llmkt models`.")],
     config: Annotated[
-        Path | None, typer.Option("--config", help="Take hyper-parameters and tap from here.")
+        Path | None, typer.Option("--config", help="Pipeline file with hyper-parameters and tap.")
     ] = None,
     overrides: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what can be tapped in a model, on a toy data set of 24 users and 30 items."""
+    """List the layers of a model that can be tapped, with shapes on a toy data set."""
     with plain_errors():
         from tasks.config.pipeline_file import load
         from tasks.inspection.model_taps import inspected

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from tasks.publishing.manifest import Manifest
 
 app = typer.Typer()
-champion = typer.Typer(help="What is published, and how to go back.", no_args_is_help=True)
+champion = typer.Typer(help="Show or roll back the published version.", no_args_is_help=True)
 app.add_typer(champion, name="champion")
 
 Experiment = Annotated[
-    str | None, typer.Option(help="Needed only where several experiments are published.")
+    str | None, typer.Option(help="Required if several experiments are published.")
 ]
 
 
@@ -39,7 +39,7 @@ def nightly(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a challenger on all there is; publish it unless it is worse than the champion."""
+    """Train a challenger on all interactions; publish it if it is not worse than the champion."""
     settle(data_dir, verbose)
     with plain_errors(verbose):
         from flows.nightly_retrain import nightly_retrain
@@ -57,7 +57,7 @@ def nightly(
 
 @champion.command()
 def show(experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show what is published, the versions that are kept, and how the last nights ended."""
+    """Show the published version, the kept versions and the last nights."""
     settle(data_dir)
     with plain_errors():
         from tasks.nightly.promotion_log import promotions
@@ -87,7 +87,7 @@ def show(experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJso
 def rollback(
     experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJson = False
 ) -> None:
-    """Let the version count again that the current one replaced; repeat to go further back."""
+    """Make the previous version current again; repeat to go further back."""
     settle(data_dir)
     with plain_errors():
         from tasks.publishing.manifest import the_experiment
@@ -103,15 +103,15 @@ def rollback(
 
 @app.command()
 def recommend(
-    user: Annotated[str, typer.Argument(help="The user's raw id.")],
+    user: Annotated[str, typer.Argument(metavar="USER", help="Raw id of the user.")],
     k: Annotated[
-        int | None, typer.Option("-k", min=1, help="How many; up to 10 if not given.")
+        int | None, typer.Option("-k", min=1, help="Length of the list. Default: up to 10.")
     ] = None,
     experiment: Experiment = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a user's published recommendations."""
+    """Show the published recommendations of a user."""
     settle(data_dir)
     with plain_errors():
         from tasks.publishing.manifest import the_experiment

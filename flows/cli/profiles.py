@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from tasks.inspection.prompt_cost import Preview
 
 app = typer.Typer(
-    help="Look at profiles before and after paying for them. No LLM is asked.",
+    help="Inspect profiles and their cost. Asks no LLM.",
     no_args_is_help=True,
 )
 
 Of = Annotated[
-    Literal["users", "items"], typer.Option("--side", help="Whose profiles: users or items.")
+    Literal["users", "items"], typer.Option("--side", help="Profiles of users or of items.")
 ]
 _STYLES = {"same": "", "removed": "red strike", "added": "green"}
 _MARKS = {"same": "{}", "removed": "[-{}-]", "added": "{{+{}+}}"}
@@ -33,13 +33,13 @@ _MOST_SEEN = 60
 @app.command()
 def preview(
     config: Config,
-    n: Annotated[int, typer.Option("-n", min=0, help="How many prompts to show.")] = 1,
+    n: Annotated[int, typer.Option("-n", min=0, help="Number of prompts to show.")] = 1,
     side: Of = "users",
     overrides: Set = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show rendered prompts, their tokens, and what the whole run would cost. Needs no key."""
+    """Show rendered prompts, their tokens and the cost of the whole run. Needs no key."""
     settle(data_dir)
     with plain_errors():
         from tasks.inspection.prompt_cost import preview as look
@@ -54,13 +54,16 @@ def preview(
 @app.command()
 def show(
     config: Config,
-    user: Annotated[str, typer.Argument(help="Raw id of the user (with --side items: item).")],
+    user: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="Raw id of the user (with --side items: of the item)."),
+    ],
     side: Of = "users",
     overrides: Set = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show one profile, what it was written from, and what that proves."""
+    """Show one profile, the interactions it was written from, and its provenance."""
     settle(data_dir)
     with plain_errors():
         from tasks.inspection.current_profiles import Configured
@@ -75,20 +78,22 @@ def show(
 
 @app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(help="The configuration before.")],
-    b: Annotated[Path, typer.Argument(help="The configuration after; may be the same file.")],
-    n: Annotated[int, typer.Option("-n", min=0, help="How many profiles to show.")] = 3,
+    a: Annotated[Path, typer.Argument(metavar="A", help="Pipeline file before the change.")],
+    b: Annotated[
+        Path, typer.Argument(metavar="B", help="Pipeline file after it; may be the same file.")
+    ],
+    n: Annotated[int, typer.Option("-n", min=0, help="Number of profiles to show.")] = 3,
     side: Of = "users",
     set_a: Annotated[
-        list[str] | None, typer.Option("--set-a", metavar="KEY=VALUE", help="Override in A.")
+        list[str] | None, typer.Option("--set-a", metavar="KEY=VALUE", help="Set a key in A.")
     ] = None,
     set_b: Annotated[
-        list[str] | None, typer.Option("--set-b", metavar="KEY=VALUE", help="Override in B.")
+        list[str] | None, typer.Option("--set-b", metavar="KEY=VALUE", help="Set a key in B.")
     ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show what a change of prompt did to profiles, and how far their vectors moved."""
+    """Show how profiles and their vectors differ between two configurations."""
     settle(data_dir)
     with plain_errors():
         from tasks.inspection.current_profiles import Configured

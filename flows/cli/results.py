@@ -18,7 +18,7 @@ class Form(StrEnum):
     md = "md"
 
 
-AsForm = Annotated[Form, typer.Option("--format", help="How to show it.")]
+AsForm = Annotated[Form, typer.Option("--format", help="Output format.")]
 
 
 def compare(
@@ -26,28 +26,30 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[FIRST [SECOND]]",
-            help="One experiment, or two: the first's arms against the same arms of the second, "
-            "point by point where they have points.",
+            help="One experiment, or two to compare the arms of the first with the same arms of "
+            "the second, point by point.",
         ),
     ] = None,
-    experiment: Annotated[str | None, typer.Option(help="Only this experiment.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="The experiment, instead of FIRST.")
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
-            help="Against what: baseline (default), another arm such as shuffled, a reference "
-            "such as EASE, or all."
+            help="Opponent: baseline (default), another arm such as shuffled, a reference such as "
+            "EASE, or all."
         ),
     ] = None,
     slices: Annotated[
-        bool, typer.Option("--slices", help="By length of history, popularity and profile.")
+        bool, typer.Option("--slices", help="Compare within slices: history, popularity, profile.")
     ] = False,
     form: AsForm = Form.table,
     all_metrics: Annotated[
-        bool, typer.Option("--all", help="Every metric in the table, not the primary one alone.")
+        bool, typer.Option("--all", help="Show every metric instead of the primary one.")
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show the comparison of finished runs."""
+    """Show the comparison of arms in finished runs."""
     settle(data_dir)
     with plain_errors():
         from tasks.results.queries import comparison_rows, slice_rows
@@ -78,11 +80,13 @@ def compare(
 
 
 def sql(
-    statement: Annotated[str, typer.Argument(help="For instance 'FROM comparison'.")],
+    statement: Annotated[
+        str, typer.Argument(metavar="SQL", help="A query, such as 'FROM comparison'.")
+    ],
     form: AsForm = Form.table,
     data_dir: DataDir = None,
 ) -> None:
-    """Ask the results database, read only; data/README.md describes its tables and views."""
+    """Query the results database, read-only; docs/reference/database.md lists its tables."""
     settle(data_dir)
     with plain_errors():
         from tasks.results.queries import query

@@ -39,96 +39,117 @@ def seconds(instant: str) -> int:
 
 
 class DataColumns(Section):
-    """The names of your files' columns; without a header their numbers, from 1."""
+    """Names of the columns in your files; numbers from 1 where there is no header."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
-    user: str = Field("user_id", description="The user, in the interactions and the user file.")
-    item: str = Field("item_id", description="The item, in the interactions and the item file.")
-    rating: str | None = Field("rating", description="Empty if there is none.")
-    timestamp: str | None = Field("timestamp", description="Empty if there is none.")
-    title: str | None = Field(None, description="Of the item file, like year and genres.")
-    year: str | None = None
-    genres: str | None = None
+    user: str = Field("user_id", description="The user id, in interactions and user file.")
+    item: str = Field("item_id", description="The item id, in interactions and item file.")
+    rating: str | None = Field("rating", description="The rating; empty if the file has none.")
+    timestamp: str | None = Field("timestamp", description="The time; empty if the file has none.")
+    title: str | None = Field(None, description="The title, in the item file.")
+    year: str | None = Field(None, description="The year, in the item file.")
+    genres: str | None = Field(None, description="The genres, in the item file.")
     item_file_item: str | None = Field(
-        None, description="The item in the item file, if it is called otherwise there."
+        None, description="The item id in the item file, if its column has another name there."
     )
     user_file_user: str | None = Field(
-        None, description="The user in the user file, if it is called otherwise there."
+        None, description="The user id in the user file, if its column has another name there."
     )
     text: tuple[str, ...] = Field(
-        (), description="Columns of the item file that follow the title: `Title – Artist`."
+        (), description="Columns appended to the title: `Title – Artist`."
     )
 
 
 class KCore(Section):
-    """How many interactions every user and item must have, in what the filter leaves."""
+    """Least numbers of interactions, applied again and again until every user and item has them."""
 
-    users: int = Field(0, ge=0, description="Users with fewer are dropped; 0: no limit.")
+    users: int = Field(0, ge=0, description="Drop users with fewer; 0: no limit.")
     items: int = Field(
         0,
         ge=0,
-        description="Items with fewer are dropped, from the catalogue too: 1 drops only those "
-        "without any; 0: no limit.",
+        description="Drop items with fewer, from the catalogue too; 1 drops items without "
+        "interactions; 0: no limit.",
     )
 
 
 class Dataset(Section):
-    """Where the interactions come from, and which of them count.
+    """Which files hold the interactions, and which interactions a run uses.
 
-    Paths decide nothing: what the files hold does.
+    The content of the files decides a result, not their paths.
     """
 
     name: str = Field(
         "ml-100k",
-        description="What to call it; of atomic files the stem: NAME.inter and NAME.item.",
+        description="Name of the data set; atomic: the files are NAME.inter and NAME.item.",
     )
     path: str | None = Field(
         None,
-        description="Folder with the atomic files; empty means the copy inside the RecBole wheel. "
-        "For movielens the published zip file or its folder, here or at a URL.",
+        description="atomic: folder of the files; empty: the copy inside the RecBole wheel. "
+        "movielens: the published zip file or its folder, as a path or URL.",
     )
-    title: str | None = Field("movie_title", description="Column of NAME.item with the title.")
-    year: str | None = Field("release_year", description="Column of NAME.item with the year.")
-    genres: str | None = Field("class", description="Column of NAME.item with the genres.")
-    format: Format | None = Field(None, description="Empty: guessed from the files' names.")
+    title: str | None = Field(
+        "movie_title", description="atomic: column of NAME.item with the title."
+    )
+    year: str | None = Field(
+        "release_year", description="atomic: column of NAME.item with the year."
+    )
+    genres: str | None = Field("class", description="atomic: column of NAME.item with the genres.")
+    format: Format | None = Field(
+        None, description="File format; empty: inferred from the files' names."
+    )
     interactions: str | None = Field(
-        None, description="File of interactions, or its URL (http, https, s3, … by fsspec)."
+        None, description="Interactions: a path or URL (http, https, s3, … by fsspec)."
     )
-    items: str | None = Field(None, description="File of items, likewise; may be left out.")
-    users: str | None = Field(None, description="File of users; read only if fields are asked for.")
+    items: str | None = Field(None, description="Items: a path or URL; optional.")
+    users: str | None = Field(
+        None,
+        description="Users: a path or URL; read only if profiles.history.demographics names "
+        "fields.",
+    )
     sha256: dict[Role | Literal["path"], str] = Field(
         {},
-        description="What the files must hash to, by the key that names them; empty: anything.",
+        description="Expected sha256 by key (interactions, items, users, path); empty: any "
+        "content.",
         json_schema_extra=NOT_IDENTITY,
     )
     columns: DataColumns = DataColumns()
     delimiter: str | None = Field(
-        None, min_length=1, description="Empty: comma for csv, tab for tsv."
+        None, min_length=1, description="One or more characters; empty: comma for csv, tab for tsv."
     )
-    encoding: str = Field("utf-8", description="Of text files: utf-8, latin-1, cp1252, utf-16, …")
+    encoding: str = Field(
+        "utf-8", description="Encoding of text files: utf-8, latin-1, cp1252, utf-16, …"
+    )
     quoting: Literal["double", "none"] | None = Field(
-        None, description='Whether values may stand in "quotes"; empty: in csv yes, in tsv no.'
+        None,
+        description="double: values may stand in double quotes; none: quotes are text. Empty: "
+        "double for csv, none for tsv.",
     )
     header: bool = Field(True, description="Whether the first line names the columns.")
-    genre_separator: str = Field("|", min_length=1, description="Between the genres of an item.")
-    year_from_title: bool = Field(False, description="Titles end in the year: `Heat (1995)`.")
+    genre_separator: str = Field(
+        "|", min_length=1, description="Separator between the genres of an item."
+    )
+    year_from_title: bool = Field(
+        False, description="Take the year from the end of the title: `Heat (1995)`."
+    )
     timestamp_unit: Literal["s", "ms", "iso"] = Field(
-        "s", description="Unix seconds, Unix milliseconds, or ISO 8601 dates and times (UTC)."
+        "s",
+        description="s: Unix seconds; ms: Unix milliseconds; iso: ISO 8601 dates and times (UTC).",
     )
     bad_rows: Literal["error", "quarantine"] = Field(
         "error",
-        description="Rows that cannot be read: stop, or set them aside, counted and with reasons.",
+        description="Unreadable rows: error stops at the first; quarantine sets them aside with "
+        "file, row and reason.",
     )
     since: Instant = Field(None, description="Drop interactions before this date or time (UTC).")
     until: Instant = Field(None, description="Drop interactions from this date or time on (UTC).")
     duplicates: Literal["newest", "oldest", "max-rating", "error"] = Field(
         "newest",
-        description="Which interaction of a user and an item counts, if there are several; of "
-        "equally new ones the last in the file. They are resolved before rating_from.",
+        description="Which interaction of a user and an item to keep; of equally new ones the last "
+        "in the file. Duplicates are resolved before rating_from.",
     )
     rating_from: float | None = Field(
-        None, description="Ratings below this are no interaction, nor are missing ones."
+        None, description="Drop interactions with a lower or missing rating."
     )
     k_core: KCore = KCore()
 

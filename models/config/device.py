@@ -21,8 +21,8 @@ class Placed(Section):
 
     device: Device = Field(
         "cpu",
-        description="cpu; cuda: a GPU, worker processes spread over all that there are; cuda:N: "
-        "that GPU; auto: cuda where there is a GPU, else cpu.",
+        description="cpu; cuda: a GPU, with worker processes spread over all GPUs; cuda:N: that "
+        "GPU; auto: cuda if there is a GPU, else cpu.",
         json_schema_extra=IDENTITY_IF_SET,
     )
 

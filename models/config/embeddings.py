@@ -15,8 +15,8 @@ class Embeddings(Placed):
     provider: Literal["sentence-transformers", "openai", "import", "hashing"] = Field(
         "sentence-transformers",
         description="sentence-transformers: a local model; openai: any OpenAI-compatible endpoint; "
-        "import: a file of vectors made elsewhere, which needs no profiles; hashing: counts of "
-        "hashed words, no language model, for tests of scale and smoke runs.",
+        "import: a file of existing vectors, which needs no profiles; hashing: counts of hashed "
+        "words, no language model, for smoke runs and tests of scale.",
     )
     path: str | None = Field(
         None,
@@ -25,40 +25,43 @@ class Embeddings(Placed):
     )
     ids: str | None = Field(
         None,
-        description="import only: the user ids of a .npy file or a bare .pt tensor, one a line or "
-        "a JSON list; empty means the file's own name with .ids.txt or .ids.json at its end.",
+        description="import only: the ids of a .npy file or a bare .pt tensor, one a line or a "
+        "JSON list; empty: FILE.ids.txt or FILE.ids.json.",
         json_schema_extra=NOT_IDENTITY,
     )
     columns: Columns = Columns()
     unknown_users: Literal["error", "drop"] = Field(
         "error",
-        description="import only: what to do with users that the training part does not have.",
+        description="import only: how to treat users without a training interaction.",
     )
     max_missing: float = Field(
         0.02,
         ge=0,
         le=1,
-        description="import only: share of users that may be without a vector; above it the run "
-        "stops.",
+        description="import only: stop the run if more than this share of the users has no vector.",
     )
     model: str = Field(
         "all-MiniLM-L6-v2",
         description="sentence-transformers: all-MiniLM-L6-v2 (ships in a package) or a local "
         "folder; openai: text-embedding-3-small, text-embedding-ada-002, …",
     )
-    base_url: str | None = Field(None, description="openai only; empty means api.openai.com.")
+    base_url: str | None = Field(
+        None, description="openai only: URL of the endpoint; empty: api.openai.com."
+    )
     api_key_env: str = Field(
         "OPENAI_API_KEY",
-        description="openai only: the variable's name.",
+        description="openai only: name of the environment variable that holds the key.",
         json_schema_extra=NOT_IDENTITY,
     )
     api_key_secret: str | None = Field(
-        None, description="openai only: a Prefect Secret block.", json_schema_extra=NOT_IDENTITY
+        None,
+        description="openai only: name of a Prefect Secret block that holds the key.",
+        json_schema_extra=NOT_IDENTITY,
     )
     dimensions: int = Field(
         384,
         ge=2,
-        description="hashing only: the vectors' width.",
+        description="hashing only: width of the vectors.",
         json_schema_extra=IDENTITY_IF_SET,
     )
     precision: Literal["bfloat16", "float32"] = Field(
@@ -69,8 +72,8 @@ class Embeddings(Placed):
     batch_size: int = Field(
         16,
         ge=1,
-        description="sentence-transformers only: texts at once; small batches of like length "
-        "stay in the CPU's cache and waste little on padding.",
+        description="sentence-transformers only: texts per batch. Small batches of similar length "
+        "stay in the CPU cache and waste little on padding.",
         json_schema_extra=NOT_IDENTITY,
     )
     threads: int = Field(

@@ -41,15 +41,20 @@ class Evaluation(Section):
 
     like_from: float | None = Field(
         None,
-        description="Ratings from here on are likes, lower ones are not: context-aware models "
-        "learn to tell them apart and are judged by auc and logloss. Empty: every interaction is "
-        "positive, and the whole catalogue is ranked.",
+        description="The lowest rating that is a like: context-aware models then predict likes and "
+        "are judged by auc and logloss. Empty: every interaction is positive, and models rank the "
+        "whole catalogue.",
     )
 
-    metrics: tuple[Metric, ...] = ("ndcg", "recall", "hit", "precision", "mrr", "map")
-    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10, 20), min_length=1)
+    metrics: tuple[Metric, ...] = Field(
+        ("ndcg", "recall", "hit", "precision", "mrr", "map"),
+        description="Rankings are judged by the first six, predicted likes by auc and logloss.",
+    )
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (5, 10, 20), min_length=1, description="Cut-offs; the largest is the rankings' length."
+    )
     primary: str = Field(
-        "ndcg@10", description="METRIC@K, auc or logloss, shown first in comparison and report."
+        "ndcg@10", description="The metric of the verdicts: METRIC@K, auc or logloss."
     )
 
     @model_validator(mode="after")

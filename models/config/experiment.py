@@ -17,13 +17,15 @@ _NOT_SEARCHED = (*_FIXED, "dataset", "split", "training", "preset")
 
 
 class Space(Section):
-    """The values that a search may try for one key: a range, or choices."""
+    """The values of one key that a search may try: a range, or choices."""
 
-    low: int | float | None = Field(None, description="Lowest value; with high.")
+    low: int | float | None = Field(None, description="Lowest value, with high.")
     high: int | float | None = Field(None, description="Highest value.")
-    log: bool = Field(False, description="Draw orders of magnitude alike; low is above 0.")
-    step: int | float | None = Field(None, gt=0, description="Only every so many; not with log.")
-    choices: list[Any] | None = Field(None, min_length=1, description="In place of a range.")
+    log: bool = Field(False, description="Draw on a logarithmic scale; low must be above 0.")
+    step: int | float | None = Field(None, gt=0, description="Step between values; not with log.")
+    choices: list[Any] | None = Field(
+        None, min_length=1, description="The values, in place of a range."
+    )
 
     @model_validator(mode="after")
     def _is_a_range_or_choices(self) -> Self:
@@ -46,21 +48,21 @@ class Space(Section):
 
 
 class Search(Section):
-    """Hyper-parameter search on validation: so many trials for every arm, with Optuna's TPE."""
+    """Hyper-parameter search on validation with Optuna's TPE, with equal trials for every arm."""
 
-    trials: int = Field(20, ge=1, description="Of every model and arm alike.")
-    seed: int = Field(1, description="Of the sampler.")
+    trials: int = Field(20, ge=1, description="Trials of every model and arm.")
+    seed: int = Field(1, description="Seed of the sampler.")
     space: dict[str, Space] = Field(
         min_length=1,
-        description="By dotted key: models.NAME.hyperparameters.… of every arm of that model; "
-        "anything else, such as transfer.alpha, of arms with knowledge.",
+        description="Range or choices by dotted key. models.NAME.hyperparameters.KEY applies to "
+        "every arm of the model, any other key, such as transfer.alpha, to arms with knowledge.",
     )
     pruning: Literal["none", "median"] = Field(
         "none",
-        description="median: train with pruning_epochs first, and fully only where that is no "
+        description="median: train for pruning_epochs first, and fully only if that score is no "
         "worse than the median of the trials before; the same rule for every arm.",
     )
-    pruning_epochs: int = Field(5, ge=1, description="Of the short training.")
+    pruning_epochs: int = Field(5, ge=1, description="Epochs of the short training.")
 
     @field_validator("space")
     @classmethod
@@ -72,40 +74,38 @@ class Search(Section):
 class Experiment(Section):
     """An experiment file. Each point is a pipeline: base, overrides, then the point's own."""
 
-    experiment: Name
+    experiment: Name = Field(description="Name of the results; the file's name if left out.")
     base: str | dict[str, Any] = Field(
-        description="A pipeline's file, seen from this file's folder, or its settings."
+        description="A pipeline file, relative to this file's folder, or its settings."
     )
     overrides: Overrides = Field(
-        default_factory=dict, description="By dotted key, for all points, over the base."
+        default_factory=dict, description="Values by dotted key for all points, over the base."
     )
     grid: dict[str, list[Any]] = Field(
         default_factory=dict,
-        description="By dotted key the values to try; every combination is a point.",
+        description="Lists of values by dotted key; every combination is a point.",
     )
     points: dict[Annotated[str, Field(min_length=1)], Overrides] = Field(
-        default_factory=dict, description="Points beside the grid, by name."
+        default_factory=dict, description="Further points by name, each with values by dotted key."
     )
     exclude: list[Overrides] = Field(
         default_factory=list,
-        description="Grid points to leave out: those that have all these values.",
+        description="Grid points to leave out: those with all these values.",
     )
     models: tuple[str, ...] | None = Field(
-        None, min_length=1, description="Of the base's models only these."
+        None, min_length=1, description="Train only these models of the base."
     )
-    arms: tuple[Arm, ...] | None = Field(
-        None, min_length=1, description="In place of training.arms."
-    )
+    arms: tuple[Arm, ...] | None = Field(None, min_length=1, description="Replaces training.arms.")
     seeds: tuple[int, ...] | None = Field(
-        None, min_length=1, description="In place of training.seeds."
+        None, min_length=1, description="Replaces training.seeds."
     )
     max_points: int = Field(
         200,
         ge=1,
-        description="A grid with more points, before exclusions, is refused.",
+        description="Refuse a grid with more points, before exclusions.",
         json_schema_extra=NOT_IDENTITY,
     )
-    search: Search | None = None
+    search: Search | None = Field(None, description="Hyper-parameter search; empty: none.")
 
     @field_validator("grid")
     @classmethod

@@ -8,34 +8,33 @@ from models.config.section import Section
 
 
 class History(Section):
-    """Which part of a user's training history a profile is written from."""
+    """Which part of a user's training history a profile uses."""
 
     limit: int = Field(
         40,
         ge=1,
-        description="At most this many interactions per user in a prompt; the offline writer "
-        "takes its statistics of the whole training history.",
+        description="Most interactions per user in a prompt. The offline writer takes its "
+        "statistics from the whole training history.",
     )
     order: Literal["newest", "best", "stratified"] = Field(
         "stratified",
-        description="newest: latest first; best: highest rated first; stratified: the best and "
-        "the worst rated, half each, so that dislikes are seen.",
+        description="newest: latest first; best: highest rated first; stratified: half best and "
+        "half worst rated, so that dislikes are visible.",
     )
     ratings: Literal["shown", "hidden"] = Field(
         "shown",
-        description="hidden: a prompt names no rating and no mean; which items are chosen, and "
-        "whether a template has them among liked or disliked, still follows the ratings. Of "
-        "prompts only, like the next two.",
+        description="hidden: a prompt shows no rating and no mean. Ratings still decide which "
+        "items it lists, and which as liked or disliked. Prompts only, like the next two keys.",
     )
     titles: Literal["shown", "masked"] = Field(
         "shown",
-        description="masked: genres and year stand in place of a title, so that an LLM cannot "
-        "draw on what it remembers of the item, its reviews and ratings included.",
+        description="masked: genres and year replace a title, so that an LLM cannot use what it "
+        "remembers of the item.",
     )
     demographics: tuple[str, ...] = Field(
         (),
-        description="Columns of NAME.user that a prompt may tell the LLM, e.g. [age, occupation]; "
-        "none unless named here.",
+        description="Columns of the user file that a prompt may show the LLM, e.g. [age, "
+        "occupation]; none by default.",
     )
 
     @field_validator("demographics")
@@ -47,13 +46,13 @@ class History(Section):
 
 
 class ItemHistory(History):
-    """What an item's profile is written from; order does not apply."""
+    """Which companions an item's profile names; order does not apply."""
 
     limit: int = Field(
         10,
         ge=0,
-        description="How many other items, chosen by the same users, a profile may name; with 0 "
-        "it says what the item is, and nothing of who else chose it.",
+        description="Most other items, chosen by the same users, that a profile names; 0: the "
+        "profile describes the item only.",
     )
 
     @field_validator("demographics")

@@ -10,79 +10,73 @@ from models.config.split import Split
 
 
 class NightlySplit(Split):
-    """As `Split`, with the defaults of a data set that grows."""
+    """As the section `split`, with defaults for a growing data set."""
 
     strategy: Literal["random", "leave-one-out", "temporal", "files"] = Field(
-        "temporal", description="temporal or leave-one-out: what is newest is held out."
+        "temporal", description="temporal or leave-one-out: the newest interactions are held out."
     )
     short_histories: Literal["error", "train", "drop"] = Field(
         "train",
-        description="Users with fewer than three interactions, as new ones are: keep them in "
-        "train only, drop them, or stop.",
+        description="Users with fewer than 3 interactions, such as new ones: stop, keep them in "
+        "train only, or drop them.",
     )
 
 
 class Nightly(Section):
-    """One challenger a night, the rule that it has to pass, and the published set."""
+    """The nightly challenger, the gate that it has to pass, and the published set."""
 
-    model: str | None = Field(
-        None, description="Which of `models` is published; empty means the first."
-    )
+    model: str | None = Field(None, description="Which of `models` to publish; empty: the first.")
     arm: Literal["baseline", "transfer"] = Field(
-        "transfer", description="With or without the profiles' knowledge."
+        "transfer", description="Whether the published model learns from profiles."
     )
     seed: int = Field(1, description="Of the training and of the bootstrap.")
     split: NightlySplit = Field(
         NightlySplit(),
-        description="How the nightly flow divides the interactions, whatever the section `split` "
-        "says for comparisons. temporal: the newest of all are the holdout that both models are "
-        "judged on; leave-one-out: each user's newest.",
+        description="The split of the nightly flow, whatever `split` says. temporal: the newest "
+        "interactions of all users are the holdout; leave-one-out: the newest of each user.",
     )
-    metric: str | None = Field(
-        None, description="METRIC@K that decides; empty means evaluation.primary."
-    )
+    metric: str | None = Field(None, description="METRIC@K of the gate; empty: evaluation.primary.")
     tolerance: float = Field(
         0.01,
         ge=0,
-        description="How far below the champion the interval of the difference may reach, in the "
-        "metric's own unit. An equally good model passes only if the interval is narrower than "
-        "that, so it depends on how many users are judged: about 3 standard errors of the "
-        "difference let it pass four times in five. 0 publishes what is proven to be better, and "
-        "nothing else.",
+        description="The challenger is published if the lower end of the interval of the "
+        "difference is at least minus this, in the metric's unit. About 3 standard errors of the "
+        "difference let an equally good model pass four times in five. 0 publishes only what is "
+        "significantly better.",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of that interval, two-sided.")
     resamples: int = Field(10_000, ge=100, description="Of the bootstrap over users.")
     min_new_interactions: int = Field(
         100,
         ge=0,
-        description="With fewer than this since the last challenger, the night ends as skipped: "
-        "no profile is asked for and nothing is trained. 0 trains in any case.",
+        description="Skip the night if fewer interactions are new since the last challenger: no "
+        "LLM is asked and nothing is trained. 0: never skip.",
         json_schema_extra=NOT_IDENTITY,
     )
     start: Literal["cold", "warm"] = Field(
         "cold",
-        description="cold: fresh weights, as the champion had; warm: the champion's weights, users "
-        "and items matched by raw id.",
+        description="cold: fresh weights; warm: the weights of the champion, with users and items "
+        "matched by raw id.",
     )
     k: int = Field(10, ge=1, description="Length of the published lists.")
     keep_versions: int = Field(
         5,
         ge=2,
-        description="How many published versions stay; the current one and the one that "
-        "`llmkt champion rollback` returns to always do.",
+        description="How many published versions to keep. The current one and the target of `llmkt "
+        "champion rollback` always stay.",
         json_schema_extra=NOT_IDENTITY,
     )
     incoming: str | None = Field(
         None,
-        description="Folder of the drops (csv, parquet, inter); empty means incoming/ in the data "
-        "folder.",
+        description="Folder of new interactions (csv, parquet, inter); empty: incoming/ in the "
+        "data folder.",
         json_schema_extra=NOT_IDENTITY,  # its content decides, see tasks/dataset/incoming_task.py
     )
     settle_seconds: float = Field(
         60.0,
         ge=0,
-        description="A drop that was written to more recently may be unfinished: it waits for the "
-        "next night.",
+        description="Leave a file that changed within this time to the next night: it may be "
+        "unfinished.",
         json_schema_extra=NOT_IDENTITY,
     )
 

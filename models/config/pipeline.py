@@ -24,17 +24,19 @@ Size = Literal["quick", "default", "thorough"]
 class Pipeline(Section):
     """One configuration file: one pipeline, one comparison."""
 
-    experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    experiment: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the results and the report."
+    )
     preset: str | None = Field(
         None,
-        description="Settings that go below those of this file: a name in configs/presets/ "
-        "(as-published, corrected).",
+        description="Settings below those of this file: a name in configs/presets/ (as-published, "
+        "corrected).",
         json_schema_extra=NOT_IDENTITY,  # the settings that come of it decide
     )
     size: Size = Field(
         "default",
-        description="How much is computed: quick and thorough set epochs, patience, seeds, search "
-        "trials and models where neither this file nor its preset does (configs/sizes/).",
+        description="The amount of work: quick and thorough set epochs, patience, seeds, search "
+        "trials and models where neither this file nor its preset sets them (configs/sizes/).",
         json_schema_extra=NOT_IDENTITY,  # likewise
     )
     dataset: Dataset = Dataset()
@@ -43,26 +45,28 @@ class Pipeline(Section):
     item_profiles: ItemProfiles = ItemProfiles()
     embeddings: Embeddings = Embeddings()
     item_embeddings: Embeddings | None = Field(
-        None, description="Of items' profiles; empty means as `embeddings`."
+        None, description="The text model of items' profiles; empty: as `embeddings`."
     )
     targets: Targets = Targets()
-    models: dict[str, Model] = Field(min_length=1, description="By RecBole's model names.")
+    models: dict[str, Model] = Field(
+        min_length=1, description="The models to train, by RecBole's names."
+    )
     transfer: Transfer = Transfer()
     kar: Kar = Kar()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     runner: Runner = Field(
         "local",
-        description="Who trains and embeds: processes of this machine, or the workers of a Dask "
-        "cluster.",
+        description="Where trainings and embeddings run: in processes of this machine, or on the "
+        "workers of a Dask cluster.",
         json_schema_extra=NOT_IDENTITY,
     )
     dask: Dask = Field(
-        Dask(), description="Of `runner: dask` alone.", json_schema_extra=NOT_IDENTITY
+        Dask(), description="Used by `runner: dask` only.", json_schema_extra=NOT_IDENTITY
     )
     nightly: Nightly = Field(
         Nightly(),
-        description="Of `llmkt nightly` alone.",
+        description="Used by `llmkt nightly` only.",
         json_schema_extra=NOT_IDENTITY,  # a comparison does not depend on it
     )
 

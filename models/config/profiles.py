@@ -14,10 +14,10 @@ _FIELD = re.compile(r"\w{1,64}", re.ASCII)
 
 
 class Columns(Section):
-    """How an imported file names what is read from it."""
+    """Names of the columns in an imported file."""
 
     user: str = Field("user_id", description="Column with the raw user id.")
-    item: str = Field("item_id", description="Column with the raw item id, for items' files.")
+    item: str = Field("item_id", description="Column with the raw item id, in files of items.")
     text: str = Field("text", description="profiles: column with the text, e.g. summary.")
     embedding: str = Field("embedding", description="embeddings: column with the vector.")
 
@@ -31,21 +31,21 @@ class Profiles(Section):
 
     provider: Literal["offline", "openai", "openai-batch", "import", "items"] = Field(
         "offline",
-        description="offline: readable statistics of the history, free, no LLM; openai: any "
+        description="offline: statistics of the history as text, free, no LLM; openai: any "
         "OpenAI-compatible endpoint; openai-batch: its Batch API, at half the price and within a "
-        "day; import: a file of profiles made elsewhere; items: no texts of their own, users are "
-        "described by the mean of their training items' profiles (item_profiles). Users only.",
+        "day; import: a file of existing profiles; items: no texts about users, a user is the mean "
+        "of the profiles of the training items (item_profiles).",
     )
     path: str | None = Field(
         None,
         description="import only: a .csv, .tsv, .json, .jsonl or .parquet file with one text per "
-        "user, and where possible history_sha256 and history_count beside it.",
+        "user, and where possible history_sha256 and history_count.",
         json_schema_extra=NOT_IDENTITY,  # its content decides, see tasks/profiles/profile_import.py
     )
     columns: Columns = Columns()
     unknown_users: Literal["error", "drop"] = Field(
         "error",
-        description="import only: what to do with users that the training part does not have.",
+        description="import only: how to treat users without a training interaction.",
     )
     prompt: str = Field(
         "user-movies",
@@ -54,40 +54,39 @@ class Profiles(Section):
     history: History = History()
     fields: dict[str, str] = Field(
         {},
-        description="Ask for JSON with these fields (name: what to write there), which become the "
-        "profile's lines `Name: text` in this order; empty means plain text. The endpoint must "
-        "know response_format json_schema.",
+        description="Structured output: field name to instruction. The LLM answers in JSON, and "
+        "the fields become lines `Name: text` of the profile, in this order. Empty: plain text. "
+        "The endpoint must support response_format json_schema.",
     )
     max_words: int | None = Field(
         None,
         ge=1,
-        description="Longer answers are of no use; say in the prompt how long they may be. Empty "
-        "means any length within llm.max_tokens.",
+        description="Reject longer answers; state the limit in the prompt, too. Empty: any length "
+        "within llm.max_tokens.",
     )
     llm: LLM = LLM()
     max_missing: float = Field(
         0.02,
         ge=0,
         le=1,
-        description="Share of users that may end without a profile; above it the run stops.",
+        description="Stop the run if more than this share of the users has no profile.",
     )
     min_new_interactions: int = Field(
         1,
         ge=1,
-        description="Where profiles of an earlier run are given (llmkt nightly): a user with "
-        "fewer new training interactions since the last profile keeps that. Users only.",
+        description="`llmkt nightly` only: a user with fewer new training interactions since the "
+        "last profile keeps that profile. Users only.",
         json_schema_extra=NOT_IDENTITY,  # decides nothing without earlier profiles, see Previous
     )
     interactions: Literal["train", "all"] = Field(
         "train",
-        description="all: written from validation and test interactions too, as the published "
-        "code does; needs allow_leakage.",
+        description="train: profiles see training interactions only; all: validation and test "
+        "interactions as well, as in the published code (requires allow_leakage).",
         json_schema_extra=IDENTITY_IF_SET,
     )
     allow_leakage: bool = Field(
         False,
-        description="Let profiles see held-out interactions; all that comes of them is marked "
-        "leaky.",
+        description="Permit interactions: all. Every result is then marked leaky.",
         json_schema_extra=NOT_IDENTITY,  # it permits; `interactions` decides
     )
 
@@ -127,7 +126,7 @@ class Profiles(Section):
 
 
 class ItemProfiles(Profiles):
-    """One text per item of the training part: what it is, and who chose it."""
+    """One text per item of the training part, about the item and its audience."""
 
     prompt: str = Field(
         "item-movies",

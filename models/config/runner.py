@@ -15,15 +15,15 @@ class Dask(Section):
 
     address: str | None = Field(
         None,
-        description="The scheduler's, such as tcp://10.0.0.5:8786; its workers are started by hand "
-        "(docs/scaling.md). Empty starts a scheduler and training.workers processes on this "
-        "machine, for as long as the run takes.",
+        description="Address of the scheduler, such as tcp://10.0.0.5:8786, whose workers you "
+        "start (docs/scaling.md). Empty: a temporary scheduler with training.workers processes on "
+        "this machine.",
     )
     timeout_seconds: float = Field(
         30.0,
         gt=0,
-        description="How long to wait for the scheduler and a first worker, and later for a new "
-        "one when all are gone.",
+        description="How long to wait for the scheduler and a first worker, and for a new worker "
+        "when all are gone.",
     )
 
     @field_validator("address")

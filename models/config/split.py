@@ -8,30 +8,30 @@ from models.config.section import NOT_IDENTITY, Section
 
 
 class Split(Section):
-    """How interactions are divided into train, valid and test."""
+    """How to divide interactions into train, valid and test."""
 
     strategy: Literal["random", "leave-one-out", "temporal", "files"] = Field(
         "random",
-        description="random: per user, by ratios; leave-one-out: newest item is test, the one "
-        "before it valid; temporal: one global cut in time, by ratios; files: as the files train, "
-        "test and perhaps valid say.",
+        description="random: per user, by ratios; leave-one-out: the newest item is test, the one "
+        "before it valid; temporal: one global cut in time, by ratios; files: the files train, "
+        "test and optionally valid.",
     )
     train: str | None = Field(
         None,
-        description="files only: tab-separated user, item and whatever follows, with or without a "
-        "header; interactions of the data set that are in no file are left out.",
+        description="files only: tab-separated user, item and any further columns, with or without "
+        "a header. Interactions in no file are left out.",
         json_schema_extra=NOT_IDENTITY,  # its content decides, see tasks/dataset/split_task.py
     )
     valid: str | None = Field(
         None,
-        description="files only: like train; empty means a share of each user's train, by seed.",
+        description="files only: as train; empty: a share of each user's train, by seed.",
         json_schema_extra=NOT_IDENTITY,
     )
     test: str | None = Field(
-        None, description="files only: like train.", json_schema_extra=NOT_IDENTITY
+        None, description="files only: as train.", json_schema_extra=NOT_IDENTITY
     )
     valid_share: float = Field(
-        0.1, gt=0, lt=1, description="files only: the share of train that becomes valid."
+        0.1, gt=0, lt=1, description="files only: share of train that becomes valid."
     )
     ratios: tuple[float, float, float] = Field(
         (0.7, 0.1, 0.2), description="Shares of train, valid and test (random and temporal)."
@@ -39,9 +39,8 @@ class Split(Section):
     seed: int = Field(2026, description="Seed of the random strategy and of valid_share.")
     short_histories: Literal["error", "train", "drop"] = Field(
         "error",
-        description="Users with fewer than 3 interactions cannot give one to each of train, valid "
-        "and test: stop, keep them in train only, or drop them. With files it is about users "
-        "without a training interaction, of whom nothing can be learnt: stop, or leave them out.",
+        description="Users with fewer than 3 interactions: stop, keep them in train only, or drop "
+        "them. With files, users without a training interaction: stop or drop.",
     )
 
     @field_validator("ratios")

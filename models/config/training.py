@@ -19,12 +19,16 @@ class Model(Section):
     """One RecBole model of the run."""
 
     hyperparameters: dict[str, Any] = Field(
-        default_factory=dict, description="By RecBole's names; an unknown one is an error."
+        default_factory=dict, description="By RecBole's names; unknown names are errors."
     )
-    tap: Tap | None = Field(None, description="Empty means the model's default tap for users.")
-    item_tap: Tap | None = Field(None, description="Likewise for items.")
+    tap: Tap | None = Field(
+        None, description="The layer to align for users; empty: the model's default."
+    )
+    item_tap: Tap | None = Field(
+        None, description="The layer to align for items, with the keys of `tap`."
+    )
     transfer: dict[str, Any] = Field(
-        default_factory=dict, description="Overrides of the `transfer` section for this model."
+        default_factory=dict, description="Values of the section `transfer` for this model only."
     )
 
     def tap_of(self, side: Side) -> Tap | None:
@@ -42,10 +46,12 @@ class Budget(Placed):
     patience: int = Field(
         5,
         ge=1,
-        description="Stop after this many epochs without a better validation score, counted from "
-        "the second half of the epochs on, in every arm alike.",
+        description="Stop after this many epochs without a better validation score. Counting "
+        "starts with the second half of the epochs, in every arm.",
     )
-    valid_metric: str = Field("ndcg@10", description="METRIC@K, auc or logloss for early stopping.")
+    valid_metric: str = Field(
+        "ndcg@10", description="The metric of early stopping: METRIC@K, auc or logloss."
+    )
     threads: int = Field(
         1, ge=1, description="CPU threads per training.", json_schema_extra=NOT_IDENTITY
     )
@@ -67,17 +73,24 @@ class Budget(Placed):
 class Training(Budget):
     """The budget, and which trainings are made with it."""
 
-    seeds: tuple[int, ...] = Field((1, 2), min_length=1)
-    arms: tuple[Arm, ...] = Field(("baseline", "transfer"), min_length=1)
+    seeds: tuple[int, ...] = Field(
+        (1, 2), min_length=1, description="One training per seed, model and arm."
+    )
+    arms: tuple[Arm, ...] = Field(
+        ("baseline", "transfer"),
+        min_length=1,
+        description="baseline: no profiles; transfer: with profiles; kar: profiles as features; "
+        "the others are controls.",
+    )
     transfer_epochs: int | None = Field(
         None,
         ge=1,
-        description="Total epochs of every arm but the baseline; empty means `epochs`, as equal "
-        "terms demand. Arms with another number are shown as not comparable.",
+        description="Total epochs of every arm but the baseline; empty: as `epochs`. Arms with "
+        "different budgets are shown as not comparable.",
         json_schema_extra=IDENTITY_IF_SET,
     )
     workers: int = Field(
-        2, ge=1, description="Trainings at the same time.", json_schema_extra=NOT_IDENTITY
+        2, ge=1, description="Number of trainings at the same time.", json_schema_extra=NOT_IDENTITY
     )
 
     @field_validator("seeds", "arms")

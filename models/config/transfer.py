@@ -15,10 +15,10 @@ Phase = Literal["transfer", "finetune"]
 
 
 class Freeze(Section):
-    """Layers held still in a phase: parameter names or globs, e.g. `item_embedding.*`."""
+    """Layers that a phase does not train: parameter names or globs, e.g. `item_embedding.*`."""
 
-    transfer: tuple[str, ...] = ()
-    finetune: tuple[str, ...] = ()
+    transfer: tuple[str, ...] = Field((), description="Layers frozen in the first phase.")
+    finetune: tuple[str, ...] = Field((), description="Layers frozen in the second phase.")
 
 
 Alignment = Literal[
@@ -40,7 +40,9 @@ class Transfer(Section):
         "the whole embedding; relational: pairs are as similar as their profiles are; init: the "
         "embedding starts from the target and is trained plainly.",
     )
-    side: Side | Literal["both"] = Field("users", description="Whose profiles are transferred.")
+    side: Side | Literal["both"] = Field(
+        "users", description="Whose profiles the model learns from."
+    )
     alpha: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
     )
@@ -57,8 +59,8 @@ class Transfer(Section):
     scale: Literal["layer", "none"] | Annotated[float, Field(gt=0)] = Field(
         "layer",
         description="Scale of the targets for rmse, mse and init: layer: the tapped layer's own "
-        "standard deviation in the first step; a number: that standard deviation; none: as in "
-        "the file.",
+        "standard deviation in the first step; a number: that standard deviation; none: as in the "
+        "file.",
     )
     temperature: Annotated[float, Field(gt=0)] = Field(
         0.2, description="contrastive only: InfoNCE's temperature."
@@ -70,9 +72,9 @@ class Transfer(Section):
     columns: int | None = Field(
         None,
         ge=1,
-        description="Align only so many columns of the tapped layer, from its first (or the tap's "
-        "start) on; empty means all. 2 is what the published code comes to: its UMAP returns two "
-        "coordinates whatever the layer's width, and no other column gets a gradient.",
+        description="Align only the first N columns of the tapped layer; empty: all. The published "
+        "code amounts to 2: its UMAP returns two coordinates whatever the layer's width, so no "
+        "other column gets a gradient.",
         json_schema_extra=IDENTITY_IF_SET,
     )
 
@@ -88,15 +90,17 @@ class Tap(Section):
     `llmkt inspect MODEL` lists what a model has.
     """
 
-    kind: Literal["module", "parameter", "method"] = "module"
+    kind: Literal["module", "parameter", "method"] = Field(
+        "module", description="A module's output, a parameter, or a method's return value."
+    )
     name: str = Field(description="Name inside the model, as `llmkt inspect MODEL` prints it.")
     output: int | None = Field(
         None, ge=0, description="Which element, where a module or method returns a tuple."
     )
     rows: Literal["batch", "all"] = Field(
         "batch",
-        description="batch: one row per row of the batch, or per id that an embedding was asked "
-        "for; all: one row per user (item) of the data set, as graph models return them.",
+        description="batch: one row per row of the batch or per looked-up id; all: one row per "
+        "user (item) of the data set, as graph models return them.",
     )
     pool: Literal["mean", "last"] | None = Field(
         None,
@@ -112,6 +116,6 @@ class Tap(Section):
 class Kar(Section):
     """The adaptor of the arm kar; see `models.recommenders.kar`."""
 
-    shared_experts: int = Field(2, ge=1, description="Experts for users and items alike.")
-    own_experts: int = Field(2, ge=1, description="Experts of either.")
+    shared_experts: int = Field(2, ge=1, description="Experts that users and items share.")
+    own_experts: int = Field(2, ge=1, description="Experts of each side alone.")
     hidden: int = Field(64, ge=1, description="Width between an expert's two layers.")

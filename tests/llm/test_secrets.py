@@ -96,11 +96,11 @@ def test_no_file_no_log_and_no_database_holds_the_key(
     world = World(tmp_path, tmp_path / "data", config, prefect_server)
 
     llm.default = lambda _: failure(401, f"Incorrect API key provided: {CANARY}")
-    refused = world.llmkt("run", str(config), "--verbose", OPENAI_API_KEY=CANARY)
+    refused = world.process("run", str(config), "--verbose", OPENAI_API_KEY=CANARY)
     assert refused.returncode == 2
     assert "Incorrect API key provided: [key]" in refused.stderr
     llm.default = answer
-    done = world.llmkt("run", str(config), "--verbose", OPENAI_API_KEY=CANARY)
+    done = world.process("run", str(config), "--verbose", OPENAI_API_KEY=CANARY)
     assert done.returncode == 0, done.stderr
 
     printed = refused.stdout + refused.stderr + done.stdout + done.stderr

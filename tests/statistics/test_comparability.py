@@ -61,7 +61,7 @@ def test_terms_of_a_job_know_recboles_own_batch_size():
         model: Terms.of(Job.of(config, model, "baseline", 1, {}), "tiny", "aa", 9)
         for model in config.models
     }
-    assert terms["BPR"] == Terms("tiny", "aa", 9, 4, 6, "recall@2", 2048)
+    assert terms["BPR"] == Terms("tiny", "aa", 9, 4, 5, "recall@2", 2048)
     assert terms["NeuMF"].batch_size == 64
     assert terms["EASE"].batch_size is None
 

@@ -4,14 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli.main import app
 from tasks.storage.artifacts import PROJECT_ROOT
 
+PATIENCE_SECONDS = 600
 CONFIG = """
 experiment: toy
 dataset: {{name: toy, path: {folder}, title: title, year: year, genres: genres}}
@@ -24,6 +29,15 @@ evaluation: {{k: [5, 10], primary: ndcg@10}}
 """
 
 
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @dataclass
 class World:
     """A small data set, its configuration and a data folder."""
@@ -33,19 +47,32 @@ class World:
     config: Path
     api: str
 
-    def llmkt(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Call the command as a user would."""
-        settings = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
-        settings |= {"LLMKT_DATA_DIR": str(self.data), "PREFECT_API_URL": self.api} | environment
-        return subprocess.run(
+    def llmkt(self, *arguments: str, **environment: str) -> Done:
+        """Call the command in this process; trainings run here, too, so that none is started."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("OPENAI_API_KEY", raising=False)
+            for name, value in self._environment(environment).items():
+                patch.setenv(name, value)
+            patch.setattr("flows.knowledge_transfer.crew", lambda *_: nullcontext())
+            done = CliRunner().invoke(app, arguments)
+        return Done(done.exit_code, done.stdout, done.stderr)
+
+    def process(self, *arguments: str, **environment: str) -> Done:
+        """Call the command as a user would, in a process of its own."""
+        known = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
+        done = subprocess.run(
             [sys.executable, "-m", "flows.cli", *arguments],
             cwd=PROJECT_ROOT,
-            env=settings,
+            env=known | self._environment(environment),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        return {"LLMKT_DATA_DIR": str(self.data), "PREFECT_API_URL": self.api, **more}
 
     def run(self, *arguments: str, **environment: str) -> dict:
         """A successful run's JSON."""
