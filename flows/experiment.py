@@ -17,7 +17,7 @@ from flows.steps.trainings import TrainingPool, training_pool
 from models.config import Pipeline
 from models.errors import BadInput, Unavailable
 from models.experiments.grid import Point
-from tasks.config.experiment_file import Chosen, load_experiment
+from tasks.config.experiment_file import ExperimentPoint, load_experiment
 from tasks.evaluation.inputs import Part, PointResult, PointState
 
 
@@ -107,7 +107,7 @@ class _PointRun:
         reason: why it failed, if so.
     """
 
-    chosen: Chosen
+    chosen: ExperimentPoint
     prepared: list[Prepared] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     reason: str | None = None

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.common import AsJson, Config, DataDir, Set, plain_errors, settle, wide_console
+from flows.cli.common import AsJson, Config, DataDir, Set, command, emit, plain_table
 
 if TYPE_CHECKING:
     from tasks.inspection.dataset_check import Checked, Contents, Problem
@@ -35,17 +35,13 @@ def check(
     data_dir: DataDir = None,
 ) -> None:
     """Describe a data set and list its problems; exit with 2 if a run would stop."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.execution.progress import bars
         from tasks.inspection.dataset_check import check as look
 
         with bars(Console(stderr=True)):
             found = look(config, overrides or [])
-        if as_json:
-            typer.echo(found.model_dump_json())
-        else:
-            _print_checked(wide_console(), found)
+        emit(found, as_json, _print_checked)
     if found.refused:
         raise typer.Exit(2)
 
@@ -63,19 +59,15 @@ def init(
     data_dir: DataDir = None,
 ) -> None:
     """Write a pipeline file for your own data; show the evidence of every guess."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.inspection.starter_config import init as start
 
         started = start(interactions, items, output, force)
-        if as_json:
-            typer.echo(started.model_dump_json())
-        else:
-            _print_started(wide_console(), started)
+        emit(started, as_json, _print_started)
 
 
 def _print_started(console: Console, started: "Started") -> None:
-    table = Table("file", "setting", "guess", "because", box=None, pad_edge=False)
+    table = plain_table("file", "setting", "guess", "because")
     for of in started.guesses:
         value = of.value.replace("\t", "\\t")
         table.add_row(*map(Text, (of.file, of.setting, value, of.evidence)))
@@ -109,7 +101,7 @@ def _print_checked(console: Console, found: "Checked") -> None:
 
 
 def _contents(read: "Contents", kept: "Contents | None") -> Table:
-    table = Table("", box=None, pad_edge=False)
+    table = plain_table("")
     shown = [("readable", read)] + ([("kept", kept)] if kept else [])
     for name, _ in shown:
         table.add_column(name, justify="right")
@@ -139,7 +131,7 @@ def _print_ratings(console: Console, of: "Contents") -> None:
     if of.ratings is None:
         return
     most = max(count for _, count in of.ratings.values)
-    table = Table("rating", "", "", box=None, pad_edge=False)
+    table = plain_table("rating", "", "")
     for value, count in of.ratings.values:
         bar = "█" * max(1, round(_BAR * count / most))
         table.add_row(f"{value:g}{' …' if of.ratings.ranges else ''}", bar, f"{count:,}")

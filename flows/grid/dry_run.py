@@ -10,7 +10,7 @@ from flows.steps.knowledge import sides_of
 from flows.steps.preparation import Request, jobs_of, prepare, taps_of
 from flows.steps.stage_runner import NotCached, StageRunner
 from models.config import Job, Pipeline
-from tasks.config.experiment_file import Chosen, Loaded
+from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.execution.cache_key import cache_key
 from tasks.inspection.time_and_cost import Duration, Money, duration, money
 
@@ -67,7 +67,7 @@ class _Training(NamedTuple):
         return self.request is not None and self.request.cached() is not None
 
 
-def plan(loaded: Loaded, workers: int | None = None) -> Plan:
+def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
     """Look every training's cache key up, without running a stage that trains, asks or embeds.
 
     Raises:
@@ -117,7 +117,7 @@ def plan(loaded: Loaded, workers: int | None = None) -> Plan:
     )
 
 
-def _trainings(chosen: Chosen, searched: bool, stages: StageRunner) -> list[_Training]:
+def _trainings(chosen: ExperimentPoint, searched: bool, stages: StageRunner) -> list[_Training]:
     """One point's trainings."""
     pipeline, point = chosen.pipeline, chosen.name if searched else None
     requests = {} if searched else _requests(pipeline, stages)

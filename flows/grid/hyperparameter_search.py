@@ -11,55 +11,55 @@ from flows.steps.trainings import Result, TrainingPool
 from models.config import Arm, Pipeline, Search
 from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
-from tasks.config.experiment_file import Chosen, Loaded
+from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.evaluation.inputs import Trial, TrialState
 from tasks.training.outputs import Trained
 
 Steps = Generator[Request, Result, None]
-"""Yields trainings and is sent what came of them."""
+"""Yields trainings and is sent their results."""
 
 
 @dataclass
 class ArmSearch:
-    """The search of one arm of one model at one point."""
+    """The search of one arm of one model at one point.
 
-    chosen: Chosen
+    Attributes:
+        problem: the error of the last trial that failed.
+    """
+
+    chosen: ExperimentPoint
     model: str
     arm: Arm
     search: Search
     trials: list[Trial] = field(default_factory=list)
-    settings: list[Mapping[str, Any]] = field(default_factory=list)
     problem: str | None = None
-    """Why the last trial that failed did."""
 
-    @property
-    def best(self) -> int | None:
-        """Place of the best complete trial, the earliest of equals; None where all failed."""
-        complete = [of for of in self.trials if of.state == "complete"]
-        if not complete:
-            return None
-        return max(complete, key=lambda of: (of.valid_score or 0.0, -of.trial)).trial
+    def best(self) -> Trial | None:
+        """The best complete trial, the earliest of equals; None where all failed."""
+        complete = [trial for trial in self.trials if trial.state == "complete"]
+        return max(complete, key=lambda one: (one.valid_score or 0.0, -one.trial), default=None)
 
     def best_pipeline(self) -> Pipeline:
-        """With the best setting, for all seeds.
+        """The pipeline with the best setting, for all seeds.
 
         Raises:
             BadInput: if every trial failed.
         """
-        if self.best is None:
+        best = self.best()
+        if best is None:
             raise BadInput(
                 f"all {len(self.trials)} trials of {self.model} {self.arm} failed, the last with: "
                 f"{self.problem}"
             )
-        return self.chosen.varied(self.model, self.arm, self.settings[self.best])
+        return self.chosen.varied(self.model, self.arm, json.loads(best.params))
 
     def marked_trials(self) -> list[Trial]:
         """The trials, the best marked."""
-        best = self.best
-        return [of.model_copy(update={"is_best": of.trial == best}) for of in self.trials]
+        best = self.best()
+        return [trial.model_copy(update={"is_best": trial == best}) for trial in self.trials]
 
     def steps(self, stages: StageRunner) -> Steps:
-        """All trials in turn. Nothing here reads the test part, or what is worth on it."""
+        """All trials in turn. Nothing here reads the test part, or a score on it."""
         study = Study(self.search, space_of(self.search, self.model, self.arm))
         for _ in range(self.search.trials):
             setting = study.ask()
@@ -78,7 +78,18 @@ class ArmSearch:
             except Exception as error:  # one setting's fault; the others go on
                 self.problem, score = str(error), None
                 study.tell(None)
-            self._note(setting, score, pruned)
+            state: TrialState = "pruned" if pruned else "failed" if score is None else "complete"
+            self.trials.append(
+                Trial(
+                    point=self.chosen.name,
+                    model=self.model,
+                    arm=self.arm,
+                    trial=len(self.trials),
+                    params=json.dumps(setting, sort_keys=True),
+                    valid_score=score,
+                    state=state,
+                )
+            )
 
     def _request(
         self, stages: StageRunner, setting: Mapping[str, Any], epochs: int | None = None
@@ -97,23 +108,8 @@ class ArmSearch:
         self.problem = str(result)
         return None
 
-    def _note(self, setting: Mapping[str, Any], score: float | None, pruned: bool) -> None:
-        state: TrialState = "pruned" if pruned else "failed" if score is None else "complete"
-        self.settings.append(setting)
-        self.trials.append(
-            Trial(
-                point=self.chosen.name,
-                model=self.model,
-                arm=self.arm,
-                trial=len(self.trials),
-                params=json.dumps(setting, sort_keys=True),
-                valid_score=score,
-                state=state,
-            )
-        )
 
-
-def searches_of(loaded: Loaded, stages: StageRunner) -> list[ArmSearch]:
+def searches_of(loaded: LoadedExperiment, stages: StageRunner) -> list[ArmSearch]:
     """The searches of all points, one per model and arm, after a check of every point's models.
 
     A model that the search space leaves out has none.
@@ -133,7 +129,9 @@ def searches_of(loaded: Loaded, stages: StageRunner) -> list[ArmSearch]:
     return searches
 
 
-def _searches_of_point(chosen: Chosen, search: Search, stages: StageRunner) -> list[ArmSearch]:
+def _searches_of_point(
+    chosen: ExperimentPoint, search: Search, stages: StageRunner
+) -> list[ArmSearch]:
     jobs = jobs_of(chosen.pipeline, stages)
     arms = list(dict.fromkeys((job.model, job.arm) for job in jobs))
     try:
@@ -158,7 +156,7 @@ def run_searches(searches: Sequence[ArmSearch], stages: StageRunner, pool: Train
     """Run all trials; a search waits for its own last trial, never for another's."""
     waiting: dict[str, list[tuple[Steps, Request]]] = {}
 
-    def go_on(steps: Steps, request: Request) -> None:
+    def advance(steps: Steps, request: Request) -> None:
         """Feed a search results that are there, until it needs one that is not."""
         while True:
             pool.start(request)
@@ -175,18 +173,14 @@ def run_searches(searches: Sequence[ArmSearch], stages: StageRunner, pool: Train
         steps = search.steps(stages)
         first = next(steps, None)
         if first is not None:
-            go_on(steps, first)
+            advance(steps, first)
     while waiting:
         for steps, request in waiting.pop(pool.wait_for_one(), []):
-            go_on(steps, request)
+            advance(steps, request)
 
 
 def recall_searches(searches: Sequence[ArmSearch], stages: StageRunner) -> list[Request]:
-    """Take each search as far as cached trials lead.
-
-    Returns:
-        The trainings at which searches stopped, for they are not cached.
-    """
+    """Take each search as far as cached trials lead; the trainings at which they stopped."""
     stopped = []
     for search in searches:
         steps = search.steps(stages)

@@ -13,7 +13,6 @@ from tasks.dataset.outputs import Interactions, Splits
 from tasks.dataset.requirements import require_enough_items, require_likes
 from tasks.dataset.split_task import split, split_files
 from tasks.evaluation.inputs import Part
-from tasks.execution.cache_key import cache_key
 from tasks.profiles.outputs import Previous
 from tasks.storage.artifacts import Handle
 from tasks.targets.outputs import Kept
@@ -125,12 +124,12 @@ def prepare(
 def taps_of(pipeline: Pipeline, stages: StageRunner) -> TapPoints:
     """The tap points of a pipeline's models; points that ask the same share the answer."""
     transfers = {model: pipeline.transfer_of(model) for model in pipeline.models}
-    question = {
-        "models": {model: setting.model_dump() for model, setting in pipeline.models.items()},
-        "knowledge": {model: (found.sides, found.columns) for model, found in transfers.items()},
-        "tasks": (pipeline.evaluation.like_from, "kar" in pipeline.training.arms),
-    }
-    return stages.once(cache_key("tap points", 0, question), lambda: tap_points(pipeline))
+    question = [
+        {model: settings.model_dump() for model, settings in pipeline.models.items()},
+        {model: [transfer.sides, transfer.columns] for model, transfer in transfers.items()},
+        [pipeline.evaluation.like_from, "kar" in pipeline.training.arms],
+    ]
+    return stages.once(question, lambda: tap_points(pipeline))
 
 
 def jobs_of(pipeline: Pipeline, stages: StageRunner) -> list[Job]:
@@ -143,10 +142,8 @@ def jobs_of(pipeline: Pipeline, stages: StageRunner) -> list[Job]:
 
 def load_data(pipeline: Pipeline, stages: StageRunner, fields: tuple[str, ...]) -> Interactions:
     """Interactions, items and users, with the given demographic fields of users."""
-    question = {"dataset": pipeline.dataset.model_dump(), "fields": fields}
-    raw = stages.once(
-        cache_key("raw files", 0, question), lambda: raw_files(pipeline.dataset, fields)
-    )
+    question = [pipeline.dataset.model_dump(), fields]
+    raw = stages.once(question, lambda: raw_files(pipeline.dataset, fields))
     data: Interactions = stages.run(interactions, pipeline.dataset, raw, fields)
     return data
 
@@ -154,8 +151,7 @@ def load_data(pipeline: Pipeline, stages: StageRunner, fields: tuple[str, ...]) 
 def split_data(pipeline: Pipeline, data: Interactions, stages: StageRunner) -> Splits:
     """Train, valid and test, if data and configuration go together."""
     require_enough_items(pipeline, data)
-    question = {"split": pipeline.split.model_dump()}
-    files = stages.once(cache_key("split files", 0, question), lambda: split_files(pipeline.split))
+    files = stages.once(pipeline.split.model_dump(), lambda: split_files(pipeline.split))
     splits: Splits = stages.run(split, pipeline.split, data.interactions, files)
     require_likes(pipeline, splits)
     return splits

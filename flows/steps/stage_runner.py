@@ -1,5 +1,6 @@
 """Runs stages, each different one once, and records how each went."""
 
+import json
 from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any, TypeVar
@@ -46,8 +47,9 @@ class StageRunner:
         compute = self._look_up if self._dry else self._run
         return self.once(stage.key(*inputs), lambda: compute(stage, inputs, side))
 
-    def once(self, key: str, compute: Callable[[], T]) -> T:
-        """The result of a computation that is made, or fails, once for each key."""
+    def once(self, question: object, compute: Callable[[], T]) -> T:
+        """The result of a computation that is made, or fails, once for each question (JSON)."""
+        key = json.dumps(question, sort_keys=True, default=str)
         if key not in self._done:
             try:
                 self._done[key] = compute()

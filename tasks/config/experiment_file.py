@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from models.config import Arm, Experiment, Pipeline
 from models.errors import BadInput
 from models.experiments.grid import Point, expand, set_at
 from tasks.config.pipeline_file import layer, validated
-from tasks.config.yaml_settings import apply, explain, parse_override, read_settings
+from tasks.config.yaml_settings import apply, parse_override, read_settings, validate
 from tasks.storage.artifacts import PROJECT_ROOT
 
 _DOTTED = ("overrides", "grid", "search.space")
@@ -19,7 +17,7 @@ _DOTTED = ("overrides", "grid", "search.space")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ExperimentPoint:
     """A point that will be run.
 
     Attributes:
@@ -68,12 +66,12 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedExperiment:
     """An experiment file and its points."""
 
     file: Path
     config: Experiment
-    points: tuple[Chosen, ...]
+    points: tuple[ExperimentPoint, ...]
     excluded: tuple[Point, ...]
 
     @property
@@ -87,7 +85,7 @@ class Loaded:
         return max(chosen.pipeline.training.workers for chosen in self.points)
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperiment:
     """Read an experiment file and validate every point of it.
 
     Args:
@@ -105,26 +103,24 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     raw.setdefault("experiment", path.stem)
     for override in overrides:
         _apply(raw, override)
-    try:
-        config = Experiment.model_validate(raw)
-    except ValidationError as error:
-        raise BadInput(f"{path}: " + "; ".join(explain(error, Experiment))) from error
+    config = validate(Experiment, raw, path)
     try:
         base = _base(path, config.base)
         config = _sized(config, base)
         points = expand(config, base)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
-    chosen = [
-        Chosen(path, point, validated(point.settings, f"{path}, point {point.name}"))
+    chosen = tuple(
+        ExperimentPoint(path, point, validated(point.settings, f"{path}, point {point.name}"))
         for point in points
         if not point.excluded
-    ]
+    )
     if not chosen:
-        raise BadInput(f"{path}: every point is excluded; remove an exclusion")
-    excluded = tuple(point for point in points if point.excluded)
+        raise BadInput(f"{path}: every point is excluded. Remove an exclusion")
     _require_different(path, chosen)
-    return Loaded(path, config, tuple(chosen), excluded)
+    return LoadedExperiment(
+        path, config, chosen, tuple(point for point in points if point.excluded)
+    )
 
 
 def _sized(config: Experiment, base: Mapping[str, Any]) -> Experiment:
@@ -168,18 +164,12 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     raw["overrides"] = {**(raw.get("overrides") or {}), key: value}
 
 
-def _require_different(path: Path, chosen: Sequence[Chosen]) -> None:
+def _require_different(path: Path, points: Sequence[ExperimentPoint]) -> None:
     """Refuse points that differ in how they are written, but not in what they mean."""
     seen: dict[str, str] = {}
-    for of in chosen:
-        alike = _without_preset(of.pipeline).model_dump_json()
-        same = seen.setdefault(alike, of.name)
-        if same != of.name:
+    for point in points:
+        same = seen.setdefault(point.pipeline.model_dump_json(exclude={"preset"}), point.name)
+        if same != point.name:
             raise BadInput(
-                f"{path}: points {same} and {of.name} come to the same pipeline; remove one"
+                f"{path}: points {same} and {point.name} come to the same pipeline. Remove one"
             )
-
-
-def _without_preset(pipeline: Pipeline) -> Pipeline:
-    """The pipeline without the name of the preset that its settings came of."""
-    return pipeline.model_copy(update={"preset": None})

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from models.config import Pipeline, Profiles, Side
 from models.errors import BadInput
 from models.experiments.grid import merged
-from tasks.config.prompt_file import _SECTIONS, _prompt_file
-from tasks.config.yaml_settings import apply, explain, read_settings
+from tasks.config.prompt_file import SECTIONS, prompt_file_of
+from tasks.config.yaml_settings import apply, read_settings, validate
 from tasks.execution.devices import placed
 from tasks.storage.artifacts import PROJECT_ROOT
 
@@ -56,11 +54,13 @@ def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
         BadInput: as `load`.
     """
     try:
-        pipeline = Pipeline.model_validate(_layered(raw))
-        settled = {section: _settled(pipeline, side) for side, section in _SECTIONS.items()}
-        return placed(pipeline.model_copy(update=settled))
-    except ValidationError as error:
-        raise BadInput(f"{where}: " + "; ".join(explain(error, Pipeline))) from error
+        settings = _layered(raw)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
+    pipeline = validate(Pipeline, settings, where)
+    try:
+        profiles = {section: _over_prompt(pipeline, side) for side, section in SECTIONS.items()}
+        return placed(pipeline.model_copy(update=profiles))
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from error
 
@@ -94,20 +94,18 @@ def layer(key: str, name: object) -> dict[str, Any]:
     return read_settings(_LAYERS[key] / f"{name}.yaml", key)
 
 
-def _settled(pipeline: Pipeline, side: Side) -> Profiles:
-    """A side's profiles with the front matter of their prompt under what the file says."""
+def _over_prompt(pipeline: Pipeline, side: Side) -> Profiles:
+    """A side's profiles, with the front matter of their prompt below them."""
     profiles = pipeline.profiles_of(side)
     if not profiles.asks:
         return profiles
-    prompt = _prompt_file(pipeline, side)
-    merged = {
+    prompt = prompt_file_of(pipeline, side)
+    sections = ("llm", profiles.llm, prompt.llm), ("history", profiles.history, prompt.history)
+    over_prompt = {
         name: section.model_validate(
-            {**of_prompt, **{key: getattr(section, key) for key in section.model_fields_set}}
+            {**below, **{key: getattr(section, key) for key in section.model_fields_set}}
         )
-        for name, section, of_prompt in (
-            ("llm", profiles.llm, prompt.llm),
-            ("history", profiles.history, prompt.history),
-        )
-        if of_prompt
+        for name, section, below in sections
+        if below
     }
-    return profiles.model_copy(update=merged)
+    return profiles.model_copy(update=over_prompt)

@@ -8,7 +8,8 @@ from models.profiles.front_matter import PromptFile, Template, read_prompt
 from models.profiles.prompt_templates import Prompt
 from tasks.storage.artifacts import PROJECT_ROOT
 
-_SECTIONS: dict[Side, str] = {"users": "profiles", "items": "item_profiles"}
+SECTIONS: dict[Side, str] = {"users": "profiles", "items": "item_profiles"}
+"""The section of a pipeline that says how a side's profiles are written."""
 
 
 def prompt_of(pipeline: Pipeline, side: Side = "users") -> Template:
@@ -23,25 +24,24 @@ def prompt_of(pipeline: Pipeline, side: Side = "users") -> Template:
     profiles = pipeline.profiles_of(side)
     if not profiles.asks:
         return Template(text="")
-    template = _prompt_file(pipeline, side).template
+    template = prompt_file_of(pipeline, side).template
     Prompt(template, profiles.prompt, side).require_demographics(profiles.history.demographics)
     return template
 
 
-def _prompt_file(pipeline: Pipeline, side: Side) -> PromptFile:
+def prompt_file_of(pipeline: Pipeline, side: Side) -> PromptFile:
+    """The template and the settings in its front matter; for errors see `prompt_of`."""
     name = pipeline.profiles_of(side).prompt
     for candidate in (PROJECT_ROOT / "prompts" / f"{name}.j2", Path(name).expanduser()):
         if candidate.is_file():
-            return read_prompt(_text(candidate), name, side)
+            try:
+                return read_prompt(candidate.read_text(encoding="utf-8"), name, side)
+            except UnicodeDecodeError as error:
+                raise BadInput(
+                    f"prompt {candidate} is not UTF-8: {error}. Save it as UTF-8"
+                ) from error
     known = sorted(file.stem for file in (PROJECT_ROOT / "prompts").glob("*.j2"))
     raise BadInput(
-        f"{_SECTIONS[side]}.prompt: there is no file {name} and no prompts/{name}.j2; "
+        f"{SECTIONS[side]}.prompt: there is no file {name} and no prompts/{name}.j2; "
         f"prompts/ has {', '.join(known)}"
     )
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"prompt {file} is not UTF-8: {error}; save it as UTF-8") from error

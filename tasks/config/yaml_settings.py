@@ -1,8 +1,9 @@
 """YAML settings, overrides on the command line, and errors that name the key."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from models.config import parse_yaml
 from models.errors import BadInput
 from models.experiments.grid import set_at
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any]:
@@ -57,8 +60,25 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise BadInput(f"--set {override}: the value is not valid YAML: {error}") from error
 
 
-def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """One sentence per problem, with a suggestion for a misspelt key."""
+def validate(model: type[M], settings: Mapping[str, Any], where: str | Path) -> M:
+    """Validate settings.
+
+    Args:
+        model: what they are to make.
+        settings: as written.
+        where: what errors name first.
+
+    Raises:
+        BadInput: with every unknown key and wrong value, and a suggestion for a misspelt key.
+    """
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        raise BadInput(f"{where}: " + "; ".join(_problems(error, model))) from error
+
+
+def _problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """One sentence per problem."""
     sentences = []
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"]) or "the configuration"

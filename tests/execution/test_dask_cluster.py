@@ -23,7 +23,7 @@ from flows.cli.main import app
 from models.config import Pipeline
 from models.errors import BadInput, Unavailable
 from tasks.execution import dask_cluster
-from tasks.execution.dask_cluster import Place, require_same_code
+from tasks.execution.dask_cluster import Environment, require_same_code
 from tasks.execution.worker_pool import in_worker, worker_pool
 from tasks.storage.artifacts import PROJECT_ROOT
 from tests.support.toy_project import write_data
@@ -231,7 +231,7 @@ def test_a_worker_with_another_data_folder_is_refused(cluster, tmp_path, grid):
 
 
 def test_other_code_is_refused_with_what_differs():
-    here = Place("desk", "/data", {"code": "abc", "torch": "2.13.0"})
+    here = Environment("desk", "/data", {"code": "abc", "torch": "2.13.0"})
     require_same_code(here, replace(here, host="other"))
     other = replace(here, host="other", code={"code": "abc", "torch": "2.12.0"})
     with pytest.raises(BadInput, match=r"on other \(torch 2.12.0 instead of 2.13.0\)"):

@@ -262,7 +262,7 @@ def test_pruning_tries_as_many_settings_in_every_arm(searching):
     assert 0 < pruned < 8
     epochs = [len(trained.epochs) for trained in pool.results.values()]
     assert (epochs.count(1), epochs.count(2)) == (8, 8 - pruned)
-    assert all(of.trials[of.best].state == "complete" for of in searches)
+    assert all(search.best().state == "complete" for search in searches)
 
 
 def test_a_setting_that_fails_costs_its_trial_alone(searching, monkeypatch):
