@@ -10,10 +10,9 @@ from models.evaluation.ranking_metrics import HeldOut, ranking_metrics
 from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recbole_trainers import seed_all
 from models.recommenders.recommender import Recommender
-from models.recommenders.tap_probe import probe
+from models.recommenders.tap_probe import tapped_layer
 from models.recommenders.top_k import rank
-from models.training.optimizers import optimizer
-from models.training.training_loop import _train_epoch
+from models.training.training_loop import optimizer, train_epoch
 from models.training.validation import Holdout
 from models.transfer.wrapper import Knowledge, ModelWrapper
 
@@ -38,7 +37,7 @@ class Ours:
         self._transferring = transfer is not None
         self._wrapper = self._wrap(transfer, settings, data, seed)
         self._wrapper.start_phase("transfer" if transfer else "train")
-        self._holdout = Holdout.of(self.recommender, pairs(data.valid))
+        self._holdout = Holdout.from_pairs(self.recommender, pairs(data.valid))
         users, items = pairs(data.test)
         self._test = HeldOut(
             self.recommender.user_ids(users),
@@ -55,18 +54,15 @@ class Ours:
     ) -> ModelWrapper:
         if transfer is None:
             return ModelWrapper(self.recommender)
-        entrance = probe(self.recommender.name, settings)
-        assert entrance is not None
-        assert entrance.tap is not None
-        assert entrance.width is not None
-        vectors = np.random.default_rng(seed).standard_normal((len(data.users), entrance.width))
+        tap, width = tapped_layer(self.recommender.name, settings)
+        vectors = np.random.default_rng(seed).standard_normal((len(data.users), width))
         targets = self.recommender.align(data.users, vectors.astype(np.float32))
-        knowledge = Knowledge("users", entrance.tap, entrance.width, targets)
+        knowledge = Knowledge("users", tap, width, targets)
         return ModelWrapper(self.recommender, transfer, [knowledge], seed)
 
     def train_epoch(self) -> None:
         """One epoch as `fit` trains it."""
-        _train_epoch(
+        train_epoch(
             self.recommender,
             self._wrapper,
             self._batches,

@@ -26,7 +26,7 @@ from models.config import Budget, Job
 from models.schemas import INTERACTIONS, ITEM, ITEMS, USERS
 from tasks.execution.progress import Tracker
 from tasks.storage.artifacts import Handle, write_parquet
-from tasks.training.inputs import Inputs
+from tasks.training.model_tables import Inputs
 from tasks.training.worker import train
 
 TRAINED, HELD = 30, 4

@@ -38,7 +38,7 @@ from benchmarks.ours import Ours
 from benchmarks.quality import compare
 from benchmarks.stock import Stock, write_atomic
 from models.config import Transfer
-from models.recommenders.registry import ZOO
+from models.recommenders import registry
 from models.schemas import ITEM, USER
 
 MODELS = ("BPR", "NeuMF", "SimpleX", "MultiVAE", "LightGCN")
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         make = Sides(data, Path(folder), options.device, options.eval_batch_size)
         require_agreement(make)
         for model in options.models:
-            if model not in ZOO:
+            if model not in registry.MODELS:
                 console.print(f"{model} skipped: models/recommenders/registry.py does not have it")
             elif options.quality:
                 epochs = options.epochs or 60

@@ -18,9 +18,9 @@ from pydantic_core import PydanticUndefined
 from flows.cli.main import app
 from models.config import Experiment, ItemProfiles, Pipeline, Profiles, Section, Split
 from models.config.nightly import NightlySplit
+from tasks.results.database import schema
 
 REFERENCE = Path(__file__).parent / "reference"
-SCHEMA = Path(__file__).parents[1] / "tasks" / "results" / "sql" / "schema.sql"
 NOTICE = "<!-- Generated from the code by `make docs`. -->\n\n"
 
 TEN_KEYS = (
@@ -200,8 +200,8 @@ def _table(keys: dict[str, Row]) -> str:
 
 def database() -> str:
     """Return the tables and views of results.duckdb: grain, columns, types, meanings."""
-    schema = SCHEMA.read_text(encoding="utf-8")
-    grains, meanings = _grains(schema), _meanings(schema)
+    text = schema()
+    grains, meanings = _grains(text), _meanings(text)
     parts = [
         NOTICE,
         "# Tables of `results.duckdb`\n\n"
@@ -209,7 +209,7 @@ def database() -> str:
         "how pandas, Polars and Arrow do. A grain says what one row is.\n",
     ]
     with duckdb.connect() as connection:
-        connection.execute(schema)
+        connection.execute(text)
         tables = connection.sql("SELECT table_name FROM duckdb_tables() ORDER BY ALL").fetchall()
         views = connection.sql(
             "SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL"

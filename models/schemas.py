@@ -19,6 +19,8 @@ TEXT = "text"
 EMBEDDING = "embedding"
 TARGET = "target"
 VECTOR = "vector"
+HISTORY_SHA256 = "history_sha256"
+HISTORY_COUNT = "history_count"
 
 INTERACTIONS = pa.schema(
     [

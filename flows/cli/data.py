@@ -139,14 +139,14 @@ def _print_ratings(console: Console, of: "Contents") -> None:
 
 
 def _print_account(console: Console, found: "Checked") -> None:
-    if found.intake is None:
+    if found.ingestion is None:
         return
-    console.print(f"{found.intake.read:,} rows read, {found.intake.kept:,} kept")
-    for of in found.intake.dropped:
+    console.print(f"{found.ingestion.read:,} rows read, {found.ingestion.kept:,} kept")
+    for of in found.ingestion.dropped:
         console.print(Text(f"  {of.rows:,} rows dropped by {of.step}: {of.why}"), soft_wrap=True)
-    for of in found.intake.items:
+    for of in found.ingestion.items:
         console.print(Text(f"  {of.rows:,} items dropped by {of.step}: {of.why}"), soft_wrap=True)
-    for note in found.intake.notes:
+    for note in found.ingestion.notes:
         console.print(Text(f"  {note}"), soft_wrap=True)
 
 
@@ -154,6 +154,6 @@ def _problem(problem: "Problem") -> Text:
     rows = ", ".join(map(str, problem.rows))
     more = f" and {problem.count - len(problem.rows)} more" if problem.rows else ""
     where = f"{problem.file}, row {rows}{more if problem.count > len(problem.rows) else ''}: "
-    fix = f"; {problem.fix}" if problem.fix else ""
+    fix = f". {problem.fix}." if problem.fix else ""
     style = "red" if problem.refused else "yellow"
     return Text(f"{where if problem.file else ''}{problem.what}{fix}", style=style)

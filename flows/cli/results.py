@@ -62,11 +62,10 @@ def compare(
         if slices and against not in (None, "baseline"):
             raise BadInput("slices are compared with the baseline only: leave --against out")
         if len(names) == 2:
-            from tasks.results.cross_experiment import held_across
+            from tasks.results.cross_experiment import compare_experiments
 
-            found = held_across(*names)
-            rows = found.rows
-            for note in found.notes:
+            rows, notes = compare_experiments(*names)
+            for note in notes:
                 typer.echo(f"Not compared: {note}.", err=True)
         elif slices:
             rows = slice_rows(*names)

@@ -111,7 +111,6 @@ def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
         workers=workers or loaded.workers,
         time=duration(left, _interactions([*stopped, *known])),
         money=money(
-            loaded.file,
             [(pipeline, sides_of(pipeline, taps_of(pipeline, stages))) for pipeline in pipelines],
         ),
     )

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
 from flows.steps.stage_runner import StageRunner
 from tasks.evaluation.evaluation_task import evaluation, show_in_prefect
 from tasks.evaluation.inputs import Part, PointResult, Trial
-from tasks.evaluation.outputs import Difference, Evaluated, Reference
+from tasks.evaluation.outputs import Evaluated, Reference
 from tasks.execution.stage_record import StageRecord
 from tasks.report.profile_map_task import profile_map
 from tasks.report.report_task import report
@@ -22,7 +23,8 @@ class Summary(BaseModel):
 
     experiment: str
     stages: list[StageRecord]
-    comparison: list[Difference]
+    comparison: list[dict[str, Any]]
+    """One row per arm, metric and cut-off; see `models.statistics.contrasts.Contrast.row`."""
     references: list[Reference]
     report: Path | None
 
@@ -36,12 +38,13 @@ def compare(
 ) -> Summary:
     """Evaluate trained models and report the comparison; see the stages of these names."""
     evaluated: Evaluated = stages.run(evaluation, experiment, parts, points, trials)
-    show_in_prefect(evaluated, points)
+    if points:
+        show_in_prefect(evaluated, points)
     page = _page(experiment, parts, evaluated, stages) if parts else None
     return Summary(
         experiment=experiment,
         stages=stages.records,
-        comparison=list(evaluated.differences),
+        comparison=[contrast.row() for contrast in evaluated.contrasts],
         references=list(evaluated.references),
         report=page,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from flows.steps.stage_runner import StageRunner
-from models.config import BRIDGING, CONTROLS, KAR_MODELS, SIDES, Arm, Pipeline, Refit, Side, Targets
+from models.config import CONTROLS, KAR_MODELS, SIDES, Arm, Pipeline, Refit, Side, Targets
 from models.errors import BadInput
 from models.profiles.front_matter import Template
 from tasks.dataset.outputs import Interactions, Splits
@@ -264,7 +264,7 @@ def target_forms(pipeline: Pipeline, taps: TapPoints, side: Side) -> Forms:
         if tap is None:
             forms[model] = settings.model_copy(update={"reduction": "none"}), None
             continue
-        bridging = pipeline.transfer_of(model).alignment in BRIDGING
+        bridging = pipeline.transfer_of(model).method.bridges
         if asked not in (None, width) and not bridging:
             raise BadInput(
                 f"targets.width is {asked}, but the tapped layer {tap.name} of {model} is {width} "

@@ -4,6 +4,7 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 (concurrency, worker count), never its result, and so stays out of every cache key.
 """
 
+from models.config.alignments import ALIGNMENTS
 from models.config.dataset import ROLES, DataColumns, Dataset, Format, KCore, Role, seconds
 from models.config.embeddings import Embeddings
 from models.config.evaluation import CLICK_METRICS, Evaluation, Metric, parse_metric
@@ -20,9 +21,7 @@ from models.config.split import Split
 from models.config.targets import Reduction, Refit, Targets, Umap
 from models.config.training import CONTROLS, Arm, Budget, Control, Model, Precision, Training
 from models.config.transfer import (
-    BRIDGING,
     KAR_MODELS,
-    Alignment,
     Freeze,
     Kar,
     Phase,
@@ -32,7 +31,7 @@ from models.config.transfer import (
 from models.config.yaml_loader import parse_yaml
 
 __all__ = [
-    "BRIDGING",
+    "ALIGNMENTS",
     "CLICK_METRICS",
     "CONTROLS",
     "IDENTITY_IF_SET",
@@ -41,7 +40,6 @@ __all__ = [
     "NOT_IDENTITY",
     "ROLES",
     "SIDES",
-    "Alignment",
     "Arm",
     "Budget",
     "Columns",

@@ -214,11 +214,6 @@ class Dataset(Section):
                 return kind
         return "movielens" if name.endswith((".dat", "u.data")) else "csv"
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it names atomic files and nothing else, as before other formats were known."""
-        return not self._settings_since()
-
     def identity(self) -> dict[str, Any]:
         """Of plain atomic files as ever; else what is read and kept, wherever the files are."""
         whole = super().identity()

@@ -29,7 +29,7 @@ class Nightly(Section):
     arm: Literal["baseline", "transfer"] = Field(
         "transfer", description="Whether the published model learns from profiles."
     )
-    seed: int = Field(1, description="Of the training and of the bootstrap.")
+    seed: int = Field(1, description="Of the training.")
     split: NightlySplit = Field(
         NightlySplit(),
         description="The split of the nightly flow, whatever `split` says. temporal: the newest "
@@ -45,7 +45,6 @@ class Nightly(Section):
         "significantly better.",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of that interval, two-sided.")
-    resamples: int = Field(10_000, ge=100, description="Of the bootstrap over users.")
     min_new_interactions: int = Field(
         100,
         ge=0,

@@ -16,7 +16,7 @@ from models.config.sides import SIDES, Side
 from models.config.split import Split
 from models.config.targets import Targets
 from models.config.training import Arm, Budget, Model, Training
-from models.config.transfer import BRIDGING, KAR_MODELS, Kar, Tap, Transfer
+from models.config.transfer import KAR_MODELS, Kar, Tap, Transfer
 
 Size = Literal["quick", "default", "thorough"]
 
@@ -125,15 +125,15 @@ class Pipeline(Section):
         """The section that says how a side's profiles are embedded."""
         return self.embeddings if side == "users" else self.item_embeddings or self.embeddings
 
-    def jobs(self, entrances: Mapping[str, Mapping[Side, Tap | None]]) -> "list[Job]":
-        """All trainings; a model that knowledge cannot enter has its baseline alone.
+    def jobs(self, taps: Mapping[str, Mapping[Side, Tap | None]]) -> "list[Job]":
+        """List all trainings; a model that knowledge cannot enter has its baseline alone.
 
         Args:
-            entrances: per model and side the tap; None where a model takes the embedding itself.
+            taps: per model and side the tap; None where a model takes the embedding itself.
         """
         return [
             Job.of(self, model, arm, seed, sides)
-            for model, sides in entrances.items()
+            for model, sides in taps.items()
             for arm in self.training.arms
             for seed in self.training.seeds
             if (model in KAR_MODELS if arm == "kar" else sides or arm == "baseline")
@@ -141,7 +141,7 @@ class Pipeline(Section):
 
     def targets_of(self, model: str) -> Targets:
         """The `targets` section as it holds for `model`, its reduction settled."""
-        bridging = self.transfer_of(model).alignment in BRIDGING
+        bridging = self.transfer_of(model).method.bridges
         reduction = self.targets.reduction or ("none" if bridging else "umap")
         return self.targets.model_copy(update={"reduction": reduction})
 

@@ -111,6 +111,11 @@ class Profiles(Section):
         """Whether an LLM writes the profiles, from a prompt."""
         return self.provider in ("openai", "openai-batch")
 
+    @property
+    def batched(self) -> bool:
+        """Whether the LLM is asked through a Batch API, at its discount."""
+        return self.provider == "openai-batch"
+
     @model_validator(mode="after")
     def _fields_have_names(self) -> Self:
         for name in self.fields:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from models.config.alignments import ALIGNMENTS, Alignment, AlignmentName
 from models.config.section import IDENTITY_IF_SET, Section
 from models.config.sides import SIDES, Side
 
@@ -21,24 +22,13 @@ class Freeze(Section):
     finetune: tuple[str, ...] = Field((), description="Layers frozen in the second phase.")
 
 
-Alignment = Literal[
-    "rmse", "mse", "cosine", "contrastive", "generative", "linear", "relational", "init"
-]
-
-
-BRIDGING: frozenset[Alignment] = frozenset({"contrastive", "generative", "linear", "relational"})
-"""Alignments for which layer and target need not be equally wide."""
-
-
 class Transfer(Section):
     """The knowledge-transfer settings (LLM-KT, arXiv 2411.00556, section 3)."""
 
-    alignment: Alignment = Field(
+    alignment: AlignmentName = Field(
         "rmse",
-        description="rmse (as published), mse, cosine: the layer resembles the target; "
-        "contrastive, generative: RLMRec's two losses; linear: a learned head from the layer to "
-        "the whole embedding; relational: pairs are as similar as their profiles are; init: the "
-        "embedding starts from the target and is trained plainly.",
+        description="; ".join(f"{name}: {row.description}" for name, row in ALIGNMENTS.items())
+        + ".",
     )
     side: Side | Literal["both"] = Field(
         "users", description="Whose profiles the model learns from."
@@ -82,6 +72,11 @@ class Transfer(Section):
     def sides(self) -> tuple[Side, ...]:
         """`side` taken apart."""
         return SIDES if self.side == "both" else (self.side,)
+
+    @property
+    def method(self) -> Alignment:
+        """The alignment's row."""
+        return ALIGNMENTS[self.alignment]
 
 
 class Tap(Section):

@@ -1,191 +1,294 @@
-"""Lines of separated values: which are well-formed records, and what stands in them.
+"""Read delimited text of any dialect: the one reader, and the one place that knows dialects.
 
-Everything is done to whole blocks of lines; nothing here runs once per row.
+`Dialect` describes encoding, delimiter, quotes and header, `detect` guesses them, `read` reads.
+Every record is either returned or refused with its line number and the reason; a file in which the
+ends of records are uncertain is refused as a whole. All work is done on blocks of lines, none per
+row.
 """
 
+import codecs
+import contextlib
 import csv
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from numpy.typing import NDArray
 
 from models.arrow import joined
+from models.dataset.column_detection import Guess, header_guess
+from models.dataset.record_blocks import REFUSED, SHOWN, Block, require_columns
 from models.errors import BadInput
 
-ROW = "row"
-LINE = "line"
-REASON = "reason"
-REFUSED = pa.schema(
-    [
-        pa.field(ROW, pa.int64(), nullable=False),
-        pa.field(LINE, pa.large_string()),
-        pa.field(REASON, pa.string(), nullable=False),
-    ]
-)
-"""Records that cannot be divided into values: their first line's number, text and fault."""
+BLOCK = 1 << 24
+"""Bytes that are read at once, and the length that no line may exceed."""
+DETECT = "detect"
+"""An encoding that is left to `detect_encoding`."""
 
-QUOTES = "quotes do not match"
-_SHOWN = 500
+_EMPTY = "the file is empty. Write one record a line."
+_QUOTES = "quotes do not match"
 _QUOTED = '"(?:[^"]|"")*"'
-_CONTROL = r"[\x00-\x1f\x7f]"
+_CONTROL = r"[\x00-\x08\x0a-\x1f\x7f]"
+_RECBOLE_TYPE = re.compile(r":(token|float)(_seq)?$")
+_DELIMITERS = (",", "\t", ";", "::", "|")
+_SAMPLE = 200
+
+Source = Callable[[], Iterable[bytes]]
+"""Opens a file's content from its start, in blocks of about `BLOCK` bytes."""
 
 
 @dataclass(frozen=True)
-class Syntax:
-    """How values are separated.
+class Dialect:
+    """How a file writes records.
 
     Attributes:
         delimiter: between values, one or more characters.
-        quoted: whether values may stand in double quotes, and then hold delimiters, doubled
-            quotes and line ends.
+        quoted: whether values may stand in double quotes, and then hold delimiters and doubled
+            quotes; for a delimiter of one character.
+        multiline: whether quoted values may hold line ends as well. If not, each line is a record.
+        encoding: the text's encoding, or `DETECT`. A byte order mark is no part of the text.
+        header: whether the first record names the columns.
+        names: the columns' names where no header gives them; empty: their numbers, from 1.
+        section: the configuration's section that sets all this, for advice; empty: none does.
     """
 
-    delimiter: str
-    quoted: bool
-
-    @property
-    def well_quoted(self) -> str:
-        """Matches a record whose quotes open at the start and close at the end of a value."""
-        # Values without quotes are what is left between delimiters, so those of several
-        # characters are looked for only outside of quotes: see `n_values`.
-        first = re.escape(self.delimiter[0])
-        value = f'(?:{_QUOTED}|[^"{first}]*)'
-        return f"^{value}(?:{re.escape(self.delimiter)}{value})*$"
+    delimiter: str = ","
+    quoted: bool = True
+    multiline: bool = True
+    encoding: str = "utf-8"
+    header: bool = True
+    names: tuple[str, ...] = ()
+    section: str = ""
 
 
-@dataclass(frozen=True)
-class Records:
-    """Records as large_string (n,) and the number of each one's first line, int64 (n,)."""
-
-    text: pa.Array
-    row: pa.Array
-
-
-def names_of(header: str, syntax: Syntax, file: str) -> list[str]:
-    """The columns' names in a first line, without RecBole's types (`user_id:token`).
-
-    Raises:
-        BadInput: if it does not name columns.
-    """
-    if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", header):
-        raise BadInput(
-            f"{file}, row 1: control characters among the columns' names; if that is a carriage "
-            "return, save the file with line ends of Unix or Windows, and check dataset.encoding"
-        )
-    fields = header.split(syntax.delimiter)
-    if syntax.quoted and '"' in header and len(syntax.delimiter) == 1:
-        fields = next(csv.reader([header], delimiter=syntax.delimiter))
-    return [field.strip() for field in fields]
-
-
-def records(lines: pa.Array, first: int) -> tuple[Records, int]:
-    """Join the lines that a quoted value runs across; blank lines are no records.
+def read(
+    source: Source,
+    dialect: Dialect,
+    file: str,
+    wanted: Sequence[str],
+    optional: Sequence[str] = (),
+) -> Iterator[Block]:
+    """Read some columns of a file as text.
 
     Args:
-        lines: large_string (n,), without their ends.
-        first: the first line's number.
-
-    Returns:
-        The records, and how many lines at the end belong to one that is not complete.
-    """
-    quotes = pc.count_substring(lines, '"').to_numpy(zero_copy_only=False)
-    complete = np.cumsum(quotes) % 2 == 0
-    ends = np.flatnonzero(complete) + 1
-    starts = np.concatenate([[0], ends]).astype(np.int64)
-    left = len(lines) - int(starts[-1])
-    text = lines.slice(0, int(starts[-1]))
-    if len(ends) != len(text):
-        text = joined(starts, text, "\n")
-    return plain_records(text, pa.array(starts[:-1] + first)), left
-
-
-def plain_records(text: pa.Array, rows: pa.Array) -> Records:
-    """Lines as records, blank ones left out."""
-    some = pc.not_equal(pc.utf8_trim_whitespace(text), "")
-    # A line of tabs alone is a row of empty values, not a blank line.
-    some = pc.or_(some, pc.match_substring(text, "\t"))
-    return Records(text.filter(some), rows.filter(some))
-
-
-def divide(
-    found: Records, syntax: Syntax, names: list[str], file: str
-) -> tuple[pa.Table, pa.Table]:
-    """Divide records into values.
-
-    Args:
-        found: the records.
-        syntax: how values are separated.
-        names: all columns' names, in order; columns of the same name are told apart by number.
+        source: the file's content.
+        dialect: how it is written.
         file: its name, for messages.
-
-    Returns:
-        A table with `row` and one large_string column per name, and one of schema `REFUSED`.
+        wanted: the columns to read.
+        optional: columns to read if the file has them.
 
     Raises:
-        BadInput: if a quote is never closed, so that it is not known where records end.
+        BadInput: for a missing or ambiguous column, an empty file, another encoding, an endless
+            line, and a quote that never closes, so that it is not known where records end.
     """
-    faults = _faults(found, syntax, len(names))
-    _require_known_ends(found, faults, file)
-    bad, good = pc.is_valid(faults), pc.is_null(faults)
-    shown = pc.utf8_slice_codeunits(found.text.filter(bad), 0, _SHOWN)
-    refused = pa.table([found.row.filter(bad), shown, faults.filter(bad)], schema=REFUSED)
-    text, rows = found.text.filter(good), found.row.filter(good)
-    columns = _values(text, syntax, len(names))
-    unique = [name if names.index(name) == n else f"{name}#{n}" for n, name in enumerate(names)]
-    return pa.table([rows, *columns], [ROW, *unique]), refused
+    names: list[str] = []
+    for found in records(source, dialect, file):
+        if not names:
+            names, found = _named(found, dialect, file)
+            if not names:
+                continue
+            require_columns(names, wanted, file, dialect.section)
+        columns = [*wanted, *(name for name in optional if name in names and name not in wanted)]
+        yield _divided(found, dialect, names, columns, file)
+    if not names and not dialect.names:
+        raise BadInput(f"{file}: {_EMPTY}")
 
 
-def _require_known_ends(found: Records, faults: pa.Array, file: str) -> None:
-    """Refuse a file in which a stray quote may have joined lines that are rows of their own."""
-    wrong = pc.fill_null(pc.equal(faults, QUOTES), False)
-    doubtful = pc.indices_nonzero(pc.and_(wrong, pc.match_substring(found.text, "\n")))
-    if len(doubtful):
-        raise unclosed(file, found.row[doubtful[0].as_py()].as_py())
+def column_names(source: Source, dialect: Dialect, file: str) -> list[str]:
+    """The names in a file's first record, without RecBole's types (`user_id:token`).
+
+    Raises:
+        BadInput: if the file is empty or cannot be decoded.
+    """
+    for found in records(source, dialect, file):
+        names, _ = _named(found, dialect, file)
+        if names:
+            return names
+    raise BadInput(f"{file}: {_EMPTY}")
 
 
-def unclosed(file: str, row: int) -> BadInput:
-    """The refusal of a file in which it is not known where records end."""
+# Bytes to lines to records
+
+
+def records(source: Source, dialect: Dialect, file: str) -> Iterator[pa.RecordBatch]:
+    """Blocks of records: `row`, the number of the first line, and `line`, the text.
+
+    Lines that a quoted value runs across are joined. Blank lines are no records.
+    """
+    waiting, n_lines = pa.array([], pa.large_string()), 0
+    for lines in _lines(source, dialect, file):
+        first = n_lines + 1 - len(waiting)
+        n_lines += len(lines)
+        lines = pa.concat_arrays([waiting, lines])
+        starts = _starts(lines, dialect)
+        waiting = lines.slice(int(starts[-1]))
+        if waiting.nbytes > 2 * BLOCK:
+            break
+        text = lines.slice(0, int(starts[-1]))
+        if len(starts) - 1 != len(text):
+            text = joined(starts, text, "\n")
+        yield _without_blanks(pa.array(starts[:-1] + first), text)
+    if len(waiting):
+        raise _unclosed(dialect, file, n_lines + 1 - len(waiting))
+
+
+def _lines(source: Source, dialect: Dialect, file: str) -> Iterator[pa.Array]:
+    """Blocks of lines without their ends, large_string."""
+    n_lines, rest = 0, b""
+    for text in _as_utf8(source, dialect, file):
+        whole, newline, rest = (rest + text).rpartition(b"\n")
+        if newline:
+            lines = _split(whole)
+            n_lines += len(lines)
+            yield lines
+        if len(rest) > BLOCK:
+            raise BadInput(
+                f"{file}, row {n_lines + 1}: the line is longer than {BLOCK} bytes. Check that "
+                "this is a text file with line ends of Unix or Windows."
+            )
+    if rest:
+        yield _split(rest)
+
+
+def _as_utf8(source: Source, dialect: Dialect, file: str) -> Iterator[bytes]:
+    encoding = dialect.encoding
+    if encoding == DETECT:
+        encoding = detect_encoding(source, file)[0]
+    if codecs.lookup(encoding).name == "utf-8":
+        encoding = "utf-8-sig"  # leaves out a byte order mark
+    decoder = codecs.lookup(encoding).incrementaldecoder()
+    n_lines = 0
+    for raw in chain(source(), [b""]):
+        try:
+            text = decoder.decode(raw, final=not raw)
+            encoded = text.encode()
+        except UnicodeError as error:
+            before = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+            raise _WrongEncoding(n_lines + before.count(b"\n") + 1, dialect, file) from error
+        n_lines += text.count("\n")
+        yield encoded
+
+
+class _WrongEncoding(BadInput):
+    def __init__(self, row: int, dialect: Dialect, file: str) -> None:
+        self.row = row
+        guess = "latin-1" if codecs.lookup(dialect.encoding).name == "utf-8" else "utf-8"
+        fix = f"Set {dialect.section}.encoding, perhaps to {guess}."
+        super().__init__(
+            f"{file}, row {row}: it is not {dialect.encoding}. "
+            + (fix if dialect.section else f"Save the file as {dialect.encoding}.")
+        )
+
+
+def _split(text: bytes) -> pa.Array:
+    whole = pa.array([text], pa.large_binary()).cast(pa.large_string())
+    lines = pc.split_pattern(whole, "\n").flatten()
+    return pc.replace_substring_regex(lines, r"\r$", "") if b"\r" in text else lines
+
+
+def _starts(lines: pa.Array, dialect: Dialect) -> NDArray[np.int64]:
+    """The line on which each record starts, and where the one starts that is not complete."""
+    ends = np.arange(1, len(lines) + 1)
+    if dialect.quoted and dialect.multiline:
+        quotes = pc.count_substring(lines, '"').to_numpy(zero_copy_only=False)
+        ends = ends[np.cumsum(quotes) % 2 == 0]
+    return np.concatenate([[0], ends]).astype(np.int64)
+
+
+def _without_blanks(rows: pa.Array, text: pa.Array) -> pa.RecordBatch:
+    # A line of tabs alone is a row of empty values, not a blank line.
+    some = pc.not_equal(pc.utf8_trim_whitespace(text), "")
+    some = pc.or_(some, pc.match_substring(text, "\t"))
+    return pa.record_batch([rows.filter(some), text.filter(some)], ["row", "line"])
+
+
+def _unclosed(dialect: Dialect, file: str, row: int) -> BadInput:
+    option = f", or set {dialect.section}.quoting to none if quotes are ordinary characters here"
     return BadInput(
-        f"{file}, row {row}: a quote opens and does not close at the end of a value; mend the row, "
-        "or set dataset.quoting to none if quotes are ordinary characters in this file"
+        f"{file}, row {row}: a quote opens and does not close at the end of a value. Mend the row"
+        f"{option if dialect.section else ''}."
     )
 
 
-def _faults(found: Records, syntax: Syntax, n_values: int) -> pa.Array:
+# Records to values
+
+
+def _named(found: pa.RecordBatch, dialect: Dialect, file: str) -> tuple[list[str], pa.RecordBatch]:
+    """The columns' names, and the records without a header."""
+    if dialect.names or not found.num_rows:
+        return list(dialect.names), found
+    first = found["line"][0].as_py()
+    if re.search(_CONTROL, first):
+        raise BadInput(
+            f"{file}, row 1: the first line has control characters. Save the file with line ends "
+            "of Unix or Windows, and check its encoding."
+        )
+    values = cells(first, dialect)
+    if not dialect.header:
+        return [str(number + 1) for number in range(len(values))], found
+    return [_RECBOLE_TYPE.sub("", value.strip()) for value in values], found.slice(1)
+
+
+def cells(record: str, dialect: Dialect) -> list[str]:
+    """The values of one record."""
+    if dialect.quoted and '"' in record:
+        with contextlib.suppress(csv.Error):
+            return next(csv.reader([record], delimiter=dialect.delimiter))
+    return record.split(dialect.delimiter)
+
+
+def _divided(
+    found: pa.RecordBatch, dialect: Dialect, names: list[str], columns: list[str], file: str
+) -> Block:
+    faults = _faults(found["line"], dialect, len(names))
+    bad = pc.is_valid(faults)
+    refused, good = found.filter(bad), found.filter(pc.invert(bad))
+    # A stray quote may have joined lines that are records of their own.
+    doubtful = pc.and_(
+        pc.equal(faults.filter(bad), _QUOTES), pc.match_substring(refused["line"], "\n")
+    )
+    if pc.any(doubtful).as_py():
+        raise _unclosed(dialect, file, refused["row"].filter(doubtful)[0].as_py())
+    shown = pc.utf8_slice_codeunits(refused["line"], 0, SHOWN)
+    places = [names.index(name) for name in columns]
+    return Block(
+        good["row"],
+        good["line"],
+        pa.table(_values(good["line"], dialect, len(names), places), columns),
+        pa.table([refused["row"], shown, faults.filter(bad)], schema=REFUSED),
+    )
+
+
+def _faults(text: pa.Array, dialect: Dialect, n_values: int) -> pa.Array:
     """Why a record cannot be divided, string (n,); null where it can."""
-    bare = found.text
-    faults = pa.nulls(len(bare), pa.string())
-    if syntax.quoted and pc.any(pc.match_substring(bare, '"')).as_py():
-        wrong = pc.invert(pc.match_substring_regex(bare, syntax.well_quoted))
-        faults = pc.if_else(wrong, QUOTES, faults)
-        bare = pc.replace_substring_regex(bare, _QUOTED, "")
-    # A line end outside of quotes cannot be: then the quotes do not match.
-    control = _CONTROL if syntax.delimiter != "\t" else r"[\x00-\x08\x0a-\x1f\x7f]"
-    unclean = pc.and_(pc.match_substring_regex(bare, control), pc.is_null(faults))
+    faults = pa.nulls(len(text), pa.string())
+    if dialect.quoted and pc.any(pc.match_substring(text, '"')).as_py():
+        mark = re.escape(dialect.delimiter)
+        value = f'(?:{_QUOTED}|[^"{mark}]*)'
+        well_quoted = pc.match_substring_regex(text, f"^{value}(?:{mark}{value})*$")
+        faults = pc.if_else(well_quoted, faults, _QUOTES)
+        text = pc.replace_substring_regex(text, _QUOTED, "")
+    # A line end outside of quotes is a control character, too: then the quotes do not match.
+    unclean = pc.and_(pc.match_substring_regex(text, _CONTROL), pc.is_null(faults))
     faults = pc.if_else(unclean, "it holds control characters", faults)
-    n_found = pc.add(pc.count_substring(bare, syntax.delimiter), 1).cast(pa.string())
+    n_found = pc.add(pc.count_substring(text, dialect.delimiter), 1).cast(pa.string())
     counted = pc.binary_join_element_wise(n_found, f"values instead of {n_values}", " ")
     other = pc.and_(pc.not_equal(n_found, str(n_values)), pc.is_null(faults))
     return pc.if_else(other, counted, faults)
 
 
-def _values(text: pa.Array, syntax: Syntax, n_values: int) -> list[pa.Array]:
-    """The values of well-formed records: `n_values` arrays large_string (n,)."""
-    if not len(text):
-        return [pa.array([], pa.large_string())] * n_values
-    if n_values == 1 and not syntax.quoted:
-        return [text]
-    if syntax.quoted and pc.any(pc.match_substring(text, '"')).as_py():
-        return _quoted_values(text, syntax, n_values)
-    flat = pc.split_pattern(text, syntax.delimiter).flatten()
-    places = np.arange(0, len(flat), n_values)
-    return [flat.take(pa.array(places + n)) for n in range(n_values)]
-
-
-def _quoted_values(text: pa.Array, syntax: Syntax, n_values: int) -> list[pa.Array]:
+def _values(text: pa.Array, dialect: Dialect, n_values: int, places: list[int]) -> list[pa.Array]:
+    """Some values of well-formed records: one large_string (n,) for each of `places`."""
+    if not dialect.quoted or not pc.any(pc.match_substring(text, '"')).as_py():
+        values = pc.split_pattern(text, dialect.delimiter).flatten()
+        firsts = np.arange(0, len(values), n_values)
+        return [values.take(pa.array(firsts + place)) for place in places]
     whole = joined(np.array([0, len(text)]), text, "\n")[0].as_buffer()
     table = pa.csv.read_csv(
         pa.BufferReader(whole),
@@ -194,12 +297,85 @@ def _quoted_values(text: pa.Array, syntax: Syntax, n_values: int) -> list[pa.Arr
             block_size=min(max(len(whole) + 1, 1 << 20), (1 << 31) - 1),
         ),
         parse_options=pa.csv.ParseOptions(
-            delimiter=syntax.delimiter, newlines_in_values=True, ignore_empty_lines=False
+            delimiter=dialect.delimiter, newlines_in_values=True, ignore_empty_lines=False
         ),
         convert_options=pa.csv.ConvertOptions(
+            include_columns=[str(place) for place in places],
             column_types={str(n): pa.large_string() for n in range(n_values)},
             strings_can_be_null=False,
         ),
     )
     assert table.num_rows == len(text), "records and what is read of them must agree"
     return [column.combine_chunks() for column in table.columns]
+
+
+# Detection of a dialect
+
+
+def detect(source: Source, file: str) -> tuple[Dialect, list[list[str]], list[Guess]]:
+    """Guess how a file is written.
+
+    Returns:
+        The dialect, its columns named; the first records' values, without a header; and one guess
+        with its evidence for each setting.
+
+    Raises:
+        BadInput: if the file is empty or cannot be decoded.
+    """
+    encoding, seen = detect_encoding(source, file)
+    block = next(_lines(source, Dialect(encoding=encoding), file), pa.array([]))
+    lines = [line for line in block[:_SAMPLE].to_pylist() if line.strip()]
+    if not lines:
+        raise BadInput(f"{file}: {_EMPTY}")
+    # Lines that belong to a record of several lines say nothing of their own.
+    lines[1:] = [
+        line for line in lines[1:] if line.count('"') % 2 == 0 and not re.search(_CONTROL, line)
+    ]
+    mark = delimiter_guess(lines)
+    quoted = any('"' in line for line in lines) and len(str(mark.value)) == 1
+    dialect = Dialect(str(mark.value), quoted, encoding=encoding)
+    first, *others = (cells(line, dialect) for line in lines)
+    rows = [row for row in others if len(row) == len(first)]
+    header = header_guess(first, rows)
+    guesses = [
+        Guess("encoding", encoding, seen),
+        mark,
+        Guess(
+            "quoting",
+            "double" if quoted else "none",
+            f"{'' if quoted else 'no '}quotes in the first lines",
+        ),
+        header,
+    ]
+    named = header.value == "true"
+    names = [_RECBOLE_TYPE.sub("", name.strip()) for name in first]
+    names = names if named else [str(number + 1) for number in range(len(first))]
+    dialect = replace(dialect, header=named, names=tuple(names))
+    return dialect, rows if named else [first, *rows], guesses
+
+
+def detect_encoding(source: Source, file: str) -> tuple[str, str]:
+    """Guess an encoding, with evidence: UTF-16 by its mark, UTF-8 if all is, else Latin-1."""
+    if next(iter(source()), b"")[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16", "the file begins with its byte order mark"
+    try:
+        for _ in _as_utf8(source, Dialect(), file):
+            pass
+    except _WrongEncoding as error:
+        return "latin-1", f"{file}, row {error.row} is not UTF-8"
+    return "utf-8", "the whole file is"
+
+
+def delimiter_guess(lines: Sequence[str]) -> Guess:
+    """Guess what separates values: what occurs in every line, equally often in most."""
+    best, best_score, times = ",", -1.0, 0
+    for candidate in _DELIMITERS:
+        counts = Counter(re.sub('"[^"]*"', "", line).count(candidate) for line in lines)
+        often, n_lines = counts.most_common(1)[0] if counts else (0, 0)
+        score = n_lines / len(lines) if often else -1.0
+        if (score, often) > (best_score, times):
+            best, best_score, times = candidate, score, often
+    evidence = f"{times} a line in {best_score:.0%} of the first {len(lines)} lines"
+    if best_score < 0:
+        evidence = "none of , tab ; :: | is in the first lines"
+    return Guess("delimiter", best, f"{'tab' if best == chr(9) else best}: {evidence}")

@@ -25,6 +25,13 @@ class Price(Section):
         0.5, ge=0, le=1, description="Share of the price that the Batch API takes off."
     )
 
+    def cost(self, prompt_tokens: int, completion_tokens: int, batch: bool = False) -> float:
+        """Return the US dollars for so many tokens, through the Batch API at its discount."""
+        full = (
+            prompt_tokens * self.input_per_million + completion_tokens * self.output_per_million
+        ) / _PER_MILLION
+        return full * (1 - self.batch_discount) if batch else full
+
 
 class PriceTable(Section):
     """Prices by model name, of one day."""
@@ -34,7 +41,7 @@ class PriceTable(Section):
     prices: dict[str, Price]
 
     def price_of(self, model: str) -> Price | None:
-        """The price of a model, or of the one that it is a dated snapshot of.
+        """Find the price of a model, or of the one that it is a dated snapshot of.
 
         Args:
             model: as the endpoint names it, e.g. gpt-4o-mini-2024-07-18 for gpt-4o-mini.
@@ -50,14 +57,6 @@ class PriceTable(Section):
         return self.prices[name]
 
 
-def cost(price: Price, prompt_tokens: int, completion_tokens: int, batch: bool = False) -> float:
-    """US dollars for so many tokens, through the Batch API at its discount."""
-    full = (
-        prompt_tokens * price.input_per_million + completion_tokens * price.output_per_million
-    ) / _PER_MILLION
-    return full * (1 - price.batch_discount) if batch else full
-
-
 @dataclass(frozen=True)
 class Tariff:
     """What a run's answers cost: a price, None where it is not known, and whether in batches."""
@@ -66,17 +65,18 @@ class Tariff:
     batch: bool = False
 
     def cost(self, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
-        """US dollars; None where the price is not known or the endpoint did not count."""
+        """Return US dollars; None where the price is not known or the endpoint did not count."""
         if self.price is None or prompt_tokens is None or completion_tokens is None:
             return None
-        return cost(self.price, prompt_tokens, completion_tokens, self.batch)
+        return self.price.cost(prompt_tokens, completion_tokens, self.batch)
 
-    def most(self, request_bytes: int, max_tokens: int) -> float:
-        """US dollars that a request may cost: its text, and the longest answer allowed.
+    def highest_cost(self, request_bytes: int, max_tokens: int) -> float:
+        """Return what a request may cost in US dollars: its text, and the longest answer allowed.
 
         Raises:
             ValueError: if the price is not known.
         """
         if self.price is None:
             raise ValueError("a bound needs a price")
-        return cost(self.price, -(-request_bytes // BYTES_PER_TOKEN), max_tokens, self.batch)
+        prompt_tokens = -(-request_bytes // BYTES_PER_TOKEN)
+        return self.price.cost(prompt_tokens, max_tokens, self.batch)

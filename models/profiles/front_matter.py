@@ -39,6 +39,11 @@ class Template(Section):
         1, description="Where the text begins in its file.", json_schema_extra=NOT_IDENTITY
     )
 
+    @property
+    def content(self) -> str:
+        """Everything that a rendered prompt depends on."""
+        return "\n".join(filter(None, [self.system, self.text]))
+
 
 @dataclass(frozen=True)
 class PromptFile:

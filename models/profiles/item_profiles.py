@@ -15,14 +15,18 @@ from scipy.sparse import csr_matrix
 
 from models.arrow import codes, flat, joined
 from models.profiles.offline_writer import lift
-from models.profiles.user_history import (
+from models.profiles.user_history import describe, filled_ratings, presentable
+from models.schemas import (
+    GENRES,
     HISTORY_COUNT,
     HISTORY_SHA256,
-    describe,
-    filled_ratings,
-    presentable,
+    ITEM,
+    RATING,
+    TIMESTAMP,
+    TITLE,
+    USER,
+    YEAR,
 )
-from models.schemas import GENRES, ITEM, RATING, TIMESTAMP, TITLE, USER, YEAR
 
 WRITER = "offline-items-v1"
 """Names the text's form; raise the number when the same item gets another text."""

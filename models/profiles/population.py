@@ -128,9 +128,8 @@ def _over_users(
         means.append(np.bincount(user, ratings) / np.bincount(user))
         total += float(ratings.sum())
         if unseen:
-            whole = policy.model_copy(update={"limit": max(table.num_rows, 1)})
             is_described = GENRES in table.column_names
-            rows = table if is_described else describe(select(table, whole, fill), catalogue)
+            rows = table if is_described else describe(select(table, policy, fill), catalogue)
             found = pc.unique(flat(rows[GENRES]).flatten()).to_pylist()
             order.update(dict.fromkeys(found))
             unseen.difference_update(found)

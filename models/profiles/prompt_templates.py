@@ -100,8 +100,6 @@ class Prompt:
                 f"prompt {name} has no {{% block user %}} … {{% endblock %}}: "
                 "put the text that goes to the model there"
             )
-        self.text = "\n".join(filter(None, [template.system, template.text]))
-        """What a rendered prompt depends on."""
 
     def require_demographics(self, fields: tuple[str, ...]) -> None:
         """Refuse user fields that were asked for in vain.

@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from models.config import History, Side
 from models.profiles import item_profiles
-from models.profiles.user_history import HISTORY_COUNT, HISTORY_SHA256, provenance, record, select
-from models.schemas import KEYS, TEXT
+from models.profiles.user_history import provenance, record, select
+from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT
 
 
 def provenance_of(

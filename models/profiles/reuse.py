@@ -14,8 +14,18 @@ import pyarrow.compute as pc
 
 from models.arrow import codes
 from models.config import History
-from models.profiles.user_history import HISTORY_COUNT, HISTORY_SHA256, record, select
-from models.schemas import INTERACTIONS, ITEM, PROFILES, RATING, TEXT, TIMESTAMP, USER
+from models.profiles.user_history import record, select
+from models.schemas import (
+    HISTORY_COUNT,
+    HISTORY_SHA256,
+    INTERACTIONS,
+    ITEM,
+    PROFILES,
+    RATING,
+    TEXT,
+    TIMESTAMP,
+    USER,
+)
 
 
 @dataclass(frozen=True)
@@ -53,15 +63,8 @@ class KeptProfiles:
         return both.sort_by([(USER, "ascending"), (ITEM, "ascending")])
 
 
-def keep_none() -> KeptProfiles:
-    """What a first run has."""
-    return KeptProfiles(
-        PROFILES.empty_table(), INTERACTIONS.empty_table(), record(INTERACTIONS.empty_table())
-    )
-
-
 def keep(
-    earlier: pa.Table, seen: pa.Table, train: pa.Table, policy: History | None, min_new: int
+    earlier: pa.Table, seen: pa.Table, train: pa.Table, policy: History, min_new: int
 ) -> KeptProfiles:
     """Find the users who keep their profile.
 
@@ -72,7 +75,7 @@ def keep(
         earlier: schema `PROFILES`.
         seen: schema `INTERACTIONS`: what there was when each of them was written.
         train: schema `INTERACTIONS`, training interactions only.
-        policy: which interactions profiles are written from; None for all of them.
+        policy: which interactions profiles are written from.
         min_new: from how many new interactions on a profile is written anew.
     """
     earlier = earlier.filter(pc.is_valid(earlier[TEXT])).replace_schema_metadata(None)
@@ -83,7 +86,7 @@ def keep(
     lost = _counts(seen.filter(pa.array(~_is_in(seen, train))), users)
     new = _counts(train, users) - known
     keeps = users.filter(pa.array((known > 0) & (lost == 0) & (new < min_new)))
-    proved = _records(seen.filter(pc.is_in(seen[USER], keeps)), policy)
+    proved = record(select(seen.filter(pc.is_in(seen[USER], keeps)), policy))
     profiles = earlier.filter(pc.is_in(earlier[USER], _confirmed(earlier, proved)))
     keeps = profiles[USER].combine_chunks()
     return KeptProfiles(
@@ -91,12 +94,6 @@ def keep(
         seen.filter(pc.is_in(seen[USER], keeps)),
         proved.filter(pc.is_in(proved[USER], keeps)),
     )
-
-
-def _records(seen: pa.Table, policy: History | None) -> pa.Table:
-    if not seen.num_rows:
-        return record(seen)
-    return record(seen if policy is None else select(seen, policy))
 
 
 def _confirmed(profiles: pa.Table, proved: pa.Table) -> pa.Array:

@@ -5,6 +5,7 @@ one of unknown origin; it depends on the interactions alone, never on the order 
 """
 
 import hashlib
+import sys
 from typing import Literal
 
 import numpy as np
@@ -14,12 +15,21 @@ from numpy.typing import NDArray
 
 from models.arrow import codes, flat, joined, user_offsets
 from models.config import History
-from models.schemas import GENRES, ITEM, RATING, TEXT, TIMESTAMP, TITLE, USER, YEAR
+from models.schemas import (
+    GENRES,
+    HISTORY_COUNT,
+    HISTORY_SHA256,
+    ITEM,
+    RATING,
+    TEXT,
+    TIMESTAMP,
+    TITLE,
+    USER,
+    YEAR,
+)
 
 LONGEST_TITLE = 120
 LONGEST_GENRE = 32
-HISTORY_SHA256 = "history_sha256"
-HISTORY_COUNT = "history_count"
 ROUNDING = 1e-6
 """Ratings are compared with means; a rating equal to its mean must not fall on either side."""
 
@@ -73,6 +83,11 @@ def select(train: pa.Table, policy: History, fill: float | None = None) -> pa.Ta
     position = np.arange(len(users)) - (np.cumsum(counts) - counts)[users]
     best = position < (policy.limit - worst)[users]
     return train.take(pa.array(order[best | (position >= (counts - worst)[users])]))
+
+
+def whole(policy: History) -> History:
+    """Return the policy without its limit: all interactions of a user, in its order."""
+    return policy.model_copy(update={"limit": sys.maxsize})
 
 
 def presentable(items: pa.Table) -> pa.Table:

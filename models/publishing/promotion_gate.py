@@ -1,42 +1,17 @@
 """The gate: may a challenger replace the champion? Pure arithmetic on values per user.
 
-Both models are scored on the same held-out interactions of the same users. The difference of
-their means varies with the choice of users, so an interval for it is taken by bootstrap (Efron
-and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13, percentile interval): users are
-drawn with replacement, each with both of their values, which keeps the pairing. The challenger
-passes if the interval does not reach below -tolerance: a test of non-inferiority. One training of
-each is compared, so the interval says nothing of how another seed would have come out.
+Both models are scored on the same held-out interactions of the same users. The challenger passes
+if the interval of `models.statistics.paired_comparison` does not reach below -tolerance: a test of
+non-inferiority. One training of each is compared, so that interval is the paired one over users
+and does not cover the variance that another seed would bring.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from models.statistics.paired_comparison import Estimate
 
-from models.statistics.bootstrap import resampled_means
-
-Values = NDArray[np.float64]
 Outcome = Literal["published", "kept", "skipped"]
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What the challenger gains on the champion, in the metric's own unit.
-
-    Attributes:
-        champion_mean, challenger_mean: over the users that both can serve.
-        difference: challenger minus champion.
-        ci_low, ci_high: its interval.
-        users: how many were paired.
-    """
-
-    champion_mean: float
-    challenger_mean: float
-    difference: float
-    ci_low: float
-    ci_high: float
-    users: int
 
 
 @dataclass(frozen=True)
@@ -47,50 +22,20 @@ class Decision:
     reason: str
 
 
-def gain(
-    challenger: Values, champion: Values, confidence: float, resamples: int, seed: int
-) -> Gain:
-    """The difference of two models' means over users, with its bootstrap interval.
-
-    Args:
-        challenger: float64 (n_users,), a metric.
-        champion: the same users' values, in the same order.
-        confidence: of the two-sided interval, such as 0.95.
-        resamples: how often users are drawn.
-        seed: of the draws.
-
-    Raises:
-        ValueError: for fewer than two users, values that do not pair or are not finite.
-    """
-    if challenger.shape != champion.shape or challenger.ndim != 1 or len(challenger) < 2:
-        raise ValueError(f"two or more pairs are needed, not {challenger.shape}, {champion.shape}")
-    differences = challenger - champion
-    if not np.isfinite(differences).all():
-        raise ValueError("values must be finite")
-    tail = (1 - confidence) / 2
-    means = resampled_means([differences], seed, resamples)
-    low, high = np.quantile(means, (tail, 1 - tail))
-    return Gain(
-        champion_mean=float(champion.mean()),
-        challenger_mean=float(challenger.mean()),
-        difference=float(differences.mean()),
-        ci_low=float(low),
-        ci_high=float(high),
-        users=len(differences),
-    )
-
-
-def decide(found: Gain, metric: str, confidence: float, tolerance: float) -> Decision:
+def decide(found: Estimate, metric: str, confidence: float, tolerance: float) -> Decision:
     """Publish the challenger if its interval does not reach below -tolerance.
 
     Args:
-        found: from `gain`.
+        found: of the challenger, with the champion as its baseline.
         metric: its name in words, `NDCG@10`.
         confidence: of the interval.
         tolerance: 0 or more, in the metric's own unit.
     """
+    assert found.difference is not None
+    assert found.ci_low is not None
+    assert found.ci_high is not None
     compared = (
-        f"{metric} {found.challenger_mean:.4f} against the champion's {found.champion_mean:.4f} "
+        f"{metric} {found.arm_mean:.4f} against the champion's {found.baseline_mean:.4f} "
         f"over {found.users} users, difference {_signed(found.difference)}; the "
         f"{100 * confidence:g} % interval from {_signed(found.ci_low)} to {_signed(found.ci_high)}"
     )

@@ -4,46 +4,24 @@ RecBole's loader (recbole/data/dataloader/general_dataloader.py) copies every co
 negatives for each batch in Python; here an epoch is drawn in large blocks on the device.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from models.errors import BadInput
+from models.schemas import ITEM, USER
+
+LABEL = "label"
+NEGATIVE_PREFIX = "neg_"
+NEGATIVE_ITEM = NEGATIVE_PREFIX + ITEM
 
 _BLOCK_ROWS = 1 << 22
 _MARKED_PAIRS = 1 << 28
 """User-item pairs for which a table of bytes, a quarter of a gigabyte, beats a binary search."""
 
 Batch = dict[str, Tensor]
-
-
-class Batches(Protocol):
-    """One epoch of batches per iteration, each time in a new order.
-
-    Attributes:
-        generator: whence the orders and the negatives of all epochs come.
-    """
-
-    generator: torch.Generator
-
-    def __len__(self) -> int:
-        """Number of batches in an epoch."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        """The epoch's batches: columns by RecBole's names."""
-
-
-@dataclass(frozen=True)
-class Fields:
-    """RecBole's names of a batch's columns."""
-
-    user: str
-    item: str
-    negative: str
-    label: str
 
 
 @dataclass(frozen=True)
@@ -63,74 +41,65 @@ class Pairs:
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
     def features_of(self, items: Tensor) -> Batch:
-        """The items' features, a row per item."""
-        return {name: of[items] for name, of in self.features.items()}
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """RecBole's `train_neg_sample_args`, as far as it does not depend on the model's state."""
-
-    per_positive: int = 1
-    popularity: float | None = None
-    """Exponent of item counts; None means uniform."""
-
-    @classmethod
-    def from_recbole(cls, arguments: Mapping[str, object]) -> "Sampling":
-        """Read RecBole's arguments; dynamic sampling is refused."""
-        if arguments.get("dynamic"):
-            raise BadInput("train_neg_sample_args.dynamic: dynamic negatives are not supported")
-        popular = arguments.get("distribution") == "popularity"
-        return cls(
-            per_positive=int(str(arguments.get("sample_num", 1))),
-            popularity=float(str(arguments.get("alpha", 1.0))) if popular else None,
-        )
+        """Look up the items' features, a row per item."""
+        return {name: feature[items] for name, feature in self.features.items()}
 
 
 class Negatives:
-    """Draws items that users have not interacted with.
+    """Draw items that users have not interacted with.
+
+    Attributes:
+        per_positive: how many are drawn for each interaction.
 
     Raises:
-        BadInput: if some user has interacted with every item, so that there is no negative.
+        BadInput: for dynamic sampling, which is not supported, and if some user has interacted
+            with every item, so that there is no negative.
     """
 
-    def __init__(self, pairs: Pairs, sampling: Sampling, generator: torch.Generator) -> None:
-        self.per_positive = sampling.per_positive
+    def __init__(
+        self, pairs: Pairs, sampling: Mapping[str, object], generator: torch.Generator
+    ) -> None:
+        """Take RecBole's `train_neg_sample_args`: sample_num, distribution, alpha, dynamic."""
+        if sampling.get("dynamic"):
+            raise BadInput(
+                "train_neg_sample_args.dynamic: dynamic negatives are not supported. Remove it."
+            )
+        self.per_positive = int(str(sampling.get("sample_num", 1)))
         self._n_items = pairs.n_items
         self._generator = generator
         self._weights: Tensor | None = None
         drawable = pairs.n_items - 1
-        if sampling.popularity is not None:
+        if sampling.get("distribution") == "popularity":
             popularity = torch.bincount(pairs.items, minlength=pairs.n_items).float()
-            self._weights = popularity**sampling.popularity
+            self._weights = popularity ** float(str(sampling.get("alpha", 1.0)))
             self._weights[popularity == 0] = 0.0
             drawable = int((popularity > 0).sum())
         counts = torch.bincount(pairs.users, minlength=pairs.n_users)
         if int(counts.max()) >= drawable:
             raise BadInput(
                 f"a user has interacted with all {drawable} items that negative sampling draws "
-                "from: no negative item is left for that user; drop the user"
+                "from: no negative item is left for that user. Drop the user."
             )
         codes = pairs.users * pairs.n_items + pairs.items
-        self._taken: Tensor | None = None
+        self._marked: Tensor | None = None
         if pairs.n_users * pairs.n_items <= _MARKED_PAIRS:
-            self._taken = torch.zeros(
+            self._marked = torch.zeros(
                 pairs.n_users * pairs.n_items, dtype=torch.bool, device=codes.device
             )
-            self._taken[codes] = True
+            self._marked[codes] = True
         self._positives = torch.sort(codes).values
 
-    def of(self, users: Tensor) -> Tensor:
-        """Negative items of users: int64 (per_positive, n)."""
+    def draw(self, users: Tensor) -> Tensor:
+        """Draw negative items for users: int64 (per_positive, n)."""
         users = users.repeat(self.per_positive)
-        drawn = self._draw(len(users))
+        drawn = self._items(len(users))
         redraw = torch.nonzero(self._is_positive(users, drawn), as_tuple=True)[0]
         while len(redraw):
-            drawn[redraw] = self._draw(len(redraw))
+            drawn[redraw] = self._items(len(redraw))
             redraw = redraw[self._is_positive(users[redraw], drawn[redraw])]
         return drawn.view(self.per_positive, -1)
 
-    def _draw(self, n: int) -> Tensor:
+    def _items(self, n: int) -> Tensor:
         if self._weights is not None:
             return torch.multinomial(self._weights, n, replacement=True, generator=self._generator)
         device = self._positives.device
@@ -138,115 +107,100 @@ class Negatives:
 
     def _is_positive(self, users: Tensor, items: Tensor) -> Tensor:
         codes = users * self._n_items + items
-        if self._taken is not None:
-            return self._taken.index_select(0, codes)
+        if self._marked is not None:
+            return self._marked.index_select(0, codes)
         nearest = torch.searchsorted(self._positives, codes).clamp_(max=len(self._positives) - 1)
         return self._positives[nearest] == codes
 
 
-class PairBatches:
-    """Pairs with sampled negatives, new ones in each epoch.
+@dataclass(frozen=True)
+class Batches:
+    """One epoch of batches per iteration, each time in a new order.
 
-    Pairwise: (user, item, negative item). Pointwise: (user, item, label, item features), the
-    positives first. Columns are in RecBole's layout: one repeat of the positives per negative.
+    Attributes:
+        n_rows: of an epoch.
+        step: rows per batch.
+        generator: source of all epochs' orders and negatives.
+        make: turns row numbers, int64 (block,), into batches: columns by RecBole's names.
+        block: how many rows `make` is given at once; as many as a batch has if 0.
     """
 
-    def __init__(
-        self,
-        pairs: Pairs,
-        fields: Fields,
-        negatives: Negatives,
-        batch_size: int,
-        pointwise: bool,
-        generator: torch.Generator,
-    ) -> None:
-        """Take `batch_size` as RecBole does: rows, sampled negatives counted."""
-        self.pairs, self.fields, self.negatives = pairs, fields, negatives
-        self.pointwise = pointwise
-        self.generator = generator
-        self._step = max(batch_size // (negatives.per_positive + int(pointwise)), 1)
+    n_rows: int
+    step: int
+    generator: torch.Generator
+    make: Callable[[Tensor], Iterable[Batch]]
+    block: int = 0
 
     def __len__(self) -> int:
-        return -(-len(self.pairs.users) // self._step)
+        """Count the batches of an epoch."""
+        return -(-self.n_rows // self.step)
 
     def __iter__(self) -> Iterator[Batch]:
-        form = self._pointwise if self.pointwise else self._pairwise
-        block_rows = max(_BLOCK_ROWS // self._step, 1) * self._step
-        for block in shuffled(len(self.pairs.users), self.generator).split(block_rows):
-            users, items = self.pairs.users[block], self.pairs.items[block]
-            negatives = self.negatives.of(users)
-            for start in range(0, len(block), self._step):
-                rows = slice(start, start + self._step)
-                yield form(users[rows], items[rows], negatives[:, rows].reshape(-1))
+        """Yield the epoch's batches."""
+        order = torch.randperm(self.n_rows, generator=self.generator, device=self.generator.device)
+        for rows in order.split(self.block or self.step):
+            yield from self.make(rows)
 
-    def _pairwise(self, users: Tensor, items: Tensor, negatives: Tensor) -> Batch:
-        repeats = self.negatives.per_positive
+
+def pair_batches(
+    pairs: Pairs, negatives: Negatives, size: int, pointwise: bool, generator: torch.Generator
+) -> Batches:
+    """Batch pairs with sampled negatives, new ones in each epoch.
+
+    Columns are in RecBole's layout: one repeat of the positives per negative.
+
+    Args:
+        pairs: the positives.
+        negatives: draws for a block of many batches at once.
+        size: rows of a batch as RecBole counts them, sampled negatives included.
+        pointwise: (user, item, label, item features), the positives first, instead of (user,
+            item, negative item).
+        generator: of the order.
+    """
+    repeats = negatives.per_positive
+    step = max(size // (repeats + int(pointwise)), 1)
+
+    def pairwise_batch(users: Tensor, items: Tensor, drawn: Tensor) -> Batch:
         return {
-            self.fields.user: users.repeat(repeats) if repeats > 1 else users,
-            self.fields.item: items.repeat(repeats) if repeats > 1 else items,
-            self.fields.negative: negatives,
+            USER: users.repeat(repeats) if repeats > 1 else users,
+            ITEM: items.repeat(repeats) if repeats > 1 else items,
+            NEGATIVE_ITEM: drawn,
         }
 
-    def _pointwise(self, users: Tensor, items: Tensor, negatives: Tensor) -> Batch:
-        labels = torch.zeros(len(users) + len(negatives), device=users.device)
+    def pointwise_batch(users: Tensor, items: Tensor, drawn: Tensor) -> Batch:
+        labels = torch.zeros(len(users) + len(drawn), device=users.device)
         labels[: len(users)] = 1.0
-        items = torch.cat((items, negatives))
-        return {
-            self.fields.user: users.repeat(self.negatives.per_positive + 1),
-            self.fields.item: items,
-            self.fields.label: labels,
-            **self.pairs.features_of(items),
-        }
+        items = torch.cat((items, drawn))
+        columns = {USER: users.repeat(repeats + 1), ITEM: items, LABEL: labels}
+        return columns | pairs.features_of(items)
+
+    def block(rows: Tensor) -> Iterator[Batch]:
+        users, items = pairs.users[rows], pairs.items[rows]
+        drawn = negatives.draw(users)
+        batch = pointwise_batch if pointwise else pairwise_batch
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            yield batch(users[part], items[part], drawn[:, part].reshape(-1))
+
+    return Batches(
+        len(pairs.users), step, generator, block, block=max(_BLOCK_ROWS // step, 1) * step
+    )
 
 
-class LabelledBatches:
-    """(user, item, label, item features) of the interactions themselves; nothing is sampled."""
+def labelled_batches(
+    pairs: Pairs, labels: Tensor, size: int, generator: torch.Generator
+) -> Batches:
+    """Batch the interactions themselves as (user, item, label, item features)."""
 
-    def __init__(
-        self,
-        pairs: Pairs,
-        fields: Fields,
-        labels: Tensor,
-        batch_size: int,
-        generator: torch.Generator,
-    ) -> None:
-        self.pairs, self.fields, self.labels = pairs, fields, labels
-        self.generator = generator
-        self._step = batch_size
+    def batch(rows: Tensor) -> list[Batch]:
+        items = pairs.items[rows]
+        columns = {USER: pairs.users[rows], ITEM: items, LABEL: labels[rows]}
+        return [columns | pairs.features_of(items)]
 
-    def __len__(self) -> int:
-        return -(-len(self.labels) // self._step)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for rows in shuffled(len(self.labels), self.generator).split(self._step):
-            items = self.pairs.items[rows]
-            yield {
-                self.fields.user: self.pairs.users[rows],
-                self.fields.item: items,
-                self.fields.label: self.labels[rows],
-                **self.pairs.features_of(items),
-            }
+    return Batches(len(labels), size, generator, batch)
 
 
-class UserBatches:
-    """Whole users, each once per epoch, as RecBole feeds its autoencoders."""
-
-    def __init__(
-        self, pairs: Pairs, fields: Fields, batch_size: int, generator: torch.Generator
-    ) -> None:
-        self.fields = fields
-        self._users = pairs.users.unique()
-        self.generator = generator
-        self._step = batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self._users) // self._step)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for chunk in shuffled(len(self._users), self.generator).split(self._step):
-            yield {self.fields.user: self._users[chunk]}
-
-
-def shuffled(n: int, generator: torch.Generator) -> Tensor:
-    """A random order of `n` rows: int64 (n,)."""
-    return torch.randperm(n, generator=generator, device=generator.device)
+def user_batches(pairs: Pairs, size: int, generator: torch.Generator) -> Batches:
+    """Batch whole users, each once per epoch, as RecBole feeds its autoencoders."""
+    users = pairs.users.unique()
+    return Batches(len(users), size, generator, lambda rows: [{USER: users[rows]}])

@@ -39,11 +39,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import lapack
+from torch import Tensor, nn
 
 from models.errors import BadInput
+from models.schemas import USER
 
 Method = Literal["add-ease", "collective", "l3ae"]
 Floats = NDArray[np.float64]
@@ -128,6 +131,56 @@ class ClosedForm:
             return cls(history, item_weights, vectors, arrays["user_weights"])
         except KeyError as error:
             raise BadInput(f"EASE: the weights lack {error}; train the model again") from error
+
+
+class Ease(nn.Module):
+    """A closed form as a module that is scored and saved like any other.
+
+    Its buffers are what `ClosedForm.weights` holds, so that a `state_dict` is all that scoring
+    needs.
+    """
+
+    def __init__(
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        shape: tuple[int, int],
+        settings: Mapping[str, Any],
+        alpha: float = 0.0,
+        side: SideInformation | None = None,
+    ) -> None:
+        """Fit EASE, with the knowledge in `side` if there is any.
+
+        Args:
+            users: int64 (n,), of the training pairs, by internal ids.
+            items: int64 (n,), likewise.
+            shape: numbers of internal user and item ids, padding included.
+            settings: EASE's hyper-parameters: `reg_weight`, `method` and `side_reg`, see `fit`.
+            alpha: the knowledge's share.
+            side: embeddings by internal ids.
+
+        Raises:
+            BadInput: see `fit`.
+        """
+        super().__init__()
+        train = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
+        reg_weight, method = settings["reg_weight"], settings["method"]
+        form = fit(train, reg_weight, method, alpha, side, settings["side_reg"])
+        self.load_state_dict(
+            {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in form.weights().items()}
+        )
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], *_: Any, **__: Any) -> Any:
+        """Take over weights of any shape: those of users' embeddings may or may not be there."""
+        for name, value in state_dict.items():
+            self.register_buffer(name, value)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Score all items for users, as RecBole's models do: float32 (n, n_items)."""
+        arrays = {name: value.cpu().numpy() for name, value in self.named_buffers()}
+        users = interaction[USER]
+        scores = ClosedForm.from_weights(arrays).scores(users.cpu().numpy())
+        return torch.from_numpy(scores).to(users.device)
 
 
 def ease(train: sparse.csr_matrix | Floats, reg_weight: float) -> Floats:

@@ -12,22 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.config import Kar, Precision, Side
+from models.config import SIDES, Kar, Side
 from models.errors import BadInput
 from models.recommenders import recbole_trainers
 from models.recommenders.batches import (
+    LABEL,
+    NEGATIVE_ITEM,
+    NEGATIVE_PREFIX,
     Batches,
-    Fields,
-    LabelledBatches,
     Negatives,
-    PairBatches,
     Pairs,
-    Sampling,
-    UserBatches,
+    labelled_batches,
+    pair_batches,
+    user_batches,
 )
-from models.recommenders.closed_form import SideInformation
-from models.recommenders.ease_module import Ease
-from models.recommenders.full_scores import all_item_scores
+from models.recommenders.closed_form import Ease, SideInformation
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.kar import with_knowledge
 from models.recommenders.recbole_adapter import (
@@ -38,22 +37,19 @@ from models.recommenders.recbole_adapter import (
     interaction_class,
     model_class,
 )
-from models.recommenders.recbole_speedups import cheapen
 from models.recommenders.registry import entry, precision_of
-from models.recommenders.sequence_batches import MaskedBatches, Masking, SequenceBatches, Sequences
+from models.recommenders.sequence_batches import (
+    MASKED,
+    Masking,
+    Sequences,
+    masked_batches,
+    sequence_batches,
+)
+from models.recommenders.speedups import speed_up
 from models.schemas import GENRES, ITEM, USER, YEAR
 from models.transfer.wrapper import Targets
 
-LABEL = "label"
-NEGATIVE_PREFIX = "neg_"
-_FIELDS = Fields(USER, ITEM, NEGATIVE_PREFIX + ITEM, LABEL)
-_MASKED = {
-    "MASK_INDEX": "MASK_INDEX",
-    "MASK_ITEM_SEQ": f"Mask_{ITEM}_list",
-    "POS_ITEMS": f"Pos_{ITEM}",
-    "NEG_ITEMS": f"Neg_{ITEM}",
-}
-"""RecBole's names of a masked sequence's columns (recbole/data/transform.py)."""
+_SCORED_PAIRS = 1 << 16
 
 
 class Recommender:
@@ -77,12 +73,12 @@ class Recommender:
         universe: Universe,
         seed: int,
         device: str = "cpu",
-        precision: Precision = "float32",
+        precision: str = "float32",
     ) -> None:
         """Build the model; the seed decides its initial weights.
 
         Args:
-            model: a name in the zoo.
+            model: a name in the registry.
             given: hyper-parameters by RecBole's names.
             log: the training interactions.
             universe: all ids, training or not, and items' features.
@@ -139,7 +135,7 @@ class Recommender:
             "device": self.device,
             "log": log,
             "universe": universe,
-            **_MASKED,
+            **MASKED,
         }.items():
             config[key] = value
         dataset = dataset_class()(config)
@@ -156,18 +152,21 @@ class Recommender:
     ) -> nn.Module:
         recbole_trainers.seed_all(self._seed)
         if self.name == "EASE":
-            shape = (self.n_users, self.n_items)
-            return Ease(self.train_users, self.train_items, shape, self.settings)
+            return self._ease()
         try:
             made = adapt(model_class(self.name))
             module: nn.Module = cast(Any, made)(config, dataset).to(self.device)
-            cheapen(self.name, module)
+            speed_up(self.name, module)
             recbole_trainers.prepare(self.name, module, self._seed, self.train_items)
         except ImportError as error:
             raise BadInput(
-                f"models.{self.name} needs the package {error.name}, which is missing; install it"
+                f"models.{self.name} needs the package {error.name}, which is missing. Install it."
             ) from error
         return module
+
+    def _ease(self, alpha: float = 0.0, side: SideInformation | None = None) -> Ease:
+        shape = (self.n_users, self.n_items)
+        return Ease(self.train_users, self.train_items, shape, self.settings, alpha, side)
 
     def tokens(self) -> dict[str, Sequence[str]]:
         """The tokens of users, items and the features in use, by internal ids."""
@@ -207,38 +206,31 @@ class Recommender:
         known[internal] = True
         return Targets(aligned.to(self.device), known.to(self.device))
 
-    def know(self, alpha: float, targets: Mapping[Side, Targets]) -> None:
+    def refit_with_embeddings(self, alpha: float, embeddings: Mapping[Side, Targets]) -> None:
         """Compute EASE anew with embeddings of users, items or both, from `align`.
 
         Args:
             alpha: the knowledge's share.
-            targets: whole embeddings by side.
+            embeddings: whole ones, by side.
         """
-        nothing = Targets(torch.empty(0), torch.empty(0))
-        users, items = targets.get("users", nothing), targets.get("items", nothing)
-        side = SideInformation(
-            items.vectors.cpu().numpy() if len(items.known) else None,
-            items.known.cpu().numpy() if len(items.known) else None,
-            users.vectors.cpu().numpy() if len(users.known) else None,
-            users.known.cpu().numpy() if len(users.known) else None,
-        )
-        shape = (self.n_users, self.n_items)
-        self.module = Ease(self.train_users, self.train_items, shape, self.settings, alpha, side)
+        given: dict[str, Any] = {}
+        for side, aligned in embeddings.items():
+            given[side] = aligned.vectors.cpu().numpy()
+            given[f"{side}_known"] = aligned.known.cpu().numpy()
+        self.module = self._ease(alpha, SideInformation(**given))
 
-    def feed(self, settings: Kar, targets: Mapping[Side, Targets]) -> None:
+    def rebuild_with_features(self, settings: Kar, embeddings: Mapping[Side, Targets]) -> None:
         """Build the model anew with embeddings of both sides as features (KAR), from `align`."""
-        users, items = (targets[side].vectors for side in ("users", "items"))
-
-        def knowing(model: type[nn.Module]) -> type[nn.Module]:
-            return with_knowledge(model, users, items, settings)
-
-        self.module = self._module(*self._built_from, knowing)
+        users, items = (embeddings[side].vectors for side in SIDES)
+        self.module = self._module(
+            *self._built_from, lambda model: with_knowledge(model, users, items, settings)
+        )
 
     def _history(self, log: Log) -> Sequences:
         """Every user's training items, oldest first."""
         times = np.arange(len(log.users)) if log.times is None else log.times
         order = np.lexsort((times, self.train_users))
-        return Sequences.of(
+        return Sequences.from_pairs(
             self.train_users[order],
             self.train_items[order],
             self.n_users,
@@ -268,27 +260,19 @@ class Recommender:
         )
         if self._labels is not None:
             labels = torch.from_numpy(self._labels).to(self.device)
-            return LabelledBatches(pairs, _FIELDS, labels, size, generator)
+            return labelled_batches(pairs, labels, size, generator)
         if self.entry.loader == "users":
-            return UserBatches(pairs, _FIELDS, size, generator)
-        sampling = Sampling.from_recbole(self.settings["train_neg_sample_args"])
-        negatives = Negatives(pairs, sampling, generator)
-        if self._sequences is not None:
-            return self._sequence_batches(self._sequences, negatives, generator)
-        pointwise = self.entry.loader == "pointwise"
-        return PairBatches(pairs, _FIELDS, negatives, size, pointwise, generator)
-
-    def _sequence_batches(
-        self, sequences: Sequences, negatives: Negatives, generator: torch.Generator
-    ) -> Batches:
-        size = self.settings["train_batch_size"]
+            return user_batches(pairs, size, generator)
+        negatives = Negatives(pairs, self.settings["train_neg_sample_args"] or {}, generator)
+        if self._sequences is None:
+            pointwise = self.entry.loader == "pointwise"
+            return pair_batches(pairs, negatives, size, pointwise, generator)
         if self.entry.loader == "masked":
-            masking = Masking(
-                self.settings["mask_ratio"], self.settings["ft_ratio"], self.n_items, _MASKED
-            )
-            return MaskedBatches(sequences, _FIELDS, size, generator, negatives, masking)
+            ratios = self.settings["mask_ratio"], self.settings["ft_ratio"]
+            masking = Masking(*ratios, self.n_items, generator)
+            return masked_batches(self._sequences, size, negatives, masking)
         compares = self.settings.get("loss_type") == "BPR"
-        return SequenceBatches(sequences, _FIELDS, size, generator, negatives if compares else None)
+        return sequence_batches(self._sequences, size, generator, negatives if compares else None)
 
     def passes(self, epoch: int) -> Iterator[recbole_trainers.Pass]:
         """The passes over the batches that make one epoch (see `recbole_trainers.py`)."""
@@ -311,7 +295,7 @@ class Recommender:
             return batch[USER]
         if ITEM not in batch:
             return torch.arange(1, self.n_items, device=self.device)
-        columns = [batch[name] for name in (ITEM, NEGATIVE_PREFIX + ITEM) if name in batch]
+        columns = [batch[name] for name in (ITEM, NEGATIVE_ITEM) if name in batch]
         return torch.cat(columns) if len(columns) > 1 else columns[0]
 
     def rows(self, side: Side, table: str) -> range:
@@ -337,9 +321,6 @@ class Recommender:
 
         Graph models and DMF keep propagated vectors between predictions.
         """
-        if isinstance(self.module, Ease):
-            self.module.hold(weights)
-            return
         self.module.load_state_dict(weights)
         for kept in ("restore_user_e", "restore_item_e", "i_embedding"):
             if hasattr(self.module, kept):
@@ -347,24 +328,44 @@ class Recommender:
 
     @torch.no_grad()
     def scores(self, users: Tensor) -> Tensor:
-        """Scores of all items: float32 (len(users), n_items); column 0 is padding.
+        """Score all items: float32 (len(users), n_items); column 0 is padding.
 
-        The caller has put the module into evaluation mode.
+        By RecBole's own full sort or ours (see `speedups.py`), else pair by pair. The caller has
+        put the module into evaluation mode.
         """
-        return all_item_scores(self, users)
+        try:
+            scores = cast(Any, self.module).full_sort_predict(self.interaction(users))
+        except NotImplementedError:
+            scores = self.pairwise_scores(users)
+        return cast(Tensor, scores).view(len(users), self.n_items)
+
+    def pairwise_scores(self, users: Tensor) -> Tensor:
+        """Score by the model's `predict`, a block of users against all items at a time.
+
+        Returns:
+            float32 (len(users) · n_items,).
+        """
+        items = torch.arange(self.n_items, device=self.device)
+        return torch.cat(
+            [
+                self.predict(block.repeat_interleave(self.n_items), items.repeat(len(block)))
+                for block in users.split(max(_SCORED_PAIRS // self.n_items, 1))
+            ]
+        )
 
     def interaction(self, users: Tensor, items: Tensor | None = None) -> Any:
-        """RecBole's form of users, or of user-item pairs with the items' features."""
+        """Put users, or user-item pairs with the items' features, into RecBole's form."""
         columns = {USER: users}
         if self._sequences is not None:
-            columns |= self._sequences.latest(users, _FIELDS)
+            columns |= self._sequences.latest(users)
         if items is not None:
-            columns |= {ITEM: items} | {name: of[items] for name, of in self.features.items()}
+            features = {name: feature[items] for name, feature in self.features.items()}
+            columns |= {ITEM: items} | features
         return self._interaction(columns)
 
     @torch.no_grad()
     def predict(self, users: Tensor, items: Tensor) -> Tensor:
-        """RecBole's `predict` of user-item pairs: float32 (n,).
+        """Score user-item pairs by RecBole's `predict`: float32 (n,).
 
         Context-aware models give the probability that the user likes the item.
         """

@@ -1,4 +1,4 @@
-"""The model zoo: which RecBole models are supported, how they are fed, and what is tapped.
+"""The registry: which RecBole models are supported, how they are fed, and what is tapped.
 
 Adding a model is one row here; `tests/recommenders/test_registry_contract.py` takes its models
 from this table. `llmkt inspect MODEL` shows what else could be tapped.
@@ -24,9 +24,10 @@ class Entry:
             sampled negatives; users: whole users, as RecBole feeds its autoencoders; sequences:
             (user, items so far, next item); masked: (user, items with some hidden). None for a
             model that is computed rather than trained by gradient.
-        tap: where users' knowledge enters by default: the user's vector that is scored.
+        tap: default tap point of users: the user's vector that is scored.
         item_tap: likewise for items; None where the model has no vector per item.
         takes_embeddings: whether knowledge enters a computed model whole, without a tap.
+        float32_only: why its loss cannot be computed in mixed precision; None if it can.
     """
 
     family: Family
@@ -34,155 +35,107 @@ class Entry:
     tap: Tap | None = None
     item_tap: Tap | None = None
     takes_embeddings: bool = False
+    float32_only: str | None = None
 
     def default_tap(self, side: Side) -> Tap | None:
-        """The side's default tap."""
+        """Return the side's default tap."""
         return self.tap if side == "users" else self.item_tap
 
 
-def _module(
-    name: str, *, output: int | None = None, rows: Literal["batch", "all"] = "batch"
-) -> Tap:
-    return Tap(name=name, output=output, rows=rows)
+def _tap(tap: Tap | str | None) -> Tap | None:
+    """A module's name alone stands for its output."""
+    return Tap(name=tap) if isinstance(tap, str) else tap
 
 
-def _mean_half(encoder: str) -> Tap:
-    """An encoder that puts out mean and log-variance side by side: the mean is the user."""
-    return Tap(name=encoder, stop="half")
+def _general(loader: Loader, users: Tap | str, items: Tap | str | None = None) -> Entry:
+    return Entry("general", loader, _tap(users), _tap(items))
 
 
-_FORWARD = {
-    "users": Tap(kind="method", name="forward", output=0, rows="all"),
-    "items": Tap(kind="method", name="forward", output=1, rows="all"),
-}
-"""A graph model's propagated vectors: what it scores, where its embeddings are only its input."""
+def _sequential(loader: Loader, users: Tap) -> Entry:
+    return Entry("sequential", loader, users, _tap("item_embedding"))
 
 
-def _graph() -> Entry:
-    return Entry("general", "pairwise", _FORWARD["users"], _FORWARD["items"])
-
-
-def _context(name: str = "token_embedding_table.embedding") -> Entry:
+def _context(
+    table: str = "token_embedding_table.embedding", float32_only: str | None = None
+) -> Entry:
     """Users and items are rows of the one table of all token features."""
-    table = Tap(name=name)
-    return Entry("context-aware", "pointwise", table, table)
+    tap = Tap(name=table)
+    return Entry("context-aware", "pointwise", tap, tap, float32_only=float32_only)
 
 
-def _computed() -> Entry:
-    return Entry("general", None)
+def _output(kind: Literal["module", "method"], name: str, place: int) -> Tap:
+    """One of the tensors that a graph model propagates, a row per user or item."""
+    return Tap(kind=kind, name=name, output=place, rows="all")
 
 
-ZOO: dict[str, Entry] = {
+_SPARSE = "it multiplies by a sparse matrix, for which torch has no bfloat16"
+_FORWARD = _output("method", "forward", 0), _output("method", "forward", 1)
+"""A graph model's propagated vectors: what it scores, where its embeddings are only its input."""
+_GRAPH = Entry("general", "pairwise", *_FORWARD, float32_only=_SPARSE)
+_GCMC = _output("module", "GcEncoder", 0), _output("module", "GcEncoder", 1)
+_TABLES = "user_embedding", "item_embedding"
+_COMPUTED = Entry("general", None)
+_HISTORY = Tap(name="item_src_embedding", pool="mean")
+"""FISM and NAIS have no user vector but a history of item vectors: their mean is the user."""
+_STATE = Tap(kind="method", name="forward")
+"""A sequential model's user is the state after the last item."""
+
+MODELS: dict[str, Entry] = {
     # recbole/model/general_recommender/NAME.py, RecBole 1.2.1
-    "BPR": Entry("general", "pairwise", _module("user_embedding"), _module("item_embedding")),
+    "BPR": _general("pairwise", *_TABLES),
     # NeuMF has two tables per side; the MLP tower's is the one that meets a learned function.
-    "NeuMF": Entry(
-        "general", "pointwise", _module("user_mlp_embedding"), _module("item_mlp_embedding")
-    ),
+    "NeuMF": _general("pointwise", "user_mlp_embedding", "item_mlp_embedding"),
     # SimpleX scores a blend of the user's row and the mean of the history: tap the blend.
-    "SimpleX": Entry(
-        "general",
-        "pairwise",
-        Tap(kind="method", name="get_UI_aggregation"),
-        _module("item_emb"),
-    ),
-    "LightGCN": _graph(),
-    "NGCF": _graph(),
-    "DGCF": _graph(),
-    "SGL": _graph(),
-    "NCL": _graph(),
-    "SpectralCF": _graph(),
-    "GCMC": Entry(
-        "general",
-        "pairwise",
-        _module("GcEncoder", output=0, rows="all"),
-        _module("GcEncoder", output=1, rows="all"),
-    ),
-    "DMF": Entry("general", "pointwise", _module("user_fc_layers"), _module("item_fc_layers")),
-    "ENMF": Entry("general", "users", _module("user_embedding"), _module("item_embedding")),
-    "NNCF": Entry("general", "pointwise", _module("user_embedding"), _module("item_embedding")),
-    "ConvNCF": Entry("general", "pairwise", _module("user_embedding"), _module("item_embedding")),
-    "LINE": Entry("general", "pairwise", _module("user_embedding"), _module("item_embedding")),
-    # FISM and NAIS have no user vector but a history of item vectors: their mean is the user.
-    "FISM": Entry(
-        "general",
-        "pointwise",
-        Tap(name="item_src_embedding", pool="mean"),
-        _module("item_dst_embedding"),
-    ),
-    "NAIS": Entry(
-        "general",
-        "pointwise",
-        Tap(name="item_src_embedding", pool="mean"),
-        _module("item_dst_embedding"),
-    ),
-    "MultiVAE": Entry("general", "users", _mean_half("encoder")),
-    "MultiDAE": Entry("general", "users", _module("encoder")),
+    "SimpleX": _general("pairwise", Tap(kind="method", name="get_UI_aggregation"), "item_emb"),
+    **dict.fromkeys(("LightGCN", "NGCF", "DGCF", "SGL", "NCL", "SpectralCF"), _GRAPH),
+    "GCMC": Entry("general", "pairwise", *_GCMC, float32_only=_SPARSE),
+    "DMF": _general("pointwise", "user_fc_layers", "item_fc_layers"),
+    "ENMF": _general("users", *_TABLES),
+    "NNCF": _general("pointwise", *_TABLES),
+    "ConvNCF": _general("pairwise", *_TABLES),
+    "LINE": _general("pairwise", *_TABLES),
+    "FISM": _general("pointwise", _HISTORY, "item_dst_embedding"),
+    "NAIS": _general("pointwise", _HISTORY, "item_dst_embedding"),
+    # An encoder that puts out mean and log-variance side by side: the mean is the user.
+    "MultiVAE": _general("users", Tap(name="encoder", stop="half")),
+    "MultiDAE": _general("users", "encoder"),
     # The encoder runs once per facet; the first facet's mean is tapped.
-    "MacridVAE": Entry(
-        "general",
+    "MacridVAE": _general(
         "users",
-        _mean_half("encoder"),
+        Tap(name="encoder", stop="half"),
         Tap(kind="parameter", name="item_embedding.weight"),
     ),
-    "RecVAE": Entry("general", "users", _module("encoder", output=0)),
-    "CDAE": Entry(
-        "general", "users", _module("h_act"), Tap(kind="parameter", name="out_layer.weight")
-    ),
+    "RecVAE": _general("users", Tap(name="encoder", output=0)),
+    "CDAE": _general("users", "h_act", Tap(kind="parameter", name="out_layer.weight")),
     # The denoiser's first layer: the user's noisy history on its way to the reconstruction.
-    "DiffRec": Entry("general", "users", _module("mlp.mlp_layers.mlp_layers.1")),
-    "LDiffRec": Entry("general", "users", _mean_half("autoencoder.encoder")),
+    "DiffRec": _general("users", "mlp.mlp_layers.mlp_layers.1"),
+    "LDiffRec": _general("users", Tap(name="autoencoder.encoder", stop="half")),
     # Computed, not trained by gradient: baselines; EASE is ours, see `closed_form`.
-    "Pop": _computed(),
-    "Random": _computed(),
-    "ItemKNN": _computed(),
-    "AsymKNN": _computed(),
+    **dict.fromkeys(("Pop", "Random", "ItemKNN", "AsymKNN"), _COMPUTED),
     "EASE": Entry("general", None, takes_embeddings=True),
-    "SLIMElastic": _computed(),
-    "ADMMSLIM": _computed(),
-    "NCEPLRec": _computed(),
+    **dict.fromkeys(("SLIMElastic", "ADMMSLIM", "NCEPLRec"), _COMPUTED),
     # recbole/model/context_aware_recommender/NAME.py
-    **{
-        name: _context()
-        for name in (
-            "AFM",
-            "AutoInt",
-            "DCN",
-            "DCNV2",
-            "DeepFM",
-            "DSSM",
-            "EulerNet",
-            "FiGNN",
-            "FM",
-            "FNN",
-            "FwFM",
-            "NFM",
-            "PNN",
-            "WideDeep",
-            "xDeepFM",
-        )
-    },
+    "AFM": _context(),
+    "AutoInt": _context(),
+    "DCN": _context(),
+    "DCNV2": _context(float32_only="its loss takes probabilities, which a GPU refuses in bfloat16"),
+    "DeepFM": _context(),
+    "DSSM": _context(),
+    "EulerNet": _context(),
+    "FiGNN": _context(),
+    "FM": _context(),
+    "FNN": _context(),
+    "FwFM": _context(),
+    "NFM": _context(),
+    "PNN": _context(),
+    "WideDeep": _context(),
+    "xDeepFM": _context(),
     # FFM has a table of all tokens per partner field; the first partner's is tapped.
     "FFM": _context("ffm.token_embeddings.0"),
-    # recbole/model/sequential_recommender/NAME.py: the user is the state after the last item.
-    "SASRec": Entry(
-        "sequential",
-        "sequences",
-        Tap(kind="method", name="forward"),
-        _module("item_embedding"),
-    ),
-    "GRU4Rec": Entry(
-        "sequential",
-        "sequences",
-        Tap(kind="method", name="forward"),
-        _module("item_embedding"),
-    ),
-    "BERT4Rec": Entry(
-        "sequential",
-        "masked",
-        Tap(kind="method", name="forward", pool="last"),
-        _module("item_embedding"),
-    ),
+    # recbole/model/sequential_recommender/NAME.py
+    "SASRec": _sequential("sequences", _STATE),
+    "GRU4Rec": _sequential("sequences", _STATE),
+    "BERT4Rec": _sequential("masked", Tap(kind="method", name="forward", pool="last")),
 }
 
 UNSUPPORTED: dict[str, tuple[Family, str]] = {
@@ -202,64 +155,55 @@ UNSUPPORTED: dict[str, tuple[Family, str]] = {
 """Models of RecBole's general and context-aware catalogue that are not supported, and why."""
 
 
-_SPARSE = "it multiplies by a sparse matrix, for which torch has no bfloat16"
-FLOAT32_ONLY: dict[str, str] = {
-    **dict.fromkeys(("LightGCN", "NGCF", "DGCF", "SGL", "NCL", "SpectralCF", "GCMC"), _SPARSE),
-    "DCNV2": "its loss takes probabilities, not logits, which a GPU refuses in mixed precision",
-}
-"""Trained models whose loss cannot be computed in mixed precision, and why."""
-
-
 def precision_of(model: str, asked: str) -> Precision:
-    """The precision that `model` trains in where `asked` is configured."""
-    mixed = asked == "bfloat16" and model not in FLOAT32_ONLY and entry(model).loader is not None
+    """Decide the precision that `model` trains in where `asked` is configured."""
+    row = entry(model)
+    mixed = asked == "bfloat16" and row.float32_only is None and row.loader is not None
     return "bfloat16" if mixed else "float32"
 
 
 def entry(model: str) -> Entry:
-    """The zoo's row for `model`.
+    """Look up a model's row.
 
     Raises:
         BadInput: if the model is not supported, with the list of those that are.
     """
     if model in UNSUPPORTED:
         raise BadInput(f"models.{model} is not supported: {UNSUPPORTED[model][1]}")
-    if model not in ZOO:
-        raise BadInput(f"models.{model}: not a supported model; supported: {', '.join(ZOO)}")
-    return ZOO[model]
-
-
-_COMPUTED = {
-    False: "computed, not trained by gradient: a baseline",
-    True: "computed; where models.NAME.transfer is set, the whole embeddings enter its regulariser",
-}
+    if model not in MODELS:
+        raise BadInput(f"models.{model}: not a supported model. Choose one of {', '.join(MODELS)}.")
+    return MODELS[model]
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """A row per model of RecBole's catalogue: model, family, supported, tap, reason.
+    """List RecBole's catalogue, a row per model: model, family, supported, tap, reason.
 
     `tap` is the users' default tap in words; `reason` says why a model is not supported, or
     trains as a baseline only.
     """
-    supported = [
-        {
-            "model": name,
-            "family": row.family,
-            "supported": True,
-            "tap": described(row.tap) if row.tap else None,
-            "reason": None if row.tap else _COMPUTED[row.takes_embeddings],
-        }
-        for name, row in ZOO.items()
+    rows: list[dict[str, Any]] = []
+    for name, row in MODELS.items():
+        tap = described(row.tap) if row.tap else None
+        reason = None if tap else "computed, not trained by gradient: a baseline"
+        if row.takes_embeddings:
+            reason = (
+                "computed; where models.NAME.transfer is set, the whole embeddings enter its "
+                "regulariser"
+            )
+        rows.append(_listed(name, row.family, True, tap, reason))
+    return rows + [
+        _listed(name, family, False, None, reason) for name, (family, reason) in UNSUPPORTED.items()
     ]
-    others = [
-        {"model": name, "family": family, "supported": False, "tap": None, "reason": reason}
-        for name, (family, reason) in UNSUPPORTED.items()
-    ]
-    return supported + others
+
+
+def _listed(
+    model: str, family: Family, supported: bool, tap: str | None, reason: str | None
+) -> dict[str, Any]:
+    return {"model": model, "family": family, "supported": supported, "tap": tap, "reason": reason}
 
 
 def described(tap: Tap) -> str:
-    """A tap in words: `method forward, output 0, all rows`."""
+    """Write a tap in words: `method forward, output 0, all rows`."""
     parts = [f"{tap.kind} {tap.name}"]
     if tap.start is not None or tap.stop is not None:
         parts[0] += f"[{tap.start or ''}:{tap.stop or ''}]"

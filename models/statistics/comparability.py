@@ -1,37 +1,34 @@
-"""Equal terms: what two arms must share before their values may be held against each other."""
+"""The terms that two arms must share to be comparable."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from models.config import Job
+from models.evaluation.user_scores import UserValues
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.registry import entry
 from models.schemas import ITEM, USER
 
-BATCH_SIZE = "batch_size"
-"""The one term that does not bind two different models."""
-
 
 @dataclass(frozen=True)
 class Terms:
-    """What one training was allowed, and what it is judged by; the columns of `runs`."""
+    """What one training was allowed, and how it is scored; the columns of `runs`."""
 
     dataset: str
     split_digest: str
     """Over the interactions in train, valid and test."""
     candidate_items: int
-    """How many items a ranking is made of."""
+    """How many items are ranked."""
     epochs_budget: int
     patience: int
     valid_metric: str
     batch_size: int | None
-    """None for a model that is computed, not trained in batches."""
+    """None for a model that is computed, not trained in batches. Different models may differ."""
     search_trials: int = 0
     """Hyper-parameter settings tried on validation before this one was kept."""
 
@@ -59,8 +56,21 @@ class Terms:
         )
 
 
+@dataclass(frozen=True)
+class Run:
+    """One trained model: its name, its terms, and its values on test."""
+
+    model: str
+    arm: str
+    seed: int
+    terms: Terms
+    values: UserValues
+    run_id: str
+    """Equal for a run that several points of an experiment share."""
+
+
 def split_digest(*parts: pa.Table) -> str:
-    """16 hex digits over the user-item pairs of train, valid and test, whatever their order.
+    """16 hex digits over the user-item pairs of train, valid and test, in any order.
 
     Unlike an artifact's sha256, it does not change with the version of the library that wrote it.
     """
@@ -74,59 +84,47 @@ def split_digest(*parts: pa.Table) -> str:
     return digest.hexdigest()[:16]
 
 
-_WORDS = {
+_NOUNS = {
     "dataset": "data sets",
     "split_digest": "splits",
     "candidate_items": "candidate sets",
     "epochs_budget": "epoch budgets",
     "patience": "patience",
     "valid_metric": "early-stopping metrics",
-    BATCH_SIZE: "batch sizes",
+    "batch_size": "batch sizes",
     "search_trials": "search trials",
 }
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How an arm was trained and scored, over its seeds."""
-
-    seeds: tuple[int, ...]
-    users: NDArray[np.str_]
-    """str (n_users,), the users scored, in the order of their values."""
-    terms: tuple[Terms, ...]
-    """One per seed."""
-
-
-def obstacle(
-    arm: Protocol, other: Protocol, against: str = "baseline", ignoring: Collection[str] = ()
-) -> str | None:
+def obstacle(arm: Sequence[Run], other: Sequence[Run], against: str = "baseline") -> str | None:
     """Say why two arms cannot be compared; None if they can.
 
     Args:
-        arm: one of them.
-        other: what it is held against.
+        arm: the runs of one arm, by seed.
+        other: those of the other.
         against: the other's name in the sentence.
-        ignoring: names of terms that need not be equal.
     """
-    if arm.seeds != other.seeds:
-        return _differ("seeds", against, other.seeds, arm.seeds)
+    for runs in (arm, other):
+        if any(not np.array_equal(run.values.users, runs[0].values.users) for run in runs):
+            return "users differ between seeds"
+    seeds, other_seeds = [run.seed for run in arm], [run.seed for run in other]
+    if seeds != other_seeds:
+        return _differ("seeds", against, other_seeds, seeds)
+    same_model = arm[0].model == other[0].model
     for term in fields(Terms):
-        of_arm, of_other = (
-            [getattr(terms, term.name) for terms in protocol.terms] for protocol in (arm, other)
-        )
-        if of_arm != of_other and term.name not in ignoring:
-            return _differ(_WORDS[term.name], against, _distinct(of_other), _distinct(of_arm))
-    if not np.array_equal(arm.users, other.users):
-        only_one = len(np.setxor1d(arm.users, other.users))
+        own, others = ([getattr(run.terms, term.name) for run in runs] for runs in (arm, other))
+        if own != others and (same_model or term.name != "batch_size"):
+            return _differ(_NOUNS[term.name], against, _distinct(others), _distinct(own))
+    users, other_users = arm[0].values.users, other[0].values.users
+    if not np.array_equal(users, other_users):
+        only_one = len(np.setxor1d(users, other_users))
         return f"users differ ({only_one} scored in one arm only)"
-    if len(arm.users) < 2:
-        return "fewer than 2 users were scored"
-    return None
+    return "fewer than 2 users were scored" if len(users) < 2 else None
 
 
-def _differ(what: str, against: str, others: Sequence[object], arms: Sequence[object]) -> str:
-    verb = "differs" if what == "patience" else "differ"
-    return f"{what} {verb} ({against} {_listed(others)}; arm {_listed(arms)})"
+def _differ(noun: str, against: str, others: Sequence[object], own: Sequence[object]) -> str:
+    verb = "differs" if noun == "patience" else "differ"
+    return f"{noun} {verb} ({against} {_listed(others)}; arm {_listed(own)})"
 
 
 def _distinct(values: Sequence[object]) -> list[object]:

@@ -1,22 +1,23 @@
-"""One arm against another, paired by seed and user, with an honest interval.
+"""An arm's difference from its baseline, paired by seed and user, with its confidence interval.
 
 Users and seeds are both samples: the same users are scored under every seed, so their values
 are not independent, and a mean over all of them varies with both. The variances are those of a
 crossed random-effects model, estimated by ANOVA moments (Searle, Casella & McCulloch, Variance
-Components, 1992, ch. 4). Seeds are few, so what is known of their share is little: each share
-keeps Student's t of its own degrees of freedom, and the two halves of the interval add in squares,
-in the manner of Graybill & Wang's intervals (JASA 75, 1980).
+Components, 1992, ch. 4). Few seeds say little about their variance, so each variance keeps
+Student's t of its own degrees of freedom, and the two halves of the interval add in squares, in
+the manner of Graybill & Wang's intervals (JASA 75, 1980). With a single pair of seeds, as in a
+nightly run, this is the paired t interval over users: it does not cover the variance that another
+seed would bring.
 
-`benchmarks/coverage.py` is why this interval decides. Pooled degrees of freedom (Satterthwaite)
-call luck a gain too often from two or three seeds, most of all where p-values are corrected and
-far tails count; a bootstrap (`models.statistics.bootstrap`, shown beside it) resamples too few
-seeds to know how they vary.
+`benchmarks/coverage.py` is why this interval decides: from two or three seeds, pooled degrees of
+freedom (Satterthwaite) call chance a gain too often, most of all in the far tails that matter
+where p-values are corrected.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,113 +33,126 @@ _SMALLEST_P = 1e-15
 Values = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The outcome: means and standard deviations over seeds, in the metric's own unit.
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The numbers of one comparison of an arm with its baseline, in the metric's own unit.
 
-    A standard deviation is None for a single seed. The difference, its 95 % confidence interval
-    and its two-sided p-value are None where arms are not comparable; the relative gain is None
-    there and where the baseline's mean is 0. With `seeds` = 1 the interval is over users only
-    and says nothing of how another seed would have come out.
-
-    `p_adjusted` is the p-value corrected for all comparisons of its family (see `corrected`),
-    and what the verdict follows. `effect_size` is Cohen's d_z: the mean difference over users
-    and seeds, divided by the standard deviation over users of their difference in one training
-    (root mean square over seeds); positive where the arm is better, None where users do not
-    differ. The other two intervals are 95 % percentile bootstraps, of users alone with the seeds
-    as they are, and of seeds and users; None where nothing was resampled.
+    Every table, hand-off and command that shows a comparison holds this record or its fields; the
+    descriptions are DuckDB's. None stands for NULL.
     """
 
-    baseline_mean: float
-    baseline_sd: float | None
-    arm_mean: float
-    arm_sd: float | None
-    gain_percent: float | None
-    difference: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float | None
-    seeds: int
-    users: int
-    verdict: str
-    p_adjusted: float | None = None
-    effect_size: float | None = None
-    users_ci_low: float | None = None
-    users_ci_high: float | None = None
-    boot_ci_low: float | None = None
-    boot_ci_high: float | None = None
+    baseline_mean: Annotated[float, "over users and seeds"]
+    baseline_sd: Annotated[float | None, "over seeds; NULL for a single seed"]
+    arm_mean: Annotated[float, "over users and seeds"]
+    arm_sd: Annotated[float | None, "over seeds; NULL for a single seed"]
+    gain_percent: Annotated[
+        float | None,
+        "difference in percent of baseline_mean, positive where the arm is better; NULL where that "
+        "mean is 0",
+    ] = None
+    difference: Annotated[
+        float | None,
+        "arm - baseline; NULL, like all columns from gain_percent to effect_size, where the arms "
+        "are not comparable",
+    ] = None
+    ci_low: Annotated[
+        float | None,
+        "95 % confidence interval of the difference, paired by seed and user, both taken as "
+        "samples (crossed random effects); over users only where there is one seed",
+    ] = None
+    ci_high: float | None = None
+    p_value: Annotated[float | None, "two-sided, by the same model"] = None
+    p_adjusted: Annotated[
+        float | None, "corrected (Holm) for all comparisons of its family; the verdict follows it"
+    ] = None
+    effect_size: Annotated[
+        float | None,
+        "Cohen's d_z, positive where the arm is better: mean difference over users and seeds, "
+        "divided by the root of the mean over seeds of its variance over users; NULL where users "
+        "do not differ",
+    ] = None
+    seeds: Annotated[int, "how many were paired"]
+    users: Annotated[int, "how many were paired"]
+    verdict: Annotated[
+        str, "better, worse, no detectable difference, or not comparable: and the reason"
+    ]
 
 
 def compare(
-    arm: Values, baseline: Values, obstacle: str | None = None, less_is_better: bool = False
-) -> Comparison:
+    arm: Values,
+    baseline: Values,
+    obstacle: str | None = None,
+    less_is_better: bool = False,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
     """Compare an arm with the baseline.
 
     Args:
         arm: float64 (n_seeds, n_users), a metric.
         baseline: same shape, same seeds and users in the same order.
         obstacle: why the two are not comparable, if so; then shapes may differ.
-        less_is_better: as for a loss; the gain is then what is saved.
+        less_is_better: as for a loss; the gain is then the reduction.
+        confidence: of the two-sided interval.
 
     Returns:
-        The comparison, as if it were the only one: `better` or `worse` where the interval
+        The estimate, as if it were the only one: `better` or `worse` where the interval
         excludes 0.
+
+    Raises:
+        ValueError: for fewer than two users, and for values that do not pair or are not finite.
     """
-    summary = {
-        "baseline_mean": float(baseline.mean()),
-        "baseline_sd": _sd_over_seeds(baseline),
-        "arm_mean": float(arm.mean()),
-        "arm_sd": _sd_over_seeds(arm),
-    }
-    n_seeds, n_users = arm.shape
+    found = Estimate(
+        baseline_mean=float(baseline.mean()),
+        baseline_sd=_sd_over_seeds(baseline),
+        arm_mean=float(arm.mean()),
+        arm_sd=_sd_over_seeds(arm),
+        seeds=arm.shape[0],
+        users=arm.shape[1],
+        verdict=f"{NOT_COMPARABLE}: {obstacle}",
+    )
     if obstacle is not None:
-        return Comparison(
-            **summary,  # type: ignore[arg-type]
-            gain_percent=None,
-            difference=None,
-            ci_low=None,
-            ci_high=None,
-            p_value=None,
-            seeds=n_seeds,
-            users=n_users,
-            verdict=f"{NOT_COMPARABLE}: {obstacle}",
-        )
-    differences = arm - baseline
+        return found
+    differences = _differences(arm, baseline)
     mean = float(differences.mean())
-    low, high, p_value = _interval(mean, _Spread.of(differences))
-    base, sign = summary["baseline_mean"], -1 if less_is_better else 1
-    better, worse = (high < 0, low > 0) if less_is_better else (low > 0, high < 0)
-    return Comparison(
-        **summary,  # type: ignore[arg-type]
-        gain_percent=sign * 100.0 * mean / base if base else None,
+    low, high, p_value = _interval(mean, _Spread.of(differences), confidence)
+    sign = -1 if less_is_better else 1
+    verdict = NO_DIFFERENCE if low <= 0 <= high else BETTER if sign * mean > 0 else WORSE
+    return replace(
+        found,
+        gain_percent=sign * 100.0 * mean / found.baseline_mean if found.baseline_mean else None,
         difference=mean,
         ci_low=low,
         ci_high=high,
         p_value=p_value,
-        seeds=n_seeds,
-        users=n_users,
-        verdict=BETTER if better else WORSE if worse else NO_DIFFERENCE,
         p_adjusted=p_value,
         effect_size=_effect_size(differences, sign),
+        verdict=verdict,
     )
 
 
-def corrected(family: Sequence[Comparison]) -> list[Comparison]:
-    """Correct a family of comparisons for their number; what is not comparable does not count.
+def _differences(arm: Values, baseline: Values) -> Values:
+    if arm.shape != baseline.shape or arm.ndim != 2 or arm.shape[1] < 2:
+        raise ValueError(
+            f"two or more pairs of users are needed, not {arm.shape} and {baseline.shape}"
+        )
+    differences = arm - baseline
+    if not np.isfinite(differences).all():
+        raise ValueError("values must be finite")
+    return differences
 
-    A difference stays `better` or `worse` where its corrected p-value is below 0.05, too.
+
+def corrected(family: Sequence[Estimate]) -> list[Estimate]:
+    """Correct a family of comparisons for their number; incomparable ones do not count.
+
+    A difference stays `better` or `worse` only where its corrected p-value is below 0.05, too.
     """
-    tested = [place for place, of in enumerate(family) if of.p_value is not None]
-    adjusted = dict(
-        zip(tested, holm([family[place].p_value or 0.0 for place in tested]), strict=True)
-    )
-    return [_with_p(of, adjusted.get(place)) for place, of in enumerate(family)]
+    adjusted = iter(holm([found.p_value for found in family if found.p_value is not None]))
+    return [found if found.p_value is None else _with_p(found, next(adjusted)) for found in family]
 
 
-def _with_p(comparison: Comparison, p_adjusted: float | None) -> Comparison:
-    lost = p_adjusted is not None and p_adjusted >= 1 - CONFIDENCE
-    verdict = NO_DIFFERENCE if lost else comparison.verdict
-    return replace(comparison, p_adjusted=p_adjusted, verdict=verdict)
+def _with_p(found: Estimate, p_adjusted: float) -> Estimate:
+    verdict = found.verdict if p_adjusted < 1 - CONFIDENCE else NO_DIFFERENCE
+    return replace(found, p_adjusted=p_adjusted, verdict=verdict)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -163,16 +177,16 @@ def _effect_size(differences: Values, sign: int) -> float | None:
 
 @dataclass(frozen=True)
 class _Spread:
-    """How far the grand mean may lie from the truth: variances and degrees of freedom.
+    """Variances of the grand mean and their degrees of freedom.
 
     With S seeds and U users, MS_a of the seeds' means, MS_b of the users' means and MS_e of the
     residuals, the grand mean's variance is (MS_a + MS_b - MS_e) / (S U). Chance can push that
     below what users alone contribute, which is therefore its floor.
     """
 
-    of_seeds: float
+    seeds: float
     """MS_a / (S U)."""
-    of_users: float
+    users: float
     """(MS_b - MS_e) / (S U), from 0."""
     floor: float
     """MS_b / (S U)."""
@@ -191,8 +205,8 @@ class _Spread:
         df_a, df_b = n_seeds - 1, n_users - 1
         ms_e = float((residuals**2).sum()) / (df_a * df_b)
         return cls(
-            of_seeds=float(over_seeds.var(ddof=1)) / n_seeds,
-            of_users=max(floor - ms_e / (n_seeds * n_users), 0.0),
+            seeds=float(over_seeds.var(ddof=1)) / n_seeds,
+            users=max(floor - ms_e / (n_seeds * n_users), 0.0),
             floor=floor,
             df_seeds=df_a,
             df_users=df_b,
@@ -202,18 +216,18 @@ class _Spread:
         """Half the width of the interval that leaves `tails` of the probability outside."""
         from scipy.special import stdtrit
 
-        of_seeds, of_users = (
+        t_seeds, t_users = (
             float(stdtrit(df, tails / 2)) ** 2 for df in (self.df_seeds, self.df_users)
         )
-        both = of_seeds * self.of_seeds + of_users * self.of_users
-        return math.sqrt(max(both, of_users * self.floor))
+        both = t_seeds * self.seeds + t_users * self.users
+        return math.sqrt(max(both, t_users * self.floor))
 
 
-def _interval(mean: float, spread: _Spread) -> tuple[float, float, float]:
-    """Confidence interval, and the p-value: what the tails of an interval to 0 would hold."""
+def _interval(mean: float, spread: _Spread, confidence: float) -> tuple[float, float, float]:
+    """Confidence interval, and the p-value: the tails of an interval that ends at 0."""
     from scipy.optimize import brentq
 
-    half = spread.reach(1 - CONFIDENCE)
+    half = spread.reach(1 - confidence)
     # Values below this are rounding of equal differences, not variation.
     if half <= 1e-12 * max(abs(mean), 1e-3):
         return mean, mean, 1.0 if mean == 0.0 else 0.0

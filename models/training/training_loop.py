@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -14,11 +15,9 @@ from models.recommenders.batches import Batches
 from models.recommenders.recbole_trainers import seed_all
 from models.recommenders.recommender import Recommender
 from models.schemas import Epoch
-from models.training.optimizers import optimizer
 from models.training.training_state import (
     Checkpoints,
     Memory,
-    NoCheckpoints,
     State,
     random_state,
     restore_random,
@@ -52,7 +51,7 @@ class Diverged(BadInput):
     ) -> None:
         super().__init__(
             f"{model}: the loss is no longer finite in epoch {epoch} (model loss {loss}, "
-            f"transfer loss {transfer_loss}); lower learning_rate or alpha"
+            f"transfer loss {transfer_loss}). Lower learning_rate or alpha."
         )
         self.weights = weights
 
@@ -78,7 +77,7 @@ def phases(transfer: Transfer | None, epochs: int) -> list[Phase]:
     """
     if transfer is None:
         return [Phase("train", range(epochs), transferring=False)]
-    if transfer.alignment == "init":
+    if transfer.method.before_training:
         return [Phase("finetune", range(epochs), transferring=False)]
     if transfer.schedule in ("joint", "decay"):
         return [Phase("transfer", range(epochs), transferring=True)]
@@ -120,10 +119,9 @@ def fit(
     """
     if recommender.entry.loader is None:
         return _computed(validate, on_epoch)
-    checkpoints = checkpoints or NoCheckpoints()
     seed_all(seed)
     course = _Course(recommender, wrapper)
-    course.go_on_from(checkpoints.newest())
+    course.resume(checkpoints.newest() if checkpoints else None)
     judged_from = second_half(budget.epochs)
     for phase in phases(wrapper.transfer, budget.epochs):
         wrapper.start_phase(phase.name)
@@ -131,7 +129,8 @@ def fit(
             if number - 1 - max(course.best.epoch, judged_from - 1) >= budget.patience:
                 break
             course.run_epoch(phase, number, budget.epochs, validate)
-            checkpoints.offer(course.state)
+            if checkpoints:
+                checkpoints.offer(course.state)
             on_epoch(len(course.history))
     wrapper.weights.thaw()
     recommender.restore(course.best.weights)
@@ -161,7 +160,7 @@ class _Course:
         """Train for one epoch and note how it went."""
         began = perf_counter()
         self._wrapper.start_epoch(number, epochs)
-        model_loss, transfer_loss = _train_epoch(
+        model_loss, transfer_loss = train_epoch(
             self._recommender,
             self._wrapper,
             self._batches,
@@ -200,8 +199,8 @@ class _Course:
             "seconds": self.seconds,
         }
 
-    def go_on_from(self, state: State | None) -> None:
-        """Take up the training that left `state`; None lets it begin."""
+    def resume(self, state: State | None) -> None:
+        """Continue the training that left `state`; None starts a new one."""
         if state is None:
             return
         self._recommender.module.load_state_dict(state["module"])
@@ -222,12 +221,7 @@ def _computed(validate: Callable[[], float], on_epoch: Callable[[int], None]) ->
     on_epoch(1)
     seconds = perf_counter() - began
     epoch = Epoch(
-        phase="train",
-        epoch=0,
-        model_loss=0.0,
-        transfer_loss=None,
-        valid_score=score,
-        seconds=seconds,
+        phase="train", epoch=0, model_loss=0, transfer_loss=None, valid_score=score, seconds=seconds
     )
     return Fitted((epoch,), 0, seconds)
 
@@ -246,7 +240,33 @@ class _Best:
             self.weights = recommender.weights()
 
 
-def _train_epoch(
+def optimizer(recommender: Recommender, heads: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Make the optimizer that RecBole's `learner` names (recbole/trainer/trainer.py), Adam fused.
+
+    Raises:
+        BadInput: for an unknown learner, with the known ones.
+    """
+    settings = recommender.settings
+    made: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": partial(torch.optim.Adam, fused=True),
+        "adamw": partial(torch.optim.AdamW, fused=True),
+        "sgd": torch.optim.SGD,
+        "adagrad": torch.optim.Adagrad,
+        "rmsprop": torch.optim.RMSprop,
+    }
+    learner = settings["learner"].lower()
+    if learner not in made:
+        raise BadInput(
+            f"models.{recommender.name}.hyperparameters.learner: {learner} is unknown. Set one of "
+            f"{', '.join(made)}."
+        )
+    parameters = [*recommender.module.parameters(), *heads]
+    return made[learner](
+        parameters, lr=settings["learning_rate"], weight_decay=settings["weight_decay"]
+    )
+
+
+def train_epoch(
     recommender: Recommender,
     wrapper: ModelWrapper,
     batches: Batches,
@@ -254,7 +274,7 @@ def _train_epoch(
     epoch: int,
     transferring: bool,
 ) -> tuple[float, float | None]:
-    """One epoch, as many passes over the batches as the model's own trainer makes.
+    """Train one epoch, as many passes over the batches as the model's own trainer makes.
 
     Returns:
         Both losses' means over the steps.
@@ -264,12 +284,12 @@ def _train_epoch(
     model_total = torch.zeros((), device=recommender.device)
     transfer_total = torch.zeros((), device=recommender.device)
     steps = 0
-    for held_still in recommender.passes(epoch):
+    for frozen in recommender.passes(epoch):
         for batch in batches:
             optimizer.zero_grad(set_to_none=True)
             losses = wrapper.step_loss(batch, transferring)
             losses.total.backward()
-            for parameter in held_still:
+            for parameter in frozen:
                 parameter.grad = None
             if clip:
                 nn.utils.clip_grad_norm_(recommender.module.parameters(), **clip)

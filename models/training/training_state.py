@@ -42,17 +42,6 @@ class Checkpoints(Protocol):
         """Keep `state()`, unless that would cost too much this time."""
 
 
-class NoCheckpoints:
-    """Keeps nothing."""
-
-    def newest(self) -> State | None:
-        """Nothing."""
-        return None
-
-    def offer(self, state: Callable[[], State]) -> None:
-        """Let it go."""
-
-
 class Memory:
     """What a module keeps outside of parameters and buffers, as far as training changes it."""
 

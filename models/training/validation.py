@@ -35,7 +35,7 @@ class Holdout:
     newest_last: tuple[NDArray[np.int64], NDArray[np.int64]]
 
     @classmethod
-    def of(cls, recommender: Recommender, pairs: Pairs) -> Self:
+    def from_pairs(cls, recommender: Recommender, pairs: Pairs) -> Self:
         """Prepare held-out pairs of raw ids for `recommender`."""
         users, items = recommender.user_ids(pairs[0]), recommender.item_ids(pairs[1])
         trained = np.isin(users, recommender.train_users)
@@ -72,7 +72,7 @@ class Clicks:
     labels: NDArray[np.bool_]
 
     @classmethod
-    def of(
+    def from_pairs(
         cls,
         recommender: Recommender,
         users: Sequence[str],
@@ -85,17 +85,18 @@ class Clicks:
         return cls(ids[trained], recommender.item_ids(items)[trained], labels[trained])
 
     def probabilities(self, recommender: Recommender) -> NDArray[np.float32]:
-        """The model's probability of a like: float32 (n,)."""
+        """Predict the probability of a like: float32 (n,)."""
+        if not len(self.users):
+            return np.empty(0, np.float32)
         recommender.module.eval()
         users, items = torch.from_numpy(self.users), torch.from_numpy(self.items)
         parts = [
-            recommender.predict(
-                users[start : start + _PAIRS_AT_ONCE].to(recommender.device),
-                items[start : start + _PAIRS_AT_ONCE].to(recommender.device),
-            ).cpu()
-            for start in range(0, len(users), _PAIRS_AT_ONCE)
+            recommender.predict(some.to(recommender.device), others.to(recommender.device)).cpu()
+            for some, others in zip(
+                users.split(_PAIRS_AT_ONCE), items.split(_PAIRS_AT_ONCE), strict=True
+            )
         ]
-        return torch.cat(parts).numpy() if parts else np.empty(0, np.float32)
+        return torch.cat(parts).numpy()
 
     def score(self, recommender: Recommender, metric: Metric) -> float:
         """AUC, or LogLoss with its sign turned, so that more is better."""

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from models.errors import BadInput
-from models.recommenders.recbole_adapter import Log, Universe
+from models.recommenders.recbole_adapter import Universe
 from models.recommenders.recommender import Recommender
+from models.recommenders.tap_probe import TOY_UNIVERSE, toy
 from models.schemas import GENRES, ITEM, USER, YEAR
 
 Rows = Mapping[str, Sequence[str]]
@@ -24,7 +25,7 @@ _Label = tuple[str, object]
 
 def rows_of(recommender: Recommender) -> dict[str, list[str]]:
     """The tokens that a model's rows stand for, to be kept beside its weights."""
-    return {field: [str(token) for token in of] for field, of in recommender.tokens().items()}
+    return {field: [str(t) for t in tokens] for field, tokens in recommender.tokens().items()}
 
 
 def start_from(recommender: Recommender, weights: Mapping[str, Tensor], rows: Rows) -> None:
@@ -41,19 +42,19 @@ def start_from(recommender: Recommender, weights: Mapping[str, Tensor], rows: Ro
         BadInput: naming the tensor that does not fit, or a model that cannot start warm.
     """
     if recommender.entry.loader is None:
-        raise BadInput(f"initial: {recommender.name} is computed; it has no start, leave it empty")
+        raise BadInput(f"initial: {recommender.name} is computed and has no start. Leave it empty.")
     fields = _fields_of_axes(recommender)
     fresh = recommender.weights()
     for name in sorted(fresh.keys() ^ weights.keys()):
         where = "this model" if name in fresh else "the initial weights"
         raise BadInput(
-            f"initial: {recommender.name}'s tensor {name} exists in {where} only; start from a "
-            "training of the same model and hyper-parameters, or leave initial empty"
+            f"initial: {recommender.name}'s tensor {name} exists in {where} only. Start from a "
+            "training of the same model and hyper-parameters, or leave initial empty."
         )
     ours = rows_of(recommender)
     recommender.restore(
         {
-            name: _carried(recommender, name, weights[name], value, fields[name], rows, ours)
+            name: _carry_over(recommender, name, weights[name], value, fields[name], rows, ours)
             for name, value in fresh.items()
         }
     )
@@ -63,28 +64,22 @@ def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
     """Per tensor and axis the fields whose tokens it has a place for."""
 
     def shapes(universe: Universe) -> dict[str, torch.Size]:
-        users = [f"u{n // 6}" for n in range(144)]
-        items = [f"i{(n // 6 * 5 + n % 6 * 2) % 30}" for n in range(144)]
-        built = Recommender(
-            recommender.name, recommender.given, Log(users, items), universe, seed=0
-        )
+        built = toy(recommender.name, recommender.given, universe)
         return {name: value.shape for name, value in built.module.state_dict().items()}
 
-    users, items = [f"u{n}" for n in range(24)], [f"i{n}" for n in range(30)]
-    years, genres = [str(1990 + n % 5) for n in range(30)], [["a", "b"][: n % 3] for n in range(30)]
-    small = Universe(users, items, years, genres)
+    small = TOY_UNIVERSE
     if not {YEAR, GENRES} & recommender.tokens().keys():
         small = replace(small, years=(), genres=())
     larger = {
-        USER: replace(small, users=[*users, "new"]),
+        USER: replace(small, users=[*small.users, "new"]),
         ITEM: replace(
             small,
-            items=[*items, "new"],
-            years=small.years and [*years, years[0]],
-            genres=small.genres and [*genres, genres[0]],
+            items=[*small.items, "new"],
+            years=[*small.years, *small.years[:1]],
+            genres=[*small.genres, *small.genres[:1]],
         ),
-        YEAR: replace(small, years=["new", *years[1:]]),
-        GENRES: replace(small, genres=[["new"], *genres[1:]]),
+        YEAR: replace(small, years=["new", *small.years[1:]]),
+        GENRES: replace(small, genres=[["new"], *small.genres[1:]]),
     }
     before = shapes(small)
     grown = {field: shapes(larger[field]) for field in recommender.tokens()}
@@ -97,7 +92,7 @@ def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
     }
 
 
-def _carried(
+def _carry_over(
     recommender: Recommender,
     name: str,
     old: Tensor,
@@ -106,23 +101,26 @@ def _carried(
     rows: Rows,
     our_rows: Rows,
 ) -> Tensor:
-    """`fresh`, with all that `old` knows about the same tokens."""
-    problem = f"initial: {recommender.name}'s tensor {name} is {tuple(old.shape)}, and here it is "
-    problem += f"{tuple(fresh.shape)}; use the hyper-parameters of the initial training"
+    """Copy the values of shared tokens from `old` into `fresh`."""
+    problem = BadInput(
+        f"initial: {recommender.name}'s tensor {name} is {tuple(old.shape)}, and here it is "
+        f"{tuple(fresh.shape)}. Use the hyper-parameters of the initial training."
+    )
     if old.dim() != fresh.dim():
-        raise BadInput(problem)
+        raise problem
     places, sources = [], []
-    for axis, of_axis in enumerate(fields):
-        ordered = _in_order(recommender, of_axis)
+    for axis, axis_fields in enumerate(fields):
+        ordered = _in_order(recommender, axis_fields)
         ours = _labels(fresh.shape[axis], ordered, our_rows)
         theirs = _labels(old.shape[axis], ordered, rows)
-        if ours is None or theirs is None or (not of_axis and ours != theirs):
-            raise BadInput(problem)
+        if ours is None or theirs is None or (not axis_fields and ours != theirs):
+            raise problem
         known = {label: place for place, label in enumerate(theirs)}
         pairs = [(place, known[label]) for place, label in enumerate(ours) if label in known]
         shape = [-1 if other == axis else 1 for other in range(old.dim())]
-        places.append(torch.tensor([place for place, _ in pairs], dtype=torch.long).view(shape))
-        sources.append(torch.tensor([source for _, source in pairs], dtype=torch.long).view(shape))
+        matched = torch.tensor(pairs, dtype=torch.long).view(-1, 2)
+        places.append(matched[:, 0].view(shape))
+        sources.append(matched[:, 1].view(shape))
     if old.dim() == 0:
         return old
     result = fresh.clone()

@@ -43,7 +43,7 @@ class Captured:
         It is linear, so that a gradient's rows are the pull on the vectors as they are pooled.
         What a model computed in mixed precision is float32 from here on.
         """
-        tensors = tuple(of.float() if of.dtype == torch.bfloat16 else of for of in tensors)
+        tensors = tuple(t.float() if t.dtype == torch.bfloat16 else t for t in tensors)
         if self.entries is not None:
             return torch.einsum("nl,nlw->nw", self.entries, tensors[0][..., self.columns])
         rows = [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
@@ -84,6 +84,19 @@ class HookManager:
         module = model.get_submodule(tap.name) if tap.kind == "module" else None
         self.table = module if isinstance(module, nn.Embedding) else None
         self._rows_have_ids = self.table is not None and tap.pool is None
+
+    def matrix(self) -> Tensor | None:
+        """The tap's columns of the embedding or parameter that is tapped, as a view.
+
+        Float (rows, width); None where the tap is neither, or pools the rows of a table.
+        """
+        if self.tap.kind == "parameter":
+            whole: Tensor = self.model.get_parameter(self.tap.name)
+        elif self._rows_have_ids and self.table is not None:
+            whole = self.table.weight
+        else:
+            return None
+        return whole[:, self._columns(whole.shape[1])]
 
     @staticmethod
     def available(model: nn.Module, kind: str) -> list[str]:
@@ -208,8 +221,8 @@ def gradient_norm(loss: Tensor, captured: Captured, rows: Tensor | None) -> floa
     gradients = torch.autograd.grad(
         loss, captured.sources, retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    of_rows = captured.rows_of(gradients)
-    return float((of_rows if rows is None else of_rows[rows]).norm())
+    pulled = captured.rows_of(gradients)
+    return float((pulled if rows is None else pulled[rows]).norm())
 
 
 @dataclass(frozen=True)
@@ -228,6 +241,15 @@ class Sighting:
     shape: str
     fires: int
     rows: bool
+
+
+def did_not_fire(name: str, module: nn.Module, tap: Tap, step: Callable[[], object]) -> BadInput:
+    """Say that a tap yields nothing while `step` computes the loss, and what would."""
+    fired = ", ".join(f"{s.kind} {s.name}" for s in survey(module, step) if s.rows)
+    return BadInput(
+        f"models.{name}: the {tap.kind} {tap.name} does not fire while the loss is computed, so "
+        f"that there is nothing to align. Tap one of these: {fired}."
+    )
 
 
 def survey(model: nn.Module, step: Callable[[], object]) -> list[Sighting]:

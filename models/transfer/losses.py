@@ -1,4 +1,4 @@
-"""Loss Manager: the reconstruction losses, and how they join the model's own loss."""
+"""Loss Manager: the alignment's loss, and how it joins the model's own loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,165 +6,53 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.config import Transfer
 
-_TINY = 1e-12
 _STEPS_BETWEEN_BALANCES = 32
 
 
-class Alignment(nn.Module):
-    """A reconstruction loss, with a head of its own where it needs one.
+class AlignmentLoss(nn.Module):
+    """The configured alignment (`models.config.alignments`) with its head and random numbers."""
 
-    Attributes:
-        one_row_each: whether a user (item) that a batch repeats may enter only once, because
-            rows are compared with each other.
-        scaled: whether targets are brought to the layer's scale first.
-    """
+    def __init__(self, transfer: Transfer, width: int, target_width: int, seed: int) -> None:
+        """Make the head.
 
-    one_row_each = False
-    scaled = False
-
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """The loss, a scalar, of hidden float (n, width) and target float (n, target width)."""
-        raise NotImplementedError
-
-
-class Rmse(Alignment):
-    """Root mean squared error over all rows and columns (LLM-KT, section 3.2)."""
-
-    scaled = True
-
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """The root is of the error plus 1e-12, so that its gradient is finite at the target."""
-        return torch.sqrt(functional.mse_loss(hidden, target) + _TINY)
-
-
-class Mse(Alignment):
-    """Mean squared error over all rows and columns."""
-
-    scaled = True
-
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """Its pull fades near the target, where RMSE's does not."""
-        return functional.mse_loss(hidden, target)
-
-
-class Cosine(Alignment):
-    """One minus the mean cosine of layer and target: direction alone."""
-
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """Both are equally wide."""
-        return 1 - functional.cosine_similarity(hidden, target).mean()
-
-
-class Contrastive(Alignment):
-    """InfoNCE between the layer and a projection of the target (RLMRec-Con, Ren et al. 2024).
-
-    The profile is projected to the layer's width by a two-layer perceptron, and each row has to
-    be told apart from the other rows of the batch (van den Oord et al. 2018, equation 4).
-    """
-
-    one_row_each = True
-
-    def __init__(self, width: int, target_width: int, temperature: float) -> None:
+        Args:
+            transfer: the settings.
+            width: of the tapped layer.
+            target_width: of its targets.
+            seed: of the head's first weights and of all that the loss draws.
+        """
         super().__init__()
-        self.project = _perceptron(target_width, width)
-        self.temperature = temperature
-
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of each row's own profile among all rows' profiles."""
-        layer = functional.normalize(hidden, dim=1)
-        profile = functional.normalize(self.project(target), dim=1)
-        own = torch.arange(len(hidden), device=hidden.device)
-        return functional.cross_entropy(layer @ profile.T / self.temperature, own)
-
-
-class Generative(Alignment):
-    """Reconstructs the target from a masked layer (RLMRec-Gen, Ren et al. 2024).
-
-    RLMRec masks nodes before graph convolution; masked here are columns of the tapped vector,
-    which every model has. The error is one minus the cosine.
-    """
-
-    def __init__(self, width: int, target_width: int, mask: float, seed: int) -> None:
-        super().__init__()
-        self.reconstruct = _perceptron(width, target_width)
-        self.mask = mask
+        self.settings = transfer
         self._seed = seed
         self._generator: torch.Generator | None = None
+        self._resumed = torch.empty(0)
+        make = transfer.method.head
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.head = make(width, target_width) if make else None
 
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """The mask is drawn from a generator of its own: the model's random numbers stay its."""
-        if self._generator is None or self._generator.device != hidden.device:
-            self._generator = torch.Generator(device=hidden.device).manual_seed(self._seed)
-        drawn = torch.rand(hidden.shape, generator=self._generator, device=hidden.device)
-        kept = hidden * (drawn >= self.mask) / (1 - self.mask)
-        return 1 - functional.cosine_similarity(self.reconstruct(kept), target).mean()
+    def forward(self, layer: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar, of layer float (n, width) and target float (n, target width)."""
+        return self.settings.method.loss(layer, target, self)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Draw from a generator of its own: the model's random numbers stay as they are."""
+        if self._generator is None or self._generator.device != like.device:
+            self._generator = torch.Generator(device=like.device).manual_seed(self._seed)
+            if len(self._resumed):
+                self._generator.set_state(self._resumed)
+        return torch.rand(like.shape, generator=self._generator, device=like.device)
 
     def get_extra_state(self) -> Tensor:
-        """Where the masks' generator is; empty before its first draw."""
-        return torch.empty(0) if self._generator is None else self._generator.get_state()
+        """Return the generator's state; empty before the first draw."""
+        return self._resumed if self._generator is None else self._generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on drawing masks where `get_extra_state` was called."""
-        if len(state):
-            device = next(self.parameters()).device
-            self._generator = torch.Generator(device=device)
-            self._generator.set_state(state.cpu())
-
-
-class Linear(Alignment):
-    """A learned linear head from the layer to the whole embedding, by RMSE: no reduction."""
-
-    def __init__(self, width: int, target_width: int) -> None:
-        super().__init__()
-        self.head = nn.Linear(width, target_width)
-
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """RMSE of the predicted against the whole embedding."""
-        return torch.sqrt(torch.mean((self.head(hidden) - target) ** 2) + _TINY)
-
-
-class Relational(Alignment):
-    """Two rows are to be as similar as their targets (relational distillation, Park et al. 2019).
-
-    Mean squared difference of the two cosine matrices, without their diagonals.
-    """
-
-    one_row_each = True
-
-    def forward(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """0 where there is one row only."""
-        layer = functional.normalize(hidden, dim=1)
-        profile = functional.normalize(target, dim=1)
-        difference = layer @ layer.T - profile @ profile.T
-        pairs = max(len(hidden) * (len(hidden) - 1), 1)
-        return (difference**2).fill_diagonal_(0.0).sum() / pairs
-
-
-def _perceptron(inputs: int, outputs: int) -> nn.Sequential:
-    """Two layers with the mean of both widths between them, as RLMRec's projections."""
-    between = (inputs + outputs) // 2
-    return nn.Sequential(nn.Linear(inputs, between), nn.LeakyReLU(), nn.Linear(between, outputs))
-
-
-def alignment(transfer: Transfer, width: int, target_width: int, seed: int) -> Alignment:
-    """The configured alignment; the seed decides its head's first weights and its masks."""
-    made: dict[str, Callable[[], Alignment]] = {
-        "rmse": Rmse,
-        "mse": Mse,
-        "cosine": Cosine,
-        "contrastive": lambda: Contrastive(width, target_width, transfer.temperature),
-        "generative": lambda: Generative(width, target_width, transfer.mask, seed),
-        "linear": lambda: Linear(width, target_width),
-        "relational": Relational,
-        "init": Rmse,
-    }
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return made[transfer.alignment]()
+        """Go on drawing where `get_extra_state` was called."""
+        self._resumed, self._generator = state.cpu(), None
 
 
 @dataclass(frozen=True)
@@ -185,7 +73,7 @@ class LossManager:
     norms at the tapped layer, so that alpha is the transfer's share of the pull on that layer.
     """
 
-    def __init__(self, align: Alignment, balance: str = "none") -> None:
+    def __init__(self, align: AlignmentLoss, balance: str = "none") -> None:
         self.align = align
         self.balance = balance
         self.ratio = 1.0
@@ -222,8 +110,8 @@ class LossManager:
         steps = self._steps
         return steps % _STEPS_BETWEEN_BALANCES == 0 or steps & (steps - 1) == 0
 
-    def _rebalance(self, of_model: float, of_transfer: float) -> None:
+    def _rebalance(self, model_pull: float, transfer_pull: float) -> None:
         """Move the ratio towards the present one, where both losses pull at all."""
-        if of_model > 0 and of_transfer > 0:
-            present = of_model / of_transfer
+        if model_pull > 0 and transfer_pull > 0:
+            present = model_pull / transfer_pull
             self.ratio = present if self._steps == 0 else 0.5 * self.ratio + 0.5 * present

@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from models.config import BRIDGING, Side, Tap, Transfer
+from models.config import Side, Tap, Transfer
 from models.errors import BadInput
-from models.transfer.hooks import Captured, HookManager, gradient_norm, survey
-from models.transfer.losses import Losses, LossManager, alignment
+from models.transfer.hooks import Captured, HookManager, did_not_fire, gradient_norm
+from models.transfer.losses import AlignmentLoss, Losses, LossManager
 from models.transfer.weights import WeightsManager
 
 
@@ -85,7 +86,7 @@ class ModelWrapper:
         self.weights = WeightsManager(recommender.module)
         self.alpha = transfer.alpha if transfer else 0.0
         self.sides = [_Transferred(recommender, transfer, k, seed) for k in knowledge if transfer]
-        if transfer and transfer.alignment == "init":
+        if transfer and transfer.method.before_training:
             for side in self.sides:
                 side.initialise()
 
@@ -110,9 +111,9 @@ class ModelWrapper:
 
     def restore(self, state: Sequence[dict[str, Any]]) -> None:
         """Go on from what `state` returned."""
-        for side, of_side in zip(self.sides, state, strict=True):
-            side.losses.restore(of_side)
-            side.layer_spread = of_side["spread"]
+        for side, kept in zip(self.sides, state, strict=True):
+            side.losses.restore(kept)
+            side.layer_spread = kept["spread"]
 
     def step_loss(self, batch: Any, transferring: bool) -> Losses:
         """The losses of one step; `transferring` says whether the joint loss is on.
@@ -130,9 +131,9 @@ class ModelWrapper:
         parts = [part for part in weighed if part is not None]
         if not parts:
             return Losses(loss, loss, None)
-        transfer, on_model_scale = parts[0]
-        for more, more_on_scale in parts[1:]:
-            transfer, on_model_scale = transfer + more, on_model_scale + more_on_scale
+        transfer, on_model_scale = (
+            reduce(torch.add, losses) for losses in zip(*parts, strict=True)
+        )
         # (1 - alpha) · model + alpha · transfer, in one operation instead of four.
         return Losses(torch.lerp(loss, on_model_scale.to(loss), self.alpha), loss, transfer)
 
@@ -155,40 +156,38 @@ class _Transferred:
         self._rows = recommender.rows(self.side, knowledge.tap.name)
         _require_own_table(recommender.name, self.hooks, self._rows, self.side)
         target_width = self.targets.vectors.shape[1]
-        if transfer.alignment not in BRIDGING and knowledge.width != target_width:
+        if not transfer.method.bridges and knowledge.width != target_width:
             raise BadInput(
                 f"the tapped layer {knowledge.tap.name} is {knowledge.width} wide, the targets "
                 f"are {target_width} wide; set targets.width or the tap's slice"
             )
-        align = alignment(transfer, knowledge.width, target_width, seed)
+        align = AlignmentLoss(transfer, knowledge.width, target_width, seed)
         self.losses = LossManager(align.to(self.targets.vectors.device), transfer.balance)
 
     def initialise(self) -> None:
         """Start the tapped table from the targets, on its own scale (alignment `init`)."""
-        tap = self.hooks.tap
-        table = self.hooks.table.weight if self.hooks.table is not None else None
-        if tap.kind == "parameter":
-            table = self.recommender.module.get_parameter(tap.name)
+        tap, table = self.hooks.tap, self.hooks.matrix()
         if table is None:
             raise BadInput(
                 f"transfer.alignment init starts a table from the targets, but the {tap.kind} "
-                f"{tap.name} of {self.recommender.name} is none; tap an embedding or a parameter"
+                f"{tap.name} of {self.recommender.name} is none. Tap an embedding or a parameter."
             )
         ids = self.targets.known.nonzero().flatten()
         with torch.no_grad():
-            columns = self._sliced(table)
-            columns[ids + self._rows.start] = self.targets.vectors[ids] * self._scale(columns)
+            table[ids + self._rows.start] = self.targets.vectors[ids] * self._scale(table)
 
     def weigh(self, loss: Tensor, batch: Any) -> tuple[Tensor, Tensor] | None:
         """The transfer loss and the same on the model loss's scale; None without any profile."""
         captured = self.hooks.take()
         if captured is None:
-            raise BadInput(_did_not_fire(self.recommender, self.hooks.tap, batch))
+            name, module = self.recommender.name, self.recommender.module
+            tap = self.hooks.tap
+            raise did_not_fire(name, module, tap, lambda: self.recommender.loss(batch))
         vectors = captured.vectors
         rows, ids = self._aligned(captured, len(vectors), batch)
         if len(ids) == 0:
             return None
-        if self.losses.align.one_row_each:
+        if self.transfer.method.one_row_each:
             rows = torch.arange(len(ids), device=ids.device) if rows is None else rows
             rows, ids = _first_of_each(rows, ids)
         hidden = vectors if rows is None else vectors.index_select(0, rows)
@@ -243,19 +242,13 @@ class _Transferred:
 
         Following the layer while it trains would let its growth pull the targets along.
         """
-        if self.transfer.scale == "none" or not self.losses.align.scaled:
+        if self.transfer.scale == "none" or not self.transfer.method.scaled:
             return 1.0
         if isinstance(self.transfer.scale, float):
             return self.transfer.scale
         if self.layer_spread is None:
             self.layer_spread = float(hidden.detach().std()) if hidden.numel() > 1 else 1.0
         return self.layer_spread
-
-    def _sliced(self, table: Tensor) -> Tensor:
-        """The tap's columns of a table, as a view."""
-        width = table.shape[1]
-        start, stop = self.hooks.tap.start or 0, self.hooks.tap.stop or width
-        return table[:, start : width // 2 if stop == "half" else stop]
 
 
 def _require_own_table(model: str, hooks: HookManager, rows: range, side: Side) -> None:
@@ -270,15 +263,6 @@ def _require_own_table(model: str, hooks: HookManager, rows: range, side: Side) 
             f"models.{model}: the tap {hooks.tap.name} has {has} rows, but there are {len(rows)} "
             f"{side} (padding counted); it is not the {side}' table, choose another tap"
         )
-
-
-def _did_not_fire(recommender: Trainable, tap: Tap, batch: Any) -> str:
-    seen = survey(recommender.module, lambda: recommender.loss(batch))
-    names = ", ".join(f"{sight.kind} {sight.name}" for sight in seen if sight.rows)
-    return (
-        f"{recommender.name}: the {tap.kind} {tap.name} did not fire while the loss was computed, "
-        f"so there is nothing to align; what does: {names}"
-    )
 
 
 def _first_of_each(rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:

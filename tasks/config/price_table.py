@@ -8,7 +8,7 @@ from tasks.config.yaml_settings import read_settings, validate
 _PRICES = Path(__file__).parent / "prices.yaml"
 
 
-def price_table(path: Path | None) -> PriceTable:
+def price_table(path: Path | str | None) -> PriceTable:
     """The prices of LLMs.
 
     Args:
@@ -17,5 +17,5 @@ def price_table(path: Path | None) -> PriceTable:
     Raises:
         BadInput: for a missing or malformed file and for every wrong or missing field.
     """
-    path = path.expanduser() if path else _PRICES
+    path = Path(path).expanduser() if path else _PRICES
     return validate(PriceTable, read_settings(path, "price table"), path)

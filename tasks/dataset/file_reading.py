@@ -1,114 +1,256 @@
-"""Files of any format into a scratch database: what can be read, and what cannot, with reasons."""
+"""Files of any format into scratch tables: what can be read, and what cannot, with reasons."""
 
 import ast
+import bz2
+import gzip
 import json
-from collections.abc import Iterator
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from models.config import Dataset, Role
-from models.dataset.delimited_text import LINE, ROW
+from models.dataset import delimited_text
+from models.dataset.delimited_text import Dialect, Source
 from models.dataset.file_layouts import Layout, layout
+from models.dataset.record_blocks import REFUSED, Block, all_records, require_columns
+from models.errors import BadInput
 from models.schemas import GENRES, ITEM, RATING, TIMESTAMP, TITLE, USER, YEAR
-from tasks.dataset.column_blocks import blocks, has_times
-from tasks.dataset.line_blocks import TextFile
 from tasks.dataset.scratch_tables import execute, set_variables
-from tasks.dataset.source_files import ATOMIC, of_role
+from tasks.dataset.source_files import source_file
 from tasks.storage.artifacts import Handle
 
 if TYPE_CHECKING:
     import duckdb
 
-_CONTROL = r"[\x00-\x1f\x7f]"
-_NUMBER = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?"
-_YEAR_AT_END = r"\s*\(([0-9]{4})(?:[-–][0-9]{0,4}\s*)?\)\s*$"
-_WANTED: dict[Role, tuple[str, ...]] = {
+_PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError)
+_ROWS_AT_ONCE = 1 << 20
+_FIELDS: dict[Role, tuple[str, ...]] = {
     "interactions": (USER, ITEM, RATING, TIMESTAMP),
     "items": (ITEM, TITLE, YEAR, GENRES),
 }
 
 
 def read(connection: "duckdb.DuckDBPyConnection", config: Dataset, raw: dict[str, Handle]) -> None:
-    """Read interactions and items into the scratch tables of tasks/dataset/sql/scratch_tables.sql.
+    """Read interactions and items into the tables of tasks/dataset/sql/scratch_tables.sql.
+
+    Args:
+        connection: from `scratch_tables`.
+        config: the data set.
+        raw: the files that `tasks.dataset.source_files.raw_files` found.
 
     Raises:
         BadInput: for a file of which no row can be trusted: wrong columns, encoding or quotes.
     """
+    for role in _FIELDS:
+        found = source_file(raw, role)
+        if found is None:
+            continue
+        tag, handle = found
+        path, file = handle.verify(), file_name(config, role)
+        if config.kind == "amazon":
+            set_variables(connection, text=[f"$.{name}" for name in config.columns.text])
+            _read_amazon(connection, text_source(path, file), config, role, file)
+        else:
+            read_file(
+                connection, path, file, layout(config, role, tag), role, config.timestamp_unit
+            )
+
+
+def read_file(
+    connection: "duckdb.DuckDBPyConnection",
+    path: Path,
+    file: str,
+    layout: Layout,
+    role: Role = "interactions",
+    unit: str = "s",
+) -> None:
+    """Read one file of delimited text or Parquet into the scratch tables.
+
+    Args:
+        connection: from `scratch_tables`.
+        path: the file.
+        file: its name, for messages.
+        layout: what its columns hold.
+        role: interactions or items.
+        unit: of times: s, ms or iso.
+
+    Raises:
+        BadInput: as `read`.
+    """
+    if layout.dialect is None and _has_times(path, layout):
+        unit = "iso"  # as `_as_text` writes them
     set_variables(
         connection,
-        control=_CONTROL,
-        number=_NUMBER,
-        year_at_end=_YEAR_AT_END,
-        unit="s" if config.kind == "amazon" else config.timestamp_unit,
+        unit=unit,
+        has_timestamp=TIMESTAMP in layout.columns,
+        genre_separator=layout.genre_separator,
+        year_from_title=layout.year_from_title,
     )
-    for role in _WANTED:
-        found = of_role(raw, role)
-        if found is not None:
-            _read_role(connection, config, role, *found)
+    for block in blocks(path, file, layout, layout.wanted):
+        connection.register("refused_rows", block.refused)
+        connection.execute("INSERT INTO quarantine SELECT $1, * FROM refused_rows", [role])
+        connection.register("block", _fields(block, layout, role))
+        execute(connection, f"validate_{role}")
 
 
-def by_role(raw: dict[str, Handle]) -> dict[str, Handle]:
-    """Atomic files by the roles that those of other formats have."""
-    return {ATOMIC.get(key, key): handle for key, handle in raw.items()}
+def read_users(
+    config: Dataset, raw: dict[str, Handle], fields: tuple[str, ...]
+) -> tuple[str, pa.Table]:
+    """Read `user_id` and other columns of the user file as text, empty values null.
+
+    Returns:
+        The file's name, and its rows in their order.
+
+    Raises:
+        BadInput: for a missing column, and a row that cannot be read or has no user_id.
+    """
+    found = source_file(raw, "users")
+    assert found is not None, "raw_files refuses fields without a user file"
+    file, users = file_name(config, "users"), layout(config, "users", found[0])
+    wanted = [users.columns[USER], *fields]
+    if {USER, wanted[0]} & set(fields):
+        raise BadInput(f"history.demographics: {wanted[0]} is the user's id. Remove it.")
+    found_blocks = blocks(found[1].verify(), file, users, wanted)
+    table = all_records(found_blocks, file, wanted, filled=wanted[:1])
+    return file, table.rename_columns([USER, *fields])
 
 
 def file_name(config: Dataset, role: Role) -> str:
     """What to call a role's file in messages."""
     if config.kind == "atomic":
-        return (
-            f"{config.name}.{ {'interactions': 'inter', 'items': 'item', 'users': 'user'}[role] }"
-        )
+        suffix = {"interactions": "inter", "items": "item", "users": "user"}[role]
+        return f"{config.name}.{suffix}"
     return getattr(config, role) or f"the {role} of {config.path}"
 
 
-def _read_role(
-    connection: "duckdb.DuckDBPyConnection", config: Dataset, role: Role, tag: str, handle: Handle
+def text_source(path: Path, file: str) -> Source:
+    """The content of a text file, unpacked if its suffix says that it is packed.
+
+    Args:
+        path: the file.
+        file: its name, for messages.
+    """
+    return partial(_content, path, file)
+
+
+def _content(path: Path, file: str) -> Iterator[bytes]:
+    with _PACKED.get(path.suffix, open)(path, "rb") as stream:
+        while True:
+            try:
+                content = stream.read(delimited_text.BLOCK)
+            except _DAMAGED as error:
+                if path.suffix not in _PACKED:
+                    raise
+                raise BadInput(
+                    f"{file}: the archive is damaged or ends too early ({error}). Fetch or pack "
+                    "it again."
+                ) from error
+            if not content:
+                return
+            yield content
+
+
+def blocks(path: Path, file: str, layout: Layout, wanted: list[str]) -> Iterator[Block]:
+    """Read columns of a file of delimited text or Parquet; for errors see `read`."""
+    if layout.dialect is None:
+        return _parquet(path, file, layout, wanted)
+    return delimited_text.read(text_source(path, file), layout.dialect, file, wanted)
+
+
+# Parquet
+
+
+def _parquet(path: Path, file: str, layout: Layout, wanted: list[str]) -> Iterator[Block]:
+    try:
+        source = pq.ParquetFile(path)
+        require_columns(source.schema_arrow.names, wanted, file, layout.section)
+        first = 1
+        for batch in source.iter_batches(_ROWS_AT_ONCE, columns=wanted):
+            batch.validate(full=True)
+            yield Block(
+                pa.array(np.arange(first, first + batch.num_rows)),
+                pa.nulls(batch.num_rows, pa.large_string()),
+                pa.table({name: _as_text(batch[name], name, layout, file) for name in wanted}),
+                REFUSED.empty_table(),
+            )
+            first += batch.num_rows
+    except BadInput:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BadInput(
+            f"{file}: it cannot be read as Parquet ({reason}). Write it again."
+        ) from error
+
+
+def _has_times(path: Path, layout: Layout) -> bool:
+    """Whether a Parquet file's times are times, not numbers or text."""
+    try:
+        kinds = {field.name: field.type for field in pq.read_schema(path)}
+    except (pa.ArrowException, OSError, ValueError):
+        return False  # `_parquet` says what is wrong with the file
+    return _is_time(kinds.get(layout.columns.get(TIMESTAMP, "")))
+
+
+def _is_time(kind: pa.DataType | None) -> bool:
+    return kind is not None and (pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _as_text(column: pa.Array, name: str, layout: Layout, file: str) -> pa.Array:
+    """Values as a text file would have them, so that all formats are validated alike."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lists = column.cast(pa.list_(pa.string()))
+        return pc.binary_join(lists, layout.genre_separator or " ").cast(pa.large_string())
+    is_id = name in (layout.columns.get(USER), layout.columns.get(ITEM))
+    if (is_id and pa.types.is_floating(kind)) or pa.types.is_nested(kind):
+        raise BadInput(
+            f"{file}: column {name} holds {kind}, not text or whole numbers. Convert it, so that "
+            "it is certain how an id is written."
+        )
+    if _is_time(kind):
+        seconds = column.cast(pa.timestamp("s"), safe=False)
+        column = pc.strftime(seconds, "%Y-%m-%dT%H:%M:%S")
+    if pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    return column.cast(pa.large_string())
+
+
+# Amazon: one JSON object a line
+
+
+def _read_amazon(
+    connection: "duckdb.DuckDBPyConnection", source: Source, config: Dataset, role: Role, file: str
 ) -> None:
-    file, path = file_name(config, role), handle.verify()
-    how = layout(config, role, tag)
     set_variables(
-        connection,
-        genre_separator=how.genre_separator,
-        year_from_title=how.year_from_title,
-        has_timestamp=config.kind == "amazon" or TIMESTAMP in how.columns,
-        text=[f"$.{name}" for name in config.columns.text],
+        connection, unit="s", has_timestamp=True, genre_separator="|", year_from_title=False
     )
-    if config.kind == "parquet" and has_times(path, how):
-        set_variables(connection, unit="iso")  # as `as_text` writes them
-    judge = "validate_interactions" if role == "interactions" else "validate_items"
-    if config.kind == "amazon":
-        _read_objects(connection, TextFile(path, file, config.encoding), role, judge)
-        return
-    for block, refused in _blocks(path, file, how, role):
-        connection.register("refused_rows", refused)
-        connection.execute("INSERT INTO quarantine SELECT $1, * FROM refused_rows", [role])
-        connection.register("block", block)
-        execute(connection, judge)
-
-
-def _read_objects(
-    connection: "duckdb.DuckDBPyConnection", text: TextFile, role: Role, judge: str
-) -> None:
-    """Read a file with one JSON object a line."""
-    set_variables(connection, genre_separator="|", year_from_title=False)
-    fields = "amazon_reviews" if role == "interactions" else "amazon_products"
-    for lines in text.whole_lines():
-        connection.register("lines", _as_json(lines) if role == "items" else lines)
+    lines = Dialect(quoted=False, encoding=config.encoding, section="dataset")
+    for batch in delimited_text.records(source, lines, file):
+        found = _as_json(batch) if role == "items" else batch
+        connection.register("lines", pa.Table.from_batches([found]))
         execute(connection, "parse_json_lines")
         connection.execute("INSERT INTO quarantine SELECT $1, * FROM refused", [role])
-        execute(connection, fields)
-        execute(connection, judge)
+        execute(connection, "amazon_reviews" if role == "interactions" else "amazon_products")
+        execute(connection, f"validate_{role}")
 
 
-def _as_json(lines: pa.Table) -> pa.Table:
+def _as_json(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Metadata of 2014 are Python literals, which nothing but Python reads: row by row."""
-    text = lines[LINE]
-    if not pc.any(pc.starts_with(text, "{'")).as_py():
-        return lines
-    return pa.table({ROW: lines[ROW], LINE: [_literal(line) for line in text.to_pylist()]})
+    if not pc.any(pc.starts_with(batch["line"], "{'")).as_py():
+        return batch
+    return batch.set_column(1, "line", pa.array(map(_literal, batch["line"].to_pylist())))
 
 
 def _literal(line: str) -> str:
@@ -120,32 +262,30 @@ def _literal(line: str) -> str:
         return line
 
 
-def _blocks(path: Path, file: str, how: Layout, role: Role) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Blocks of a role's columns as text, with `row`; and what could not be divided."""
-    for table, refused in blocks(path, file, how):
-        yield _renamed(table, how, role), refused
+# Columns of a role
 
 
-def _renamed(table: pa.Table, how: Layout, role: Role) -> pa.Table:
+def _fields(block: Block, layout: Layout, role: Role) -> pa.Table:
     """The columns that a role has, under our names, absent ones null."""
-    n = table.num_rows
-    columns = {ROW: table[ROW]}
-    for name in _WANTED[role]:
-        source = how.columns.get(name)
-        columns[name] = table[source] if source else pa.nulls(n, pa.large_string())
-    if how.flags:
-        hits = [pc.if_else(pc.equal(table[flag], "1"), flag, None) for flag in how.flags]
-        columns[GENRES] = _joined(hits, "|")
-    if how.text:
+    values, n = block.values, len(block.row)
+    fields: dict[str, Any] = {"row": block.row, "line": block.line}
+    for name in _FIELDS[role]:
+        source = layout.columns.get(name)
+        fields[name] = values[source] if source else pa.nulls(n, pa.large_string())
+    if layout.flags:
+        hits = [pc.if_else(pc.equal(values[flag], "1"), flag, None) for flag in layout.flags]
+        fields[GENRES] = _joined(hits, "|")
+    if layout.text:
+        titles = (fields[TITLE], *(values[name] for name in layout.text))
+        is_blank = [pc.equal(pc.utf8_trim_whitespace(column), "") for column in titles]
         filled = [
-            pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
-            for column in (columns[TITLE], *(table[name] for name in how.text))
+            pc.if_else(blank, None, column) for blank, column in zip(is_blank, titles, strict=True)
         ]
-        columns[TITLE] = _joined(filled, " – ")
-    return pa.table(columns)
+        fields[TITLE] = _joined(filled, " – ")
+    return pa.table(fields)
 
 
-def _joined(columns: list[pa.ChunkedArray], separator: str) -> pa.ChunkedArray:
+def _joined(columns: list[Any], separator: str) -> pa.ChunkedArray:
     texts = [column.cast(pa.large_string()) for column in columns]
     glue = pa.scalar(separator, pa.large_string())
     return pc.binary_join_element_wise(*texts, glue, null_handling="skip")

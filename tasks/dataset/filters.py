@@ -1,52 +1,52 @@
-"""Which interactions of a data set are kept: every row that is not is counted, with the reason."""
+"""Filters of a data set's interactions: every row that is dropped is counted, with the reason."""
 
 from typing import TYPE_CHECKING, Any
 
-from models.config import Dataset, seconds
+from models.config import Dataset, Role, seconds
 from models.errors import BadInput
 from tasks.dataset.file_reading import file_name
-from tasks.dataset.outputs import Dropped, Intake
+from tasks.dataset.outputs import Dropped, Ingestion
 from tasks.dataset.scratch_tables import count, execute, rows_of, set_variables
 
 if TYPE_CHECKING:
     import duckdb
 
 
-def rows_read(connection: "duckdb.DuckDBPyConnection") -> int:
-    """Rows of interactions in the file, those that could not be read included."""
-    good = count(connection, "interactions")
-    return good + count(connection, "quarantine WHERE role = 'interactions'")
-
-
-def account(connection: "duckdb.DuckDBPyConnection", config: Dataset, n_read: int) -> Intake:
-    """Filter the scratch tables and say how many rows each step dropped.
+def filtered(connection: "duckdb.DuckDBPyConnection", config: Dataset) -> Ingestion:
+    """Filter the scratch tables and count the rows that each step drops.
 
     Steps, in order: bad rows, since and until, duplicates, rating_from, k_core.
 
     Raises:
-        BadInput: if nothing is left, or a step asks for what the data do not have.
+        BadInput: if nothing is left, or a step needs what the data do not have.
     """
     name = file_name(config, "interactions")
-    refused = rows_of(
-        connection,
-        "SELECT reason, count(*) FROM quarantine WHERE role = 'interactions' GROUP BY 1 ORDER BY 1",
-    )
-    dropped = [Dropped(step="bad_rows", rows=n, why=reason) for reason, n in refused]
+    dropped = _bad_rows(connection, "interactions")
+    n_read = count(connection, "interactions") + sum(drop.rows for drop in dropped)
     dropped += _outside_of_time(connection, config, name)
     dropped += _repeated(connection, config, name)
     dropped += _not_liked(connection, config, name)
     dropped += _outside_of_core(connection, config)
     kept = count(connection, "interactions")
     if not kept:
-        why = "; ".join(f"{of.rows} by {of.step} ({of.why})" for of in dropped)
+        why = "; ".join(f"{drop.rows} by {drop.step} ({drop.why})" for drop in dropped)
         raise BadInput(
             f"{name}: no interactions are left of {n_read} rows"
-            + (f": {why}; change what dropped them" if why else "; add some")
+            + (f": {why}. Change the filters that dropped them." if why else ". Add some.")
         )
-    items, notes = _settle_catalogue(connection, config)
-    return Intake(
+    items, notes = _catalogue(connection, config)
+    return Ingestion(
         read=n_read, kept=kept, dropped=tuple(dropped), items=tuple(items), notes=tuple(notes)
     )
+
+
+def _bad_rows(connection: "duckdb.DuckDBPyConnection", role: Role) -> list[Dropped]:
+    refused = rows_of(
+        connection,
+        "SELECT reason, count(*) FROM quarantine WHERE role = $role GROUP BY 1 ORDER BY 1",
+        role=role,
+    )
+    return [Dropped(step="bad_rows", rows=n, why=reason) for reason, n in refused]
 
 
 def _deleted(
@@ -64,8 +64,8 @@ def _outside_of_time(
         return []
     if not count(connection, "interactions WHERE timestamp IS NOT NULL"):
         raise BadInput(
-            f"{name}: dataset.since and until need times, but it has none; set "
-            "dataset.columns.timestamp, or leave them empty"
+            f"{name}: dataset.since and until need times, but it has none. Set "
+            "dataset.columns.timestamp, or leave them empty."
         )
     dropped = []
     for step, given, sign in (("since", config.since, "<"), ("until", config.until, ">=")):
@@ -87,8 +87,8 @@ def _repeated(connection: "duckdb.DuckDBPyConnection", config: Dataset, name: st
         if first:
             user, item, earlier, later = first[0]
             raise BadInput(
-                f"{name}, row {later}: user {user} and item {item} are in row {earlier} already; "
-                "remove one, or set dataset.duplicates to newest, oldest or max-rating"
+                f"{name}, row {later}: user {user} and item {item} are in row {earlier} already. "
+                "Remove one, or set dataset.duplicates to newest, oldest or max-rating."
             )
         return []
     set_variables(connection, duplicates=config.duplicates)
@@ -105,8 +105,8 @@ def _not_liked(
         return []
     if not count(connection, "interactions WHERE rating IS NOT NULL"):
         raise BadInput(
-            f"{name}: dataset.rating_from needs ratings, but it has none; set "
-            "dataset.columns.rating, or leave rating_from empty"
+            f"{name}: dataset.rating_from needs ratings, but it has none. Set "
+            "dataset.columns.rating, or leave rating_from empty."
         )
     step, from_ = "rating_from", config.rating_from
     return [
@@ -116,7 +116,7 @@ def _not_liked(
 
 
 def _outside_of_core(connection: "duckdb.DuckDBPyConnection", config: Dataset) -> list[Dropped]:
-    """Drop users and items with too few interactions until none is left that has."""
+    """Drop users and items with too few interactions until all have enough."""
     core = config.k_core
     set_variables(connection, core_users=core.users, core_items=core.items)
     totals = {"users": 0, "items": 0}
@@ -141,16 +141,13 @@ def _outside_of_core(connection: "duckdb.DuckDBPyConnection", config: Dataset) -
     ]
 
 
-def _settle_catalogue(
+def _catalogue(
     connection: "duckdb.DuckDBPyConnection", config: Dataset
 ) -> tuple[list[Dropped], list[str]]:
+    """Fill the catalogue; the items that are left out of it, and notes on the others."""
     set_variables(connection, only_touched=config.k_core.items > 0)
     execute(connection, "catalogue")
-    refused = rows_of(
-        connection,
-        "SELECT reason, count(*) FROM quarantine WHERE role = 'items' GROUP BY 1 ORDER BY 1",
-    )
-    dropped = [Dropped(step="bad_rows", rows=n, why=reason) for reason, n in refused]
+    dropped = _bad_rows(connection, "items")
     left_out = count(connection, "items") - count(connection, "catalogue WHERE described")
     if left_out:
         why = "no interaction is left of them (k_core.items)"

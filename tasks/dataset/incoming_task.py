@@ -7,40 +7,31 @@ the files that are there, so that no interruption can load half of one.
 from collections.abc import Sequence
 from pathlib import Path
 from time import time
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from prefect.logging import get_logger, get_run_logger
 
-from models.dataset.new_interactions import (
-    Judged,
-    Unreadable,
-    column_names,
-    fold,
-    judge,
-    read_text,
-    refused,
-)
-from models.schemas import INTERACTIONS, ITEM, ITEMS, RATING, TIMESTAMP, USER, USERS
+from models.dataset.file_layouts import drop_layout
+from models.dataset.new_interactions import fold
+from models.errors import BadInput
+from models.schemas import INTERACTIONS, ITEM, ITEMS, QUARANTINE, USER, USERS
+from tasks.dataset.file_reading import read_file
 from tasks.dataset.outputs import Interactions
+from tasks.dataset.scratch_tables import count, rows_of, scratch_tables, write_query
 from tasks.execution.stage import stage
 from tasks.storage.artifacts import Handle, Handoff, read_parquet, write_bytes, write_parquet
 
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
-FORMATS = (*DELIMITERS, ".parquet")
+if TYPE_CHECKING:
+    import duckdb
+
+FORMATS = (".csv", ".tsv", ".inter", ".parquet")
 UNFINISHED = (".part", ".tmp", ".crdownload")
-"""Ends of names of files that somebody is still writing; names that start with . or _ are, too."""
+"""Ends of names of unfinished files; names that start with . or _ belong to such files, too."""
 SETTLE_SECONDS = 60.0
 
 _SHOWN = 10
-_WANTED = {
-    USER: "text or whole numbers",
-    ITEM: "text or whole numbers",
-    RATING: "numbers",
-    TIMESTAMP: "Unix seconds",
-}
 
 
 class Drop(Handoff):
@@ -127,81 +118,37 @@ def _settled(file: Path, seconds: float) -> Handle | None:
     return write_bytes("raw", file.suffix.lower(), content)
 
 
-@stage("incoming", version=1)
+@stage("incoming", version=2)
 def incoming(drop: Drop) -> Incoming:
     """Divide a drop into clean interactions and quarantine; no content makes this fail."""
-    judged = _read(drop)
-    _warn(judged.quarantine, drop.name)
-    inputs = {"drop": drop.content}
-    return Incoming(
-        interactions=write_parquet("incoming", judged.interactions, inputs),
-        quarantine=write_parquet("quarantine", judged.quarantine, inputs),
-    )
+    path, inputs = drop.content.verify(), {"drop": drop.content}
+    with scratch_tables() as connection:
+        try:
+            read_file(connection, path, drop.name, drop_layout(path.suffix))
+        except BadInput as error:
+            reason = str(error).removeprefix(drop.name).lstrip(",: ")
+            connection.execute("DELETE FROM interactions; DELETE FROM quarantine")
+            connection.execute("INSERT INTO quarantine (reason) VALUES ($1)", [reason])
+        _warn(connection, drop.name)
+        rows = f"SELECT {', '.join(INTERACTIONS.names)} FROM interactions ORDER BY row"
+        bad = "SELECT $name AS file, row, line, reason FROM quarantine ORDER BY row"
+        return Incoming(
+            interactions=write_query(connection, "incoming", INTERACTIONS, rows, inputs),
+            quarantine=write_query(
+                connection, "quarantine", QUARANTINE, bad, inputs, values={"name": drop.name}
+            ),
+        )
 
 
-def _read(drop: Drop) -> Judged:
-    path = drop.content.verify()
-    content = path.read_bytes()
-    try:
-        if path.suffix in DELIMITERS:
-            return read_text(content, DELIMITERS[path.suffix], drop.name)
-        return _read_parquet(content, drop.name)
-    except Unreadable as error:
-        return refused(drop.name, str(error))
-    # With the bytes in memory, these say that something is wrong with them, not with the disk.
-    except (pa.ArrowException, OSError, ValueError) as error:
-        return refused(drop.name, f"it cannot be read: {str(error).partition(chr(10))[0]}")
-
-
-def _read_parquet(content: bytes, name: str) -> Judged:
-    table = pq.ParquetFile(pa.BufferReader(content)).read()
-    table.validate(full=True)
-    names = column_names(table.schema.names)
-    values = pa.table(
-        {name: _as_text(table.column(names.index(name)), name) for name in INTERACTIONS.names}
-    )
-    comma = pa.scalar(", ", pa.large_string())
-    lines = pc.binary_join_element_wise(*values.columns, comma).combine_chunks()
-    return judge(values, pa.array(np.arange(1, table.num_rows + 1)), lines, name)
-
-
-def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Values as a text file would have them, so that all formats are judged alike."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-        column = column.cast(kind)
-    fine = _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
-    if name not in (USER, ITEM):
-        fine = fine or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    if name == TIMESTAMP and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        column = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
-    elif not fine:
-        raise Unreadable(f"column {name} holds {kind}, not {_WANTED[name]}")
-    if pa.types.is_decimal(kind):
-        column = column.cast(pa.float64())
-    return pc.fill_null(column.cast(pa.large_string()), "")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return any(
-        check(kind)
-        for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    )
-
-
-def _warn(quarantine: pa.Table, name: str) -> None:
-    """Tell the first refused rows of a drop, once: when it is read."""
-    if not quarantine.num_rows:
-        return
-    logger = get_run_logger()
-    for row in quarantine.slice(0, _SHOWN).to_pylist():
-        if row["row"] is None:
-            logger.warning("%s was refused: %s", name, row["reason"])
-        else:
-            logger.warning("%s, row %d was refused: %s", name, row["row"], row["reason"])
-    if quarantine.num_rows > _SHOWN:
-        logger.warning("%s: %d more rows were refused", name, quarantine.num_rows - _SHOWN)
+def _warn(connection: "duckdb.DuckDBPyConnection", name: str) -> None:
+    """Log the first refused rows of a drop, once: when it is read."""
+    logger, n = get_run_logger(), count(connection, "quarantine")
+    first = f"SELECT row, reason FROM quarantine ORDER BY row LIMIT {_SHOWN}"
+    for row, reason in rows_of(connection, first):
+        place = name if row is None else f"{name}, row {row}"
+        logger.warning("%s was refused: %s", place, reason)
+    if n > _SHOWN:
+        logger.warning("%s: %d more rows were refused", name, n - _SHOWN)
 
 
 @stage("fold_in", version=1)

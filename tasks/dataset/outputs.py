@@ -10,15 +10,15 @@ from tasks.storage.artifacts import Handle, Handoff
 
 
 class Dropped(Handoff):
-    """Rows that did not enter a data set, and why."""
+    """Rows that a step left out of a data set, and why."""
 
     step: str
     rows: int
     why: str
 
 
-class Intake(Handoff):
-    """What was read, and what became of every row of it."""
+class Ingestion(Handoff):
+    """What was read, and what became of every row."""
 
     read: int
     """Rows of interactions in the file, `dropped` and `kept` together."""
@@ -42,8 +42,8 @@ class Interactions(Handoff):
     items: Handle
     users: Handle
     demographics: Handle | None = None
-    intake: Intake | None = Field(None, json_schema_extra=NOT_IDENTITY)
-    """Not part of what trainings depend on; None in results of earlier versions."""
+    ingestion: Ingestion | None = Field(None, json_schema_extra=NOT_IDENTITY)
+    """Not part of what trainings depend on."""
 
 
 class Splits(Handoff):

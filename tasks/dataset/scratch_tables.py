@@ -1,16 +1,20 @@
-"""The scratch tables of one data set: what its files hold, before it is an artifact."""
+"""The scratch tables of one data set: the content of its files, before it is an artifact."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from tasks.storage.artifacts import Handle, write_batches
 from tasks.storage.scratch_database import scratch
 
 if TYPE_CHECKING:
     import duckdb
 
 _SQL = Path(__file__).parent / "sql"
+_BATCH = 1 << 17
 
 
 @contextmanager
@@ -37,11 +41,37 @@ def set_variables(connection: "duckdb.DuckDBPyConnection", **variables: Any) -> 
         connection.execute(f"SET VARIABLE {name} = $value", {"value": value})
 
 
-def rows_of(connection: "duckdb.DuckDBPyConnection", query: str) -> list[tuple[Any, ...]]:
+def rows_of(
+    connection: "duckdb.DuckDBPyConnection", query: str, **values: Any
+) -> list[tuple[Any, ...]]:
     """The rows of a small result."""
-    return connection.execute(query).fetchall()
+    return connection.execute(query, values or None).fetchall()
 
 
-def count(connection: "duckdb.DuckDBPyConnection", what: str) -> int:
-    """Rows of a scratch table, perhaps with a condition."""
-    return int(rows_of(connection, f"SELECT count(*) FROM {what}")[0][0])
+def count(connection: "duckdb.DuckDBPyConnection", rows: str) -> int:
+    """Count the rows of a scratch table, perhaps with a condition."""
+    return int(rows_of(connection, f"SELECT count(*) FROM {rows}")[0][0])
+
+
+def write_query(
+    connection: "duckdb.DuckDBPyConnection",
+    artifact: str,
+    schema: pa.Schema,
+    query: str,
+    inputs: Mapping[str, Handle],
+    config: Mapping[str, Any] | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> Handle:
+    """Write the result of a query as an artifact, in batches.
+
+    Args:
+        connection: from `scratch_tables`.
+        artifact: the artifact's folder.
+        schema: the result's.
+        query: may name `values` as `$name`.
+        inputs: what the artifact is recorded to come from.
+        config: the configuration that it is recorded to follow.
+        values: of the query.
+    """
+    reader = connection.sql(query, params=values or None).to_arrow_reader(_BATCH)
+    return write_batches(artifact, schema, reader, inputs, config)

@@ -1,9 +1,10 @@
-"""The files of a data set as raw artifacts, by content; those elsewhere are fetched once."""
+"""The files of a data set as raw artifacts, by content; those at URLs are fetched once."""
 
 import hashlib
 import shutil
 import zipfile
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -16,105 +17,133 @@ from tasks.dataset.downloads import downloads, fetched, forget, is_remote, suffi
 from tasks.storage.artifacts import Handle, new_file, write_file
 from tasks.storage.disk_errors import writing
 
-ATOMIC: dict[str, Role] = {"inter": "interactions", "item": "items", "user": "users"}
-"""What the suffixes of atomic files hold."""
-
+_ATOMIC: dict[Role, str] = {"interactions": ".inter", "items": ".item", "users": ".user"}
 _PIECE = 1 << 22
 
 
-def take_in(config: Dataset, demographics: tuple[str, ...] = ()) -> dict[str, Handle]:
-    """The files as raw artifacts, by role and tag (`interactions.csv`, `items/movies.dat`).
+def raw_files(config: Dataset, demographics: tuple[str, ...] = ()) -> dict[str, Handle]:
+    """Write the files as raw artifacts, by role and tag (`interactions.csv`, `items/movies.dat`).
 
     Doing this before the cached stage makes the stage's key depend on what the files hold and
     how they are laid out, not on where they are.
 
     Args:
-        config: of any format but atomic.
+        config: where the files are.
         demographics: the fields of users that are asked for; without any, no user file is read.
 
     Raises:
         BadInput: for a missing file, a URL that cannot be fetched, or another sha256.
     """
     if config.kind == "movielens" and config.path is not None and config.interactions is None:
-        taken = _movielens(config, config.path)
+        files = _movielens(config, config.path)
     else:
-        taken = {}
-        for role in ROLES:
-            where = getattr(config, role)
-            if where is not None and (role != "users" or demographics):
-                file = _located(where, f"dataset.{role}")
-                handle = write_file("raw", suffix_of(where), file)
-                require_pinned(config, role, where, handle.sha256)
-                taken[role + _tag(config, role, where)] = handle
-    users = [key for key in taken if key.startswith("users")]
+        files = {}
+        places = _atomic(config) if config.kind == "atomic" else _own(config)
+        for role, place in places.items():
+            if role != "users" or demographics:
+                file = _located(place, f"dataset.{role}")
+                handle = write_file("raw", suffix_of(place), file)
+                _require_pinned(config, role, place, handle.sha256)
+                files[role + _tag(config, role, place)] = handle
+    users = [key for key in files if key.startswith("users")]
     if demographics and not users:
+        fix = f"Add {config.name}.user" if config.kind == "atomic" else "Set dataset.users"
         raise BadInput(
-            f"history.demographics asks for {', '.join(demographics)}, but the data set has no "
-            "user file; set dataset.users, or leave demographics empty"
+            f"history.demographics: it asks for {', '.join(demographics)}, but the data set has no "
+            f"user file. {fix}, or leave demographics empty."
         )
-    return {key: taken[key] for key in taken if demographics or key not in users}
+    return {key: files[key] for key in files if demographics or key not in users}
 
 
-def of_role(taken: dict[str, Handle], role: Role) -> tuple[str, Handle] | None:
-    """The tag and the handle of what `take_in` found for a role."""
-    for key, handle in taken.items():
+def source_file(raw: dict[str, Handle], role: Role) -> tuple[str, Handle] | None:
+    """The tag and the handle that `raw_files` found for a role."""
+    for key, handle in raw.items():
         if key.startswith(role):
             return key.removeprefix(role).lstrip("/"), handle
     return None
 
 
-def _tag(config: Dataset, role: Role, where: str) -> str:
+def _own(config: Dataset) -> dict[Role, str]:
+    places = {role: getattr(config, role) for role in ROLES}
+    return {role: place for role, place in places.items() if place is not None}
+
+
+def _atomic(config: Dataset) -> dict[Role, str]:
+    folder = _atomic_folder(config)
+    files = {role: folder / f"{config.name}{suffix}" for role, suffix in _ATOMIC.items()}
+    if not files["interactions"].is_file():
+        raise BadInput(
+            f"dataset: {files['interactions']} does not exist. Set dataset.path to the folder that "
+            f"holds {config.name}.inter, or dataset.name to the stem of the files there."
+        )
+    return {role: str(file) for role, file in files.items() if file.is_file()}
+
+
+def _atomic_folder(config: Dataset) -> Path:
+    if config.path is not None:
+        return Path(config.path).expanduser()
+    recbole = find_spec("recbole")
+    assert recbole is not None
+    assert recbole.submodule_search_locations is not None
+    folder = Path(recbole.submodule_search_locations[0]) / "dataset_example" / config.name
+    if not folder.is_dir():
+        raise BadInput(
+            f"dataset.name: {config.name} does not ship with RecBole (ml-100k does). "
+            "Set dataset.path to the folder of its atomic files."
+        )
+    return folder
+
+
+def _tag(config: Dataset, role: Role, place: str) -> str:
     if config.kind != "movielens":
-        return suffix_of(where)
-    name = Path(where).name
+        return suffix_of(place)
+    name = Path(place).name
     if name not in MOVIELENS[role]:
         raise BadInput(
-            f"dataset.{role}: {where} is not called {' or '.join(MOVIELENS[role])}, as MovieLens "
-            "publishes it; give it that name, or set dataset.format to csv or tsv"
+            f"dataset.{role}: {place} is not called {' or '.join(MOVIELENS[role])}, as MovieLens "
+            "publishes it. Rename it, or set dataset.format to csv or tsv."
         )
     return f"/{name}"
 
 
-def require_pinned(config: Dataset, key: Role | Literal["path"], where: str, found: str) -> None:
-    """Compare a file's sha256 with `dataset.sha256`; tell what it is where a URL is not pinned.
+def _require_pinned(config: Dataset, key: Role | Literal["path"], place: str, found: str) -> None:
+    """Compare a file's sha256 with `dataset.sha256`; log it where a URL is not pinned.
 
     Raises:
         BadInput: if it is another one.
     """
     pinned = config.sha256.get(key)
     if pinned is not None and pinned.lower() != found:
-        forget(where)
+        forget(place)
         raise BadInput(
-            f"dataset.{key}: {where} has sha256 {found}, not {pinned}; fetch it again, or correct "
-            f"dataset.sha256.{key} if this is the file you mean"
+            f"dataset.{key}: {place} has sha256 {found}, not {pinned}. Fetch it again, or correct "
+            f"dataset.sha256.{key} if this is the right file."
         )
-    if pinned is None and is_remote(where):
-        get_logger("data").info("%s: sha256 %s; dataset.sha256.%s pins it", where, found, key)
+    if pinned is None and is_remote(place):
+        get_logger("data").info("%s: sha256 %s; dataset.sha256.%s pins it", place, found, key)
 
 
 def _movielens(config: Dataset, path: str) -> dict[str, Handle]:
-    """The files in a published zip file, or in a folder that holds what was in it."""
+    """The files in a published zip file, or in a folder with its content."""
     place = _located(path, "dataset.path", folder=True)
     if place.is_dir():
-        found = {file.name: file for file in sorted(place.rglob("*")) if file.is_file()}
-        chosen = _chosen(path, set(found))
-        taken = {
-            role: write_file("raw", Path(name).suffix, found[name]) for role, name in chosen.items()
+        members = {file.name: file for file in sorted(place.rglob("*")) if file.is_file()}
+        chosen = _chosen(path, set(members))
+        files = {
+            role: write_file("raw", Path(name).suffix, members[name])
+            for role, name in chosen.items()
         }
         if "path" in config.sha256:
             get_logger("data").warning("%s is a folder: dataset.sha256.path is not checked", path)
     else:
-        require_pinned(config, "path", path, _sha256(place))
-        chosen, taken = _members(path, place)
-    for role, handle in taken.items():
+        with place.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        _require_pinned(config, "path", path, digest)
+        chosen, files = _members(path, place)
+    for role, handle in files.items():
         if role in config.sha256:
-            require_pinned(config, role, f"{chosen[role]} in {path}", handle.sha256)
-    return {f"{role}/{chosen[role]}": handle for role, handle in taken.items()}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+            _require_pinned(config, role, f"{chosen[role]} in {path}", handle.sha256)
+    return {f"{role}/{chosen[role]}": handle for role, handle in files.items()}
 
 
 def _members(path: str, place: Path) -> tuple[dict[Role, str], dict[Role, Handle]]:
@@ -122,14 +151,14 @@ def _members(path: str, place: Path) -> tuple[dict[Role, str], dict[Role, Handle
         with zipfile.ZipFile(place) as archive:
             members = {Path(member).name: member for member in archive.namelist()}
             chosen = _chosen(path, set(members))
-            taken = {role: _unpacked(archive, members[name]) for role, name in chosen.items()}
+            files = {role: _unpacked(archive, members[name]) for role, name in chosen.items()}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
         forget(path)
         raise BadInput(
-            f"dataset.path: {path} is no sound zip file ({error}); fetch it again, or name the "
-            "folder that holds what was in it"
+            f"dataset.path: {path} is no sound zip file ({error}). Fetch it again, or name the "
+            "folder with its content."
         ) from error
-    return chosen, taken
+    return chosen, files
 
 
 def _chosen(path: str, names: set[str]) -> dict[Role, str]:
@@ -140,7 +169,7 @@ def _chosen(path: str, names: set[str]) -> dict[Role, str]:
             chosen[role] = present[0]
     if "interactions" not in chosen:
         wanted = ", ".join(MOVIELENS["interactions"])
-        raise BadInput(f"dataset.path: {path} holds none of {wanted}; is it MovieLens?")
+        raise BadInput(f"dataset.path: {path} holds none of {wanted}. Name MovieLens' own files.")
     return chosen
 
 
@@ -151,11 +180,11 @@ def _unpacked(archive: zipfile.ZipFile, member: str) -> Handle:
         return write_file("raw", Path(member).suffix, file)
 
 
-def _located(where: str, key: str, folder: bool = False) -> Path:
-    """A local file or folder, fetched if `where` is a URL."""
-    if is_remote(where):
-        return fetched(where, key).verify()
-    file = Path(where.removeprefix("file://")).expanduser()
+def _located(place: str, key: str, folder: bool = False) -> Path:
+    """A local file or folder, fetched if `place` is a URL."""
+    if is_remote(place):
+        return fetched(place, key).verify()
+    file = Path(place.removeprefix("file://")).expanduser()
     if not (file.is_file() or (folder and file.is_dir())):
-        raise BadInput(f"{key}: {file} does not exist; set {key} to where it is")
+        raise BadInput(f"{key}: {file} does not exist. Set {key} to where it is.")
     return file

@@ -1,24 +1,26 @@
 """Stage *split*: train, valid and test as three artifacts, so that later stages see no more."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
 from models.config import Split
 from models.dataset import splitting
+from models.dataset.delimited_text import Dialect, column_names, read
+from models.dataset.record_blocks import all_records
 from models.errors import BadInput
 from models.schemas import INTERACTIONS, ITEM, TIMESTAMP, USER
+from tasks.dataset.file_reading import text_source
 from tasks.dataset.outputs import Splits
 from tasks.execution.stage import stage
 from tasks.storage.artifact_batches import Stream, record_batches
-from tasks.storage.artifacts import Handle, read_parquet, write_batches, write_bytes, write_parquet
+from tasks.storage.artifacts import Handle, read_parquet, write_batches, write_file, write_parquet
 
 PARTS = ("train", "valid", "test")
 
@@ -31,16 +33,16 @@ def split_files(config: Split) -> dict[str, Handle]:
     Raises:
         BadInput: if a file does not exist.
     """
-    taken = {}
+    files = {}
     for part in PARTS:
         path = getattr(config, part)
         if path is None:
             continue
         file = Path(path).expanduser()
         if not file.is_file():
-            raise BadInput(f"split.{part}: {file} does not exist; correct the path")
-        taken[part] = write_bytes("raw", ".tsv", file.read_bytes())
-    return taken
+            raise BadInput(f"split.{part}: {file} does not exist. Correct the path.")
+        files[part] = write_file("raw", ".tsv", file)
+    return files
 
 
 @stage("split", version=1, cheap=True)
@@ -89,7 +91,7 @@ def _divided(config: Split, interactions: Handle) -> list[Handle]:
         write_batches(
             "split",
             INTERACTIONS,
-            record_batches(_of_part(stream, parts, code)),
+            record_batches(_part(stream, parts, code)),
             {"interactions": interactions},
             {**config.identity(), "part": part},
         )
@@ -97,7 +99,7 @@ def _divided(config: Split, interactions: Handle) -> list[Handle]:
     ]
 
 
-def _of_part(stream: Stream, parts: NDArray[np.int8], code: int) -> Iterator[pa.Table]:
+def _part(stream: Stream, parts: NDArray[np.int8], code: int) -> Iterator[pa.Table]:
     start = 0
     for table in stream.by_user():
         yield table.filter(pa.array(parts[start : start + table.num_rows] == code))
@@ -106,38 +108,18 @@ def _of_part(stream: Stream, parts: NDArray[np.int8], code: int) -> Iterator[pa.
 
 def _read_pairs(handle: Handle, part: str) -> pa.Table:
     """User and item of a tab-separated file; a first line that names them is a header."""
-    path = handle.verify()
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        first = stream.readline().rstrip("\r\n").split("\t")
-    if len(first) < 2:
+    file = f"split.{part}"
+    source, dialect = text_source(handle.verify(), file), Dialect("\t", quoted=False)
+    names = column_names(source, dialect, file)
+    if len(names) < 2:
         raise BadInput(
-            f"split.{part}: a line must hold user and item, with a tab between them; the first is "
-            f"{first[0][:80]!r}"
+            f"{file}: a line must hold user and item, with a tab between them; the first is "
+            f"{names[0][:80]!r}. Separate values by tabs."
         )
-    names = [name.split(":")[0] for name in first]
-    header = {USER, ITEM} <= set(names) or names[:2] == ["user", "item"]
-    columns = [f"column {n}" for n in range(len(first))]
-    user, item = (names.index(USER), names.index(ITEM)) if USER in names and header else (0, 1)
-    columns[user], columns[item] = USER, ITEM
-    text = pa.string()
-    try:
-        table = csv.read_csv(
-            path,
-            read_options=csv.ReadOptions(column_names=columns, skip_rows=int(header)),
-            parse_options=csv.ParseOptions(delimiter="\t", quote_char=False),
-            convert_options=csv.ConvertOptions(
-                include_columns=[USER, ITEM],
-                column_types={USER: text, ITEM: text},
-                strings_can_be_null=True,
-                null_values=[""],
-            ),
-        )
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"split.{part} could not be read: {error}; mend or remove that row"
-        ) from error
-    for column in (USER, ITEM):
-        if table[column].null_count:
-            row = pc.indices_nonzero(pc.is_null(table[column]))[0].as_py() + 1 + header
-            raise BadInput(f"split.{part}, row {row}: {column} is empty; fill it in")
-    return table
+    wanted = ["user", "item"] if names[:2] == ["user", "item"] else [USER, ITEM]
+    if not set(wanted) <= set(names):
+        columns = (*wanted, *(str(n) for n in range(2, len(names))))
+        dialect = replace(dialect, header=False, names=columns)
+    blocks = read(source, dialect, file, wanted)
+    table = all_records(blocks, file, wanted, filled=wanted).rename_columns([USER, ITEM])
+    return table.cast(pa.schema([INTERACTIONS.field(USER), INTERACTIONS.field(ITEM)]))

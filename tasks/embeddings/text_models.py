@@ -16,8 +16,7 @@ from models.config import Embeddings
 from models.embeddings.hashing import hashed
 from models.errors import BadInput
 from tasks.execution.devices import torch_device
-from tasks.llm.api_key import api_key
-from tasks.llm.endpoint import endpoint
+from tasks.llm.endpoint import api_key, endpoint
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

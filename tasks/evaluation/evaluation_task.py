@@ -13,7 +13,7 @@ from models.evaluation.slices import Slice
 from models.evaluation.user_scores import BASELINE
 from models.report import wording
 from models.schemas import LLM_CALLS
-from models.statistics.contrasts import Contrast, grid_contrasts, grid_slice_contrasts
+from models.statistics.contrasts import Contrast, contrasts, slice_contrasts
 from tasks.evaluation import result_rows
 from tasks.evaluation.inputs import Part, PointResult, Trial
 from tasks.evaluation.outputs import Evaluated
@@ -22,13 +22,14 @@ from tasks.evaluation.scoring import references, score_points
 from tasks.evaluation.store import digest, git_sha, store
 from tasks.execution.stage import stage
 from tasks.results.database import database_path
+from tasks.results.queries import Rows
 from tasks.storage.artifacts import read_parquet
 
 ScoredPoints = Mapping[str | None, Sequence[Scored]]
 """Scored runs by point, under None those of a run, which has no points."""
 
 
-@stage("evaluation", version=7)
+@stage("evaluation", version=8)
 def evaluation(
     experiment: str,
     parts: Sequence[Part],
@@ -59,33 +60,28 @@ def evaluation(
         **_identity(experiment, parts, runs, points, trials),
         git_sha=git_sha(),
         run_ids=tuple(sorted(run.run_id for run in runs)),
-        differences=result_rows.differences(of for of in found if of.against == BASELINE),
-        others=result_rows.differences(
-            of for of in found if of.against != BASELINE and of.is_primary
-        ),
+        contrasts=tuple(contrast for contrast in found if contrast.against == BASELINE),
         references=references(runs),
         n_contrasts=len(found),
-        n_slices=slices.num_rows,
+        n_slices=len(slices),
         n_points=len(points),
         n_trials=len(trials),
     )
-    tables: dict[str, pa.Table | pa.RecordBatchReader] = {
-        "new_points": result_rows.point_rows(evaluated, points, scored),
-        "new_trials": result_rows.trial_rows(evaluated, trials),
+    tables: dict[str, Rows | pa.Table | pa.RecordBatchReader] = {
+        "points": result_rows.point_rows(evaluated, points, scored),
+        "trials": result_rows.trial_rows(evaluated, trials),
     }
     if runs:
         parts_by_arm = _parts_by_arm(scored)
         tables |= {
-            "new_runs": result_rows.run_rows(evaluated, runs, _points_of_runs(scored)),
-            "new_metrics": result_rows.metric_rows(runs),
-            "new_user_metrics": result_rows.user_metric_rows(runs),
-            "new_epochs": result_rows.epoch_rows(runs),
-            "new_slices": slices,
-            "new_contrasts": result_rows.contrast_rows(evaluated, found, parts_by_arm),
-            "new_slice_contrasts": result_rows.slice_contrast_rows(
-                evaluated, by_slice, parts_by_arm
-            ),
-            "new_llm_calls": _calls(parts),
+            "runs": result_rows.run_rows(evaluated, runs, _points_of_runs(scored)),
+            "metrics": result_rows.metric_rows(runs),
+            "user_metrics": result_rows.user_metric_rows(runs),
+            "epochs": result_rows.epoch_rows(runs),
+            "slices": slices,
+            "contrasts": result_rows.contrast_rows(evaluated, found, parts_by_arm),
+            "slice_contrasts": result_rows.slice_contrast_rows(evaluated, by_slice, parts_by_arm),
+            "llm_calls": _calls(parts),
         }
     store(tables)
     get_run_logger().info(
@@ -104,7 +100,7 @@ def show_in_prefect(evaluated: Evaluated, points: Sequence[PointResult]) -> None
         table=[point.model_dump() for point in points],
         description=f"What became of the points of {evaluated.experiment}.",
     )
-    primary = [row.model_dump() for row in evaluated.differences if row.is_primary]
+    primary = [contrast.row() for contrast in evaluated.contrasts if contrast.is_primary]
     if primary:
         create_table_artifact(
             key=f"comparison-{key}",
@@ -178,8 +174,8 @@ def _contrasts(
         for part in slices
     }
     return (
-        grid_contrasts(whole, config.columns(), config.primary),
-        grid_slice_contrasts(sliced, config.columns(), config.primary),
+        contrasts(whole, config.columns(), config.primary),
+        slice_contrasts(sliced, config.columns(), config.primary),
     )
 
 

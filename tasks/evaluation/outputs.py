@@ -1,46 +1,12 @@
-"""What evaluation and report hand on: differences, references, and where they are written."""
+"""What the evaluation hands on: contrasts, references, and how to find its rows in DuckDB."""
 
 from pathlib import Path
 
 import duckdb
 
+from models.statistics.contrasts import Contrast
 from tasks.results.database import database, database_path, has_database
 from tasks.storage.artifacts import Handoff, MissingArtifact, Verifiable
-
-
-class Difference(Handoff):
-    """One arm against the baseline, or another arm, on one metric of one model, on test.
-
-    Means and standard deviations are over seeds; see
-    `models.statistics.paired_comparison.Comparison`.
-    """
-
-    model: str
-    arm: str
-    against: str = "baseline"
-    metric: str
-    k: int | None
-    baseline_mean: float
-    baseline_sd: float | None
-    arm_mean: float
-    arm_sd: float | None
-    gain_percent: float | None
-    difference: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float | None
-    p_adjusted: float | None = None
-    effect_size: float | None = None
-    users_ci_low: float | None = None
-    users_ci_high: float | None = None
-    boot_ci_low: float | None = None
-    boot_ci_high: float | None = None
-    seeds: int
-    users: int
-    verdict: str
-    is_primary: bool
-    point: str | None = None
-    """Of an experiment; None where there are none, or several share both arms."""
 
 
 class Reference(Handoff):
@@ -65,13 +31,11 @@ class Evaluated(Handoff, Verifiable):
     config_hash: str
     git_sha: str | None
     run_ids: tuple[str, ...]
-    differences: tuple[Difference, ...]
-    """Against the baseline."""
-    others: tuple[Difference, ...] = ()
-    """Against other arms and reference models, on the primary metric."""
+    contrasts: tuple[Contrast, ...]
+    """With the baseline."""
     references: tuple[Reference, ...] = ()
     n_contrasts: int
-    """Rows in `contrasts`: those above, and the others on all metrics."""
+    """Rows in `contrasts`: those above, and those with other arms and reference models."""
     n_slices: int
     """Rows in `slices`."""
     n_points: int = 0

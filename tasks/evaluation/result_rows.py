@@ -1,8 +1,9 @@
 """An evaluation as rows of the results database (`sql/schema.sql`)."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -11,12 +12,12 @@ from models.config import Job, Pipeline, Tap
 from models.evaluation.slices import Slice
 from models.evaluation.user_scores import UserValues
 from models.recommenders.registry import precision_of
-from models.statistics.comparability import Terms
-from models.statistics.contrasts import Contrast, Run
+from models.statistics.comparability import Run, Terms
+from models.statistics.contrasts import Contrast
 from tasks.embeddings.outputs import Described, knowledge, origin
 from tasks.evaluation.inputs import Part, PointResult, Trial
-from tasks.evaluation.outputs import Difference, Evaluated
-from tasks.storage.artifacts import Handoff
+from tasks.evaluation.outputs import Evaluated
+from tasks.results.queries import Rows
 from tasks.training.outputs import Trained
 
 _USER_METRICS = pa.schema(
@@ -28,10 +29,9 @@ _USER_METRICS = pa.schema(
         "value": pa.float64(),
     }
 )
+
 PartsByArm = dict[tuple[str | None, str, str], Part]
 """By point, model and arm; under no point the first one with that arm."""
-
-_SLICES = ("run_id", "kind", "slice", "low", "high", "metric", "k", "value", "users")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def of_job(pipeline: Pipeline, job: Job, described: Sequence[Described]) -> dict
 
     Two controls hold nothing of any profile; the others are made of the profiles' targets.
     """
-    known = knowledge([of for of in described if of.side in job.sides])
+    known = knowledge([side for side in described if side.side in job.sides])
     if not job.sides or job.arm in ("genre-histogram", "history-svd"):
         return dict.fromkeys((*known, "reduction"))
     whole = not any(job.taps.values())
@@ -70,8 +70,8 @@ def of_job(pipeline: Pipeline, job: Job, described: Sequence[Described]) -> dict
 
 
 def run_rows(
-    evaluated: Evaluated, runs: list[Scored], points: Mapping[str, str | None]
-) -> pa.Table:
+    evaluated: Evaluated, runs: Sequence[Scored], points: Mapping[str, str | None]
+) -> Rows:
     """Table `runs`; `points` has each run's point, None where it has several or none."""
     rows = []
     for run in runs:
@@ -103,7 +103,7 @@ def run_rows(
                 **of_job(pipeline, job, run.part.described),
             }
         )
-    return pa.Table.from_pylist(rows)
+    return rows
 
 
 def _layer(tap: Tap) -> str:
@@ -113,24 +113,20 @@ def _layer(tap: Tap) -> str:
     return f"{tap.name}[{'' if tap.start is None else tap.start}:{tap.stop or ''}]"
 
 
-def metric_rows(runs: list[Scored]) -> pa.Table:
+def metric_rows(runs: Sequence[Scored]) -> Rows:
     """Table `metrics`."""
-    means = [
-        (run.run_id, split, metric, k, float(values.mean()))
+    return [
+        {"run_id": run.run_id, "split": split, "metric": metric, "k": k, "value": value}
         for run in runs
-        for split, of_split in run.values.items()
-        for (metric, k), values in of_split.values.items()
+        for split, users in run.values.items()
+        for (metric, k), value in chain(
+            ((column, float(values.mean())) for column, values in users.values.items()),
+            run.beyond.get(split, {}).items(),
+        )
     ]
-    of_system = [
-        (run.run_id, split, metric, k, value)
-        for run in runs
-        for split, of_split in run.beyond.items()
-        for (metric, k), value in of_split.items()
-    ]
-    return _table(("run_id", "split", "metric", "k", "value"), [*means, *of_system])
 
 
-def user_metric_rows(runs: list[Scored]) -> pa.RecordBatchReader:
+def user_metric_rows(runs: Sequence[Scored]) -> pa.RecordBatchReader:
     """Table `user_metrics`: one batch per run, metric and cut-off, made while DuckDB reads them."""
     return pa.RecordBatchReader.from_batches(
         _USER_METRICS,
@@ -151,100 +147,69 @@ def user_metric_rows(runs: list[Scored]) -> pa.RecordBatchReader:
     )
 
 
-def epoch_rows(runs: list[Scored]) -> pa.Table:
+def epoch_rows(runs: Sequence[Scored]) -> Rows:
     """Table `epochs`."""
-    return pa.Table.from_pylist(
-        [
-            {"run_id": run.run_id, **epoch.model_dump()}
-            for run in runs
-            for epoch in run.trained.epochs
-        ]
-    )
-
-
-def slice_rows(runs: list[Scored]) -> pa.Table:
-    """Table `slices`."""
-    return _table(
-        _SLICES,
-        [
-            (run.run_id, *_slice(part).values(), metric, k, float(of.mean()), len(values.users))
-            for run in runs
-            for part, values in run.slices.items()
-            for (metric, k), of in values.values.items()
-        ],
-    )
-
-
-def differences(contrasts: Iterable[Contrast]) -> tuple[Difference, ...]:
-    """Contrasts as they are handed on."""
-    facts = [asdict(contrast) for contrast in contrasts]
-    return tuple(Difference(**fact.pop("comparison"), **fact) for fact in facts)
-
-
-def contrast_rows(
-    evaluated: Evaluated, contrasts: Sequence[Contrast], parts: PartsByArm
-) -> pa.Table:
-    """Table `contrasts`: no row where there is nothing to hold an arm against."""
-    rows = [
-        (*_origin(evaluated, parts, difference), *_values(difference))
-        for difference in differences(contrasts)
+    return [
+        {"run_id": run.run_id, **epoch.model_dump()} for run in runs for epoch in run.trained.epochs
     ]
-    return _table((*_ORIGIN, *Difference.model_fields), rows)
+
+
+def slice_rows(runs: Sequence[Scored]) -> Rows:
+    """Table `slices`."""
+    return [
+        {"run_id": run.run_id, "metric": metric, "k": k, "value": float(values.mean())}
+        | _slice(part)
+        | {"users": len(values)}
+        for run in runs
+        for part, users in run.slices.items()
+        for (metric, k), values in users.values.items()
+    ]
+
+
+def contrast_rows(evaluated: Evaluated, contrasts: Sequence[Contrast], parts: PartsByArm) -> Rows:
+    """Table `contrasts`: no row where there is nothing to compare an arm with."""
+    return [_origin(evaluated, parts, contrast) | contrast.row() for contrast in contrasts]
 
 
 def slice_contrast_rows(
     evaluated: Evaluated, contrasts: Mapping[Slice, Sequence[Contrast]], parts: PartsByArm
-) -> pa.Table:
+) -> Rows:
     """Table `slice_contrasts`."""
-    rows = [
-        (*_origin(evaluated, parts, difference), *_slice(part).values(), *_values(difference))
-        for part, of_slice in contrasts.items()
-        for difference in differences(of_slice)
+    return [
+        _origin(evaluated, parts, contrast) | _slice(part) | contrast.row()
+        for part, found in contrasts.items()
+        for contrast in found
     ]
-    return _table((*_ORIGIN, "kind", "slice", "low", "high", *Difference.model_fields), rows)
 
 
 def point_rows(
     evaluated: Evaluated,
     points: Sequence[PointResult],
     scored: Mapping[str | None, Sequence[Scored]],
-) -> pa.Table:
+) -> Rows:
     """Table `points`."""
-    known = (evaluated.experiment, evaluated.evaluation_id)
-    rows = [
-        (*known, *_values(point), [run.run_id for run in scored.get(point.point, ())])
+    return [
+        _known(evaluated)
+        | point.model_dump()
+        | {"run_ids": [run.run_id for run in scored.get(point.point, ())]}
         for point in points
     ]
-    return _table((*_ORIGIN[:2], *PointResult.model_fields, "run_ids"), rows)
 
 
-def trial_rows(evaluated: Evaluated, trials: Sequence[Trial]) -> pa.Table:
+def trial_rows(evaluated: Evaluated, trials: Sequence[Trial]) -> Rows:
     """Table `trials`."""
-    known = (evaluated.experiment, evaluated.evaluation_id)
-    rows = [(*known, *_values(trial)) for trial in trials]
-    return _table((*_ORIGIN[:2], *Trial.model_fields), rows)
+    return [_known(evaluated) | trial.model_dump() for trial in trials]
 
 
-_ORIGIN = ("experiment", "evaluation_id", "dataset", "profile_source", "profile_provenance")
+def _known(evaluated: Evaluated) -> dict[str, Any]:
+    return {"experiment": evaluated.experiment, "evaluation_id": evaluated.evaluation_id}
 
 
-def _origin(
-    evaluated: Evaluated, parts: PartsByArm, difference: Difference
-) -> tuple[str | None, ...]:
-    part = parts[difference.point, difference.model, difference.arm]
-    known = evaluated.experiment, evaluated.evaluation_id, part.pipeline.dataset.name
-    return (*known, *origin(part.described).values())
-
-
-def _values(row: Handoff) -> list[Any]:
-    return list(row.model_dump().values())
+def _origin(evaluated: Evaluated, parts: PartsByArm, contrast: Contrast) -> dict[str, Any]:
+    part = parts[contrast.point, contrast.model, contrast.arm]
+    dataset = {"dataset": part.pipeline.dataset.name}
+    return _known(evaluated) | dataset | origin(part.described)
 
 
 def _slice(part: Slice) -> dict[str, Any]:
     return {"kind": part.kind, "slice": part.name, "low": part.low, "high": part.high}
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    """Columns by name, also where there is no row."""
-    columns = zip(*rows, strict=True) if rows else ([] for _ in names)
-    return pa.table(dict(zip(names, map(list, columns), strict=True)))

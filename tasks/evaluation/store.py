@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from tasks.execution.cache_key import content
-from tasks.results.database import create_tables, database
+from tasks.results.database import create_tables, database, register_rows
+from tasks.results.queries import Rows
 from tasks.storage.artifacts import PROJECT_ROOT
 
 _SQL = Path(__file__).parent / "sql"
@@ -22,19 +23,21 @@ def digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def store(tables: Mapping[str, pa.Table | pa.RecordBatchReader]) -> None:
+def store(tables: Mapping[str, Rows | pa.Table | pa.RecordBatchReader]) -> None:
     """Write all rows or none: an interrupted evaluation leaves the database as it was.
 
     Args:
-        tables: new rows by the names that the scripts in `sql/` use; without `new_runs` only
-            points and trials are replaced.
+        tables: new rows by table; without `runs` only points and trials are replaced.
     """
-    scripts = ("store_evaluation", "store_points") if "new_runs" in tables else ("store_points",)
+    scripts = ("store_evaluation", "store_points") if "runs" in tables else ("store_points",)
     with database() as connection:
         connection.execute("BEGIN")
         create_tables(connection)
-        for name, table in tables.items():
-            connection.register(name, table)
+        for table, rows in tables.items():
+            if isinstance(rows, list):
+                register_rows(connection, table, rows)
+            else:
+                connection.register(f"new_{table}", rows)
         for script in scripts:
             connection.execute((_SQL / f"{script}.sql").read_text())
         connection.execute("COMMIT")

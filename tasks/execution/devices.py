@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 from models.config import Embeddings, Pipeline
 from models.config.device import Placed
 from models.errors import BadInput
-from models.recommenders.registry import FLOAT32_ONLY
+from models.recommenders.registry import entry
 
 
 def placed(pipeline: Pipeline) -> Pipeline:
@@ -60,8 +60,9 @@ def say_what_stays_float32(pipeline: Pipeline) -> None:
     except MissingContextError:  # outside a run
         logger = logging.getLogger("llmkt")
     for name in pipeline.models:
-        if name in FLOAT32_ONLY:
-            logger.warning("models.%s trains in float32: %s", name, FLOAT32_ONLY[name])
+        why = entry(name).float32_only
+        if why:
+            logger.warning("models.%s trains in float32: %s", name, why)
 
 
 def _embedding(name: str, section: Embeddings) -> Embeddings:

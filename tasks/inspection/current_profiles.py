@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from models.config import Pipeline, Side
 from models.errors import BadInput
-from models.profiles.prompt_templates import Prompt
 from models.profiles.user_history import describe, presentable, select
 from models.schemas import ITEM, KEYS, RATING, TEXT, TIMESTAMP, TITLE, USER, YEAR, noun
 from tasks.config.pipeline_file import load
@@ -22,10 +21,11 @@ from tasks.config.prompt_file import prompt_of
 from tasks.dataset.interactions_task import interactions, raw_files
 from tasks.dataset.split_task import split, split_files
 from tasks.llm.answer_store import answer_store
-from tasks.profiles.llm_writer import profiles_asked
+from tasks.profiles.llm_writer import answered
 from tasks.profiles.outputs import Profiled, Provenance
-from tasks.profiles.profiles_task import profiles
-from tasks.storage.artifacts import Handle, read_parquet
+from tasks.profiles.profiles_task import PROVIDERS, profiles
+from tasks.profiles.request import Request
+from tasks.storage.artifacts import read_parquet
 from tasks.storage.imported_files import take_in_profiles
 
 
@@ -55,82 +55,58 @@ class Configured:
         return shlex.join(["llmkt", "run", str(self.path), *sets])
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What profiles are written from, as handles; more than training if they may see all."""
+def request_of(pipeline: Pipeline, side: Side) -> Request:
+    """Collect what one side's profiles are written from, without a run.
 
-    train: Handle
-    items: Handle
-    demographics: Handle | None
-
-
-def ground(pipeline: Pipeline, side: Side) -> Ground:
-    """Interactions and split, without a run."""
-    fields = pipeline.demographics((side,))
+    Raises:
+        BadInput: for a faulty prompt or import.
+    """
+    config, fields = pipeline.profiles_of(side), pipeline.demographics((side,))
     raw = raw_files(pipeline.dataset, fields)
     data = interactions.recall(pipeline.dataset, raw, fields)
     parts = split.recall(pipeline.split, data.interactions, split_files(pipeline.split))
     seen = data.interactions if pipeline.sees_all(side) else parts.train
-    return Ground(seen, data.items, data.demographics)
+    prompt, imported = prompt_of(pipeline, side), take_in_profiles(config)
+    return Request(config, prompt, seen, data.items, imported, side, data.demographics)
 
 
-class Written(BaseModel):
+@dataclass(frozen=True)
+class Written:
     """The profiles that a configuration has now.
 
     Attributes:
+        request: what they are written from.
         table: `profiles_schema`; without text and reason where nothing was asked yet.
     """
 
-    model_config = {"arbitrary_types_allowed": True}
-
+    request: Request
     table: pa.Table
-    source: str
     llm_model: str | None
     provenance: Provenance
 
 
-def written(configured: Configured, side: Side, on: Ground) -> Written:
-    """Every profile that is there already, or that costs nothing.
+def written(configured: Configured, side: Side) -> Written:
+    """Collect every profile that is there already, or that costs nothing.
 
     Raises:
-        BadInput: for a faulty prompt or import, and where vectors are imported, which have none.
+        BadInput: for a faulty prompt or import, and where vectors are imported, or users are
+            described by their items: they have no profiles.
     """
     pipeline = configured.pipeline
     if pipeline.embeddings_of(side).provider == "import":
         raise BadInput(
             f"{configured.path} imports the vectors of {side}, so there are no profiles to show"
         )
-    config = pipeline.profiles_of(side)
-    if config.provider == "items":
-        raise BadInput(
-            f"{configured.path} describes users by their items, so they have no profiles of their "
-            "own; show the items' with --side items"
-        )
-    if not config.asks:
-        found: Profiled = profiles.recall(
-            config,
-            prompt_of(pipeline, side),
-            on.train,
-            on.items,
-            take_in_profiles(config),
-            side,
-            None,
-        )
-        return Written(
-            table=read_parquet(found.profiles),
-            source=found.source,
-            llm_model=None,
-            provenance=found.provenance,
-        )
-    template = Prompt(prompt_of(pipeline, side), config.prompt, side)
-    with answer_store() as store:
-        table = profiles_asked(config, template, on.train, on.items, side, on.demographics, store)
-    return Written(
-        table=table,
-        source=config.provider,
-        llm_model=config.llm.model,
-        provenance="leaky" if pipeline.sees_all(side) else "train-only",
+    request = request_of(pipeline, side)
+    config = request.config
+    if config.asks:
+        provenance: Provenance = "leaky" if pipeline.sees_all(side) else "train-only"
+        with answer_store() as store:
+            return Written(request, answered(request, store), config.llm.model, provenance)
+    found: Profiled = profiles.recall(
+        config, request.prompt, request.train, request.items, request.imported, side, None
     )
+    return Written(request, read_parquet(found.profiles), None, found.provenance)
 
 
 class Seen(BaseModel):
@@ -176,48 +152,35 @@ def show(configured: Configured, token: str, side: Side = "users") -> Shown:
     Raises:
         BadInput: for an id that the training part does not have.
     """
-    on = ground(configured.pipeline, side)
-    known, key = written(configured, side, on), KEYS[side]
+    known, key = written(configured, side), KEYS[side]
     found = known.table.filter(pc.equal(known.table[key], token))
     if not found.num_rows:
         examples = ", ".join(known.table[key][:3].to_pylist())
         raise BadInput(
-            f"the training part of {configured.path} has no {noun(key)} {token}; ids are raw "
-            f"tokens such as {examples}"
+            f"{configured.path}: the training part has no {noun(key)} {token}. Name a raw token, "
+            f"such as {examples}"
         )
     (row,) = found.to_pylist()
     return Shown(
         side=side,
         id=token,
         text=row[TEXT],
-        source=known.source,
+        source=known.request.config.provider,
         llm_model=known.llm_model,
         provenance=known.provenance,
         history_count=row["history_count"],
         history_sha256=row["history_sha256"],
-        saw=_saw(configured, token, side, on),
+        saw=_saw(known.request, token),
         command=configured.command,
     )
 
 
-def _saw(configured: Configured, token: str, side: Side, on: Ground) -> list[Seen] | None:
-    config = configured.pipeline.profiles_of(side)
-    if side == "items" or config.provider == "import":
+def _saw(request: Request, token: str) -> list[Seen] | None:
+    basis = PROVIDERS[request.config.provider].basis(request)
+    if request.side == "items" or basis is None:
         return None
-    train = read_parquet(on.train)
-    policy = config.history
-    if not config.asks:
-        policy = policy.model_copy(update={"limit": max(train.num_rows, 1)})
-    selected = select(train, policy)
-    mine = selected.filter(pc.equal(selected[USER], token))
-    rows = describe(mine, presentable(read_parquet(on.items))).to_pylist()
-    return [
-        Seen(
-            item=row[ITEM],
-            title=row[TITLE],
-            year=row[YEAR],
-            rating=row[RATING],
-            timestamp=row[TIMESTAMP],
-        )
-        for row in rows
-    ]
+    chosen = select(read_parquet(request.train), basis.history)
+    mine = chosen.filter(pc.equal(chosen[USER], token))
+    rows = describe(mine, presentable(read_parquet(request.items))).to_pylist()
+    fields = TITLE, YEAR, RATING, TIMESTAMP
+    return [Seen(item=row[ITEM], **{name: row[name] for name in fields}) for row in rows]

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from models.config import ROLES, Dataset, Pipeline
 from models.errors import BadInput
 from tasks.config.pipeline_file import load
-from tasks.dataset.file_reading import by_role, file_name, read
-from tasks.dataset.filters import account, rows_read
-from tasks.dataset.ingestion import fix_of
-from tasks.dataset.interactions_task import interactions, raw_files
-from tasks.dataset.outputs import Intake, Interactions
+from tasks.dataset.file_reading import file_name, read
+from tasks.dataset.filters import filtered
+from tasks.dataset.interactions_task import fix_of, interactions, raw_files
+from tasks.dataset.outputs import Ingestion, Interactions
 from tasks.dataset.requirements import require_enough_items
 from tasks.dataset.scratch_tables import rows_of, scratch_tables, sql
 from tasks.dataset.split_task import split, split_files
@@ -82,7 +81,7 @@ class Checked(Handoff):
     """Of rows that could be read."""
     kept: Contents | None
     """Of those that a run uses."""
-    intake: Intake | None
+    ingestion: Ingestion | None
     missing_titles: int | None
     catalogue: int | None
     problems: tuple[Problem, ...]
@@ -110,14 +109,14 @@ def check_pipeline(pipeline: Pipeline) -> Checked:
     try:
         raw = raw_files(dataset, fields)
         found["files"] = _files(dataset, raw)
-        _look(dataset, by_role(raw), found, problems)
+        _look(dataset, raw, found, problems)
     except BadInput as error:
         problems.append(Problem(file=None, what=str(error), refused=True))
     else:
         refusal = _refusal(pipeline, raw, fields)
         if refusal and not any(problem.what == refusal for problem in problems):
             problems.insert(0, Problem(file=None, what=refusal, refused=True))
-    nothing = dict.fromkeys(("read", "kept", "intake", "missing_titles", "catalogue"))
+    nothing = dict.fromkeys(("read", "kept", "ingestion", "missing_titles", "catalogue"))
     return Checked.model_validate(
         {
             **nothing,
@@ -132,7 +131,7 @@ def check_pipeline(pipeline: Pipeline) -> Checked:
 
 def _files(dataset: Dataset, raw: dict[str, Handle]) -> dict[str, File]:
     files: dict[str, File] = {}
-    for key, handle in by_role(raw).items():
+    for key, handle in raw.items():
         role = next(role for role in ROLES if key.startswith(role))
         files[role] = File(
             name=file_name(dataset, role), sha256=handle.sha256, bytes=handle.file.stat().st_size
@@ -147,7 +146,7 @@ def _look(
         read(connection, dataset, raw)
         problems += _bad_rows(connection, dataset)
         found["read"] = contents(connection)
-        found["intake"] = account(connection, dataset, rows_read(connection))
+        found["ingestion"] = filtered(connection, dataset)
         found["kept"] = contents(connection)
         found["catalogue"], found["missing_titles"] = rows_of(
             connection, "SELECT count(*), count(*) - count(title) FROM catalogue"
@@ -160,7 +159,7 @@ def _bad_rows(connection: "duckdb.DuckDBPyConnection", dataset: Dataset) -> list
         f"SELECT role, reason, count(*), list_sort(list(row))[:{SHOWN}] FROM quarantine "
         "GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2",
     )
-    stops = dataset.bad_rows == "error" and not dataset.is_plain
+    stops = dataset.bad_rows == "error"
     return [
         Problem(
             file=file_name(dataset, role),

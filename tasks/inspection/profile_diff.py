@@ -13,7 +13,7 @@ from models.profiles.text_diff import Word, cosines, distribution, words_changed
 from models.schemas import KEYS, TEXT
 from tasks.embeddings.text_models import identity
 from tasks.embeddings.vector_store import stored_vectors
-from tasks.inspection.current_profiles import Configured, ground, written
+from tasks.inspection.current_profiles import Configured, written
 
 
 class Extent(BaseModel):
@@ -119,7 +119,7 @@ class _Side:
     @classmethod
     def of(cls, configured: Configured, side: Side) -> "_Side":
         pipeline = configured.pipeline
-        known = written(configured, side, ground(pipeline, side))
+        known = written(configured, side)
         has_text = known.table.filter(pc.is_valid(known.table[TEXT]))
         ids, texts = (has_text[column].to_pylist() for column in (KEYS[side], TEXT))
         settings = pipeline.embeddings_of(side)
@@ -127,7 +127,7 @@ class _Side:
         vectors = {ids[place]: row for place, row in zip(places.tolist(), matrix, strict=True)}
         return cls(
             configured=configured,
-            source=known.source,
+            source=known.request.config.provider,
             subjects=known.table.num_rows,
             texts=dict(zip(ids, texts, strict=True)),
             vectors=vectors,

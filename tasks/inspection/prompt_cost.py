@@ -1,7 +1,7 @@
 """What asking an LLM for profiles would take: prompts, tokens and money. Nothing is asked."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import islice
@@ -11,15 +11,14 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from models.config import Profiles, Side
-from models.llm.pricing import Price, PriceTable, cost
-from models.profiles.prompt_templates import Messages, Prompt
+from models.llm.pricing import PriceTable, Tariff
 from tasks.config.pipeline_file import load
 from tasks.config.price_table import price_table
-from tasks.config.prompt_file import prompt_of
-from tasks.inspection.current_profiles import Configured, ground
+from tasks.inspection.current_profiles import request_of
 from tasks.inspection.token_counter import TokenCounter
-from tasks.llm.answer_store import AnswerStore, Question, answer_store
-from tasks.profiles.llm_writer import questions, render
+from tasks.llm.answer_store import AnswerStore, answer_store
+from tasks.profiles.llm_writer import questions
+from tasks.profiles.request import Request
 
 _AT_ONCE = 256
 
@@ -92,15 +91,19 @@ def preview(path: Path, overrides: Sequence[str] = (), n: int = 1, side: Side = 
     Raises:
         BadInput: for a faulty configuration, prompt or price table.
     """
-    given = load(path, overrides).profiles_of(side).provider
-    configured = _as_asked(path, overrides, side)
-    config = configured.pipeline.profiles_of(side)
-    prices = price_table(Path(config.llm.prices) if config.llm.prices else None)
+    pipeline = load(path, overrides)
+    given = pipeline.profiles_of(side)
+    if not given.asks:
+        section = "profiles" if side == "users" else "item_profiles"
+        asks = (f"{section}.provider=openai", f"{section}.path=null")
+        pipeline = load(path, [*overrides, *asks])
+    config = pipeline.profiles_of(side)
+    prices = price_table(config.llm.prices)
     with answer_store(config.max_words) as store:
-        bill = bill_of(configured, side, store, n)
+        bill = bill_of(request_of(pipeline, side), store, n)
     return Preview(
         side=side,
-        configured_provider=given,
+        configured_provider=given.provider,
         provider=config.provider,
         model=config.llm.model,
         prompt=config.prompt,
@@ -111,21 +114,11 @@ def preview(path: Path, overrides: Sequence[str] = (), n: int = 1, side: Side = 
         tokens=bill.how,
         completion_tokens=bill.per_answer * len(bill.tokens),
         completions=bill.completions,
-        to_pay_usd=to_pay(config, prices, bill),
+        to_pay_usd=to_pay(config, bill),
         costs=_costs(config.llm.model, prices, bill),
         prices_date=prices.date,
         samples=bill.samples,
     )
-
-
-def _as_asked(path: Path, overrides: Sequence[str], side: Side) -> Configured:
-    """The configuration, with a provider that asks where its own does not."""
-    configured = Configured.read(path, overrides)
-    if configured.pipeline.profiles_of(side).asks:
-        return configured
-    section = "profiles" if side == "users" else "item_profiles"
-    asks = (f"{section}.provider=openai", f"{section}.path=null")
-    return Configured.read(path, [*overrides, *asks])
 
 
 @dataclass
@@ -141,26 +134,33 @@ class Bill:
     samples: list[Sample] = field(default_factory=list)
 
 
-def bill_of(configured: Configured, side: Side, store: AnswerStore, n: int) -> Bill:
-    """Every different prompt of one side, counted, and which have no answer in the store.
+def bill_of(request: Request, store: AnswerStore, n: int) -> Bill:
+    """Count every different prompt of one side, and those without an answer in the store.
 
     Args:
-        configured: a configuration that asks for this side's profiles.
-        side: users or items.
+        request: from a configuration that asks for this side's profiles.
         store: where answers are kept.
         n: how many rendered prompts to keep.
     """
-    config = configured.pipeline.profiles_of(side)
-    counter = TokenCounter(config.llm.model)
-    bill = Bill(counter.how, config.llm.max_tokens, "at most, by max_tokens")
-    for batch in _asked(configured, side):
-        store.want(question for _, _, question in batch)
-        counts = counter.count([question.messages for _, _, question in batch])
+    counter = TokenCounter(request.config.llm.model)
+    bill = Bill(counter.how, request.config.llm.max_tokens, "at most, by max_tokens")
+    asked = questions(request)
+    while batch := list(islice(asked, _AT_ONCE)):
+        store.want(question for _, question in batch)
+        counts = counter.count([question.messages for _, question in batch])
         bill.subjects += len(batch)
-        for (token, messages, question), count in zip(batch, counts, strict=True):
+        for (subject, question), count in zip(batch, counts, strict=True):
             bill.tokens[question.key] = count
             if len(bill.samples) < n:
-                bill.samples.append(_sample(token, messages, count, store.knows([question.key])))
+                said = {message["role"]: message["content"] for message in question.messages}
+                sample = Sample(
+                    id=subject,
+                    system=said.get("system"),
+                    user=said["user"],
+                    prompt_tokens=count,
+                    answered=store.knows([question.key]),
+                )
+                bill.samples.append(sample)
     if store.unanswered():
         bill.unanswered = {question.key for question in store.questions()}
     lengths = store.calls()["completion_tokens"].drop_null()
@@ -170,51 +170,27 @@ def bill_of(configured: Configured, side: Side, store: AnswerStore, n: int) -> B
     return bill
 
 
-def _asked(configured: Configured, side: Side) -> Iterator[list[tuple[str, Messages, Question]]]:
-    """Ids, prompts and questions, some at a time."""
-    pipeline = configured.pipeline
-    config, on = pipeline.profiles_of(side), ground(pipeline, side)
-    template = Prompt(prompt_of(pipeline, side), config.prompt, side)
-    rendered = render(config, template, on.train, on.items, side, on.demographics)
-    while batch := list(islice(rendered, _AT_ONCE)):
-        asked = questions(config, batch)
-        yield [(*subject, question) for subject, question in zip(batch, asked, strict=True)]
-
-
-def _sample(token: str, messages: Messages, count: int, answered: bool) -> Sample:
-    return Sample(
-        id=token,
-        system=messages.system,
-        user=messages.user,
-        prompt_tokens=count,
-        answered=answered,
-    )
-
-
-def to_pay(config: Profiles, prices: PriceTable, bill: Bill) -> float | None:
-    """US dollars for the answers that are not there; None where the price is not known."""
+def to_pay(config: Profiles, bill: Bill) -> float | None:
+    """Return US dollars for the answers that are not there; None where the price is not known."""
     if not bill.unanswered:
         return 0.0
-    price = prices.price_of(config.llm.model)
-    if price is None:
-        return None
+    tariff = Tariff(price_table(config.llm.prices).price_of(config.llm.model), config.batched)
     prompts = sum(bill.tokens[key] for key in bill.unanswered)
-    answers = bill.per_answer * len(bill.unanswered)
-    return cost(price, prompts, answers, batch=config.provider == "openai-batch")
+    return tariff.cost(prompts, bill.per_answer * len(bill.unanswered))
 
 
 def _costs(model: str, prices: PriceTable, bill: Bill) -> list[Cost]:
-    """The configured model first, then the table's, without text models, which answer nothing."""
+    """List the configured model, then the table's, without text models, which answer nothing."""
     listed = {name: price for name, price in prices.prices.items() if price.output_per_million}
     own = prices.price_of(model)
-    candidates: dict[str, Price] = ({model: own} if own else {}) | listed
+    candidates = ({model: own} if own else {}) | listed
     answers = bill.per_answer * len(bill.tokens)
     prompts = sum(bill.tokens.values())
     return [
         Cost(
             model=name,
-            standard_usd=cost(price, prompts, answers),
-            batch_usd=cost(price, prompts, answers, batch=True),
+            standard_usd=price.cost(prompts, answers),
+            batch_usd=price.cost(prompts, answers, batch=True),
             configured=name == model,
         )
         for name, price in candidates.items()

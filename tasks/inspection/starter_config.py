@@ -8,11 +8,12 @@ import yaml
 from pydantic import ValidationError
 
 from models.config import Dataset, Pipeline
-from models.dataset import format_detection
-from models.dataset.format_detection import Guess
+from models.dataset import column_detection
+from models.dataset.column_detection import Guess
+from models.dataset.delimited_text import Dialect
 from models.errors import BadInput
 from tasks.inspection.dataset_check import Checked, check_pipeline
-from tasks.inspection.file_sample import Note, format_of, sample
+from tasks.inspection.file_sample import Sample, format_of, sample
 from tasks.storage.artifacts import Handoff
 
 _FEW_USERS = 200
@@ -42,27 +43,47 @@ class Started(Handoff):
 def init(interactions: Path, items: Path | None, output: Path, force: bool = False) -> Started:
     """Write a configuration for files of interactions and items.
 
+    Args:
+        interactions: the file of interactions.
+        items: the file of items, if there is one.
+        output: the configuration to write.
+        force: whether to overwrite it.
+
     Raises:
         BadInput: if a file does not exist or cannot be read, or `output` exists already.
     """
     if output.exists() and not force:
-        raise BadInput(f"{output} exists already; name another file with -o, or add --force")
+        raise BadInput(f"{output} exists already. Name another file with -o, or add --force.")
     files = {"interactions": interactions} | ({"items": items} if items else {})
     for role, file in files.items():
         if not file.is_file():
-            raise BadInput(f"{role}: {file} does not exist")
+            raise BadInput(f"{role}: {file} does not exist. Correct the path.")
     settings: dict[str, Any] = {"name": _slug(interactions)}
     guesses: list[Guessed] = []
     for role, file in files.items():
         settings[role] = str(file.resolve())
-        _guess_file(role, file, settings, guesses)
+        guesses += _shown(file, *_guess_file(role, file, settings))
     words = [settings["format"], *(file.name for file in files.values())]
     words += [str(value) for value in settings.get("columns", {}).values()]
-    raw = _pipeline(settings, format_detection.subject(words), guesses, interactions)
-    checked = _settle(raw, guesses, interactions)
+    kind = column_detection.subject(words)
+    raw = _pipeline(settings, str(kind.value))
+    checked, needed = _adapted(raw)
+    guesses += _shown(interactions, kind, *needed)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(_text(raw, guesses), encoding="utf-8")
     return Started(path=output, guesses=tuple(guesses), checked=checked)
+
+
+def _shown(file: Path, *guesses: Guess) -> list[Guessed]:
+    return [
+        Guessed(
+            file=file.name,
+            setting=guess.setting,
+            value="–" if guess.value is None else guess.value,
+            evidence=guess.evidence,
+        )
+        for guess in guesses
+    ]
 
 
 def _slug(file: Path) -> str:
@@ -70,91 +91,94 @@ def _slug(file: Path) -> str:
     return stem or "mine"
 
 
-def _guess_file(role: str, file: Path, settings: dict[str, Any], guesses: list[Guessed]) -> None:
-    """Add what one file tells to the settings and to the guesses."""
-
-    def note(guess: Guess) -> None:
-        value = guess.value if guess.value is not None else "–"
-        guesses.append(
-            Guessed(file=file.name, setting=guess.setting, value=value, evidence=guess.evidence)
+def _guess_file(role: str, file: Path, settings: dict[str, Any]) -> list[Guess]:
+    """Add what one file shows to the settings, and give the evidence."""
+    kind = format_of(file)
+    whole = str(settings.setdefault("format", kind.value))
+    if whole in ("movielens", "amazon"):
+        return [kind] if role == "interactions" else []
+    if (kind.value == "parquet") != (whole == "parquet"):
+        raise BadInput(
+            f"items: {file} is {kind.value}, but the interactions are {whole}. Convert one of them."
         )
+    found = sample(file, whole)
+    if found.dialect is not None:
+        _set_dialect(found.dialect, file, settings)
+    columns = column_detection.columns(found.names, found.rows, _ROLES[role])
+    names = {guess.setting.removeprefix("columns."): guess.value for guess in columns}
+    _require_ids(role, file, names, found.names)
+    _set_columns(role, names, settings)
+    return [kind, *found.guesses, *columns, *_details(found, names, settings)]
 
-    if role == "interactions":
-        settings["format"] = format_of(file, note)
-    elif settings["format"] not in ("movielens", "amazon"):
-        other = format_of(file, note)
-        if (other == "parquet") != (settings["format"] == "parquet"):
+
+def _set_dialect(dialect: Dialect, file: Path, settings: dict[str, Any]) -> None:
+    """Set how text is written, for both files alike."""
+    written = {
+        "encoding": dialect.encoding,
+        "delimiter": dialect.delimiter,
+        "quoting": "double" if dialect.quoted else "none",
+        "header": dialect.header,
+    }
+    for key, value in written.items():
+        before = settings.setdefault(key, value)
+        if before == value:
+            continue
+        if key in ("delimiter", "header"):
             raise BadInput(
-                f"items: {file} is {other}, but the interactions are {settings['format']}; "
-                "convert one of them"
+                f"items: {file} has {key} {value!r}, but the interactions have {before!r}. Write "
+                "both alike."
             )
-    if settings["format"] in ("movielens", "amazon"):
-        return
-    names, rows = sample(role, file, settings, note)
-    found = format_detection.columns(names, rows, _ROLES[role])
-    values = {guess.setting.removeprefix("columns."): guess for guess in found}
-    for guess in found:
-        note(guess)
-    _require_ids(role, file, values, names)
-    of = settings.setdefault("columns", {})
-    for name, guess in values.items():
+        either = {str(before), str(value)}
+        settings[key] = next((safe for safe in ("double", "latin-1") if safe in either), value)
+
+
+def _set_columns(role: str, names: dict[str, str | None], settings: dict[str, Any]) -> None:
+    columns = settings.setdefault("columns", {})
+    for name, column in names.items():
         if name == "text":
-            of.update({"text": [guess.value]} if guess.value else {})
+            columns.update({"text": [column]} if column else {})
         elif role == "items" and name == "item":
-            of.update({"item_file_item": guess.value} if guess.value != of["item"] else {})
+            columns.update({"item_file_item": column} if column != columns["item"] else {})
         else:
-            of[name] = guess.value
-    _details(names, rows, values, settings, note)
+            columns[name] = column
 
 
-def _details(
-    names: list[str],
-    rows: list[list[str]],
-    values: dict[str, Guess],
-    settings: dict[str, Any],
-    note: Note,
-) -> None:
-    """Units, separators and years, from the columns' values."""
-
-    def column(name: str) -> list[str]:
-        chosen = values[name].value if name in values else None
-        return (
-            [row[names.index(chosen)] for row in rows if row[names.index(chosen)]] if chosen else []
-        )
-
-    for name, setting, guess in (
-        ("timestamp", "timestamp_unit", format_detection.unit),
-        ("genres", "genre_separator", format_detection.genre_separator),
-        ("title", "year_from_title", format_detection.year_from_title),
+def _details(found: Sample, names: dict[str, str | None], settings: dict[str, Any]) -> list[Guess]:
+    """Set units, separators and years from the columns' values."""
+    guesses = []
+    for name, guess in (
+        ("timestamp", column_detection.unit),
+        ("genres", column_detection.genre_separator),
+        ("title", column_detection.year_from_title),
     ):
-        if column(name):
-            found = guess(column(name))
-            note(found)
-            settings[setting] = {"true": True, "false": False}.get(str(found.value), found.value)
+        column = names.get(name)
+        place = found.names.index(column) if column else 0
+        values = [row[place] for row in found.rows if row[place]] if column else []
+        if values:
+            detail = guess(values)
+            is_flag = detail.value in ("true", "false")
+            settings[detail.setting] = detail.value == "true" if is_flag else detail.value
+            guesses.append(detail)
+    return guesses
 
 
-def _require_ids(role: str, file: Path, values: dict[str, Guess], names: list[str]) -> None:
-    lacking = [name for name in ("user", "item") if name in values and values[name].value is None]
+def _require_ids(role: str, file: Path, names: dict[str, str | None], has: list[str]) -> None:
+    lacking = [name for name in ("user", "item") if name in names and names[name] is None]
     if lacking:
         raise BadInput(
             f"{role}: no column of {file} looks like the {' and the '.join(lacking)}; it has "
-            f"{', '.join(names)[:300]}: write the configuration by hand, see docs/data.md"
+            f"{', '.join(has)[:300]}. Write the configuration by hand, see docs/data.md."
         )
 
 
-def _pipeline(
-    settings: dict[str, Any], kind: Guess, guesses: list[Guessed], file: Path
-) -> dict[str, Any]:
-    guesses.append(
-        Guessed(file=file.name, setting=kind.setting, value=str(kind.value), evidence=kind.evidence)
-    )
+def _pipeline(settings: dict[str, Any], subject: str) -> dict[str, Any]:
     return {
         "experiment": settings["name"],
         "size": "default",
         "dataset": settings,
         "split": {"strategy": "random", "ratios": [0.7, 0.1, 0.2], "seed": 2026},
-        "profiles": {"provider": "offline", "prompt": f"user-{kind.value}"},
-        "item_profiles": {"prompt": f"item-{kind.value}"},
+        "profiles": {"provider": "offline", "prompt": f"user-{subject}"},
+        "item_profiles": {"prompt": f"item-{subject}"},
         "models": {
             "BPR": {"hyperparameters": {"learning_rate": 0.002}},
             "MultiVAE": {"hyperparameters": {"learning_rate": 0.002, "train_batch_size": 256}},
@@ -165,43 +189,37 @@ def _pipeline(
     }
 
 
-def _settle(raw: dict[str, Any], guesses: list[Guessed], file: Path) -> Checked:
-    """Look at the data as a run would, and set what it needs to go through."""
-
-    def note(setting: str, value: Any, evidence: str) -> None:
-        guesses.append(
-            Guessed(file=file.name, setting=setting, value=str(value), evidence=evidence)
-        )
-
+def _adapted(raw: dict[str, Any]) -> tuple[Checked, list[Guess]]:
+    """Check the data as a run would, and set what they need to go through."""
+    needed = []
     checked = _checked(raw)
     bad = [problem for problem in checked.problems if problem.rows]
     if bad:
         n = sum(problem.count for problem in bad)
+        evidence = f"{n} rows cannot be read: {bad[0].what}, row {bad[0].rows[0]}"
+        needed.append(Guess("bad_rows", "quarantine", evidence))
         raw["dataset"]["bad_rows"] = "quarantine"
-        note(
-            "bad_rows",
-            "quarantine",
-            f"{n} rows cannot be read: {bad[0].what}, row {bad[0].rows[0]}",
-        )
         checked = _checked(raw)
     if checked.kept and checked.kept.per_user.get("min", 3) < 3:
+        evidence = "some users have fewer than 3 interactions"
+        needed.append(Guess("split.short_histories", "train", evidence))
         raw["split"]["short_histories"] = "train"
-        note("split.short_histories", "train", "some users have fewer than 3 interactions")
         checked = _checked(raw)
     if checked.kept and checked.kept.users < _FEW_USERS:
         small = {"learning_rate": 0.002, "embedding_size": 16}
         raw["models"] = {"BPR": {"hyperparameters": small}, "EASE": {}, "Pop": {}}
         raw["targets"] = {"reduction": "pca"}
-        note("embedding_size", 16, f"{checked.kept.users} users do not fill 64 columns")
+        evidence = f"{checked.kept.users} users do not fill 64 columns"
+        needed.append(Guess("embedding_size", "16", evidence))
     if checked.catalogue is not None and checked.catalogue < 20:
         ks = [k for k in (5, 10) if k <= checked.catalogue] or [checked.catalogue]
         raw["evaluation"] = {"k": ks, "primary": f"ndcg@{ks[-1]}"}
         raw["training"] = {"valid_metric": f"ndcg@{ks[-1]}"}
-        note("evaluation.k", ks, f"there are {checked.catalogue} items")
+        needed.append(Guess("evaluation.k", str(ks), f"there are {checked.catalogue} items"))
         checked = _checked(raw)
     if checked.refused:
         raise BadInput(next(problem.what for problem in checked.problems if problem.refused))
-    return checked
+    return checked, needed
 
 
 def _checked(raw: dict[str, Any]) -> Checked:
@@ -214,7 +232,9 @@ def _checked(raw: dict[str, Any]) -> Checked:
 
 def _text(raw: dict[str, Any], guesses: list[Guessed]) -> str:
     lines = ["# Guessed by llmkt init; correct what is wrong, see docs/data.md."]
-    lines += [f"#   {of.setting}: {of.value} ({of.file}: {of.evidence})" for of in guesses]
+    lines += [
+        f"#   {guess.setting}: {guess.value} ({guess.file}: {guess.evidence})" for guess in guesses
+    ]
     comments = "\n".join(line.replace("\t", "\\t") for line in lines)
     body = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return f"{comments}\n{body}"

@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from models.config import Job, Pipeline, Side
 from models.errors import BadInput
 from models.experiments.duration_estimates import rough_seconds
-from tasks.config.price_table import price_table
-from tasks.inspection.current_profiles import Configured
+from tasks.inspection.current_profiles import request_of
 from tasks.inspection.prompt_cost import bill_of, to_pay
 from tasks.llm.answer_store import answer_store
 from tasks.results.database import has_database
@@ -81,11 +80,10 @@ def _past() -> list[_Past]:
         return []  # No table yet, or busy: an estimate is not worth waiting for.
 
 
-def money(file: Path, pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> Money:
+def money(pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> Money:
     """What asking an LLM for the profiles of all pipelines would still cost.
 
     Args:
-        file: where they stand, for errors.
         pipelines: each with the sides whose profiles it needs; equal ones count once.
 
     Raises:
@@ -99,7 +97,7 @@ def money(file: Path, pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> M
             key = f"{side} {config.digest()} {ground}"
             asks = config.asks and pipeline.embeddings_of(side).provider != "import"
             if asks and key not in bills:
-                bills[key] = _bill(file, pipeline, side)
+                bills[key] = _bill(pipeline, side)
     paid = [usd for _, usd in bills.values()]
     known = [usd for usd in paid if usd is not None]
     return Money(
@@ -108,9 +106,8 @@ def money(file: Path, pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> M
     )
 
 
-def _bill(file: Path, pipeline: Pipeline, side: Side) -> tuple[int, float | None]:
-    config = pipeline.profiles_of(side)
-    prices = price_table(Path(config.llm.prices) if config.llm.prices else None)
+def _bill(pipeline: Pipeline, side: Side) -> tuple[int, float | None]:
+    request = request_of(pipeline, side)
     with answer_store() as store:
-        bill = bill_of(Configured(file, (), pipeline), side, store, 0)
-    return len(bill.unanswered), to_pay(config, prices, bill)
+        bill = bill_of(request, store, 0)
+    return len(bill.unanswered), to_pay(request.config, bill)

@@ -22,7 +22,7 @@ from models.schemas import LLM_CALLS
 from tasks.llm.answer_sync import SharedAnswers
 from tasks.storage.artifacts import data_dir
 from tasks.storage.disk_errors import reason, writing
-from tasks.storage.object_store import Store, store
+from tasks.storage.object_store import store
 
 _BUSY_SECONDS = 60.0
 
@@ -45,7 +45,10 @@ CREATE TEMP TABLE wanted (key TEXT NOT NULL UNIQUE, messages TEXT);
 
 # Asking again for an unusable answer adds to its bill, unless that part was exported already.
 _PUT = """
-INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
+INSERT INTO answers VALUES (
+    :key, :provider, :model, :text, :prompt_tokens, :completion_tokens, :cost_usd,
+    :latency_seconds, :finished_at, 0
+)
 ON CONFLICT (key) DO UPDATE SET
     text = excluded.text,
     prompt_tokens = excluded.prompt_tokens + iif(exported, 0, ifnull(prompt_tokens, 0)),
@@ -89,43 +92,41 @@ class Answer:
 
 
 class AnswerStore:
-    """The answers to the questions of one run, which are kept on disk beside them."""
+    """The questions of one run, in memory, and all answers, on disk."""
 
     def __init__(self, connection: sqlite3.Connection, shared: SharedAnswers | None = None) -> None:
-        self._connection, self._shared = connection, shared
+        self._execute, self._shared = connection.execute, shared
 
     def want(self, questions: Iterable[Question]) -> list[str]:
-        """Take in the run's questions, of which equal ones count once; returns all their keys."""
+        """Add to the run's questions, of which equal ones count once; returns all their keys."""
         keys = []
-        self._connection.execute("BEGIN")
+        self._execute("BEGIN")
         for question in questions:
             keys.append(question.key)
             messages = json.dumps(question.messages)
-            self._connection.execute(
-                "INSERT OR IGNORE INTO wanted VALUES (?, ?)", (question.key, messages)
-            )
-        self._connection.execute("COMMIT")
+            self._execute("INSERT OR IGNORE INTO wanted VALUES (?, ?)", (question.key, messages))
+        self._execute("COMMIT")
         return keys
 
     def unanswered(self) -> int:
-        """How many questions have no usable answer yet."""
-        self._connection.execute(
+        """Count the questions that have no usable answer yet."""
+        self._execute(
             "UPDATE wanted SET messages = NULL WHERE messages IS NOT NULL AND "
             "key IN (SELECT key FROM answers WHERE usable(text))"
         )
         return self._count("SELECT count(messages) FROM wanted")
 
     def unexported(self) -> int:
-        """How many answers were paid for but not yet shown by a finished run."""
+        """Count the answers that were paid for but not yet shown by a finished run."""
         return self._count(
             "SELECT count(*) FROM wanted JOIN answers USING (key) WHERE NOT exported"
         )
 
     def questions(self) -> Iterator[Question]:
-        """Those that had no usable answer when `unanswered` was last called."""
+        """Yield the questions without a usable answer when `unanswered` was last called."""
         # In batches: a SELECT that stays open would keep the write-ahead log from being emptied.
         last = 0
-        while batch := self._connection.execute(_NEXT_QUESTIONS, (last,)).fetchall():
+        while batch := self._execute(_NEXT_QUESTIONS, (last,)).fetchall():
             for _, key, messages in batch:
                 yield Question(key, json.loads(messages))
             last = batch[-1][0]
@@ -134,63 +135,45 @@ class AnswerStore:
         self, key: str, provider: str, model: str, answer: Answer, cost_usd: float | None
     ) -> None:
         """Commit one answer."""
-        values = (
-            key,
-            provider,
-            model,
-            answer.text,
-            answer.prompt_tokens,
-            answer.completion_tokens,
-            cost_usd,
-            answer.latency_seconds,
-            answer.finished_at.timestamp(),
-        )
-        self._connection.execute(_PUT, values)
+        row = {**vars(answer), "finished_at": answer.finished_at.timestamp(), "cost_usd": cost_usd}
+        row |= {"key": key, "provider": provider, "model": model}
+        self._execute(_PUT, row)
         if self._shared:
             self._shared.put(key)
 
     def has(self, key: str, finished_at: datetime) -> bool:
         """True if exactly this answer was put before: putting it again would bill it twice."""
         query = "SELECT count(*) FROM answers WHERE key = ? AND finished_at = ?"
-        (count,) = self._connection.execute(query, (key, finished_at.timestamp())).fetchone()
+        (count,) = self._execute(query, (key, finished_at.timestamp())).fetchone()
         return bool(count)
 
     def knows(self, keys: Iterable[str]) -> bool:
         """True if every key has a usable answer, whether or not this run asks for it."""
         query = "SELECT 1 FROM answers WHERE key = ? AND text IS NOT NULL"
-        return all(self._connection.execute(query, (key,)).fetchone() for key in keys)
+        return all(self._execute(query, (key,)).fetchone() for key in keys)
 
     def texts(self) -> dict[str, str]:
-        """The usable answers by key."""
+        """Return the usable answers by key."""
         return dict(
-            self._connection.execute(
+            self._execute(
                 "SELECT key, text FROM answers JOIN wanted USING (key) WHERE usable(text)"
             )
         )
 
     def calls(self) -> pa.Table:
-        """The bill (schema `LLM_CALLS`): one row per answer, usable or not, sorted by key."""
-        columns = list(zip(*self._connection.execute(_CALLS), strict=True))
-        if not columns:
-            return LLM_CALLS.empty_table()
-        columns[-3] = tuple(map(bool, columns[-3]))
-        columns[-1] = tuple(round(seconds * 1_000_000) for seconds in columns[-1])
-        return pa.Table.from_arrays(
-            [
-                pa.array(column, field.type)
-                for column, field in zip(columns, LLM_CALLS, strict=True)
-            ],
-            schema=LLM_CALLS,
-        )
+        """Return the bill (schema `LLM_CALLS`): a row per answer, usable or not, sorted by key."""
+        rows = [dict(zip(LLM_CALLS.names, row, strict=True)) for row in self._execute(_CALLS)]
+        for row in rows:
+            row["cached"] = bool(row["cached"])
+            row["finished_at"] = round(row["finished_at"] * 1_000_000)
+        return pa.Table.from_pylist(rows, LLM_CALLS)
 
     def mark_exported(self) -> None:
         """Record that a finished run has shown these answers as paid."""
-        self._connection.execute(
-            "UPDATE answers SET exported = 1 WHERE key IN (SELECT key FROM wanted)"
-        )
+        self._execute("UPDATE answers SET exported = 1 WHERE key IN (SELECT key FROM wanted)")
 
     def _count(self, query: str) -> int:
-        (count,) = self._connection.execute(query).fetchone()
+        (count,) = self._execute(query).fetchone()
         return int(count)
 
 
@@ -223,42 +206,36 @@ def answer_store(max_words: int | None = None) -> Iterator[AnswerStore]:
         with writing(path):
             if reason(error) is not None:
                 raise
-        raise BadInput(f"{path} cannot be used ({error}); move it away, answers and all") from error
+        raise BadInput(f"{path}: unusable ({error}). Move it away, answers and all") from error
     try:
-        with writing(path), _shared(connection, remote) as shared:
-            yield AnswerStore(connection, shared)
+        with writing(path):
+            shared = SharedAnswers(connection, remote) if remote else None
+            if shared:
+                shared.pull()
+            try:
+                yield AnswerStore(connection, shared)
+            finally:
+                if shared:
+                    shared.push()
     finally:
         connection.close()
 
 
 @contextmanager
-def _shared(connection: sqlite3.Connection, remote: Store | None) -> Iterator[SharedAnswers | None]:
-    if remote is None:
-        yield None
-        return
-    shared = SharedAnswers(connection, remote)
-    shared.pull()
-    try:
-        yield shared
-    finally:
-        shared.push()
-
-
-@contextmanager
-def asking() -> Iterator[None]:
-    """Hold the right to ask: one run at a time, so that no two pay for the same answer.
+def asking_lock() -> Iterator[None]:
+    """Let one run ask at a time, so that no two pay for the same answer.
 
     The kernel holds the lock, so a killed run leaves none behind.
     """
     folder = data_dir() / "locks"
     lock = FileLock(folder / "answers.lock")
-    try:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
             lock.acquire(timeout=0)
-    except Timeout:
-        get_logger("profiles").info("Waiting for another run that is asking an LLM")
-        lock.acquire()
+        except Timeout:
+            get_logger("profiles").info("Waiting for another run that is asking an LLM")
+            lock.acquire()
     try:
         yield
     finally:

@@ -1,9 +1,9 @@
 """Answers that were paid for, shared by all machines of a store.
 
 Each machine has an `answers.sqlite` of its own. What is new in it goes to the store every few
-seconds and when it is closed, as objects `answers/DIGEST.parquet` that never change; what other
-machines have put there is taken in when it is opened. So the next run, wherever it is, pays for
-nothing again. Two runs that ask at the same time on two machines do not know of each other.
+seconds and when it is closed, as objects `answers/DIGEST.parquet` that never change; answers that
+other machines have put there are merged when it is opened. So the next run, on any machine, pays
+for nothing again. Two runs that ask at the same time on two machines do not know of each other.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ _AT_ONCE = 20_000
 """Answers in one object, where many are new."""
 
 _SCHEMA = """
--- By store: what is in it of the answers here, and which of its objects were taken in.
+-- By store: which answers of this file it has, and which of its objects were merged into this file.
 CREATE TABLE IF NOT EXISTS shared (
     store TEXT, key TEXT, finished_at REAL, exported INTEGER, PRIMARY KEY (store, key)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS taken (store TEXT, name TEXT, PRIMARY KEY (store, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS merged (store TEXT, name TEXT, PRIMARY KEY (store, name)) WITHOUT ROWID;
 """
 
 _UNSHARED = """
@@ -78,19 +78,18 @@ class SharedAnswers:
         connection.executescript(_SCHEMA)
 
     def pull(self) -> None:
-        """Take in what other machines have put into the store.
+        """Merge what other machines have put into the store.
 
         Raises:
             BadInput: if the store cannot be read: asking might pay for what it holds.
         """
-        known = "SELECT name FROM taken WHERE store = ?"
-        taken = {name for (name,) in self._connection.execute(known, (self._remote.url,))}
-        found = sorted(self._remote.entries(FOLDER), key=lambda entry: entry.changed)
-        for entry in found:
-            if entry.name not in taken:
-                self._take(entry.name)
+        query = "SELECT name FROM merged WHERE store = ?"
+        known = {name for (name,) in self._connection.execute(query, (self._remote.url,))}
+        for entry in sorted(self._remote.entries(FOLDER), key=lambda entry: entry.changed):
+            if entry.name not in known:
+                self._merge(entry.name)
 
-    def _take(self, name: str) -> None:
+    def _merge(self, name: str) -> None:
         content, url = self._remote.read(name), self._remote.url
         if content is None or name != _name(content):
             get_logger("answers").warning(
@@ -98,7 +97,7 @@ class SharedAnswers:
             )
             return
         table = pq.read_table(io.BytesIO(content), schema=_ROWS)
-        rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        rows = [tuple(row.values()) for row in table.to_pylist()]
         self._connection.execute("BEGIN")
         self._connection.executemany(_MERGE, rows)
         self._note(rows, name)
@@ -131,14 +130,15 @@ class SharedAnswers:
             continue
 
     def _push(self, query: str, *parameters: str) -> int:
-        """Write one object of what a query finds; returns how many answers are in it."""
+        """Write the answers that a query finds as one object; returns how many there are."""
         rows = self._connection.execute(query, (self._remote.url, *parameters)).fetchall()
         if not rows:
             return 0
-        columns = zip(*rows, strict=True)
-        arrays = [pa.array(column, of.type) for column, of in zip(columns, _ROWS, strict=True)]
+        table = pa.Table.from_pylist(
+            [dict(zip(_ROWS.names, row, strict=True)) for row in rows], _ROWS
+        )
         stream = io.BytesIO()
-        pq.write_table(pa.Table.from_arrays(arrays, schema=_ROWS), stream, compression="zstd")
+        pq.write_table(table, stream, compression="zstd")
         name = _name(stream.getvalue())
         self._remote.write(name, stream.getvalue())
         self._connection.execute("BEGIN")
@@ -149,7 +149,7 @@ class SharedAnswers:
         """Record that an object holds these rows, and end the transaction."""
         url = self._remote.url
         self._connection.executemany(_SHARED, [(url, row[0], row[-2], row[-1]) for row in rows])
-        self._connection.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (url, name))
+        self._connection.execute("INSERT OR IGNORE INTO merged VALUES (?, ?)", (url, name))
         self._connection.execute("COMMIT")
 
 

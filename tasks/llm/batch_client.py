@@ -1,27 +1,25 @@
 """Asking through the Batch API: everything uploaded at once, answered within a day, at half price.
 
-What is submitted is kept in the ledger until its answers are in the store, so that a run that is
+What is submitted stays in the ledger until its answers are in the store, so that a run that is
 killed, or started on another day, collects what an earlier one has paid for instead of asking
 again.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from prefect.logging import get_logger
 
-from models.config import LLM, Profiles
+from models.config import LLM
 from models.errors import BadInput
 from models.llm.response_checks import judge, usage_of
-from tasks.llm.answer_store import Answer, AnswerStore, Question
+from tasks.llm.answer_store import Answer
+from tasks.llm.asking import ATTEMPTS, Asking
 from tasks.llm.batch_ledger import MARK, Submission, open_submissions, prepare
-from tasks.llm.budget import Budget
-from tasks.llm.chat_client import ATTEMPTS, Outcome
-from tasks.llm.endpoint import bound, endpoint, explain, request_body
+from tasks.llm.endpoint import client_options, endpoint, explain, request_body
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -35,108 +33,85 @@ _ENDED = {"completed", "expired", "cancelled", "failed"}
 _PATH: Final = "/v1/chat/completions"
 
 
-def ask_in_batches(
-    store: AnswerStore,
-    config: Profiles,
-    key: str,
-    keep: Callable[[str, Answer], None],
-    budget: Budget | None = None,
-) -> Outcome:
-    """Ask what the store does not know, until it does or the attempts are used up.
+def ask_in_batches(run: Asking) -> None:
+    """Ask the unanswered questions until all have an answer or the attempts are used up.
 
-    Args:
-        store: with the run's questions.
-        config: the endpoint, and what an answer must be.
-        key: the API key.
-        keep: called with every answer as it is collected, usable or not.
-        budget: a batch that may cost more than is left is not submitted; batches of an earlier
-            run were paid for by that one. None means any amount.
+    A batch that may cost more than is left of the budget is not submitted; batches of an earlier
+    run were paid for by that one.
 
     Raises:
         BadInput: if the endpoint refuses, cannot be reached or does not finish in time; what was
-            submitted stays in the ledger, and a rerun picks it up.
+            submitted stays in the ledger, and the next run collects it.
     """
     import openai
 
-    outcome, llm = Outcome(), config.llm
+    llm = run.config.llm
     deadline = time.monotonic() + llm.batch_wait_hours * 3600
-    url = endpoint(llm)
     try:
-        with openai.OpenAI(
-            api_key=key,
-            base_url=url,
-            timeout=llm.timeout_seconds,
-            max_retries=llm.max_retries,
-        ) as client:
-            collect = _Collector(client, store, config, keep, outcome)
+        with openai.OpenAI(**client_options(llm, run.key)) as client:
             for attempt in range(ATTEMPTS):
-                waiting = _submit(client, store, config, attempt, budget)
-                for submission in waiting:
-                    answers = collect(submission, _ended(client, submission, llm, deadline))
-                    _settle(budget, submission, answers)
-                if not waiting or not store.unanswered():
+                submissions = _submit(client, run, attempt)
+                for submission in submissions:
+                    batch = _ended(client, submission, llm, deadline)
+                    _charge(run, submission, _collect(client, run, submission, batch))
+                if not submissions or not run.store.unanswered():
                     break
     except openai.APIStatusError as error:
-        raise BadInput(explain(error, llm, key)) from None
+        raise BadInput(explain(error, llm, run.key)) from None
     except openai.APIConnectionError:
         raise BadInput(
-            f"profiles.llm.base_url: {url} cannot be reached; check the network. Batches go on "
-            "without this run, and a rerun picks them up"
+            f"profiles.llm.base_url: {endpoint(llm)} cannot be reached. Check the network and run "
+            "again: batches go on without this run, and the next one collects them"
         ) from None
-    outcome.over_budget = budget is not None and budget.exhausted
-    return outcome
 
 
-def _submit(
-    client: "OpenAI", store: AnswerStore, config: Profiles, attempt: int, budget: Budget | None
-) -> list[Submission]:
+def _submit(client: "OpenAI", run: Asking, attempt: int) -> list[Submission]:
     """Submit what no open batch has; returns the open batches that this run waits for."""
-    url = endpoint(config.llm)
-    wanted = {question.key for question in store.questions()}
-    known = [_found(client, submission) for submission in open_submissions(url)]
-    waiting = []
-    for submission in filter(None, known):
-        if submission.keys & wanted:
-            waiting.append(submission)
-        elif store.knows(submission.keys):
+    url, budget = endpoint(run.config.llm), run.budget
+    wanted = {question.key for question in run.store.questions()}
+    submissions = []
+    for submission in open_submissions(url):
+        if not _exists(client, submission):
+            submission.close()
+        elif submission.keys & wanted:
+            submissions.append(submission)
+        elif run.store.knows(submission.keys):
             submission.close()  # a run was killed between its last answer and this
-    underway = frozenset[str]().union(*(submission.keys for submission in waiting))
-    fresh = (question for question in store.questions() if question.key not in underway)
-    for requests in _chunks(_requests(fresh, config, attempt)):
-        most = sum(bound(budget.tariff, row["body"]) for row in requests) if budget else 0.0
+    underway = frozenset[str]().union(*(submission.keys for submission in submissions))
+    for requests in _chunks(_requests(run, underway, attempt)):
+        reserved = sum(budget.highest_cost(row["body"]) for row in requests) if budget else 0.0
         if budget:
-            budget.exhausted = not budget.take(most)
+            budget.exhausted = not budget.fits(reserved)
             if budget.exhausted:
                 break
         submission = prepare(url, requests)
-        submission.reserved = most
+        submission.reserved = reserved
         _create(client, submission)
         get_logger("profiles").info(
             "Batch %s: %d questions submitted", submission.batch_id, len(requests)
         )
-        waiting.append(submission)
-    return waiting
+        submissions.append(submission)
+    return submissions
 
 
-def _settle(budget: Budget | None, submission: Submission, answers: list[Answer]) -> None:
+def _charge(run: Asking, submission: Submission, answers: list[Answer]) -> None:
     """Replace what a batch of this run might have cost by what it did."""
-    if budget and submission.reserved:
-        costs = [budget.tariff.cost(of.prompt_tokens, of.completion_tokens) for of in answers]
+    if run.budget and submission.reserved:
+        costs = [run.tariff.cost(a.prompt_tokens, a.completion_tokens) for a in answers]
         known = [cost for cost in costs if cost is not None]
-        all_known = len(known) == len(costs)
-        budget.settle(submission.reserved, sum(known) if all_known else submission.reserved)
+        spent = sum(known) if len(known) == len(costs) else submission.reserved
+        run.budget.charge(submission.reserved, spent)
 
 
-def _requests(
-    questions: Iterable[Question], config: Profiles, attempt: int
-) -> Iterator[dict[str, Any]]:
-    for question in questions:
-        body = request_body(config, question.messages, attempt)
-        yield {"custom_id": question.key, "method": "POST", "url": _PATH, "body": body}
+def _requests(run: Asking, underway: frozenset[str], attempt: int) -> Iterator[dict[str, Any]]:
+    for question in run.store.questions():
+        if question.key not in underway:
+            body = request_body(run.config, question.messages, attempt)
+            yield {"custom_id": question.key, "method": "POST", "url": _PATH, "body": body}
 
 
 def _chunks(requests: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """As many requests as one batch takes."""
+    """Cut into as many requests as one batch may have."""
     chunk, size = list[dict[str, Any]](), 0
     for request in requests:
         length = len(json.dumps(request)) + 1
@@ -149,8 +124,8 @@ def _chunks(requests: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield chunk
 
 
-def _found(client: "OpenAI", submission: Submission) -> Submission | None:
-    """An open submission with its batch id; None if the batch never came to be.
+def _exists(client: "OpenAI", submission: Submission) -> bool:
+    """True if a submission's batch was created, of which it then has the id.
 
     A run killed while it created a batch does not know the batch's id, but the batch, if there
     is one, has ours.
@@ -159,10 +134,8 @@ def _found(client: "OpenAI", submission: Submission) -> Submission | None:
         for batch in client.batches.list(limit=100):
             if (batch.metadata or {}).get(MARK) == submission.name:
                 submission.created(batch.id)
-                return submission
-        submission.close()
-        return None
-    return submission
+                break
+    return submission.batch_id is not None
 
 
 def _create(client: "OpenAI", submission: Submission) -> None:
@@ -197,8 +170,8 @@ def _ended(client: "OpenAI", submission: Submission, config: LLM, deadline: floa
         except openai.NotFoundError:
             submission.close()
             raise BadInput(
-                f"profiles.llm: {submission.endpoint} no longer knows batch {submission.batch_id}; "
-                "run again to submit its questions anew"
+                f"profiles.llm: {submission.endpoint} no longer knows batch "
+                f"{submission.batch_id}. Run again to submit its questions anew"
             ) from None
         if batch.status in _ENDED:
             return batch
@@ -207,86 +180,62 @@ def _ended(client: "OpenAI", submission: Submission, config: LLM, deadline: floa
             raise BadInput(
                 f"profiles: batch {batch.id} is {batch.status} with {done} of "
                 f"{len(submission.keys)} answers after profiles.llm.batch_wait_hours of "
-                f"{config.batch_wait_hours:g}; it goes on, and a rerun picks it up"
+                f"{config.batch_wait_hours:g}. Run again later: the batch goes on, and the next "
+                "run collects it"
             )
         time.sleep(config.batch_poll_seconds)
 
 
-@dataclass(frozen=True)
-class _Collector:
-    """Puts what batches brought into the store."""
+def _collect(client: "OpenAI", run: Asking, submission: Submission, batch: "Batch") -> list[Answer]:
+    """Put a batch's answers into the store, then close it; a batch that failed is refused.
 
-    client: "OpenAI"
-    store: AnswerStore
-    config: Profiles
-    keep: Callable[[str, Answer], None]
-    outcome: Outcome
+    A run killed in between collects the same answers again: those that the store has are skipped.
 
-    def __call__(self, submission: Submission, batch: "Batch") -> list[Answer]:
-        """Put a batch's answers into the store, then close it; a batch that failed is refused.
+    Returns:
+        The answers that are new, usable or not.
+    """
+    ended = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.created_at
+    # The endpoint counts whole seconds: our id tells apart batches that ended in the same one.
+    mark = timedelta(microseconds=int(submission.name[:8], 16) % 1_000_000)
+    finished_at = datetime.fromtimestamp(ended, UTC) + mark
+    answers, open_keys = list[Answer](), set(submission.keys)
+    for key, completion, problem in _rows(client, batch):
+        if key not in open_keys:
+            continue
+        open_keys.remove(key)
+        text, problem = (None, problem) if problem else judge(completion, run.config)
+        run.missing.pop(key, None)
+        if problem:
+            run.missing[key] = problem
+        if completion is not None and not run.store.has(key, finished_at):
+            answers.append(_answer(text, completion, ended - batch.created_at, finished_at))
+            run.keep(key, answers[-1])
+    run.missing |= dict.fromkeys(open_keys, f"batch {batch.status}")
+    submission.close()
+    if batch.status == "failed":
+        faults = batch.errors.data if batch.errors and batch.errors.data else []
+        said = "; ".join(str(fault.message) for fault in faults[:3]) or "no reason given"
+        raise BadInput(
+            f"profiles.llm: {submission.endpoint} refused batch {batch.id}: {said[:300]}. "
+            "Correct profiles.llm or the prompt"
+        )
+    return answers
 
-        A run killed in between collects the same answers again: those that the store has are
-        skipped.
 
-        Returns:
-            The answers that are new, usable or not.
-        """
-        ended = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.created_at
-        # The endpoint counts whole seconds: our id tells apart batches that ended in the same one.
-        mark = timedelta(microseconds=int(submission.name[:8], 16) % 1_000_000)
-        finished_at = datetime.fromtimestamp(ended, UTC) + mark
-        missing, answers = self.outcome.missing, list[Answer]()
-        open_keys = set(submission.keys)
-        for key, completion, problem in self._rows(batch):
-            if key not in open_keys:
+def _rows(client: "OpenAI", batch: "Batch") -> Iterator[tuple[str, Any, str | None]]:
+    """Key, completion (None if there is none) and problem of each line of output."""
+    for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+        for line in client.files.content(file_id).text.splitlines():
+            try:
+                row = json.loads(line)
+                key, response = row["custom_id"], row.get("response") or {}
+                status = response.get("status_code")
+            except (AttributeError, KeyError, TypeError, ValueError):
                 continue
-            open_keys.remove(key)
-            text, problem = (None, problem) if problem else judge(completion, self.config)
-            missing.pop(key, None)
-            if problem:
-                missing[key] = problem
-            if completion is not None and not self.store.has(key, finished_at):
-                seconds = float(ended - batch.created_at)
-                answers.append(_answer(text, completion, seconds, finished_at))
-                self.keep(key, answers[-1])
-        missing |= dict.fromkeys(open_keys, f"batch {batch.status}")
-        submission.close()
-        if batch.status == "failed":
-            raise BadInput(_refusal(submission, batch))
-        return answers
-
-    def _rows(self, batch: "Batch") -> Iterator[tuple[str, Any, str | None]]:
-        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            yield from map(_read, self.client.files.content(file_id).text.splitlines())
-
-
-def _refusal(submission: Submission, batch: "Batch") -> str:
-    faults = batch.errors.data if batch.errors and batch.errors.data else []
-    said = "; ".join(str(fault.message) for fault in faults[:3]) or "no reason given"
-    return (
-        f"profiles.llm: {submission.endpoint} refused batch {batch.id}: {said[:300]}; correct "
-        "profiles.llm or the prompt"
-    )
-
-
-def _read(line: str) -> tuple[str, Any, str | None]:
-    """Key, completion (None if there is none) and problem of one line of output."""
-    try:
-        row = json.loads(line)
-        key, response = row["custom_id"], row.get("response") or {}
-        status = response.get("status_code")
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return "", None, None
-    if status == 200:
-        return key, response.get("body"), None
-    reason = (row.get("error") or {}).get("code")
-    return key, None, f"HTTP {status}" if status else f"batch: {reason or 'no answer'}"
+            reason = (row.get("error") or {}).get("code")
+            problem = f"HTTP {status}" if status else f"batch: {reason or 'no answer'}"
+            yield (key, response.get("body"), None) if status == 200 else (key, None, problem)
 
 
 def _answer(text: str | None, completion: Any, seconds: float, finished_at: datetime) -> Answer:
-    return Answer(
-        text,
-        *usage_of(completion),
-        latency_seconds=seconds,
-        finished_at=finished_at,
-    )
+    return Answer(text, *usage_of(completion), float(seconds), finished_at)

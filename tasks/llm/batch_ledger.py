@@ -35,25 +35,18 @@ class Submission:
     @property
     def requests(self) -> Path:
         """The requests as uploaded, one JSON object a line."""
-        return _folder() / f"{self.name}.jsonl"
+        return data_dir() / _FOLDER / f"{self.name}.jsonl"
 
-    @property
-    def _state(self) -> Path:
-        return _folder() / f"{self.name}.json"
-
-    def created(self, batch_id: str) -> None:
-        """Keep the endpoint's id."""
+    def created(self, batch_id: str | None) -> None:
+        """Write down the endpoint's id; None before it is known."""
         self.batch_id = batch_id
-        self._save()
+        state = {"endpoint": self.endpoint, "batch_id": batch_id, "keys": sorted(self.keys)}
+        _write(self.requests.with_suffix(".json"), json.dumps(state))
 
     def close(self) -> None:
-        """Forget a batch whose answers are all in the store, or that never came to be."""
-        discard(self._state)
+        """Forget a batch whose answers are all in the store, or that was never created."""
+        discard(self.requests.with_suffix(".json"))
         discard(self.requests)
-
-    def _save(self) -> None:
-        state = {"endpoint": self.endpoint, "batch_id": self.batch_id, "keys": sorted(self.keys)}
-        _write(self._state, json.dumps(state))
 
 
 def prepare(endpoint: str, requests: list[dict[str, Any]]) -> Submission:
@@ -61,26 +54,22 @@ def prepare(endpoint: str, requests: list[dict[str, Any]]) -> Submission:
     keys = frozenset(request["custom_id"] for request in requests)
     submission = Submission(uuid.uuid4().hex, endpoint, keys)
     _write(submission.requests, "".join(json.dumps(request) + "\n" for request in requests))
-    submission._save()
+    submission.created(None)
     return submission
 
 
 def open_submissions(endpoint: str) -> Iterator[Submission]:
-    """What was submitted to this endpoint and not collected."""
+    """Yield what was submitted to this endpoint and not collected."""
     mirror(_FOLDER)
-    for file in sorted(_folder().glob("*.json")):
+    for file in sorted((data_dir() / _FOLDER).glob("*.json")):
         state = json.loads(file.read_text(encoding="utf-8"))
         if state["endpoint"] == endpoint:
             keys = frozenset(state["keys"])
             yield Submission(file.stem, endpoint, keys, state["batch_id"])
 
 
-def _folder() -> Path:
-    return data_dir() / _FOLDER
-
-
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, and on the disk before anything is submitted."""
+    """Write whole or not at all, and to the disk before anything is submitted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".writing")
     with temporary.open("w", encoding="utf-8") as stream:

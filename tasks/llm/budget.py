@@ -1,90 +1,89 @@
-"""Keeping a run's spend within its budget: nothing is sent whose bound no longer fits."""
+"""Keeping a run's spend within its budget: no request is sent whose highest cost does not fit."""
 
 import asyncio
+import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from models.llm.pricing import Tariff
 
 
 @dataclass
 class Budget:
-    """What a run may spend, in US dollars, what it has, and what is in flight at its bound."""
+    """What a run may spend in US dollars, what it has spent, and what is reserved."""
 
     limit: float
     tariff: Tariff
     spent: float = 0.0
     reserved: float = 0.0
     exhausted: bool = False
-    """True once something did not fit, though nothing was in flight."""
-    _flights: int = 0
-    _landed: asyncio.Event = field(default_factory=asyncio.Event)
+    """True once an amount did not fit though no reservation was open."""
+    _open: int = 0
+    _closed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def take(self, amount: float) -> bool:
+    def highest_cost(self, body: dict[str, Any]) -> float:
+        """Return what a request with this body may cost, in US dollars."""
+        size = len(json.dumps(body, ensure_ascii=False).encode())
+        return self.tariff.highest_cost(size, body["max_tokens"])
+
+    def fits(self, amount: float) -> bool:
         """Reserve `amount` if it fits."""
         if self.spent + self.reserved + amount > self.limit:
             return False
         self.reserved += amount
         return True
 
-    async def depart(self, amount: float) -> "Flight | None":
+    async def reserve(self, amount: float) -> "Reservation | None":
         """Reserve `amount` for a request, after waiting for others where it does not fit yet.
 
         Returns:
             None if it never will.
         """
-        while not self.take(amount):
-            if not self._flights:
+        while not self.fits(amount):
+            if not self._open:
                 self.exhausted = True
                 return None
-            self._landed.clear()
-            await self._landed.wait()
-        self._flights += 1
-        return Flight(self, amount)
+            self._closed.clear()
+            await self._closed.wait()
+        self._open += 1
+        return Reservation(self, amount, amount)
 
-    def settle(self, reserved: float, spent: float) -> None:
-        """Replace a reservation by what was spent."""
+    def charge(self, reserved: float, spent: float) -> None:
+        """Replace a reserved amount by what was spent."""
         self.reserved -= reserved
         self.spent += spent
 
-    def land(self, flight: "Flight", spent: float) -> None:
-        """End a flight."""
-        self._flights -= 1
-        self.settle(flight.reserved, spent)
-        self._landed.set()
-
 
 @dataclass
-class Flight:
-    """One question under way: a request, and those that the client sends again.
+class Reservation:
+    """The money of one request and of its repetitions by the client.
 
     A request that times out or whose connection is lost may be billed all the same, so it
     counts in full, beside the one that replaces it.
     """
 
     budget: Budget
-    bound: float
-    unheard: int = 0
+    highest_cost: float
+    reserved: float
+    unanswered: int = 0
     """Requests that were sent and have not been answered."""
-
-    reserved: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.reserved = self.bound
 
     def sent(self) -> bool:
         """Note a request; False if it replaces a lost one and does not fit, and must not go."""
-        if self.unheard:
-            if not self.budget.take(self.bound):
+        if self.unanswered:
+            if not self.budget.fits(self.highest_cost):
                 return False
-            self.reserved += self.bound
-        self.unheard += 1
+            self.reserved += self.highest_cost
+        self.unanswered += 1
         return True
 
     def answered(self) -> None:
         """Note an answer, of whatever kind."""
-        self.unheard -= 1
+        self.unanswered -= 1
 
-    def land(self, spent: float | None) -> None:
-        """Settle for what the answer cost; None if it does not say, and so counts in full."""
-        spent = self.bound if spent is None else spent
-        self.budget.land(self, spent + self.unheard * self.bound)
+    def close(self, spent: float | None) -> None:
+        """Charge what the answer cost; None if it does not say, and so counts in full."""
+        spent = self.highest_cost if spent is None else spent
+        self.budget.charge(self.reserved, spent + self.unanswered * self.highest_cost)
+        self.budget._open -= 1
+        self.budget._closed.set()

@@ -60,5 +60,4 @@ def starting_point_of(night: Night) -> Handle | None:
         return None
     if (champion.job.model, champion.job.hyperparameters) != wanted:
         return None
-    served = champion.served()
-    return starting_point(served.job, served.weights, served.inputs())
+    return starting_point(*champion.trained_model())

@@ -1,6 +1,6 @@
 """Stage *gate*: challenger and champion on the same new holdout."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +14,16 @@ from models.evaluation.user_scores import UserValues, score
 from models.publishing import promotion_gate
 from models.report import wording
 from models.schemas import ITEM, USER
+from models.statistics.paired_comparison import compare
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.execution.stage import stage
 from tasks.nightly.outputs import Judged
 from tasks.publishing.manifest import TRAIN, VALID, Manifest
-from tasks.publishing.trained_model import SPLIT, Served, overlap, rank_for, rebuilt
+from tasks.publishing.rankings import SPLIT, overlap, rank_for
 from tasks.storage.artifacts import MissingArtifact, read_parquet
+from tasks.training.model_tables import Inputs
 from tasks.training.outputs import Trained
+from tasks.training.worker import TrainedModel, trained_model
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class _Holdout:
     seen: int
 
 
-@stage("gate", version=1)
+@stage("gate", version=2)
 def gate(
     rule: Nightly,
     evaluation: Evaluation,
@@ -65,11 +68,8 @@ def gate(
     assert k is not None
     judging = _judging(evaluation, metric, k)
     today = _holdout(parts, data, champion)
-    ours = _values(
-        Served(challenger.job, challenger.weights, parts.train, data.users, data.items),
-        today,
-        judging,
-    )
+    inputs = Inputs(parts.train, parts.valid, data.users, data.items, {})
+    ours = _values((challenger.job, challenger.weights, inputs), today, judging)
     if not len(ours.users):
         raise BadInput(
             "nightly: nobody with held-out interactions has training interactions, so that the "
@@ -115,12 +115,10 @@ def _compared(
     if len(left) < 2:
         decision = promotion_gate.too_few_users(len(left))
     else:
-        found = promotion_gate.gain(
-            ours.values[by][left],
-            theirs.values[by][right],
-            rule.confidence,
-            rule.resamples,
-            rule.seed,
+        found = compare(
+            ours.values[by][None, left],
+            theirs.values[by][None, right],
+            confidence=rule.confidence,
         )
         decision = promotion_gate.decide(
             found, wording.metric_name(*by), rule.confidence, rule.tolerance
@@ -135,7 +133,12 @@ def _compared(
         champion_metrics=_means(theirs),
         seen_by_champion=seen,
         unknown_to_champion=unknown,
-        **(asdict(found) if found else {"users": len(left)}),
+        champion_mean=found and found.baseline_mean,
+        challenger_mean=found and found.arm_mean,
+        difference=found and found.difference,
+        ci_low=found and found.ci_low,
+        ci_high=found and found.ci_high,
+        users=len(left),
     )
 
 
@@ -178,7 +181,7 @@ def _learnt_by(champion: Manifest, held: pa.Table) -> NDArray[np.bool_]:
 
 def _values_of_champion(champion: Manifest, today: _Holdout, judging: Evaluation) -> UserValues:
     try:
-        return _values(champion.served(), today, judging)
+        return _values(champion.trained_model(), today, judging)
     except MissingArtifact as error:
         raise _cannot_be_rebuilt(champion, error) from error
 
@@ -190,10 +193,10 @@ def _cannot_be_rebuilt(champion: Manifest, error: Exception) -> BadInput:
     )
 
 
-def _values(served: Served, today: _Holdout, judging: Evaluation) -> UserValues:
+def _values(model: TrainedModel, today: _Holdout, judging: Evaluation) -> UserValues:
     """A model's metrics per user; none for users that it has not learnt of."""
     rankings = rank_for(
-        rebuilt(served),
+        trained_model(*model),
         pc.unique(today.held[USER]),
         today.catalogue,
         today.known,

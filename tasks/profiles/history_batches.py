@@ -9,33 +9,30 @@ from models.config import History
 from models.profiles.user_history import record, select
 from models.schemas import INTERACTIONS, RATING
 from tasks.storage.artifact_batches import Stream
+from tasks.storage.artifacts import Handle
 
 
-class Histories:
-    """What `user_history.select` chooses of each user, one batch of users at a time.
+def selected(train: Handle, policy: History) -> Iterator[pa.Table]:
+    """Yield what `user_history.select` chooses of each user, one batch of users at a time.
 
-    Attributes:
-        mean_rating: of everything chosen; None where nothing is rated.
+    Args:
+        train: schema `INTERACTIONS`; users come in sorted order.
+        policy: which interactions of a user, and how many.
     """
-
-    def __init__(self, stream: Stream, policy: History) -> None:
-        self._stream, self._policy = stream, policy
-        self._fill = _mean(stream.by_user())
-        self.mean_rating = _mean(self.selected())
-
-    def selected(self) -> Iterator[pa.Table]:
-        """Rows of the training part, grouped by user, users in sorted order."""
-        for table in self._stream.by_user():
-            yield select(table, self._policy, self._fill)
-
-    def records(self) -> pa.Table:
-        """What each profile may see: `models.profiles.user_history.record` of all users."""
-        found = [record(table) for table in self.selected()]
-        return pa.concat_tables(found or [record(INTERACTIONS.empty_table())]).combine_chunks()
+    stream = Stream.of(train)
+    fill = mean_rating(stream.by_user())
+    for table in stream.by_user():
+        yield select(table, policy, fill)
 
 
-def _mean(tables: Iterable[pa.Table]) -> float | None:
-    """The mean rating; of a single table to the bit what Arrow's mean is."""
+def records(train: Handle, policy: History) -> pa.Table:
+    """Return what each user's profile may see: `models.profiles.user_history.record`."""
+    tables = [record(table) for table in selected(train, policy)]
+    return pa.concat_tables(tables or [record(INTERACTIONS.empty_table())]).combine_chunks()
+
+
+def mean_rating(tables: Iterable[pa.Table]) -> float | None:
+    """Average the ratings; of a single table to the bit as Arrow does, None without ratings."""
     means, counts = list[float](), list[int]()
     for table in tables:
         known = len(table) - table[RATING].null_count

@@ -15,7 +15,7 @@ class Previous(Handoff):
     min_new: int
     """A user with fewer new training interactions keeps the profile."""
     settings: str
-    """Digest of how they were written; none is kept where that is another now."""
+    """Digest of how they were written; none is kept where it differs now."""
 
 
 class Profiled(Handoff):
@@ -23,14 +23,15 @@ class Profiled(Handoff):
 
     profiles: Handle
     calls: Handle
-    source: Literal["offline", "openai", "openai-batch", "import"]
-    llm_model: str | None
+    source: str
+    """The provider."""
+    llm_model: str | None = None
     prompt_hash: str
     provenance: Provenance
-    missing: int
-    answers_cached: int
-    answers_paid: int
-    cost_usd: float | None
+    missing: int = 0
+    answers_cached: int = 0
+    answers_paid: int = 0
+    cost_usd: float | None = 0.0
     """Of the answers paid for; None where a price is not known."""
     unasked: int = 0
     """How many of the missing were not asked, because the budget was spent."""
@@ -49,7 +50,7 @@ class Profiled(Handoff):
         return self.unasked > 0
 
     def previous(self, min_new: int) -> Previous | None:
-        """These profiles, for a later run to keep; None where they cannot be."""
+        """Return these profiles for a later run to keep; None where they cannot be."""
         if self.seen is None or self.settings is None:
             return None
         return Previous(

@@ -5,9 +5,6 @@ and counts against `max_missing`; provenance is `unknown` unless the file carrie
 train.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -16,38 +13,33 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
-from models.config import Profiles, Side
+from models.config import Side
 from models.embeddings.import_checks import require_few_missing, rows_of_subjects
 from models.profiles.provenance import provenance_of
-from models.profiles.user_history import HISTORY_COUNT, HISTORY_SHA256
-from models.schemas import KEYS, LLM_CALLS, TEXT, noun, profiles_schema
+from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT, noun
 from tasks.profiles.outputs import Profiled
-from tasks.storage.artifacts import Handle, write_parquet
+from tasks.profiles.request import Basis, Request, no_calls, profile_rows, sha256_of
+from tasks.storage.artifacts import read_parquet, write_parquet
 from tasks.storage.imported_files import read_profiles
 
 ABSENT = "not in the imported file"
 BLANK = "blank in the imported file"
 
 
-def import_profiles(
-    config: Profiles,
-    imported: Handle,
-    train: pa.Table,
-    inputs: Mapping[str, Handle],
-    side: Side = "users",
-) -> Profiled:
-    """Write `profiles_schema` from a file taken in by `take_in_profiles`.
+def basis(_: Request) -> Basis | None:
+    """What imported texts were written from is not known."""
+    return None
 
-    Args:
-        config: the file's columns, and what to do with missing and unknown users.
-        imported: the file.
-        train: schema `INTERACTIONS`.
-        inputs: what the artifact is recorded to come from.
-        side: whose profiles they are.
+
+def write(request: Request) -> Profiled:
+    """Write the profiles of a file taken in by `take_in_profiles`.
 
     Raises:
         BadInput: for a file that cannot be read, unknown or repeated ids, too many missing users.
     """
+    config, side, imported, inputs = request.config, request.side, request.imported, request.inputs
+    assert imported is not None
+    train = read_parquet(request.train)
     key, section = KEYS[side], "profiles" if side == "users" else "item_profiles"
     source = f"{section}.path {config.path}"
     table = read_profiles(imported, config.columns, source, side).combine_chunks()
@@ -66,41 +58,21 @@ def import_profiles(
     if warning:
         get_run_logger().warning("%s", warning)
     reasons = pc.if_else(is_missing, pa.array(np.where(rows < 0, ABSENT, BLANK)), None)
-    result = _profiles(key, subjects, texts, reasons, taken)
-    has_text = result.filter(pc.is_valid(result[TEXT]))
-    inputs = {**inputs, "imported": imported}
+    nothing = {HISTORY_SHA256: pa.nulls(len(subjects), pa.string())}
+    nothing[HISTORY_COUNT] = pa.nulls(len(subjects), pa.int32())
+    columns = {name: taken[name] for name in nothing if name in taken.column_names}
+    seen = pa.table({key: subjects, **nothing, **columns})
+    keys = [sha256_of(["import", text]) for text in texts.to_pylist()]
+    table = profile_rows(side, seen, texts, reasons, keys)
+    has_text = table.filter(pc.is_valid(table[TEXT]))
     return Profiled(
-        profiles=write_parquet("profiles", result, inputs, {"provider": "import"}),
-        calls=write_parquet("profiles", LLM_CALLS.empty_table(), inputs, {"part": "calls"}),
+        profiles=write_parquet("profiles", table, inputs, {"provider": "import"}),
+        calls=no_calls(inputs),
         source="import",
-        llm_model=None,
         prompt_hash=imported.sha256[:16],
         provenance=provenance_of(has_text, train, config.history, side),
         missing=texts.null_count,
-        answers_cached=0,
-        answers_paid=0,
-        cost_usd=0.0,
     )
-
-
-def _profiles(
-    key: str, subjects: pa.Array, texts: pa.Array, reasons: pa.Array, taken: pa.Table
-) -> pa.Table:
-    """`profiles_schema`; `taken` has the histories' records, if the file had any."""
-    schema = profiles_schema(key)
-    nothing = {
-        name: pa.nulls(len(subjects), schema.field(name).type)
-        for name in (HISTORY_SHA256, HISTORY_COUNT)
-    }
-    columns = {
-        **nothing,
-        **{name: taken[name] for name in nothing if name in taken.column_names},
-        key: subjects,
-        TEXT: texts,
-        "missing_reason": reasons,
-        "profile_key": pa.array([_key(text) for text in texts.to_pylist()]),
-    }
-    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def _provenance(
@@ -120,7 +92,3 @@ def _subjects(train: pa.Table, key: str) -> pa.Array:
 def _tell(source: str, dropped: int, key: str) -> None:
     if dropped:
         get_run_logger().warning("%s: %d unknown %ss dropped", source, dropped, noun(key))
-
-
-def _key(text: str | None) -> str:
-    return hashlib.sha256(json.dumps(["import", text]).encode()).hexdigest()

@@ -20,9 +20,10 @@ from tasks.publishing.outputs import Promotion
 from tasks.publishing.store_sync import CURRENT as CURRENT
 from tasks.publishing.store_sync import FOLDER, follow
 from tasks.publishing.store_sync import MANIFEST as MANIFEST
-from tasks.publishing.trained_model import Served
 from tasks.storage.artifacts import Handle, Handoff, data_dir
 from tasks.targets.outputs import Kept
+from tasks.training.model_tables import Inputs
+from tasks.training.worker import TrainedModel
 
 RECOMMENDATIONS = "recommendations.parquet"
 WEIGHTS = "weights.safetensors"
@@ -86,9 +87,10 @@ class Manifest(Handoff):
         path = (self.folder / name).relative_to(data_dir()).as_posix()
         return Handle(path=path, sha256=of.sha256, rows=of.rows)
 
-    def served(self) -> Served:
-        """All that its model is rebuilt from."""
-        return Served(self.job, *(self.handle(name) for name in (WEIGHTS, TRAIN, USERS, ITEMS)))
+    def trained_model(self) -> TrainedModel:
+        """List what its model is rebuilt from."""
+        train, valid, users, items = map(self.handle, (TRAIN, VALID, USERS, ITEMS))
+        return self.job, self.handle(WEIGHTS), Inputs(train, valid, users, items, {})
 
     def verify(self) -> None:
         """Compare every file with its digest.

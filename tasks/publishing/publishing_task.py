@@ -16,10 +16,12 @@ from tasks.execution.stage import always, stage
 from tasks.publishing.manifest import ITEMS, TRAIN, USERS, VALID, WEIGHTS, Manifest
 from tasks.publishing.manifest import RECOMMENDATIONS as LISTS
 from tasks.publishing.outputs import Offered
-from tasks.publishing.trained_model import Served, rank_for, rebuilt
+from tasks.publishing.rankings import rank_for
 from tasks.publishing.versions import NewVersion, Overtaken, prune, publish
 from tasks.storage.artifacts import Handle, read_parquet, write_parquet
+from tasks.training.model_tables import Inputs
 from tasks.training.outputs import Trained
+from tasks.training.worker import trained_model
 
 if TYPE_CHECKING:
     from models.publishing.vector_export import Vectors
@@ -42,8 +44,8 @@ def recommendations(trained: Trained, parts: Splits, data: Interactions, k: int)
     """
     inputs = {"weights": trained.weights, "train": parts.train, "interactions": data.interactions}
     config = {"job": trained.job.identity(), "k": k}
-    served = Served(trained.job, trained.weights, parts.train, data.users, data.items)
-    recommender = rebuilt(served)
+    read = Inputs(parts.train, parts.valid, data.users, data.items, {})
+    recommender = trained_model(trained.job, trained.weights, read)
     found, product = _vectors_of(recommender, trained)
     known = read_parquet(data.interactions)
     rankings = rank_for(

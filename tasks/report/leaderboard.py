@@ -11,7 +11,7 @@ from models.report.charts.parameter_sweeps import FACTORS
 from models.report.wording import BASELINE
 from tasks.evaluation.outputs import Evaluated
 from tasks.results.database import database
-from tasks.results.queries import Rows, as_dicts
+from tasks.results.queries import Rows, select
 
 _RUNS = Path(__file__).parent / "sql" / "report_runs.sql"
 
@@ -40,16 +40,16 @@ def stored(evaluated: Evaluated, metric: str, k: int | None) -> Stored:
         k: its cut-off.
     """
     with database(read_only=True) as connection:
-
-        def rows(sql: str, parameters: Mapping[str, Any]) -> Rows:
-            found = connection.execute(sql, parameters)
-            return as_dicts([name for name, *_ in found.description or []], found.fetchall())
-
-        asked = {"run_ids": list(evaluated.run_ids), "metric": metric, "k": k}
-        of = {"experiment": evaluated.experiment}
-        runs = rows(_RUNS.read_text(), asked)
-        contrasts = rows("FROM contrasts_all WHERE experiment = $experiment", of)
-        slices = rows("FROM slice_comparison WHERE experiment = $experiment AND is_primary", of)
+        runs = select(
+            connection, _RUNS.read_text(), run_ids=list(evaluated.run_ids), metric=metric, k=k
+        )
+        contrasts, slices = (
+            select(connection, f"FROM {rows}", experiment=evaluated.experiment)
+            for rows in (
+                "contrasts_all WHERE experiment = $experiment",
+                "slice_comparison WHERE experiment = $experiment AND is_primary",
+            )
+        )
     return Stored([{**run, "config": json.loads(run["config"])} for run in runs], contrasts, slices)
 
 

@@ -3,7 +3,8 @@
 from typing import Literal
 
 from models.config import Side
-from tasks.evaluation.outputs import Difference, Reference
+from models.statistics.contrasts import Contrast
+from tasks.evaluation.outputs import Reference
 from tasks.storage.artifacts import Handle, Handoff
 
 
@@ -20,7 +21,7 @@ class Mapped(Handoff):
 class Reported(Handoff):
     """The comparison and its report: the immutable one, and its copy under a stable name."""
 
-    comparison: tuple[Difference, ...]
+    comparison: tuple[Contrast, ...]
     references: tuple[Reference, ...]
     report: Handle
     page: Handle

@@ -21,7 +21,7 @@ from tasks.storage.disk_errors import writing
 from tasks.training.outputs import Trained
 
 
-@stage("report", version=5, ignore=("stages",))
+@stage("report", version=6, ignore=("stages",))
 def report(
     pipeline: Pipeline,
     evaluated: Evaluated,
@@ -42,12 +42,12 @@ def report(
             of the key: a page whose numbers still hold keeps the times of the run that made it.
     """
     source = origin(described)
-    rows = [difference.model_dump() | source for difference in evaluated.differences]
+    rows = [contrast.row() | source for contrast in evaluated.contrasts]
     shown = [of for of in maps if of]
     page = page_of(Made(pipeline, evaluated, trained, described, shown, stages))
     artifact = write_bytes("report", ".html", page)
     reported = Reported(
-        comparison=evaluated.differences,
+        comparison=evaluated.contrasts,
         references=evaluated.references,
         report=artifact,
         page=_publish(pipeline.experiment, page, artifact.sha256),

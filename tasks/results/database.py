@@ -1,15 +1,17 @@
-"""The results database: one DuckDB file, which of a store's machines each has a copy of.
+"""The results database: one DuckDB file, of which each machine that shares a store has a copy.
 
-DuckDB needs a file system. So who writes takes the store's newest file first and puts the changed
-one back, and who reads takes the newest. Two machines that write at the same moment both succeed,
-and the file of the later one stays: the other's evaluation no longer finds its rows and is computed
-again by its next run.
+DuckDB needs a file system. So a writer fetches the store's newest file first and uploads the
+changed one, and a reader fetches the newest. Two machines that write at the same moment both
+succeed, and the file of the later one stays: the other's evaluation no longer finds its rows and
+is computed again by its next run.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from filelock import FileLock
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
@@ -27,7 +29,7 @@ _NAME = "results.duckdb"
 
 
 def database_path() -> Path:
-    """Where the results database is."""
+    """Path of the results database."""
     return data_dir() / _NAME
 
 
@@ -48,14 +50,8 @@ def database(
         BadInput: if it does not exist (read-only), stays busy, or is no database.
     """
     remote = store()
-    if remote is None:
-        with _connected(read_only, wait_seconds, settings) as connection:
-            yield connection
-        return
-    with (
-        _following(database_path(), remote, read_only),
-        _connected(read_only, wait_seconds, settings) as connection,
-    ):
+    synchronized = nullcontext() if remote is None else _synchronized(remote, read_only)
+    with synchronized, _connected(read_only, wait_seconds, settings or {}) as connection:
         yield connection
 
 
@@ -63,19 +59,55 @@ def has_database() -> bool:
     """Whether there is a results database, here or in the store."""
     remote = store()
     if remote is not None:
-        _refresh(database_path(), remote)
+        _refresh(remote)
     return database_path().exists()
+
+
+def create_tables(connection: "duckdb.DuckDBPyConnection") -> None:
+    """Create the tables and views that are not there yet."""
+    connection.execute(schema())
+
+
+def schema() -> str:
+    """`sql/schema.sql` with the fields of `Contrast` as columns."""
+    from models.statistics.contrasts import Contrast
+
+    template = (Path(__file__).parent / "sql" / "schema.sql").read_text()
+    return template.format(contrast="\n    ".join(_columns(Contrast)))
+
+
+def _columns(record: type) -> Iterator[str]:
+    """Definitions of columns for the fields of a dataclass and of the dataclasses in it."""
+    types = {str: "VARCHAR", int: "INTEGER", float: "DOUBLE", bool: "BOOLEAN"}
+    for name, hint in get_type_hints(record, include_extras=True).items():
+        if is_dataclass(hint):
+            yield from _columns(cast(type, hint))
+            continue
+        kind, comment = get_args(hint) if get_origin(hint) is Annotated else (hint, "")
+        kinds = get_args(kind) or (kind,)
+        constraint = "" if NoneType in kinds else " NOT NULL"
+        yield f"{name} {types[kinds[0]]}{constraint},{comment and f'  -- {comment}'}"
+
+
+def register_rows(
+    connection: "duckdb.DuckDBPyConnection", table: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Show rows to SQL scripts as the view `new_TABLE`, with the columns and types of the table."""
+    import pyarrow as pa
+
+    schema = connection.sql(f"FROM {table} LIMIT 0").to_arrow_table().schema
+    connection.register(f"new_{table}", pa.Table.from_pylist(rows, schema))
 
 
 @contextmanager
 def _connected(
-    read_only: bool, wait_seconds: float, settings: Mapping[str, bool] | None
+    read_only: bool, wait_seconds: float, settings: Mapping[str, bool]
 ) -> Iterator["duckdb.DuckDBPyConnection"]:
     import duckdb  # not above: worker processes need the rest of this module, but no database
 
     path = database_path()
     if read_only and not path.exists():
-        raise BadInput(f"{path} does not exist: run `llmkt run CONFIG` first")
+        raise BadInput(f"{path}: does not exist. Run `llmkt run CONFIG` first.")
     if not read_only:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,19 +118,9 @@ def _connected(
         reraise=True,
     )(duckdb.connect)
     try:
-        connection = connect(str(path), read_only=read_only, config=dict(settings or {}))
+        connection = connect(str(path), read_only=read_only, config=dict(settings))
     except duckdb.IOException as error:
-        if "not a valid DuckDB" in str(error):
-            raise BadInput(
-                f"{path} is not a DuckDB database: move it away and run `llmkt run CONFIG` again"
-            ) from error
-        why = reason(error)
-        if why is not None:
-            raise BadInput(f"{path}: {why}, then run again") from error
-        raise BadInput(
-            f"{path} could not be opened within {wait_seconds:.0f} s, "
-            f"close the program that holds it: {error}"
-        ) from error
+        raise _cannot_open(path, wait_seconds, error) from error
     try:
         with writing(path):
             yield connection
@@ -106,70 +128,71 @@ def _connected(
         connection.close()
 
 
+def _cannot_open(path: Path, wait_seconds: float, error: Exception) -> BadInput:
+    if "not a valid DuckDB" in str(error):
+        return BadInput(
+            f"{path}: not a DuckDB database. Move it away and run `llmkt run CONFIG` again."
+        )
+    why = reason(error)
+    if why is not None:
+        return BadInput(f"{path}: {why}, then run again")
+    return BadInput(
+        f"{path}: still busy after {wait_seconds:.0f} s. Close the program that holds it: {error}"
+    )
+
+
 @contextmanager
-def _following(path: Path, remote: Store, read_only: bool) -> Iterator[None]:
-    """Bring the file up to date, and, unless it is only read, the store's afterwards.
-
-    Args:
-        path: this machine's file.
-        remote: the store.
-        read_only: whether nothing is changed.
-    """
+def _synchronized(remote: Store, read_only: bool) -> Iterator[None]:
+    """Fetch the store's file before, and upload this one after it was opened for writing."""
     if read_only:
-        _refresh(path, remote)
+        _refresh(remote)
         yield
         return
-    with _alone():
-        _pull(path, remote)
+    with _lock():
+        _fetch(remote)
         yield
-        remote.upload(path, _NAME)
-        _seen(path).write_text(remote.state(_NAME) or "")
+        remote.upload(database_path(), _NAME)
+        _seen().write_text(remote.state(_NAME) or "")
 
 
-def create_tables(connection: "duckdb.DuckDBPyConnection") -> None:
-    """Create the tables and views that are not there yet (`sql/schema.sql`)."""
-    connection.execute((Path(__file__).parent / "sql" / "schema.sql").read_text())
+def _refresh(remote: Store) -> None:
+    """Fetch the store's file if it is another one than was last seen."""
+    if _is_behind(remote):
+        with _lock():
+            _fetch(remote)
 
 
-def _refresh(path: Path, remote: Store) -> None:
-    """Replace the file by the store's, if that is another one than was last seen."""
-    if _is_behind(path, remote):
-        with _alone():
-            _pull(path, remote)
-
-
-def _pull(path: Path, remote: Store) -> None:
-    if not _is_behind(path, remote):
+def _fetch(remote: Store) -> None:
+    if not _is_behind(remote):
         return
-    state = remote.state(_NAME)
+    path, state = database_path(), remote.state(_NAME)
     temporary = path.with_name(f".fetching-{_NAME}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not remote.download(_NAME, temporary):
             return
-        if path.exists() and not _seen(path).exists():  # written before there was a store
+        if path.exists() and not _seen().exists():  # written before there was a store
             path.replace(path.with_name(f"{_NAME}.before-{data_dir().name}"))
         path.with_name(f"{_NAME}.wal").unlink(missing_ok=True)
         temporary.replace(path)
-        _seen(path).write_text(state or "")
+        _seen().write_text(state or "")
 
 
-def _is_behind(path: Path, remote: Store) -> bool:
+def _is_behind(remote: Store) -> bool:
     state = remote.state(_NAME)
     if state is None:
         return False
-    seen = _seen(path)
-    return not path.exists() or not seen.exists() or seen.read_text() != state
+    return not (database_path().exists() and _seen().exists() and _seen().read_text() == state)
 
 
-def _seen(path: Path) -> Path:
-    """Which of the store's files this one follows."""
-    return path.with_name(f".{_NAME}.seen")
+def _seen() -> Path:
+    """The file that names the store's version of the database that was fetched last."""
+    return data_dir() / f".{_NAME}.seen"
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One process of this machine at a time takes and puts back."""
+def _lock() -> Iterator[None]:
+    """Let one process of this machine at a time fetch and upload."""
     folder = data_dir() / "locks"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

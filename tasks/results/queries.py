@@ -1,11 +1,11 @@
-"""What the results database says, read only: comparisons, contrasts, slices and free SQL.
+"""Read-only questions to the results database: comparisons, contrasts, slices and free SQL.
 
 Imports nothing that trains, so that a question is answered at once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
@@ -27,7 +27,7 @@ _OFFLINE = {"enable_external_access": False, "lock_configuration": True}
 
 
 def comparison_rows(experiment: str | None = None, against: str | None = None) -> Rows:
-    """Every arm against its baseline, or against something else; the primary metric first.
+    """Every arm compared with its baseline, or with something else; the primary metric first.
 
     Args:
         experiment: only this one.
@@ -36,76 +36,71 @@ def comparison_rows(experiment: str | None = None, against: str | None = None) -
     Raises:
         BadInput: if there is nothing to show; says what there is.
     """
-    if against in (None, BASELINE):
-        return _rows("comparison", experiment) or _nothing_compared(experiment)
-    rows = _rows("contrasts_all", experiment) or _nothing_compared(experiment)
-    chosen = [row for row in rows if against in ("all", row["against"])]
-    if chosen:
-        return chosen
-    known = ", ".join(sorted({row["against"] for row in rows}))
-    raise BadInput(
-        f"nothing is held against {against} in {experiment or database_path()}, only against "
-        f"{known}; two experiments are compared with `llmkt compare FIRST SECOND`"
-    )
+    with_baseline = against in (None, BASELINE)
+    rows = _rows("comparison" if with_baseline else "contrasts_all", experiment)
+    if not rows:
+        raise BadInput(
+            f"{experiment or database_path()}: no baseline with another arm to compare. Set "
+            "training.arms to [baseline, transfer] and run again, or see references with "
+            "`--against all`."
+        )
+    chosen = [row for row in rows if with_baseline or against in ("all", row["against"])]
+    if not chosen:
+        known = ", ".join(sorted({row["against"] for row in rows}))
+        raise BadInput(
+            f"{experiment or database_path()}: no comparison with '{against}'. Choose one of "
+            f"{known}, or compare two experiments with `llmkt compare FIRST SECOND`."
+        )
+    return chosen
 
 
 def slice_rows(experiment: str | None = None) -> Rows:
-    """Every arm against its baseline in each slice of users and items.
+    """Every arm compared with its baseline in each slice of users and items.
 
     Raises:
-        BadInput: if there is nothing to show; says why.
+        BadInput: if there is nothing to show.
     """
     rows = _rows("slice_comparison", experiment)
     if not rows:
-        comparison_rows(experiment)  # says so where there is nothing to compare at all
+        comparison_rows(experiment)  # refuses what has no comparison at all
         raise BadInput(
-            f"{experiment or database_path()} has no slices: an earlier version evaluated it; "
-            "run it once more, which trains nothing again"
+            f"{experiment or database_path()}: no slice has users to compare. Leave --slices out."
         )
     return rows
 
 
 def _rows(view: View, experiment: str | None) -> Rows:
     with reading() as connection:
-        require_view(connection, view)
-        names = experiments(connection)
-        if experiment is not None and experiment not in names:
-            raise unknown(experiment, names)
-        shown = connection.sql(f"FROM {view}")
-        rows = as_dicts(shown.columns, shown.fetchall())
+        if experiment is not None:
+            require_experiment(connection, experiment)
+        require_results(connection)
+        rows = select(connection, f"FROM {view}")
     return [row for row in rows if experiment in (None, row["experiment"])]
 
 
-def _nothing_compared(experiment: str | None) -> NoReturn:
-    raise BadInput(
-        f"{experiment or database_path()} holds no baseline with another arm to compare; set "
-        "training.arms to [baseline, transfer] and run again (references: --against all)"
-    )
+def require_results(connection: "DuckDBPyConnection") -> None:
+    """Refuse a database without tables.
+
+    Raises:
+        BadInput: if no run has written to it.
+    """
+    if not connection.execute("SELECT * FROM duckdb_views() WHERE NOT internal").fetchall():
+        raise BadInput(f"{database_path()}: holds no results. Run `llmkt run CONFIG` first.")
 
 
-def require_view(connection: "DuckDBPyConnection", view: View) -> None:
-    """Say so where the database is empty, or an earlier version's."""
-    known = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-    if not known:
-        raise BadInput(f"{database_path()} holds no results: run `llmkt run CONFIG` first")
-    if (view,) not in known:
-        raise BadInput(
-            f"{database_path()} was written by an earlier version and has no {view} yet: run "
-            "`llmkt run CONFIG` once more, which trains nothing again"
-        )
+def require_experiment(connection: "DuckDBPyConnection", name: str) -> None:
+    """Refuse an experiment that is not there.
 
-
-def experiments(connection: "DuckDBPyConnection") -> list[str]:
-    """Names of all experiments, in order."""
+    Raises:
+        BadInput: with the names of those that are.
+    """
+    require_results(connection)
     found = connection.execute("SELECT DISTINCT experiment FROM runs ORDER BY ALL").fetchall()
-    return [name for (name,) in found]
-
-
-def unknown(experiment: str, names: Sequence[str]) -> BadInput:
-    """The error for an experiment that is not there."""
-    return BadInput(
-        f"experiment {experiment} is not in {database_path()}, which has {', '.join(names)}"
-    )
+    names = [known for (known,) in found]
+    if name not in names:
+        raise BadInput(
+            f"{database_path()}: no experiment '{name}'. Choose one of {', '.join(names)}."
+        )
 
 
 def query(sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -118,7 +113,7 @@ def query(sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     with reading(_OFFLINE) as connection:
         try:
             statements = connection.extract_statements(sql)
-            kinds = [of.type for of in statements]
+            kinds = [statement.type for statement in statements]
             reads = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
             if len(kinds) != 1 or kinds[0] not in reads:
                 raise BadInput(
@@ -128,21 +123,20 @@ def query(sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
             found = connection.execute(statements[0])
             return [name for name, *_ in found.description or []], found.fetchall()
         except duckdb.Error as error:
-            raise BadInput(f"DuckDB refuses the statement: {_one_line(error)}") from error
+            # The sentence, without the picture of the statement that follows it.
+            sentence = " ".join(str(error).split("\n\n")[0].split())
+            raise BadInput(f"DuckDB refuses the statement: {sentence}") from error
 
 
-def _one_line(error: Exception) -> str:
-    """DuckDB's sentence, without the picture of the statement that follows it."""
-    return " ".join(str(error).split("\n\n")[0].split())
+def reading(
+    settings: Mapping[str, bool] | None = None,
+) -> AbstractContextManager["DuckDBPyConnection"]:
+    """Open the database read-only, with patience for a person who waits."""
+    return database(read_only=True, wait_seconds=READ_WAIT_SECONDS, settings=settings)
 
 
-@contextmanager
-def reading(settings: Mapping[str, bool] | None = None) -> Iterator["DuckDBPyConnection"]:
-    """Open the database read only, with patience for a person who waits."""
-    with database(read_only=True, wait_seconds=READ_WAIT_SECONDS, settings=settings) as connection:
-        yield connection
-
-
-def as_dicts(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Rows:
-    """Rows by column name."""
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+def select(connection: "DuckDBPyConnection", sql: str, **parameters: Any) -> Rows:
+    """Rows of a query by column name."""
+    found = connection.execute(sql, parameters)
+    columns: Sequence[str] = [name for name, *_ in found.description or []]
+    return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]

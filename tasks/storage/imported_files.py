@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from models.config import Columns, Embeddings, Profiles, Side
 from models.errors import BadInput
-from models.profiles.user_history import HISTORY_COUNT, HISTORY_SHA256
-from models.schemas import KEYS, TEXT, noun
+from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT, noun
 from tasks.storage.artifacts import Handle, write_bytes
 
 _HISTORY = {HISTORY_SHA256: pa.string(), HISTORY_COUNT: pa.int32()}

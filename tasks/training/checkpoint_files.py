@@ -23,7 +23,6 @@ SHARE = 0.02
 
 _BYTES_PER_SECOND = 1e8
 _DIGEST_BYTES = 32
-_FORMAT = 1
 
 
 def checkpoint_file(key: str) -> Path:
@@ -41,15 +40,10 @@ class CheckpointFile:
     """
 
     def __init__(self, key: str, device: str = "cpu") -> None:
-        """Take the cache key of the training; other trainings' files are foreign.
-
-        Args:
-            key: the training's cache key.
-            device: where it trains now, be it another GPU than before.
-        """
+        """Take the training's cache key, and its device, which may be another GPU than before."""
         self.path = checkpoint_file(key)
         self._device = device
-        self._identity = {"format": _FORMAT, "key": key, "versions": versions()}
+        self._identity = {"key": key, "versions": versions()}
         self._began = perf_counter()
         self._spent = 0.0
         self._cost: float | None = None
@@ -72,8 +66,7 @@ class CheckpointFile:
         if found["identity"] != self._identity:
             self._ignore("belongs to another training or to other package versions")
             return None
-        state: State = found["state"]
-        return state
+        return dict(found["state"])
 
     def offer(self, state: "Callable[[], State]") -> None:
         """Replace the file, unless that would exceed `SHARE` of the time."""
@@ -106,7 +99,9 @@ class CheckpointFile:
 
     def _ignore(self, why: str) -> None:
         logging.getLogger("llmkt").warning(
-            "%s %s; the training starts anew", self.path.relative_to(data_dir()), why
+            "%s %s. The training starts from its first epoch.",
+            self.path.relative_to(data_dir()),
+            why,
         )
 
 
@@ -121,9 +116,7 @@ def _size(value: Any) -> int:
 
 def forget(_task: object, _run: object, state: Any) -> None:
     """Delete a training's checkpoint, once Prefect has stored its result (a hook of the task)."""
-    from tasks.storage.prefect_results import (
-        has_result,  # not above: worker processes need no Prefect
-    )
+    from tasks.storage.prefect_results import has_result  # worker processes need no Prefect
 
     record = getattr(state.data, "metadata", state.data)  # a result, or what describes it
     key = Path(record.storage_key).name

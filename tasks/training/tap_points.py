@@ -9,15 +9,15 @@ from models.recommenders.registry import entry
 from tasks.execution.devices import say_what_stays_float32
 
 if TYPE_CHECKING:
-    from models.recommenders.tap_probe import Entrance
+    from models.recommenders.tap_probe import TapPoint
 
 
-TapPoints = dict[str, dict[Side, "Entrance"]]
-"""Per model and side where knowledge enters; no side for a model that has a baseline alone."""
+TapPoints = dict[str, dict[Side, "TapPoint"]]
+"""Per model and side where knowledge enters; no side where a model has a baseline alone."""
 
 
 def tap_points(pipeline: Pipeline) -> TapPoints:
-    """Where knowledge enters each model, found by building the model on a toy data set.
+    """Find where knowledge enters each model, by building the model on a toy data set.
 
     A model that takes embeddings without a tap does so only if its own `transfer` is set, since
     it mostly stands beside the others as what they should beat.
@@ -33,22 +33,23 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
     found: TapPoints = {}
     for name, settings in pipeline.models.items():
         found[name] = {}
-        for side in pipeline.transfer_of(name).sides:
+        transfer = pipeline.transfer_of(name)
+        for side in transfer.sides:
             point = probe(name, settings.hyperparameters, settings.tap_of(side), side)
             if point is not None and (point.tap or settings.transfer):
-                found[name][side] = _narrowed(point, pipeline.transfer_of(name).columns, name)
+                found[name][side] = _narrowed(point, transfer.columns, name)
     return found
 
 
-def _narrowed(point: "Entrance", columns: int | None, model: str) -> "Entrance":
-    """The tap point with its first columns only, as `transfer.columns` asks."""
+def _narrowed(point: "TapPoint", columns: int | None, model: str) -> "TapPoint":
+    """Its first columns only, as `transfer.columns` asks."""
     tap, width = point.tap, point.width
     if columns is None or tap is None or width is None:
         return point
     if columns > width:
         raise BadInput(
             f"transfer.columns is {columns}, but the tapped layer {tap.name} of {model} is {width} "
-            "wide; lower it, or leave it empty"
+            "wide. Lower it, or leave it empty."
         )
     stop = (tap.start or 0) + columns
     return replace(point, tap=tap.model_copy(update={"stop": stop}), width=columns)
@@ -59,10 +60,11 @@ def _require_clicks(pipeline: Pipeline) -> None:
     others = [name for name in pipeline.models if entry(name).family != "context-aware"]
     if pipeline.evaluation.like_from is not None and others:
         raise BadInput(
-            f"models: {', '.join(others)} rank but predict no likes; with evaluation.like_from, "
-            "keep context-aware models alone"
+            f"models: {', '.join(others)} rank but predict no likes. With evaluation.like_from, "
+            "keep context-aware models alone."
         )
     if "kar" in pipeline.training.arms and not set(pipeline.models) & set(KAR_MODELS):
         raise BadInput(
-            f"training.arms: kar exists for {', '.join(KAR_MODELS)}, and none of them is in models"
+            f"training.arms: kar exists for {', '.join(KAR_MODELS)}, and none of them is in models."
+            " Add one, or remove the arm."
         )

@@ -1,7 +1,5 @@
 """Stage *training*: one RecBole model, one arm, one seed; held-out test data never comes here."""
 
-from typing import TYPE_CHECKING
-
 from prefect.runtime import flow_run
 
 from models.config import Job, Side
@@ -10,12 +8,9 @@ from tasks.execution.stage import stage
 from tasks.execution.worker_pool import in_worker
 from tasks.storage.artifacts import Handle
 from tasks.training.checkpoint_files import forget
-from tasks.training.inputs import Inputs
+from tasks.training.model_tables import Inputs
 from tasks.training.outputs import Trained
 from tasks.training.worker import predict, train
-
-if TYPE_CHECKING:
-    pass
 
 
 @stage("training", version=3, optional=("initial",), on_completion=[forget])

@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from models.dataset.format_detection import columns, delimiter, has_header, unit
+from models.dataset.column_detection import columns, header_guess, unit
+from models.dataset.delimited_text import delimiter_guess
 from tasks.config.pipeline_file import load
 from tests.support.dataset_files import HEADER, write
 
@@ -69,8 +70,8 @@ def test_check_tells_what_a_data_set_holds(tmp_path):
         "min": 2.0, "25 %": 2.5, "median": 3.0, "75 %": 3.5, "max": 4.0, "mean": 3.0,
     }  # fmt: skip
     assert found["kept"]["interactions"] == 4
-    assert found["intake"]["read"] == 9
-    assert [(of["step"], of["rows"]) for of in found["intake"]["dropped"]] == [
+    assert found["ingestion"]["read"] == 9
+    assert [(of["step"], of["rows"]) for of in found["ingestion"]["dropped"]] == [
         ("bad_rows", 2),
         ("bad_rows", 1),
         ("duplicates", 1),
@@ -90,7 +91,7 @@ def test_check_ends_with_2_where_a_run_would_stop(tmp_path):
     assert found["problems"][0]["what"].startswith(f"{tmp_path}/r.csv, row 7: rating is NaN")
     done = llmkt("data", "check", file)
     assert done.exit_code == 2
-    assert "r.csv, row 7, 9: rating is NaN or infinite; mend or remove it" in done.stdout
+    assert "r.csv, row 7, 9: rating is NaN or infinite. Mend or remove it" in done.stdout
     assert "A run would be refused." in done.stdout
     (tmp_path / "r.csv").unlink()
     code, found = checked(file)
@@ -113,7 +114,7 @@ def test_check_of_atomic_files_reads_them_as_a_run_does(tmp_path):
     file.write_text(f"experiment: toy\ndataset: {dataset}\nmodels: {{Pop: {{}}}}\n")
     code, found = checked(file)
     assert code == 2
-    assert found["problems"][0]["what"].startswith("toy.inter could not be read")
+    assert found["problems"][0]["what"].startswith("toy.inter, row 14: rating is not a number")
     assert found["problems"][1]["rows"] == [14]
 
 
@@ -159,7 +160,7 @@ def test_init_writes_a_configuration_that_goes_through(tmp_path):
     assert pipeline.profiles.prompt == "user-music"
     code, found = checked(output)
     assert code == 0
-    assert (found["intake"]["read"], found["intake"]["kept"]) == (481, 480)
+    assert (found["ingestion"]["read"], found["ingestion"]["kept"]) == (481, 480)
     again = llmkt("init", "--from", ratings, "-o", output)
     assert again.exit_code == 2
     assert "exists already" in again.output
@@ -186,7 +187,7 @@ def test_init_of_a_small_file_without_header_and_of_nothing(tmp_path):
 @pytest.mark.parametrize("mark", [",", "\t", ";", "::", "|"])
 def test_delimiters_are_told_apart(mark):
     rows = [mark.join((f"u{n}", f"Title {n}, the 1st", "4.5")) for n in range(5)]
-    guessed = delimiter(rows if mark != "," else [row.replace(", the", "") for row in rows])
+    guessed = delimiter_guess(rows if mark != "," else [row.replace(", the", "") for row in rows])
     assert guessed.value == mark
 
 
@@ -196,8 +197,8 @@ def test_columns_are_guessed_by_name_and_by_content():
     assert [guess.value for guess in by_content] == ["1", "2", "3", "4"]
     by_name = columns(["ts", "asin", "reviewerID", "overall"], rows, ("user", "item", "rating"))
     assert [guess.value for guess in by_name] == ["reviewerID", "asin", "overall"]
-    assert has_header(["1", "9"], [["2", "9"]]).value == "false"
-    assert has_header(["who", "n"], [["a", "9"]]).value == "true"
+    assert header_guess(["1", "9"], [["2", "9"]]).value == "false"
+    assert header_guess(["who", "n"], [["a", "9"]]).value == "true"
     assert [unit([value]).value for value in ("1500000000", "1500000000000", "2017-07-14")] == [
         "s",
         "ms",

@@ -15,12 +15,11 @@ from flows.cli import profiles as profiles_commands
 from models.llm.pricing import PriceTable
 from models.profiles.text_diff import cosines, distribution, words_changed
 from tasks.config.pipeline_file import load
-from tasks.config.prompt_file import prompt_of
 from tasks.embeddings import embeddings_task
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.text_models import TextModel
 from tasks.inspection import prompt_cost
-from tasks.inspection.current_profiles import ground
+from tasks.inspection.current_profiles import request_of
 from tasks.inspection.token_counter import TokenCounter
 from tasks.profiles.profiles_task import profiles
 from tests.support.fake_llm import completion
@@ -79,8 +78,8 @@ def llmkt(*arguments: object, code: int = 0) -> str:
 def ask(path, *overrides: str):
     """What a run does up to the profiles."""
     pipeline = load(path, overrides)
-    on = ground(pipeline, "users")
-    return profiles.fn(pipeline.profiles, prompt_of(pipeline), on.train, on.items)
+    request = request_of(pipeline, "users")
+    return profiles.fn(request.config, request.prompt, request.train, request.items)
 
 
 def test_preview_counts_without_asking_and_without_a_key(world, llm, monkeypatch):

@@ -15,7 +15,7 @@ from flows.cli import common
 from flows.cli.main import app
 from models.errors import BadInput
 from tasks.results import queries
-from tasks.results.cross_experiment import held_across
+from tasks.results.cross_experiment import compare_experiments
 from tasks.results.database import database_path
 from tasks.results.queries import comparison_rows, query, slice_rows
 from tasks.results.tables import query_table, query_text
@@ -83,16 +83,16 @@ def test_bad_sql_is_one_sentence(statement, message):
 
 def test_a_missing_empty_or_foreign_database_is_said(data_dir):
     for read in (comparison_rows, slice_rows, lambda: query("FROM runs")):
-        with pytest.raises(BadInput, match="does not exist: run `llmkt run CONFIG` first"):
+        with pytest.raises(BadInput, match=r"does not exist. Run `llmkt run CONFIG` first"):
             read()
     data_dir.mkdir()
     duckdb.connect(str(database_path())).close()
-    for read in (comparison_rows, slice_rows, lambda: held_across("first", "second").rows):
-        with pytest.raises(BadInput, match="holds no results: run `llmkt run CONFIG` first"):
+    for read in (comparison_rows, slice_rows, lambda: compare_experiments("first", "second")):
+        with pytest.raises(BadInput, match=r"holds no results. Run `llmkt run CONFIG` first"):
             read()
     database_path().write_text("no database")
     for read in (comparison_rows, lambda: query("FROM runs")):
-        with pytest.raises(BadInput, match="is not a DuckDB database"):
+        with pytest.raises(BadInput, match="not a DuckDB database"):
             read()
 
 
@@ -111,7 +111,7 @@ def test_a_locked_database_is_said(monkeypatch):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
         for read in (comparison_rows, lambda: query("FROM runs")):
-            with pytest.raises(BadInput, match="close the program that holds it"):
+            with pytest.raises(BadInput, match="Close the program that holds it"):
                 read()
         holder.stdin.close()
 

@@ -6,10 +6,10 @@ import yaml
 from models.config import LLM, Embeddings, Job, Pipeline, Transfer
 from models.errors import BadInput
 from models.recommenders.recommender import hyperparameters
-from models.recommenders.registry import ZOO
+from models.recommenders.registry import MODELS
 from tasks.config.pipeline_file import load
 from tasks.config.prompt_file import prompt_of
-from tasks.llm.api_key import api_key
+from tasks.llm.endpoint import api_key
 from tasks.storage.artifacts import PROJECT_ROOT
 from tasks.training.tap_points import tap_points
 
@@ -86,7 +86,7 @@ def test_files_that_are_not_configurations(tmp_path):
 @pytest.mark.parametrize(
     ("model", "given", "message"),
     [
-        ("BPRR", {}, r"models\.BPRR: not a supported model; supported: BPR, NeuMF"),
+        ("BPRR", {}, r"models\.BPRR: not a supported model\. Choose one of BPR, NeuMF"),
         ("BPR", {"learnin_rate": 0.1}, "learnin_rate is not .* did you mean learning_rate"),
         ("BPR", {"embedding_size": "wide"}, "'wide' is a str, RecBole expects a int such as 64"),
         ("NeuMF", {"mlp_hidden_size": 64}, "64 is a int, RecBole expects a list"),
@@ -137,9 +137,13 @@ def test_how_the_work_is_done_is_not_part_of_what_is_done():
 def test_a_baseline_job_knows_nothing_of_transfer():
     pipeline = Pipeline.model_validate(MINIMAL)
     changed = pipeline.model_copy(update={"transfer": Transfer(alpha=0.9)})
-    jobs = [Job.of(p, "BPR", "baseline", 1, {"users": ZOO["BPR"].tap}) for p in (pipeline, changed)]
+    jobs = [
+        Job.of(p, "BPR", "baseline", 1, {"users": MODELS["BPR"].tap}) for p in (pipeline, changed)
+    ]
     assert jobs[0].digest() == jobs[1].digest()
-    jobs = [Job.of(p, "BPR", "transfer", 1, {"users": ZOO["BPR"].tap}) for p in (pipeline, changed)]
+    jobs = [
+        Job.of(p, "BPR", "transfer", 1, {"users": MODELS["BPR"].tap}) for p in (pipeline, changed)
+    ]
     assert jobs[0].digest() != jobs[1].digest()
 
 

@@ -8,8 +8,9 @@ from flows.steps.knowledge import describe_all
 from flows.steps.stage_runner import StageRunner
 from models.config import ItemProfiles, Job, Pipeline, Profiles, Tap, Transfer
 from models.errors import BadInput
+from models.evaluation.user_scores import UserValues
 from models.profiles.front_matter import Template
-from models.statistics.comparability import Protocol, Terms, obstacle
+from models.statistics.comparability import Run, Terms, obstacle
 from tasks.config.pipeline_file import load
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.embeddings_task import embeddings
@@ -118,13 +119,11 @@ def test_more_epochs_for_transfer_are_not_comparable():
         training={"epochs": 4, "transfer_epochs": 6, "valid_metric": "recall@2", "seeds": [1]}
     )
     taps = {"users": Tap(name="user_embedding")}
+    values = UserValues(np.array(["a", "b"]), {})
     arms = {
-        arm: Protocol(
-            (1,),
-            np.array(["a", "b"]),
-            (Terms.of(Job.of(config, "BPR", arm, 1, taps), "tiny", "aa", 9),),
-        )
+        arm: [Run("BPR", arm, 1, Terms.of(job, "tiny", "aa", 9), values, arm)]
         for arm in ("baseline", "transfer")
+        for job in [Job.of(config, "BPR", arm, 1, taps)]
     }
     assert obstacle(arms["transfer"], arms["baseline"]) == (
         "epoch budgets differ (baseline 4; arm 6)"

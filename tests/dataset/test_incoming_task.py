@@ -92,12 +92,12 @@ ROWS = {
     "u,i,4,-1": "timestamp is negative",
     "u,i,4,881250949000": "timestamp: milliseconds?",
     "u,i,4,4102444800": "timestamp is after the year 2099",
-    "u,i,4": "3 fields instead of 4",
-    "u,i,4,5,6": "5 fields instead of 4",
-    "nonsense": "1 fields instead of 4",
+    "u,i,4": "3 values instead of 4",
+    "u,i,4,5,6": "5 values instead of 4",
+    "nonsense": "1 values instead of 4",
     'u,i,4,"5': "quotes do not match",
     'u,"i"j,4,5': "quotes do not match",
-    f"u,{'i' * 70_000},4,5": "longer than 65536 bytes",
+    f"u,{'i' * 70_000},4,5": "item_id is longer than 65536 bytes",
 }
 
 
@@ -199,18 +199,26 @@ def parquet_bytes(table) -> bytes:
 
 FLOATS = pa.table({"user_id": [1.0], "item_id": ["i"], "rating": [1.0], "timestamp": [1]})
 UNREADABLE = {
-    "empty": ("a.csv", "", "it is empty"),
-    "blank": ("a.tsv", "\n\n", "it is empty"),
-    "no header": ("a.csv", "196,242,3,881250949\n", "no column user_id, .*are 196, 242"),
+    "empty": ("a.csv", "", "the file is empty"),
+    "blank": ("a.tsv", "\n\n", "the file is empty"),
+    "no header": ("a.csv", "196,242,3,881250949\n", "no column user_id, .* it has 196, 242"),
     "missing column": ("a.csv", "user_id,item_id,rating\nu,i,5\n", "no column timestamp"),
-    "other delimiter": ("a.csv", HEADER + "u\ti\t5\t7\n", "no column item_id, .*are user_id$"),
-    "repeated column": ("a.tsv", "user_id\t" + HEADER, "column user_id occurs 2 times"),
-    "latin-1": ("a.csv", COMMAS.encode() + "é,i,5,7\n".encode("latin-1"), "not UTF-8"),
-    "utf-16": ("a.csv", (COMMAS + "u,i,5,7\n").encode("utf-16"), "not UTF-8"),
+    "other delimiter": (
+        "a.csv",
+        HEADER + "u\ti\t5\t7\n",
+        "no column user_id, item_id, .* delimiter, which seems to be tabs",
+    ),
+    "repeated column": ("a.tsv", "user_id\t" + HEADER, "two columns are called user_id"),
+    "latin-1": (
+        "a.csv",
+        COMMAS.encode() + "é,i,5,7\n".encode("latin-1"),
+        "row 2: it is not utf-8. Save the file as utf-8",
+    ),
+    "utf-16": ("a.csv", (COMMAS + "u,i,5,7\n").encode("utf-16"), "row 1: it is not utf-8"),
     "old line ends": (
         "a.csv",
         COMMAS.replace("\n", "\r") + "u,i,5,7\r",
-        "first line does not name",
+        "row 1: the first line has control characters",
     ),
     "no parquet": ("a.parquet", "PAR1 nonsense", "it cannot be read"),
     "empty parquet": ("a.parquet", "", "it cannot be read"),
@@ -347,7 +355,7 @@ def test_new_pairs_newer_ones_and_repeats_are_told_apart(folder):
     assert [(row["file"], row["row"], row["reason"][:18]) for row in refused] == [
         ("1.csv", 7, "item_id is empty"),
         ("3.csv", 7, "item_id is empty"),
-        ("4.parquet", None, "it cannot be read:"),
+        ("4.parquet", None, "it cannot be read "),
     ]
     assert read_parquet(result.data.users)["user_id"].to_pylist() == ["u1", "u2", "u3"]
     items = read_parquet(result.data.items)

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from models.config import Dataset
-from models.dataset.delimited_text import Syntax
+from models.dataset.delimited_text import Dialect
+from models.dataset.delimited_text import read as read_text
 from models.errors import BadInput
-from tasks.dataset.line_blocks import TextFile
+from tasks.dataset.file_reading import text_source
 from tests.support.dataset_files import HEADER, load, rows
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
@@ -38,14 +39,20 @@ def written(table, quoting=csv.QUOTE_MINIMAL) -> bytes:
     return stream.getvalue().encode()
 
 
-def read(folder: Path, content: bytes, syntax: Syntax) -> tuple[list[tuple], int]:
+PLAIN, COLONS = (
+    Dialect(names=("a", "b"), header=False),
+    Dialect("::", quoted=False, names=("a", "b"), header=False),
+)
+
+
+def read(folder: Path, content: bytes, dialect: Dialect) -> tuple[list[tuple], int]:
     """All values, and how many records were refused."""
     file = folder / "fuzz.csv"
     file.write_bytes(content)
-    text = TextFile(file, file.name)
-    tables = list(text.tables(syntax, ["a", "b"], False))
-    found = [tuple(row.values())[1:] for table in tables for row in table.to_pylist()]
-    return found, text.taken_refused().num_rows
+    source = text_source(file, file.name)
+    blocks = list(read_text(source, dialect, file.name, ["a", "b"]))
+    found = [tuple(row.values()) for block in blocks for row in block.values.to_pylist()]
+    return found, sum(block.refused.num_rows for block in blocks)
 
 
 def attempt(function, *arguments):
@@ -59,24 +66,24 @@ def attempt(function, *arguments):
 @given(st.lists(st.tuples(NASTY, NASTY)))
 @settings(max_examples=200)
 def test_what_a_csv_writer_writes_is_read_as_it_was(tmp_path, table):
-    found, refused = read(tmp_path, written(table, csv.QUOTE_ALL), Syntax(",", True))
+    found, refused = read(tmp_path, written(table, csv.QUOTE_ALL), PLAIN)
     # A line end of Windows becomes one of Unix, in values too.
     assert found == [tuple(value.replace("\r\n", "\n") for value in row) for row in table]
     assert refused == 0
 
 
-@given(st.binary(max_size=60), st.sampled_from([Syntax(",", True), Syntax("::", False)]))
+@given(st.binary(max_size=60), st.sampled_from([PLAIN, COLONS]))
 @settings(max_examples=200)
-@example(b'"', Syntax(",", True))
-@example(b'a,"b\nc,d\n', Syntax(",", True))
-def test_any_bytes_are_records_or_one_message(tmp_path, content, syntax):
-    outcome = attempt(read, tmp_path, content, syntax)
+@example(b'"', PLAIN)
+@example(b'a,"b\nc,d\n', PLAIN)
+def test_any_bytes_are_records_or_one_message(tmp_path, content, dialect):
+    outcome = attempt(read, tmp_path, content, dialect)
     if isinstance(outcome, BadInput):
         assert "fuzz.csv" in str(outcome)
         return
     found, refused = outcome
     assert all(len(row) == 2 for row in found)
-    if not syntax.quoted:
+    if not dialect.quoted:
         lines = content.decode("utf-8-sig").split("\n")
         assert len(found) + refused == sum(bool(line.strip()) or "\t" in line for line in lines)
 
@@ -93,14 +100,14 @@ def test_every_row_of_a_dirty_file_is_accounted_for(tmp_path, table):
         assert "dirty.csv" in str(data)
         assert not any(good(row) for row in table)
         return
-    assert data.intake.read == len(table)
-    assert data.intake.kept + sum(of.rows for of in data.intake.dropped) == len(table)
-    assert len(rows(data)) == data.intake.kept == len({row[:2] for row in table if good(row)})
-    assert (data.intake.quarantine.rows if data.intake.quarantine else 0) == sum(
+    assert data.ingestion.read == len(table)
+    assert data.ingestion.kept + sum(of.rows for of in data.ingestion.dropped) == len(table)
+    assert len(rows(data)) == data.ingestion.kept == len({row[:2] for row in table if good(row)})
+    assert (data.ingestion.quarantine.rows if data.ingestion.quarantine else 0) == sum(
         not good(row) for row in table
     )
     strict = Dataset(name="toy", interactions=str(file))
-    if data.intake.quarantine:
+    if data.ingestion.quarantine:
         with pytest.raises(BadInput, match=r"dirty\.csv, row [0-9]+: "):
             load(strict.model_dump(exclude_unset=True))
 

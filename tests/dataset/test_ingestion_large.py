@@ -48,8 +48,8 @@ def test_twelve_million_rows(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = load({"interactions": str(file), "bad_rows": "quarantine", "rating_from": 2})
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
-    assert data.intake.read == N_ROWS + 1
-    assert data.intake.kept + sum(of.rows for of in data.intake.dropped) == N_ROWS + 1
-    assert data.intake.quarantine.rows == 1
-    assert data.interactions.rows == data.intake.kept > N_ROWS * 0.75
+    assert data.ingestion.read == N_ROWS + 1
+    assert data.ingestion.kept + sum(of.rows for of in data.ingestion.dropped) == N_ROWS + 1
+    assert data.ingestion.quarantine.rows == 1
+    assert data.interactions.rows == data.ingestion.kept > N_ROWS * 0.75
     assert grown < 4.0, f"{grown:.1f} GB"

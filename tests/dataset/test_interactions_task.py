@@ -23,6 +23,7 @@ def read(folder, inter, item=None):
 def test_movielens_ships_with_recbole():
     data = interactions.fn(Dataset(), raw_files(Dataset()))
     assert (data.interactions.rows, data.items.rows, data.users.rows) == (100_000, 1682, 943)
+    assert (data.ingestion.read, data.ingestion.kept) == (100_000, 100_000)
     toy_story = next(row for row in read_parquet(data.items).to_pylist() if row["item_id"] == "1")
     assert toy_story["title"] == "Toy Story"
     assert toy_story["year"] == 1995
@@ -49,10 +50,10 @@ def test_items_on_either_side_only_are_in_the_catalogue(tmp_path):
 @pytest.mark.parametrize(
     ("inter", "message"),
     [
-        (HEADER, "toy.inter holds no interactions"),
+        (HEADER, "toy.inter: no interactions are left of 0 rows"),
         (HEADER + "u\t\t1\t1\n", "toy.inter, row 2: item_id is empty"),
-        (HEADER + "u\ta\tgood\t1\n", "toy.inter could not be read.*good"),
-        (HEADER + "u\ta\t1\n", "toy.inter could not be read"),
+        (HEADER + "u\ta\tgood\t1\n", "toy.inter, row 2: rating is not a number"),
+        (HEADER + "u\ta\t1\n", "toy.inter, row 2: 3 values instead of 4"),
         ("user_id:token\titem_id:token\n", "no column rating, timestamp.*it has user_id, item_id"),
     ],
 )
@@ -62,9 +63,9 @@ def test_bad_files_are_named_with_the_place(tmp_path, inter, message):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(BadInput, match=r"ml-1m does not ship .* set dataset\.path"):
+    with pytest.raises(BadInput, match=r"ml-1m does not ship .* Set dataset\.path"):
         raw_files(Dataset(name="ml-1m"))
-    with pytest.raises(BadInput, match=r"toy\.inter does not exist; set dataset\.path"):
+    with pytest.raises(BadInput, match=r"toy\.inter does not exist. Set dataset\.path"):
         raw_files(Dataset(name="toy", path=str(tmp_path)))
 
 
@@ -96,13 +97,17 @@ def test_user_fields_are_read_only_when_asked_for(tmp_path, data_dir):
 
 
 def test_user_fields_that_are_not_there(tmp_path):
-    with pytest.raises(BadInput, match=r"toy\.user has no field agee, user_id; it has age, job$"):
-        people(tmp_path, "agee", "user_id")
-    with pytest.raises(BadInput, match=r"toy\.user lists 1 user_id more than once"):
+    with pytest.raises(BadInput, match=r"toy\.user: no column agee; it has user_id, age, job\. "):
+        people(tmp_path, "agee")
+    with pytest.raises(BadInput, match=r"demographics: user_id is the user's id\. Remove it"):
+        people(tmp_path, "age", "user_id")
+    with pytest.raises(BadInput, match=r"toy\.user, row 5: user_id is empty\. Fill it in"):
+        people(tmp_path, "age", users=USERS + "\t1\tx\n")
+    with pytest.raises(BadInput, match=r"toy\.user: 1 user_id occur more than once"):
         people(tmp_path, "age", users=USERS + "7\t1\tx\n")
     (tmp_path / "toy.user").unlink()
     config = Dataset(name="toy", path=str(tmp_path))
     with pytest.raises(
-        BadInput, match=r"demographics asks for age, but .*toy\.user does not exist"
+        BadInput, match=r"demographics: it asks for age, but .* no user file\. Add toy\.user"
     ):
         raw_files(config, ("age",))

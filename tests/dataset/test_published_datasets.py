@@ -178,7 +178,7 @@ def test_malformed_rows_of_movielens(tmp_path, files, name, bad, reason):
     with pytest.raises(BadInput, match=reason.replace("ratings|", "")):
         movielens(path)
     data = movielens(path, bad_rows="quarantine")
-    assert data.intake.quarantine.rows == 1
+    assert data.ingestion.quarantine.rows == 1
 
 
 def test_what_is_not_movielens(tmp_path):
@@ -187,7 +187,7 @@ def test_what_is_not_movielens(tmp_path):
         movielens(str(tmp_path / "broken.zip"))
     with pytest.raises(BadInput, match=r"holds none of ratings\.dat, ratings\.csv, u\.data"):
         movielens(folder(tmp_path, {"README": b""}))
-    with pytest.raises(BadInput, match=r"does not exist; set dataset\.path"):
+    with pytest.raises(BadInput, match=r"does not exist. Set dataset\.path"):
         movielens(str(tmp_path / "nowhere"))
 
 
@@ -214,7 +214,7 @@ def test_amazon_reviews_of_every_edition(tmp_path, year):
         ("bad_rows", "it is not a JSON object"): 2,
         ("bad_rows", "user_id is empty"): 1,
     }
-    assert data.intake.items[0].rows == 1
+    assert data.ingestion.items[0].rows == 1
 
 
 def test_amazon_titles_that_are_scripts_are_no_titles(tmp_path):

@@ -5,22 +5,20 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import scale, synthetic
-from models.config import Dataset, Embeddings, Profiles, Split, Targets
+from models.config import Embeddings, Profiles, Split, Targets
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
 from models.profiles.front_matter import Template
-from models.profiles.prompt_templates import Prompt
 from models.schemas import EMBEDDING, INTERACTIONS, ITEMS, TARGET, TEXT, USER
 from models.targets.out_of_core import Moments
 from models.targets.reduction import reduce
-from tasks.dataset import interactions_task
-from tasks.dataset.interactions_task import interactions, raw_files
 from tasks.dataset.split_task import split
 from tasks.embeddings import embeddings_task
 from tasks.embeddings.embeddings_task import embeddings
-from tasks.profiles.history_batches import Histories
-from tasks.profiles.llm_writer import render
+from tasks.profiles.history_batches import records
+from tasks.profiles.llm_writer import questions
 from tasks.profiles.profiles_task import profiles
+from tasks.profiles.request import Request
 from tasks.storage import artifact_batches
 from tasks.storage.artifacts import read_parquet, write_parquet
 from tasks.targets import out_of_core
@@ -61,16 +59,6 @@ def world(n_users: int = 40, seed: int = 0) -> tuple[pa.Table, pa.Table]:
 def in_batches(monkeypatch, rows: int) -> None:
     monkeypatch.setattr(artifact_batches, "ROWS_AT_ONCE", rows)
     monkeypatch.setattr(artifact_batches.Stream.by_user, "__defaults__", (rows,))
-
-
-def test_large_atomic_files_are_read_as_small_ones_are(monkeypatch):
-    whole = interactions.fn(Dataset(), raw_files(Dataset()))
-    monkeypatch.setattr(interactions_task, "WHOLE_BYTES", 1000)
-    parts = interactions.fn(Dataset(), raw_files(Dataset()))
-    assert parts.intake.read == whole.intake.read == 100_000
-    for name in ("interactions", "items", "users"):
-        found, wanted = read_parquet(getattr(parts, name)), read_parquet(getattr(whole, name))
-        assert found.replace_schema_metadata().to_pylist() == wanted.to_pylist()
 
 
 @pytest.mark.parametrize("strategy", ["random", "leave-one-out", "temporal"])
@@ -133,13 +121,13 @@ def test_prompts_in_batches_are_those_at_once(monkeypatch, order):
     )
     text = """{% block user %}{{ mean_rating }} {{ n_interactions }}
     {% for film in liked %}{{ film.title }} {{ film.rating }}; {% endfor %}{% endblock %}"""
-    template = Prompt(Template(text=text), "mine", "users")
-    whole = list(render(config, template, *handles, "users"))
-    seen = Histories(artifact_batches.Stream.of(handles[0]), config.history).records()
+    request = Request(config, Template(text=text), *handles)
+    whole = list(questions(request))
+    seen = records(handles[0], config.history)
     in_batches(monkeypatch, 50)
-    assert list(render(config, template, *handles, "users")) == whole
+    assert list(questions(request)) == whole
     assert len(whole) == 40
-    assert Histories(artifact_batches.Stream.of(handles[0]), config.history).records().equals(seen)
+    assert records(handles[0], config.history).equals(seen)
     assert seen[USER].to_pylist() == [user for user, _ in whole]
 
 

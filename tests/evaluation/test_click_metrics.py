@@ -91,7 +91,7 @@ def trained_pairs(labels: np.ndarray) -> Clicks:
     users, items = interactions()[0]
     log = Log(users, items, labels=labels.astype(np.float32))
     built = Recommender("DeepFM", {"train_batch_size": 64}, log, UNIVERSE, seed=1)
-    return built, Clicks.of(built, users, items, labels)
+    return built, Clicks.from_pairs(built, users, items, labels)
 
 
 def test_a_model_learns_the_labels_rather_than_sampled_negatives():
@@ -115,7 +115,7 @@ def test_users_without_training_interactions_are_left_out():
     users, items = interactions()[0]
     log = Log(users[7:], items[7:], labels=np.ones(len(users) - 7, np.float32))
     built = Recommender("DeepFM", {}, log, UNIVERSE, seed=1)
-    clicks = Clicks.of(built, users[:8], items[:8], np.ones(8, bool))
+    clicks = Clicks.from_pairs(built, users[:8], items[:8], np.ones(8, bool))
     assert [built.user_tokens[user] for user in clicks.users] == [users[7]]
 
 

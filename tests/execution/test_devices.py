@@ -11,7 +11,7 @@ import yaml
 from models.config import Budget, Embeddings, Pipeline, Transfer
 from models.errors import BadInput
 from models.recommenders.recommender import Recommender
-from models.recommenders.registry import FLOAT32_ONLY, ZOO, precision_of
+from models.recommenders.registry import MODELS, entry, precision_of
 from models.recommenders.top_k import rank
 from models.training.validation import Holdout
 from tasks.config.pipeline_file import given, load
@@ -24,7 +24,7 @@ from tasks.training.training_task import training
 from tests.support.toy_recommender import interactions, recommender, train, weights, wrap
 from tests.training.test_training_task import inputs, job
 
-TRAINED = [name for name, entry in ZOO.items() if entry.loader is not None]
+TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
 ON_THE_CPU_FIRST = {"DGCF", "DMF", "DiffRec", "FiGNN", "GCMC", "LDiffRec", "LightGCN", "NCL"} | {
     *("NGCF", "SGL", "SpectralCF", "Random", "ADMMSLIM"),
 }
@@ -146,7 +146,7 @@ def test_mixed_precision_moves_a_loss_by_less_than_a_hundredth(model):
     expected, found = (first_loss(of) for of in (plain, mixed))
     found.backward()
     assert found.dtype in (torch.float32, torch.float64)
-    assert mixed.precision == ("float32" if model in FLOAT32_ONLY else "bfloat16")
+    assert mixed.precision == ("float32" if entry(model).float32_only else "bfloat16")
     assert float(found) == pytest.approx(float(expected), rel=0.01)
     assert all(p.dtype == torch.float32 for p in mixed.module.parameters())
     assert all(
@@ -154,7 +154,7 @@ def test_mixed_precision_moves_a_loss_by_less_than_a_hundredth(model):
     )
 
 
-@pytest.mark.parametrize("model", sorted(FLOAT32_ONLY))
+@pytest.mark.parametrize("model", [m for m in TRAINED if MODELS[m].float32_only])
 def test_what_stays_at_float32_has_to(model):
     built = recommender(model)
     if model == "DCNV2":  # the CPU would do it; a GPU's autocast refuses this very loss
@@ -175,7 +175,7 @@ def test_mixed_precision_agrees_with_float32_within_noise(model, transfer):
     for precision in ("float32", "bfloat16"):
         built = recommender(model, precision=precision)
         fitted = train(built, wrap(built, transfer), epochs=8)
-        scores.append(Holdout.of(built, interactions()[1]).score(built, "ndcg", 5))
+        scores.append(Holdout.from_pairs(built, interactions()[1]).score(built, "ndcg", 5))
         last.append(fitted.epochs[-1].model_loss)
         trained.append(weights(built))
     assert scores[0] == pytest.approx(scores[1], abs=0.03)
@@ -207,11 +207,11 @@ def test_a_model_that_stays_at_float32_is_named_in_the_log(caplog):
     ]
 
 
-@pytest.mark.parametrize("model", [name for name in ZOO if name not in ON_THE_CPU_FIRST])
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in ON_THE_CPU_FIRST])
 def test_training_and_scoring_put_no_tensor_on_a_device_of_chance(model):
     """Where none is named they go to `meta`, which mixes with the CPU as ill as a GPU does."""
     built = recommender(model)
-    holdout = Holdout.of(built, interactions()[1])
+    holdout = Holdout.from_pairs(built, interactions()[1])
     wrapper = wrap(built, Transfer() if built.entry.loader else None)
     with torch.device("meta"):
         if built.entry.loader:
@@ -248,7 +248,7 @@ def test_a_gpu_agrees_with_the_cpu_within_noise(model, precision):
     for device, of in (("cpu", "float32"), ("cuda", precision)):
         built = recommender(model, device=device, precision=of)
         train(built, wrap(built, Transfer()), epochs=8)
-        scores.append(Holdout.of(built, interactions()[1]).score(built, "ndcg", 5))
+        scores.append(Holdout.from_pairs(built, interactions()[1]).score(built, "ndcg", 5))
     assert scores[0] == pytest.approx(scores[1], abs=0.1)
 
 

@@ -199,7 +199,7 @@ def test_a_user_with_a_single_interaction_and_an_empty_data_set(world, tmp_path)
     header = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
     (tmp_path / "toy.inter").write_text(header)
     elsewhere = ["--set", f"dataset.path={tmp_path}"]
-    assert "toy.inter holds no interactions" in world.refused(*elsewhere)
+    assert "toy.inter: no interactions are left of 0 rows" in world.refused(*elsewhere)
     rows = "".join(f"a\ti{i}\t3\t{i}\n" for i in range(12)) + "lonely\ti1\t3\t1\n"
     (tmp_path / "toy.inter").write_text(header + rows)
     message = world.refused(*elsewhere)

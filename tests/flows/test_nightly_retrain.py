@@ -84,7 +84,6 @@ def settings(folder: Path, **nightly) -> dict:
             "settle_seconds": 0,
             "min_new_interactions": 6,
             "tolerance": 0.1,
-            "resamples": 2000,
             "k": 12,
         }
         | nightly,

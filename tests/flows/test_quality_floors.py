@@ -41,7 +41,7 @@ def test_baselines_reach_their_level_on_movielens(model, hyperparameters, floor)
         )
     )
     built = Recommender(model, hyperparameters, Log(*pairs(train)), universe, seed=1)
-    holdout = Holdout.of(built, pairs(valid))
+    holdout = Holdout.from_pairs(built, pairs(valid))
     budget = Budget(epochs=30, patience=5)
     fit(built, ModelWrapper(built), lambda: holdout.score(built, "ndcg", 10), budget, seed=1)
 

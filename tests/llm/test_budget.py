@@ -50,8 +50,8 @@ def dear(tmp_path: Path) -> dict[str, object]:
 def test_a_bound_holds_text_and_longest_answer():
     tariff = Tariff(Price(input_per_million=3, output_per_million=2))
     # 10 bytes are at most 4 tokens: 4 · 3 + 100 · 2 = 212 dollars per million.
-    assert tariff.most(10, 100) == pytest.approx(212e-6)
-    assert Tariff(tariff.price, batch=True).most(10, 100) == pytest.approx(106e-6)
+    assert tariff.highest_cost(10, 100) == pytest.approx(212e-6)
+    assert Tariff(tariff.price, batch=True).highest_cost(10, 100) == pytest.approx(106e-6)
     assert Tariff(None).cost(1, 1) is None
     assert tariff.cost(1, None) is None
 
@@ -115,7 +115,7 @@ def test_too_small_a_budget_says_what_is_spent_and_left_and_loses_nothing(llm, d
     assert "3 of 5 users (60.0%) are without a profile: 3 not asked. Of" in message
     assert "budget_usd, 21 USD, 8 are spent on 2 answers" in message
     assert "3 questions are left, about 12, at most 48 USD" in message
-    assert "The answers received are kept, so a rerun asks only for the others" in message
+    assert "Run again: the answers received are kept, so only the others are asked for" in message
     with pytest.raises(BadInput, match="0 are spent on 0 answers; 3 questions are left, at most"):
         run(config(llm, 0.0, budget_usd=15, **dear), *TITLES)
     result = run(config(llm, **dear), *TITLES)
@@ -208,16 +208,16 @@ def test_a_run_that_stopped_for_its_budget_does_not_count_for_the_next(
 def test_a_question_waits_for_what_is_in_flight():
     async def race() -> list[float]:
         budget = Budget(20, Tariff(Price(input_per_million=0, output_per_million=1)))
-        first = await budget.depart(16)
+        first = await budget.reserve(16)
         assert first
-        second = asyncio.create_task(budget.depart(16))
+        second = asyncio.create_task(budget.reserve(16))
         await asyncio.sleep(0)
         assert not second.done()
-        first.land(4)
-        flight = await second
-        assert flight
-        third = asyncio.create_task(budget.depart(16))
-        flight.land(None)
+        first.close(4)
+        second_reserved = await second
+        assert second_reserved
+        third = asyncio.create_task(budget.reserve(16))
+        second_reserved.close(None)
         assert await third is None
         return [budget.spent, budget.reserved]
 

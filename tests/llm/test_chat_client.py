@@ -8,8 +8,7 @@ from werkzeug import Response
 
 from models.errors import BadInput
 from models.schemas import LLM_CALLS
-from tasks.config import pipeline_file
-from tasks.llm import chat_client
+from tasks.llm import asking, endpoint
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import read_parquet
 from tests.support.fake_llm import KEY, completion, config, data, failure, reasons, run, slow, texts
@@ -87,14 +86,14 @@ def test_an_unusable_answer_is_asked_again_with_another_seed_and_on_the_bill(llm
 @pytest.mark.parametrize(
     ("trouble", "reason", "requests"),
     [
-        (lambda _: completion(None, refusal="I cannot"), "refused", chat_client.ATTEMPTS),
-        (lambda _: completion("x", "content_filter"), "refused", chat_client.ATTEMPTS),
+        (lambda _: completion(None, refusal="I cannot"), "refused", asking.ATTEMPTS),
+        (lambda _: completion("x", "content_filter"), "refused", asking.ATTEMPTS),
         (
             lambda _: completion("half a sen", "length"),
             "truncated at max_tokens",
-            chat_client.ATTEMPTS,
+            asking.ATTEMPTS,
         ),
-        (lambda _: completion("  "), "empty", chat_client.ATTEMPTS),
+        (lambda _: completion("  "), "empty", asking.ATTEMPTS),
         (lambda _: Response("{", content_type="application/json"), "malformed answer", 3),
         (lambda _: failure(503), "HTTP 503", 2),
         (slow(0.5), "timed out", 2),
@@ -109,7 +108,7 @@ def test_lasting_trouble_leaves_a_profile_missing_with_its_reason(llm, trouble, 
     assert result.missing == 1
     assert llm.titles() == {"Heat": requests, "Fargo": 1}
     # Answers of no use cost money too.
-    assert result.answers_paid == (2 if requests == chat_client.ATTEMPTS else 1)
+    assert result.answers_paid == (2 if requests == asking.ATTEMPTS else 1)
 
 
 def test_too_many_missing_stop_the_run_but_keep_the_answers(llm):
@@ -180,7 +179,7 @@ def test_the_key_may_come_from_a_prefect_secret(llm, monkeypatch):
         def get(self) -> str:
             return "from-the-block"
 
-    monkeypatch.setattr(pipeline_file, "Secret", Block)
+    monkeypatch.setattr(endpoint, "Secret", Block)
     with pytest.raises(BadInput, match=r"api_key_secret.*other"):
         run(config(llm, api_key_secret="other"), "Heat")
     run(config(llm, api_key_secret="my-key"), "Heat")

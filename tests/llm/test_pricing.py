@@ -3,7 +3,7 @@
 import pytest
 
 from models.errors import BadInput
-from models.llm.pricing import Price, PriceTable, cost
+from models.llm.pricing import Price, PriceTable
 from tasks.config.price_table import price_table
 
 TABLE = PriceTable.model_validate(
@@ -41,8 +41,8 @@ def test_another_model_s_price_is_not_known(model):
 def test_cost_is_tokens_times_price_and_less_in_a_batch():
     price = Price(input_per_million=0.15, output_per_million=0.60, batch_discount=0.25)
     # 2,000 · 0.15 + 500 · 0.60 = 600 dollars per million.
-    assert cost(price, 2000, 500) == pytest.approx(600e-6)
-    assert cost(price, 2000, 500, batch=True) == pytest.approx(450e-6)
+    assert price.cost(2000, 500) == pytest.approx(600e-6)
+    assert price.cost(2000, 500, batch=True) == pytest.approx(450e-6)
 
 
 def test_the_project_s_own_table_knows_the_default_model():

@@ -84,13 +84,13 @@ def test_waiting_tasks_are_served_in_order():
 
 def test_an_estimate_is_settled_by_what_was_used():
     tokens, clock = bucket(6000)
-    limits = Limits(None, tokens, longest_answer=400)
+    limits = Limits(Bucket(None), tokens, longest_answer=400)
     body = b"x" * 800
 
     async def two(used: int | None) -> float:
         began = clock.now
         await limits.admit(body)
-        limits.settle(body, used)
+        limits.correct(body, used)
         await limits.admit(body)
         return clock.now - began
 

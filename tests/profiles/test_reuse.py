@@ -5,10 +5,10 @@ import hashlib
 import pyarrow as pa
 import pytest
 
-from models.config import Profiles
-from models.profiles.user_history import provenance
+from models.config import History, Profiles
+from models.profiles.user_history import provenance, whole
 from models.schemas import INTERACTIONS, PROFILES
-from tasks.llm import chat_client
+from tasks.llm import asking
 from tasks.profiles.outputs import Profiled
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import read_parquet, write_parquet
@@ -127,11 +127,11 @@ def test_provenance_of_kept_profiles_can_fail():
     texts = pa.array(["text"] * N)
     seen = train(*BASE, ("user-07", "held-out", 5, 1))
     first = profiles_of(seen, texts)
-    assert keep(first, seen, table, None, 9).profiles.num_rows == N - 1
-    everything = keep(first, seen, seen, None, 9)
+    assert keep(first, seen, table, whole(History()), 9).profiles.num_rows == N - 1
+    everything = keep(first, seen, seen, whole(History()), 9)
     assert everything.profiles.num_rows == N
     assert provenance(first, everything.proof(everything.proved)) == "train-only"
-    other = keep(profiles_of(table, texts), table, table, None, 9)
+    other = keep(profiles_of(table, texts), table, table, whole(History()), 9)
     assert provenance(first, other.proof(other.proved)) == "unknown"
 
 
@@ -157,7 +157,7 @@ def test_other_settings_keep_nothing(llm, settings, prompt):
 def test_what_may_be_missing_is_a_share_of_all_users(llm):
     first = run(config(llm), BASE)
     later = [*BASE, ("user-99", "new", 5, 900)]
-    llm.script["Novelty"] = [lambda _: completion(None, refusal="no")] * chat_client.ATTEMPTS
+    llm.script["Novelty"] = [lambda _: completion(None, refusal="no")] * asking.ATTEMPTS
     second = run(config(llm, 0.02), later, first)
     assert (second.kept, second.missing) == (N, 1)
     assert rows_of(second)["user-99"]["text"] is None

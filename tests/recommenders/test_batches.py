@@ -6,28 +6,30 @@ import torch
 
 from models.errors import BadInput
 from models.recommenders.batches import (
-    Fields,
-    LabelledBatches,
     Negatives,
-    PairBatches,
     Pairs,
-    Sampling,
-    UserBatches,
+    labelled_batches,
+    pair_batches,
+    user_batches,
 )
-from models.recommenders.sequence_batches import MaskedBatches, Masking, SequenceBatches, Sequences
+from models.recommenders.sequence_batches import (
+    MASKED,
+    Masking,
+    Sequences,
+    masked_batches,
+    sequence_batches,
+)
 from models.recommenders.top_k import Seen, rank
 from tests.support.toy_recommender import N_ITEMS, N_USERS, recommender
-
-FIELDS = Fields("user", "item", "neg_item", "label")
 
 
 def batches(users, items, loader="pairwise", batch_size=8, n_items=7, seed=0, **sampling):
     generator = torch.Generator().manual_seed(seed)
     pairs = Pairs(torch.tensor(users), torch.tensor(items), max(users) + 1, n_items)
     if loader == "users":
-        return UserBatches(pairs, FIELDS, batch_size, generator)
-    negatives = Negatives(pairs, Sampling(**sampling), generator)
-    return PairBatches(pairs, FIELDS, negatives, batch_size, loader == "pointwise", generator)
+        return user_batches(pairs, batch_size, generator)
+    negatives = Negatives(pairs, sampling, generator)
+    return pair_batches(pairs, negatives, batch_size, loader == "pointwise", generator)
 
 
 USERS = [1, 1, 1, 2, 2, 3, 3, 3, 3, 3]
@@ -35,35 +37,37 @@ ITEMS = [1, 2, 6, 4, 5, 1, 2, 3, 4, 5]
 PAIRS = set(zip(USERS, ITEMS, strict=True))
 
 
-@pytest.mark.parametrize("popularity", [None, 1.0])
-def test_pairwise_has_every_positive_once_and_no_false_negative(popularity):
-    source = batches(USERS, ITEMS, per_positive=2, popularity=popularity)
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_pairwise_has_every_positive_once_and_no_false_negative(distribution):
+    source = batches(USERS, ITEMS, sample_num=2, distribution=distribution)
     for _ in range(20):
         epoch = list(source)
         assert len(epoch) == len(source) == 3  # 4 positives, twice repeated, fill 8 rows
         positives = []
         for batch in epoch:
-            half = len(batch["user"]) // 2
-            assert torch.equal(batch["user"][:half], batch["user"][half:])
-            assert torch.equal(batch["item"][:half], batch["item"][half:])
-            for name in ("item", "neg_item"):
+            half = len(batch["user_id"]) // 2
+            assert torch.equal(batch["user_id"][:half], batch["user_id"][half:])
+            assert torch.equal(batch["item_id"][:half], batch["item_id"][half:])
+            for name in ("item_id", "neg_item_id"):
                 assert batch[name].min() >= 1
-            negatives = set(zip(batch["user"].tolist(), batch["neg_item"].tolist(), strict=True))
+            negatives = set(
+                zip(batch["user_id"].tolist(), batch["neg_item_id"].tolist(), strict=True)
+            )
             assert not negatives & PAIRS
             positives += list(
-                zip(batch["user"][:half].tolist(), batch["item"][:half].tolist(), strict=True)
+                zip(batch["user_id"][:half].tolist(), batch["item_id"][:half].tolist(), strict=True)
             )
         assert sorted(positives) == sorted(PAIRS)
 
 
 def test_pointwise_labels_tell_positives_from_negatives():
-    for batch in batches(USERS, ITEMS, loader="pointwise", per_positive=1):
-        rows = zip(batch["user"].tolist(), batch["item"].tolist(), strict=True)
+    for batch in batches(USERS, ITEMS, loader="pointwise", sample_num=1):
+        rows = zip(batch["user_id"].tolist(), batch["item_id"].tolist(), strict=True)
         assert [float(row in PAIRS) for row in rows] == batch["label"].tolist()
 
 
 def test_users_come_whole_and_once():
-    seen = torch.cat([batch["user"] for batch in batches(USERS, ITEMS, "users", batch_size=2)])
+    seen = torch.cat([batch["user_id"] for batch in batches(USERS, ITEMS, "users", batch_size=2)])
     assert sorted(seen.tolist()) == [1, 2, 3]
 
 
@@ -71,30 +75,30 @@ def test_labelled_batches_sample_nothing_and_join_features():
     year = torch.arange(7) * 10
     pairs = Pairs(torch.tensor(USERS), torch.tensor(ITEMS), 4, 7, {"year": year})
     labels = torch.tensor([float(item % 2) for item in ITEMS])
-    source = LabelledBatches(pairs, FIELDS, labels, 4, torch.Generator().manual_seed(0))
+    source = labelled_batches(pairs, labels, 4, torch.Generator().manual_seed(0))
     epoch = list(source)
     assert len(epoch) == len(source) == 3
     rows = [
         row
         for batch in epoch
-        for row in zip(*(batch[c].tolist() for c in ("user", "item")), strict=True)
+        for row in zip(*(batch[c].tolist() for c in ("user_id", "item_id")), strict=True)
     ]
     assert sorted(rows) == sorted(PAIRS)
     for batch in epoch:
-        assert torch.equal(batch["year"], batch["item"] * 10)
-        assert torch.equal(batch["label"], (batch["item"] % 2).float())
+        assert torch.equal(batch["year"], batch["item_id"] * 10)
+        assert torch.equal(batch["label"], (batch["item_id"] % 2).float())
 
 
 def histories(longest=3):
     """User 1 has items 1, 2, 6 and user 3 has 1 to 5, in this order; user 2 has 4, 5."""
-    return Sequences.of(np.array(USERS), np.array(ITEMS), 4, longest, torch.device("cpu"))
+    return Sequences.from_pairs(np.array(USERS), np.array(ITEMS), 4, longest, torch.device("cpu"))
 
 
 def test_sequences_are_each_prefix_with_its_next_item():
-    source = SequenceBatches(histories(), FIELDS, 3, torch.Generator().manual_seed(0), None)
+    source = sequence_batches(histories(), 3, torch.Generator().manual_seed(0), None)
     rows = {}
     for batch in source:
-        columns = (batch["user"], batch["item"], batch["item_list"], batch["item_length"])
+        columns = (batch["user_id"], batch["item_id"], batch["item_id_list"], batch["item_length"])
         for user, item, items, length in zip(*(c.tolist() for c in columns), strict=True):
             rows[user, item] = (items, length)
     assert rows == {
@@ -109,27 +113,27 @@ def test_sequences_are_each_prefix_with_its_next_item():
 
 
 def test_the_latest_items_follow_an_extended_history():
-    latest = histories().latest(torch.tensor([1, 3]), FIELDS)
-    assert latest["item_list"].tolist() == [[1, 2, 6], [3, 4, 5]]
+    latest = histories().latest(torch.tensor([1, 3]))
+    assert latest["item_id_list"].tolist() == [[1, 2, 6], [3, 4, 5]]
     later = histories().extended(np.array([3, 2]), np.array([6, 1]))
-    latest = later.latest(torch.tensor([2, 3]), FIELDS)
-    assert latest["item_list"].tolist() == [[4, 5, 1], [4, 5, 6]]
+    latest = later.latest(torch.tensor([2, 3]))
+    assert latest["item_id_list"].tolist() == [[4, 5, 1], [4, 5, 6]]
     assert latest["item_length"].tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("last_ratio", [0.0, 1.0])
 def test_masked_windows_hide_items_and_say_which(last_ratio):
-    names = {key: key for key in ("MASK_ITEM_SEQ", "POS_ITEMS", "NEG_ITEMS", "MASK_INDEX")}
     generator = torch.Generator().manual_seed(0)
     pairs = Pairs(torch.tensor(USERS), torch.tensor(ITEMS), 4, 7)
-    negatives = Negatives(pairs, Sampling(), generator)
-    masking = Masking(0.5, last_ratio, token=7, columns=names)
-    source = MaskedBatches(histories(), FIELDS, 2, generator, negatives, masking)
+    negatives = Negatives(pairs, {}, generator)
+    masking = Masking(0.5, last_ratio, token=7, generator=generator)
+    source = masked_batches(histories(), 2, negatives, masking)
     own = {1: [1, 2, 6], 2: [4, 5], 3: [1, 2, 3, 4, 5]}
     seen = set()
     for _ in range(20):
-        for batch in source:
-            for row, user in enumerate(batch["user"].tolist()):
+        for named in source:
+            batch = {key: named[column] for key, column in MASKED.items()}
+            for row, user in enumerate(named["user_id"].tolist()):
                 shown = batch["MASK_ITEM_SEQ"][row].tolist()
                 places, hidden = batch["MASK_INDEX"][row], batch["POS_ITEMS"][row]
                 assert 7 in shown
@@ -152,7 +156,7 @@ def test_masked_windows_hide_items_and_say_which(last_ratio):
 
 def test_negatives_are_uniform_over_what_is_left():
     source = batches([1] * 2, [1, 2], batch_size=2)
-    drawn = torch.cat([batch["neg_item"] for _ in range(3000) for batch in source])
+    drawn = torch.cat([batch["neg_item_id"] for _ in range(3000) for batch in source])
     counts = torch.bincount(drawn, minlength=7)[3:].float()
     assert counts.sum() == 6000
     assert (counts / 1500 - 1).abs().max() < 0.1
@@ -160,21 +164,21 @@ def test_negatives_are_uniform_over_what_is_left():
 
 def test_epochs_differ_and_seeds_repeat():
     first, second = batches(USERS, ITEMS), batches(USERS, ITEMS)
-    one, two = [b["user"].tolist() for b in first], [b["user"].tolist() for b in first]
+    one, two = [b["user_id"].tolist() for b in first], [b["user_id"].tolist() for b in first]
     assert one != two
-    assert one == [b["user"].tolist() for b in second]
+    assert one == [b["user_id"].tolist() for b in second]
 
 
 def test_a_user_with_everything_is_refused():
     with pytest.raises(BadInput, match="all 6 items that negative sampling draws from"):
         batches([1] * 6, [1, 2, 3, 4, 5, 6])
     with pytest.raises(BadInput, match="all 2 items"):
-        batches([1, 1], [1, 2], popularity=1.0)  # the others are never drawn
+        batches([1, 1], [1, 2], distribution="popularity")  # the others are never drawn
 
 
 def test_dynamic_negatives_are_refused():
     with pytest.raises(BadInput, match="dynamic"):
-        Sampling.from_recbole({"dynamic": True})
+        batches(USERS, ITEMS, dynamic=True)
 
 
 class Fixed:

@@ -33,8 +33,8 @@ def fed(model: str, seed: int = 0, without: str | None = None) -> Recommender:
         "users": (users, rng.normal(size=(len(USERS), WIDTH)).astype(np.float32)[: len(users)]),
         "items": (ITEMS, rng.normal(size=(len(ITEMS), WIDTH)).astype(np.float32)),
     }
-    aligned = {side: built.align(*of, side) for side, of in vectors.items()}
-    built.feed(Kar(hidden=8), aligned)
+    aligned = {side: built.align(*given, side) for side, given in vectors.items()}
+    built.rebuild_with_features(Kar(hidden=8), aligned)
     return built
 
 
@@ -90,7 +90,7 @@ def test_experts_are_shared_or_own_and_weighed_by_a_softmax():
     given = torch.randn(3, WIDTH)
     gate = torch.softmax(experts.gates[USER](given), dim=1)
     by_hand = gate[:, :1] * experts.shared[0](given) + gate[:, 1:] * experts.own[USER][0](given)
-    assert torch.allclose(experts(USER, given), by_hand, atol=1e-6)
+    torch.testing.assert_close(experts(USER, given), by_hand)
     assert not torch.allclose(experts(ITEM, given), by_hand)
 
 
@@ -99,7 +99,7 @@ def test_users_and_items_must_be_embedded_alike():
     users = built.align(USERS, np.ones((len(USERS), 4), np.float32), "users")
     items = built.align(ITEMS, np.ones((len(ITEMS), 6), np.float32), "items")
     with pytest.raises(BadInput, match="4 and 6 wide; embed both with one text model"):
-        built.feed(Kar(), {"users": users, "items": items})
+        built.rebuild_with_features(Kar(), {"users": users, "items": items})
 
 
 def test_the_arm_exists_for_its_models_alone():

@@ -1,4 +1,4 @@
-"""What every model of the registry must hold to; a new model is one row of `registry.ZOO`."""
+"""What every model of the registry must hold to; a new model is one row of `registry.MODELS`."""
 
 import importlib
 import inspect
@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load, save
 
 from models.config import Transfer
-from models.recommenders.full_scores import pairwise_scores
-from models.recommenders.registry import UNSUPPORTED, ZOO
-from models.recommenders.tap_probe import Entrance, probe
+from models.recommenders.registry import MODELS, UNSUPPORTED
+from models.recommenders.tap_probe import TapPoint, probe
 from models.transfer.hooks import HookManager, _listening
 from tests.support.toy_recommender import (
     N_ITEMS,
@@ -24,10 +23,13 @@ from tests.support.toy_recommender import (
     wrap,
 )
 
-TRAINED = [name for name, entry in ZOO.items() if entry.loader is not None]
-COMPUTED = [name for name, entry in ZOO.items() if entry.loader is None]
+TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
+COMPUTED = [name for name, entry in MODELS.items() if entry.loader is None]
 SIDES = [
-    (name, side) for name in TRAINED for side in ("users", "items") if ZOO[name].default_tap(side)
+    (name, side)
+    for name in TRAINED
+    for side in ("users", "items")
+    if MODELS[name].default_tap(side)
 ]
 EVERYBODY = torch.arange(1, N_USERS + 1)
 
@@ -56,11 +58,11 @@ def scores(built) -> torch.Tensor:
     return built.scores(EVERYBODY)[:, 1:].clone()
 
 
-def test_the_zoo_is_as_large_as_promised():
-    families = [ZOO[name].family for name in TRAINED]
+def test_the_registry_is_as_large_as_promised():
+    families = [MODELS[name].family for name in TRAINED]
     assert families.count("general") >= 20
     assert families.count("context-aware") >= 8
-    assert not set(ZOO) & set(UNSUPPORTED)
+    assert not set(MODELS) & set(UNSUPPORTED)
 
 
 @pytest.mark.parametrize("family", ["general", "context-aware"])
@@ -76,7 +78,7 @@ def test_every_model_of_recboles_catalogue_has_a_row(family):
         and module.name == name.lower()
     }
     assert len(listed) > 15
-    rows = {name: row.family for name, row in ZOO.items()}
+    rows = {name: row.family for name, row in MODELS.items()}
     rows |= {name: row[0] for name, row in UNSUPPORTED.items()}
     assert {name for name in listed if rows.get(name) != family} == set()
 
@@ -104,7 +106,7 @@ def test_the_tap_fires_in_training_and_never_in_prediction(model, side, monkeypa
 def test_the_tap_yields_the_vectors_that_are_scored(model, side):
     """Changing what is tapped changes the scores of every user."""
     built = recommender(model)
-    tap = ZOO[model].default_tap(side)
+    tap = MODELS[model].default_tap(side)
     before = scores(built)
     table = HookManager(built.module, tap).table
     if table is not None or tap.kind == "parameter":
@@ -161,7 +163,7 @@ def test_targets_reach_their_own_users_and_items(model, side):
     seen = {}
     align = manager.align.forward
     manager.align.forward = lambda h, t: seen.update(hidden=h.detach(), target=t) or align(h, t)
-    tap = ZOO[model].default_tap(side)
+    tap = MODELS[model].default_tap(side)
     yielded = []
     hear = _listening(built.module, tap.kind, tap.name, lambda out, _: yielded.append(out))
     batch = first_batch(built)
@@ -251,7 +253,7 @@ def test_all_item_scores_rank_as_predict_does(model):
         train(built, wrap(built, None), epochs=2)
     fast = scores(built)
     torch.manual_seed(5)
-    slow = pairwise_scores(built, EVERYBODY).view(N_USERS, N_ITEMS + 1)[:, 1:]
+    slow = built.pairwise_scores(EVERYBODY).view(N_USERS, N_ITEMS + 1)[:, 1:]
     if model in ("DiffRec", "LDiffRec"):
         pytest.skip("its prediction draws noise per row of the batch")
     order = fast.argsort(dim=1, descending=True)
@@ -266,7 +268,7 @@ def test_computed_models_rank_and_have_a_baseline_alone(model):
     fitted = train(built, wrap(built, None))
     assert [epoch.phase for epoch in fitted.epochs] == ["train"]
     assert fitted.epochs[0].valid_score >= 0
-    assert probe(model, {}) == (Entrance(None, None) if model == "EASE" else None)
+    assert probe(model, {}) == (TapPoint(None, None) if model == "EASE" else None)
     assert torch.isfinite(scores(built)).all()
 
 
@@ -288,16 +290,16 @@ def test_personal_models_beat_chance_on_two_tastes():
 def test_ease_takes_embeddings_and_alpha_zero_is_ease_to_the_bit():
     plain, knowing = recommender("EASE"), recommender("EASE")
     aligned = {side: knowing.align(*targets(side), side) for side in ("users", "items")}
-    knowing.know(0.0, aligned)
+    knowing.refit_with_embeddings(0.0, aligned)
     assert knowing.weights().keys() == plain.weights().keys()
     users = torch.arange(1, plain.n_users)
     assert torch.equal(knowing.scores(users), plain.scores(users))
-    knowing.know(0.5, {"items": aligned["items"]})
+    knowing.refit_with_embeddings(0.5, {"items": aligned["items"]})
     scores = knowing.scores(users)
     assert not torch.allclose(scores, plain.scores(users), atol=1e-3)
     loaded = recommender("EASE")
     loaded.restore(knowing.weights())
     assert torch.equal(loaded.scores(users), scores)
-    knowing.know(0.5, aligned)
+    knowing.refit_with_embeddings(0.5, aligned)
     loaded.restore(knowing.weights())
     assert torch.equal(loaded.scores(users), knowing.scores(users)), "users' weights come along"

@@ -118,7 +118,7 @@ def test_points_of_an_experiment_that_differ_in_their_profiles_are_all_shown():
         config_hash="c",
         git_sha=None,
         run_ids=(),
-        differences=(),
+        contrasts=(),
         n_contrasts=0,
         n_slices=0,
     )

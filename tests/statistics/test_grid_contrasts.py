@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from models.evaluation.user_scores import UserValues
-from models.statistics.comparability import Terms
-from models.statistics.contrasts import Run, grid_contrasts, grid_slice_contrasts
+from models.statistics.comparability import Run, Terms
+from models.statistics.contrasts import contrasts, slice_contrasts
 
 USERS = np.array([f"u{n}" for n in range(30)])
 COLUMN = ("ndcg", 10)
@@ -31,8 +31,8 @@ POINTS = {
 
 
 def test_what_points_share_is_compared_once():
-    found = grid_contrasts(POINTS, [COLUMN], "ndcg@10")
-    assert [(of.point, of.arm, of.against) for of in found] == [
+    found = contrasts(POINTS, [COLUMN], "ndcg@10")
+    assert [(each.point, each.arm, each.against) for each in found] == [
         ("small", "transfer", "baseline"),
         (None, "baseline", "EASE"),
         ("small", "transfer", "EASE"),
@@ -40,33 +40,33 @@ def test_what_points_share_is_compared_once():
         ("large", "transfer", "EASE"),
     ]
     # Holm: of five questions the clearest counts five times, whatever point it is of.
-    clearest = min(found, key=lambda of: of.comparison.p_value).comparison
+    clearest = min(found, key=lambda each: each.estimate.p_value).estimate
     assert clearest.p_adjusted == pytest.approx(min(1, 5 * clearest.p_value))
     (alone,) = (
-        of.comparison
-        for of in grid_contrasts({"small": POINTS["small"]}, [COLUMN], "ndcg@10")
-        if of.against == "baseline"
+        each.estimate
+        for each in contrasts({"small": POINTS["small"]}, [COLUMN], "ndcg@10")
+        if each.against == "baseline"
     )
-    (among,) = (of.comparison for of in found if (of.point, of.against) == ("small", "baseline"))
+    (among,) = (
+        each.estimate for each in found if (each.point, each.against) == ("small", "baseline")
+    )
     assert among.difference == alone.difference
-    assert among.boot_ci_low == alone.boot_ci_low
+    assert among.ci_low == alone.ci_low
     assert among.p_adjusted >= alone.p_adjusted
 
 
 def test_slices_are_corrected_over_points_too():
-    found = grid_slice_contrasts({"cold": POINTS, "warm": POINTS}, [COLUMN], "ndcg@10")
-    assert [[of.point for of in of_slice] for of_slice in found.values()] == [
+    found = slice_contrasts({"cold": POINTS, "warm": POINTS}, [COLUMN], "ndcg@10")
+    assert [[each.point for each in of_slice] for of_slice in found.values()] == [
         ["small", "large"],
         ["small", "large"],
     ]
-    raw = sorted(of.comparison.p_value for of_slice in found.values() for of in of_slice)
-    adjusted = min(of.comparison.p_adjusted for of_slice in found.values() for of in of_slice)
+    raw = sorted(each.estimate.p_value for of_slice in found.values() for each in of_slice)
+    adjusted = min(each.estimate.p_adjusted for of_slice in found.values() for each in of_slice)
     assert adjusted == pytest.approx(min(1, 4 * raw[0]))
 
 
 def test_unequal_numbers_of_trials_are_not_comparable():
     points = {"p": [*arms("b", "baseline", 0.0, trials=3), *arms("t", "transfer", 0.2, trials=9)]}
-    (contrast,) = grid_contrasts(points, [COLUMN], "ndcg@10")
-    assert contrast.comparison.verdict == (
-        "not comparable: search trials differ (baseline 3; arm 9)"
-    )
+    (contrast,) = contrasts(points, [COLUMN], "ndcg@10")
+    assert contrast.estimate.verdict == ("not comparable: search trials differ (baseline 3; arm 9)")

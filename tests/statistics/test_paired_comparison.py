@@ -151,7 +151,7 @@ def test_a_verdict_follows_the_corrected_p_value():
     spread = (spread - spread.mean()) / spread.std(ddof=1)
     clear, faint = spread + 2.0, spread + 2.3 / math.sqrt(60)  # t = 2.3, p = 0.025
     alone = [compare(arm, baseline) for arm in (clear, faint)]
-    assert [of.verdict for of in alone] == ["better", "better"]
+    assert [each.verdict for each in alone] == ["better", "better"]
     assert alone[1].p_value == pytest.approx(0.025, abs=1e-3)
     unequal = compare(clear, baseline, "seeds differ")
     same = compare(baseline + 1e-9 * generator.normal(size=(1, 60)), baseline)
@@ -162,7 +162,7 @@ def test_a_verdict_follows_the_corrected_p_value():
     assert second.verdict == "no detectable difference"
     assert (second.p_value, second.ci_low) == (alone[1].p_value, alone[1].ci_low)
     assert (third.p_adjusted, third.verdict) == (None, "not comparable: seeds differ")
-    assert {of.verdict for of in others} == {"no detectable difference"}
+    assert {each.verdict for each in others} == {"no detectable difference"}
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3])

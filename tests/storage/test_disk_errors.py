@@ -164,7 +164,7 @@ def test_answers_that_were_paid_for_outlive_a_full_disk(data_dir):
     with answer_store() as store:
         put(store, "paid", "kept")
     with answer_store() as store:
-        store._connection.execute("PRAGMA max_page_count = 6")  # SQLite's own full disk
+        store._execute("PRAGMA max_page_count = 6")  # SQLite's own full disk
         with pytest.raises(sqlite3.OperationalError) as refusal:
             put(store, "next", "x" * BIG)
     with pytest.raises(BadInput, match=r"answers.sqlite: there is no space left"):

@@ -6,7 +6,7 @@ import torch
 from models.config import Budget, Transfer
 from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
-from models.recommenders.tap_probe import probe
+from models.recommenders.tap_probe import tapped_layer
 from models.training.training_loop import Fitted, fit
 from models.training.validation import Holdout
 from models.transfer.wrapper import Knowledge, ModelWrapper
@@ -83,16 +83,16 @@ def wrap(
     }
     knowledge = []
     for side in sides:
-        found = probe(built.name, given, tap, side)
-        aligned = built.align(*(rows or targets(side, found.width)), side)
-        knowledge.append(Knowledge(side, found.tap, found.width, aligned))
+        tapped, width = tapped_layer(built.name, given, tap, side)
+        aligned = built.align(*(rows or targets(side, width)), side)
+        knowledge.append(Knowledge(side, tapped, width, aligned))
     return ModelWrapper(built, transfer, knowledge, seed=1)
 
 
 def train(
     built: Recommender, wrapper: ModelWrapper, epochs: int = 6, patience: int = 99, seed: int = 1
 ) -> Fitted:
-    holdout = Holdout.of(built, interactions()[1])
+    holdout = Holdout.from_pairs(built, interactions()[1])
     budget = Budget(epochs=epochs, patience=patience)
     return fit(built, wrapper, lambda: holdout.score(built, "ndcg", 5), budget, seed)
 

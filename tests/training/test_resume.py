@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from models.config import Budget, Transfer
-from models.recommenders.registry import ZOO
+from models.recommenders.registry import MODELS
 from models.training.training_loop import Fitted, fit
 from models.training.validation import Holdout
 from tasks.training import checkpoint_files
 from tasks.training.checkpoint_files import CheckpointFile
 from tests.support.toy_recommender import interactions, recommender, weights, wrap
 
-TRAINED = [name for name, entry in ZOO.items() if entry.loader is not None]
+TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
 EPOCHS = 4
 
 
@@ -43,7 +43,7 @@ class Kept:
 def trained(model, transfer, checkpoints=None, killed_after=0, score=None, **settings):
     """A training in a fresh recommender; killed after some epochs, or finished."""
     built = recommender(model)
-    holdout = Holdout.of(built, interactions()[1])
+    holdout = Holdout.from_pairs(built, interactions()[1])
     budget = Budget(epochs=EPOCHS, patience=99).model_copy(update=settings)
 
     def on_epoch(done: int) -> None:
@@ -106,7 +106,7 @@ def test_every_model_resumes_to_the_bit_with_transfer(model):
         Transfer(alignment="relational", balance="none"),
         Transfer(alignment="init"),
     ],
-    ids=lambda of: of.alignment,
+    ids=lambda transfer: transfer.alignment,
 )
 def test_alignments_resume_with_their_heads_masks_and_balance(transfer):
     whole = trained("BPR", transfer)
@@ -160,7 +160,7 @@ def test_a_damaged_or_foreign_checkpoint_is_ignored_with_a_warning(checkpoint, c
         other = CheckpointFile("other")
     other.path.write_bytes(content)
     assert other.newest() is None
-    assert "the training starts anew" in caplog.text
+    assert "The training starts from its first epoch." in caplog.text
     require_equal(trained("BPR", None, other), trained("BPR", None))
 
 

@@ -16,7 +16,7 @@ from tasks.execution.progress import Tracker
 from tasks.storage.artifacts import Handle, write_parquet
 from tasks.training import checkpoint_files
 from tasks.training.checkpoint_files import checkpoint_file
-from tasks.training.inputs import Inputs
+from tasks.training.model_tables import Inputs
 from tasks.training.training_task import training
 from tasks.training.worker import starting_point
 from tests.support.toy_recommender import ITEMS, UNIVERSE, USERS, interactions

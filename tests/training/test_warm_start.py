@@ -9,11 +9,11 @@ import torch
 from models.errors import BadInput
 from models.recommenders.recbole_adapter import Log
 from models.recommenders.recommender import Recommender
-from models.recommenders.registry import ZOO
+from models.recommenders.registry import MODELS
 from models.training.warm_start import rows_of, start_from
 from tests.support.toy_recommender import ITEMS, SMALL, UNIVERSE, USERS, interactions, recommender
 
-TRAINED = [name for name, entry in ZOO.items() if entry.loader is not None]
+TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
 
 
 def later(model: str, **hyperparameters) -> Recommender:

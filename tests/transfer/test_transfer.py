@@ -1,17 +1,16 @@
 """The transfer core's arithmetic: losses, masks, scale, freezing, and taps that are wrong."""
 
 import math
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from models.config import Alignment, Freeze, Tap, Transfer
+from models.config import ALIGNMENTS, Freeze, Tap, Transfer
 from models.errors import BadInput
 from models.recommenders.tap_probe import probe
 from models.training.training_loop import phases, second_half
-from models.transfer import losses
+from models.transfer.losses import AlignmentLoss
 from models.transfer.weights import WeightsManager
 from tests.support.toy_recommender import USERS, WIDTH, recommender, targets, train, weights, wrap
 
@@ -21,7 +20,7 @@ def first_batch(built):
 
 
 def aligned(alignment, hidden, target, **settings):
-    made = losses.alignment(
+    made = AlignmentLoss(
         Transfer(alignment=alignment, **settings), hidden.shape[1], target.shape[1], seed=0
     )
     return made(hidden, target)
@@ -57,9 +56,9 @@ def test_mse_cosine_and_relational_by_hand():
 def test_contrastive_is_the_cross_entropy_of_ones_own_profile():
     torch.manual_seed(0)
     hidden, target = torch.randn(5, 4), torch.randn(5, 6)
-    made = losses.alignment(Transfer(alignment="contrastive", temperature=0.5), 4, 6, seed=0)
+    made = AlignmentLoss(Transfer(alignment="contrastive", temperature=0.5), 4, 6, seed=0)
     layer = hidden / hidden.norm(dim=1, keepdim=True)
-    profile = made.project(target)
+    profile = made.head(target)
     profile = profile / profile.norm(dim=1, keepdim=True)
     odds = torch.exp(layer @ profile.T / 0.5)
     expected = -torch.log(odds.diagonal() / odds.sum(dim=1)).mean()
@@ -72,7 +71,7 @@ def test_heads_learn_to_bridge_widths(alignment):
     torch.manual_seed(0)
     hidden = torch.randn(64, 8)
     target = hidden @ torch.randn(8, 12)
-    made = losses.alignment(Transfer(alignment=alignment, mask=0.0), 8, 12, seed=0)
+    made = AlignmentLoss(Transfer(alignment=alignment, mask=0.0), 8, 12, seed=0)
     optimizer = torch.optim.Adam(made.parameters(), lr=0.02)
     course = []
     for _ in range(150):
@@ -86,7 +85,7 @@ def test_heads_learn_to_bridge_widths(alignment):
 
 def test_generative_masks_from_its_own_generator():
     hidden, target = torch.ones(4, 8), torch.ones(4, 8)
-    made = losses.alignment(Transfer(alignment="generative", mask=0.5), 8, 8, seed=0)
+    made = AlignmentLoss(Transfer(alignment="generative", mask=0.5), 8, 8, seed=0)
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -95,7 +94,7 @@ def test_generative_masks_from_its_own_generator():
     assert first.item() != second.item()
 
 
-@pytest.mark.parametrize("alignment", get_args(Alignment))
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
 def test_every_alignment_trains_and_alpha_zero_is_the_baseline(alignment):
     baseline, silent, loud = (recommender("LightGCN") for _ in range(3))
     train(baseline, wrap(baseline, None), epochs=2)
@@ -196,12 +195,12 @@ def test_balanced_alpha_is_the_share_of_the_pull_on_the_layer():
         tap = Tap(kind="parameter", name="user_embedding.weight")
         wrapper = wrap(built, Transfer(alpha=0.25, balance="gradient"), tap=tap)
         step = wrapper.step_loss(first_batch(built), transferring=True)
-        of_model, of_all = (
+        model_pull, whole_pull = (
             torch.autograd.grad(loss, built.module.user_embedding.weight, retain_graph=True)[0]
             for loss in (step.model, step.total)
         )
-        of_transfer = of_all - 0.75 * of_model
-        assert (of_transfer.norm() / of_model.norm()).item() == pytest.approx(0.25, rel=1e-3)
+        transfer_pull = whole_pull - 0.75 * model_pull
+        assert (transfer_pull.norm() / model_pull.norm()).item() == pytest.approx(0.25, rel=1e-3)
 
 
 @pytest.mark.parametrize(("scale", "expected"), [("none", 1.0), (0.25, 0.25), ("layer", None)])
@@ -257,7 +256,7 @@ def test_same_seed_same_course_other_seed_another():
 
 def test_a_loss_that_is_no_longer_finite_stops():
     built = recommender("BPR", learning_rate=1e30)
-    with pytest.raises(BadInput, match=r"no longer finite in epoch \d+ .*lower learning_rate"):
+    with pytest.raises(BadInput, match=r"no longer finite in epoch \d+ .*Lower learning_rate"):
         train(built, wrap(built, Transfer()), epochs=5)
 
 
@@ -320,7 +319,9 @@ def test_a_tap_that_does_not_fire_is_explained():
     own = built.module.calculate_loss
     built.module.calculate_loss = lambda _: built.module.get_item_embedding(batch["item_id"]).sum()
     batch = first_batch(built)
-    with pytest.raises(BadInput, match=r"BPR: the module user_embedding did not fire .* module it"):
+    with pytest.raises(
+        BadInput, match=r"BPR: the module user_embedding does not fire .* module it"
+    ):
         wrapper.step_loss(batch, transferring=True)
     built.module.calculate_loss = own
     assert wrapper.step_loss(batch, transferring=True).transfer > 0

@@ -3,7 +3,7 @@
 CREATE OR REPLACE TEMP TABLE block AS
 WITH fields AS (
     SELECT
-        row,
+        row, left(line::VARCHAR, 500) AS line,
         coalesce(line ->> '$.parent_asin', line ->> '$.asin') AS item_id,
         -- Some titles of 2018 are a page's script instead, as its authors' notebook says.
         CASE WHEN line ->> '$.title' NOT LIKE '%getTime%' THEN trim(line ->> '$.title') END AS title,
@@ -25,7 +25,7 @@ WITH fields AS (
     FROM objects
 )
 SELECT
-    row, item_id,
+    row, line, item_id,
     unescaped(concat_ws(
         ' – ', nullif(title, ''), nullif(list_aggregate(text, 'string_agg', ' – '), ''))) AS title,
     NULL::VARCHAR AS year,

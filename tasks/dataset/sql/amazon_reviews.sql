@@ -2,7 +2,7 @@
 -- 2023 has milliseconds.
 CREATE OR REPLACE TEMP TABLE block AS
 SELECT
-    row,
+    row, left(line::VARCHAR, 500) AS line,
     coalesce(line ->> '$.user_id', line ->> '$.reviewerID') AS user_id,
     coalesce(line ->> '$.parent_asin', line ->> '$.asin') AS item_id,
     coalesce(line ->> '$.overall', line ->> '$.rating') AS rating,

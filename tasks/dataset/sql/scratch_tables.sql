@@ -1,6 +1,9 @@
 -- What is read of a data set's files, in a scratch database.
 -- Times without an offset are UTC, wherever this runs.
 SET TimeZone = 'UTC';
+SET VARIABLE control = '[\x00-\x1f\x7f]';
+SET VARIABLE number = '[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?';
+SET VARIABLE year_at_end = '\s*\(([0-9]{4})(?:[-–][0-9]{0,4}\s*)?\)\s*$';
 CREATE TABLE interactions (
     row BIGINT, user_id VARCHAR, item_id VARCHAR, rating DOUBLE, timestamp BIGINT
 );

@@ -1,9 +1,9 @@
 -- One block of interactions as text (`block`), each row with the first thing that is wrong with it.
--- Variables: unit (s, ms or iso), has_timestamp.
-CREATE OR REPLACE TEMP TABLE judged AS
+-- Variables: unit (s, ms or iso), has_timestamp, control, number.
+CREATE OR REPLACE TEMP TABLE validated AS
 WITH numbers AS (
     SELECT
-        row, user_id, item_id, rating AS rating_text, timestamp AS timestamp_text,
+        row, line, user_id, item_id, rating AS rating_text, timestamp AS timestamp_text,
         CASE WHEN regexp_full_match(rating, getvariable('number'))
             THEN try_cast(rating AS DOUBLE) END AS rating,
         CASE
@@ -14,14 +14,16 @@ WITH numbers AS (
     FROM block
 )
 SELECT
-    row, user_id, item_id, rating, rating_text, timestamp_text,
+    row, user_id, item_id, rating,
     CASE WHEN abs(seconds) < 1e15 THEN floor(seconds)::BIGINT END AS timestamp,
     CASE
         WHEN coalesce(trim(user_id), '') = '' THEN 'user_id is empty'
         WHEN regexp_matches(user_id, getvariable('control')) THEN 'user_id holds control characters'
+        WHEN strlen(user_id) > 65536 THEN 'user_id is longer than 65536 bytes'
         WHEN regexp_matches(user_id, '^\s|\s$') THEN 'user_id has white space around it'
         WHEN coalesce(trim(item_id), '') = '' THEN 'item_id is empty'
         WHEN regexp_matches(item_id, getvariable('control')) THEN 'item_id holds control characters'
+        WHEN strlen(item_id) > 65536 THEN 'item_id is longer than 65536 bytes'
         WHEN regexp_matches(item_id, '^\s|\s$') THEN 'item_id has white space around it'
         WHEN regexp_full_match(rating_text, '(?i)[-+]?(nan|inf|infinity)')
             THEN 'rating is NaN or infinite'
@@ -30,6 +32,8 @@ SELECT
         WHEN getvariable('has_timestamp') AND coalesce(timestamp_text, '') = ''
             THEN 'timestamp is empty'
         WHEN timestamp_text IS NULL THEN NULL
+        WHEN regexp_full_match(timestamp_text, '(?i)[-+]?(nan|inf|infinity)')
+            THEN 'timestamp is NaN or infinite'
         WHEN seconds IS NULL AND getvariable('unit') = 'iso'
             THEN 'timestamp is no ISO date or time'
         WHEN seconds IS NULL THEN 'timestamp is not a number'
@@ -38,14 +42,14 @@ SELECT
         WHEN getvariable('unit') = 'ms' AND seconds < 1e8 AND seconds > 0
             THEN 'timestamp: seconds?'
         WHEN seconds >= 4102444800 THEN 'timestamp is after the year 2099'
-    END AS reason
+    END AS reason,
+    CASE WHEN reason IS NOT NULL THEN
+        left(coalesce(line, concat_ws(', ', user_id, item_id, rating_text, timestamp_text)), 500)
+    END AS line
 FROM numbers;
 
 INSERT INTO quarantine
-SELECT
-    'interactions', row,
-    left(concat_ws(', ', user_id, item_id, rating_text, timestamp_text), 500), reason
-FROM judged WHERE reason IS NOT NULL;
+SELECT 'interactions', row, line, reason FROM validated WHERE reason IS NOT NULL;
 
 INSERT INTO interactions
-SELECT row, user_id, item_id, rating, timestamp FROM judged WHERE reason IS NULL;
+SELECT row, user_id, item_id, rating, timestamp FROM validated WHERE reason IS NULL;

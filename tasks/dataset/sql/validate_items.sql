@@ -1,11 +1,12 @@
 -- One block of items as text (`block`): a row of an item that an earlier row describes is refused.
 -- Variables: genre_separator (empty: white space), year_from_title, control.
-CREATE OR REPLACE TEMP TABLE judged AS
+CREATE OR REPLACE TEMP TABLE validated AS
 SELECT
-    row, item_id, title, year, genres,
+    row, line, item_id, title, year, genres,
     CASE
         WHEN coalesce(trim(item_id), '') = '' THEN 'item_id is empty'
         WHEN regexp_matches(item_id, getvariable('control')) THEN 'item_id holds control characters'
+        WHEN strlen(item_id) > 65536 THEN 'item_id is longer than 65536 bytes'
         WHEN regexp_matches(item_id, '^\s|\s$') THEN 'item_id has white space around it'
         WHEN row_number() OVER (PARTITION BY item_id ORDER BY row) > 1
             OR item_id IN (SELECT item_id FROM items) THEN 'an earlier row has the same item_id'
@@ -13,12 +14,13 @@ SELECT
 FROM block;
 
 INSERT INTO quarantine
-SELECT 'items', row, left(concat_ws(', ', item_id, title, year, genres), 500), reason
-FROM judged WHERE reason IS NOT NULL;
+SELECT
+    'items', row, left(coalesce(line, concat_ws(', ', item_id, title, year, genres)), 500), reason
+FROM validated WHERE reason IS NOT NULL;
 
 INSERT INTO counted
-SELECT 'items', 'items whose year is none', count(*)
-FROM judged
+SELECT 'items', 'items with an unreadable year', count(*)
+FROM validated
 WHERE reason IS NULL AND year != '' AND NOT regexp_matches(year, '^\d{4}(\D|$)');
 
 INSERT INTO items
@@ -40,4 +42,4 @@ SELECT
                 lambda genre: trim(genre)),
             lambda genre: genre NOT IN ('', '(no genres listed)'))
     END
-FROM judged WHERE reason IS NULL;
+FROM validated WHERE reason IS NULL;

@@ -1,8 +1,10 @@
--- The runs of an experiment's latest evaluation, with what must be equal to compare them.
+-- The runs of an experiment's latest evaluation, once per point that has them, with what must be
+-- equal to compare them; `point` is NULL where the experiment has no points.
 SELECT
-    run_id, dataset, model, arm, seed, split_digest, candidate_items, epochs_budget, patience,
-    valid_metric, batch_size, search_trials, profile_source, profile_provenance, config,
-    point
+    points.point, run_id, dataset, model, arm, seed, split_digest, candidate_items, epochs_budget,
+    patience, valid_metric, batch_size, search_trials, profile_source, profile_provenance, config
 FROM runs
-WHERE experiment = $experiment AND is_current
-ORDER BY model, arm, seed;
+LEFT JOIN points
+    ON points.experiment = runs.experiment AND list_contains(points.run_ids, runs.run_id)
+WHERE runs.experiment = $experiment AND is_current
+ORDER BY points.point, model, arm, seed;

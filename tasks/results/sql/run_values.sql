@@ -1,5 +1,7 @@
--- Every user's value on test, ordered so that one metric of one run is a stretch of rows.
-SELECT run_id, metric, k, user_id, value
+-- Every user's value on test, one row per run, metric and cut-off.
+SELECT
+    run_id, metric, k, list(user_id ORDER BY user_id) AS users, list(value ORDER BY user_id) AS vals
 FROM user_metrics
 WHERE list_contains($run_ids, run_id)
-ORDER BY run_id, metric, k, user_id;
+GROUP BY run_id, metric, k
+ORDER BY run_id, metric, k;

@@ -1,5 +1,6 @@
 -- The results database. Its only writers are the evaluation stage, in one
 -- transaction per run, and tasks/nightly/promotion_log.py, in one per night.
+-- A comparison's columns are the fields of models.statistics.contrasts.Contrast, put in when read.
 -- No keys or indexes: rows are replaced in bulk, by run_id or by experiment.
 
 -- Grain: one trained model (experiment, dataset, model, arm, seed and what else decided it).
@@ -31,29 +32,17 @@ CREATE TABLE IF NOT EXISTS runs (
     started_at         TIMESTAMPTZ NOT NULL,
     finished_at        TIMESTAMPTZ NOT NULL,
     config             JSON NOT NULL,
-    split_digest       VARCHAR,           -- over the pairs in train, valid and test
-    candidate_items    INTEGER,           -- that a ranking is made of
-    patience           INTEGER,
-    valid_metric       VARCHAR,           -- of early stopping
+    split_digest       VARCHAR NOT NULL,  -- over the pairs in train, valid and test
+    candidate_items    INTEGER NOT NULL,  -- that are ranked
+    patience           INTEGER NOT NULL,
+    valid_metric       VARCHAR NOT NULL,  -- of early stopping
     batch_size         INTEGER,           -- NULL for a computed model
-    search_trials      INTEGER,           -- settings tried on valid before this one
-    is_current         BOOLEAN,           -- belongs to the experiment's latest evaluation
+    search_trials      INTEGER NOT NULL,  -- settings tried on valid before this one
+    is_current         BOOLEAN NOT NULL,  -- belongs to the experiment's latest evaluation
     point              VARCHAR,           -- of an experiment; NULL where several points share it
-    device             VARCHAR,           -- cpu or cuda
-    precision          VARCHAR            -- float32, or bfloat16: mixed
+    device             VARCHAR NOT NULL,  -- cpu or cuda
+    precision          VARCHAR NOT NULL   -- float32, or bfloat16: mixed
 );
-
--- Runs that an earlier version wrote: these columns stay NULL until they are evaluated again.
-ALTER TABLE runs ADD COLUMN IF NOT EXISTS split_digest VARCHAR;
-ALTER TABLE runs ADD COLUMN IF NOT EXISTS candidate_items INTEGER;
-ALTER TABLE runs ADD COLUMN IF NOT EXISTS patience INTEGER;
-ALTER TABLE runs ADD COLUMN IF NOT EXISTS valid_metric VARCHAR;
-ALTER TABLE runs ADD COLUMN IF NOT EXISTS batch_size INTEGER;
-ALTER TABLE runs ADD COLUMN IF NOT EXISTS search_trials INTEGER;
-ALTER TABLE runs ADD COLUMN IF NOT EXISTS is_current BOOLEAN;
-ALTER TABLE runs ADD COLUMN IF NOT EXISTS point VARCHAR;
-ALTER TABLE runs ADD COLUMN IF NOT EXISTS device VARCHAR;
-ALTER TABLE runs ADD COLUMN IF NOT EXISTS precision VARCHAR;
 
 -- Grain: one run, split, metric and cut-off: the mean over users. coverage (share of the
 -- catalogue that is recommended to anyone) and novelty (bits) are of the system, see
@@ -114,39 +103,29 @@ CREATE TABLE IF NOT EXISTS slices (
     users  INTEGER NOT NULL
 );
 
--- Grain: one experiment, model, arm, what it is held against, metric and cut-off, on test.
+-- Grain: one experiment, point, model, arm, what it is compared with, metric and cut-off, on test.
 -- Holds each experiment's latest evaluation only.
 CREATE TABLE IF NOT EXISTS contrasts (
     experiment         VARCHAR NOT NULL,
     evaluation_id      VARCHAR NOT NULL,  -- 16 hex digits over configuration and runs
     dataset            VARCHAR NOT NULL,
-    model              VARCHAR NOT NULL,
-    arm                VARCHAR NOT NULL,
-    metric             VARCHAR NOT NULL,
-    k                  INTEGER,           -- NULL for metrics without a cut-off
-    baseline_mean      DOUBLE NOT NULL,   -- of what the arm is held against
-    baseline_sd        DOUBLE,            -- over seeds; NULL for a single seed
-    arm_mean           DOUBLE NOT NULL,
-    arm_sd             DOUBLE,
-    gain_percent       DOUBLE,            -- relative to baseline_mean
-    difference         DOUBLE,            -- arm - baseline; NULL where not comparable
-    ci_low             DOUBLE,            -- 95 % confidence interval of the difference
-    ci_high            DOUBLE,
-    p_value            DOUBLE,            -- two-sided
-    verdict            VARCHAR NOT NULL,
+    {contrast}
     profile_source     VARCHAR,
-    profile_provenance VARCHAR,
-    seeds              INTEGER NOT NULL,
-    users              INTEGER NOT NULL,
-    is_primary         BOOLEAN NOT NULL,  -- the metric shown first
-    against            VARCHAR DEFAULT 'baseline',  -- or another arm, or a reference model
-    p_adjusted         DOUBLE,            -- Holm over the metric's contrasts in the experiment
-    effect_size        DOUBLE,            -- Cohen's d_z over users, positive where better
-    users_ci_low       DOUBLE,            -- 95 % bootstrap of users, seeds as they are
-    users_ci_high      DOUBLE,
-    boot_ci_low        DOUBLE,            -- 95 % bootstrap of seeds and users
-    boot_ci_high       DOUBLE,
-    point              VARCHAR            -- of an experiment; NULL where several share both arms
+    profile_provenance VARCHAR
+);
+
+-- Grain: as contrasts with the baseline, per slice.
+CREATE TABLE IF NOT EXISTS slice_contrasts (
+    experiment         VARCHAR NOT NULL,
+    evaluation_id      VARCHAR NOT NULL,
+    dataset            VARCHAR NOT NULL,
+    kind               VARCHAR NOT NULL,  -- as in slices
+    slice              VARCHAR NOT NULL,
+    low                INTEGER,
+    high               INTEGER,
+    {contrast}
+    profile_source     VARCHAR,
+    profile_provenance VARCHAR
 );
 
 -- Grain: one night of an experiment. Means, difference and interval are in the metric's own unit,
@@ -175,22 +154,6 @@ CREATE TABLE IF NOT EXISTS promotions (
     refit              VARCHAR,           -- why the reducer was fitted anew, or kept
     cost_usd           DOUBLE             -- of this night's answers; NULL where not known
 );
-
-ALTER TABLE contrasts ALTER COLUMN k DROP NOT NULL;  -- it was, before there was AUC
--- Before there were other contrasts, all were against the baseline.
-ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS against VARCHAR DEFAULT 'baseline';
-ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS p_adjusted DOUBLE;
-ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS effect_size DOUBLE;
-ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS users_ci_low DOUBLE;
-ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS users_ci_high DOUBLE;
-ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS boot_ci_low DOUBLE;
-ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS boot_ci_high DOUBLE;
-ALTER TABLE contrasts ADD COLUMN IF NOT EXISTS point VARCHAR;
-
--- Grain: as contrasts against the baseline, per slice; nothing is resampled within a slice.
-CREATE TABLE IF NOT EXISTS slice_contrasts AS
-SELECT *, ''::VARCHAR AS kind, ''::VARCHAR AS slice, 0 AS low, 0 AS high FROM contrasts LIMIT 0;
-ALTER TABLE slice_contrasts ADD COLUMN IF NOT EXISTS point VARCHAR;
 
 -- Grain: one experiment and point: a combination of settings, and what became of it.
 CREATE TABLE IF NOT EXISTS points (
@@ -233,6 +196,6 @@ ORDER BY experiment, is_primary DESC, against <> 'baseline', against, point, mod
 
 -- Grain: one experiment, slice, model, arm, metric and cut-off: the arm against its baseline.
 CREATE OR REPLACE VIEW slice_comparison AS
-SELECT * EXCLUDE (evaluation_id, users_ci_low, users_ci_high, boot_ci_low, boot_ci_high)
+SELECT * EXCLUDE (evaluation_id)
 FROM slice_contrasts
 ORDER BY experiment, is_primary DESC, point, kind, slice, model, arm, metric, k;

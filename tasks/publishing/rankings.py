@@ -1,9 +1,5 @@
-"""A trained model put back together, to rank the catalogue for its users.
+"""Rankings of the catalogue by a trained model: challenger and champion on the same candidates."""
 
-Challenger and champion go through the same lines, so that they are ranked on the same candidates.
-"""
-
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,59 +7,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.config import Job
 from models.schemas import ITEM, TIMESTAMP, USER
 from tasks.storage.artifacts import Handle, read_parquet
-from tasks.training.inputs import Inputs, log_of, universe_of
-from tasks.training.rankings import ranking_table
+from tasks.training.model_tables import ranking_table
 
 if TYPE_CHECKING:
     from models.recommenders.recommender import Recommender
 
 SPLIT = "test"
 """What its rankings are called."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """All that a trained model is rebuilt from: nothing in it is executed when it is loaded.
-
-    Attributes:
-        job: what was trained.
-        weights: safetensors.
-        train: what it learnt from, schema `INTERACTIONS`.
-        users, items: all that there were, schemas `USERS` and `ITEMS`.
-    """
-
-    job: Job
-    weights: Handle
-    train: Handle
-    users: Handle
-    items: Handle
-
-    def inputs(self) -> Inputs:
-        """The same for a training to start from."""
-        return Inputs(self.train, self.train, self.users, self.items, {})
-
-
-def rebuilt(served: Served) -> "Recommender":
-    """The recommender with its trained weights.
-
-    Raises:
-        MissingArtifact: if a file is gone or was altered.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    from models.recommenders.recommender import Recommender
-
-    torch.set_num_threads(served.job.budget.threads)
-    job = served.job
-    log = log_of(served.train, job.like_from)
-    universe = universe_of(served.inputs())
-    recommender = Recommender(job.model, job.hyperparameters, log, universe, job.seed)
-    recommender.restore(load_file(served.weights.verify()))
-    return recommender
 
 
 def rank_for(
@@ -77,7 +29,7 @@ def rank_for(
     """The best items for those of `users` that the model has learnt of.
 
     Args:
-        recommender: from `rebuilt`; a sequential model's histories are extended.
+        recommender: a trained one; a sequential model's histories are extended.
         users: raw ids, string (n,).
         catalogue: raw ids of the candidates; those that the model has never met are never ranked.
         known: schema `INTERACTIONS`, all that may be known of the users; a sequential model is

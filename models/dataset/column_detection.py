@@ -1,13 +1,9 @@
 """What a file of interactions or items probably holds, from its first lines; each with evidence."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-
-DELIMITERS = (",", "\t", ";", "::", "|")
-"""What occurs in more lines equally often is taken, then what occurs more often in each."""
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "user": (
@@ -46,23 +42,7 @@ class Guess:
     evidence: str
 
 
-def delimiter(lines: Sequence[str]) -> Guess:
-    """What separates values: what occurs in every line, equally often in most."""
-    best, best_score, times = ",", -1.0, 0
-    for candidate in DELIMITERS:
-        counts = Counter(re.sub('"[^"]*"', "", line).count(candidate) for line in lines)
-        often, n_lines = counts.most_common(1)[0] if counts else (0, 0)
-        score = n_lines / len(lines) if often else -1.0
-        if (score, often) > (best_score, times):
-            best, best_score, times = candidate, score, often
-    shown = {"\t": "tab"}.get(best, best)
-    evidence = f"{times} a line in {best_score:.0%} of the first {len(lines)} lines"
-    if best_score < 0:
-        evidence = "none of , tab ; :: | is in the first lines"
-    return Guess("delimiter", best, f"{shown}: {evidence}")
-
-
-def has_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> Guess:
+def header_guess(first: Sequence[str], rows: Sequence[Sequence[str]]) -> Guess:
     """Whether the first line names columns: it has no number where others have only numbers."""
     numeric = [all(_is_number(row[n]) for row in rows) and bool(rows) for n in range(len(first))]
     named = [n for n, is_numeric in enumerate(numeric) if is_numeric and not _is_number(first[n])]

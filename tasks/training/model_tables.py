@@ -1,0 +1,160 @@
+"""Between artifacts and models: a training's inputs; its rankings or predicted likes as tables."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from models.config import Job, Side, parse_metric
+from models.embeddings.text_batches import to_matrix
+from models.schemas import (
+    GENRES,
+    ITEM,
+    PREDICTIONS,
+    RANKINGS,
+    RATING,
+    TARGET,
+    TIMESTAMP,
+    USER,
+    YEAR,
+)
+from tasks.storage.artifacts import Handle, read_parquet
+
+if TYPE_CHECKING:
+    from models.recommenders.recbole_adapter import Log, Universe
+    from models.recommenders.recommender import Recommender
+    from models.training.validation import Clicks, Holdout
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The artifacts that a training reads; held-out test data is not among them."""
+
+    train: Handle
+    valid: Handle
+    users: Handle
+    items: Handle
+    targets: dict[Side, Handle]
+    initial: Handle | None = None
+
+    def handles(self) -> dict[str, Handle]:
+        """List all of them, by name."""
+        parts = {"train": self.train, "valid": self.valid, "users": self.users, "items": self.items}
+        if self.initial is not None:
+            parts["initial"] = self.initial
+        return parts | {f"targets of {side}": handle for side, handle in self.targets.items()}
+
+    def log(self, like_from: float | None) -> "Log":
+        """Read the training interactions, with likes where a rating decides."""
+        from models.evaluation.click_metrics import likes
+        from models.recommenders.recbole_adapter import Log
+
+        table = read_parquet(self.train, [USER, ITEM, RATING, TIMESTAMP])
+        times = table[TIMESTAMP]
+        liked = None if like_from is None else likes(table[RATING], like_from).astype(np.float32)
+        return Log(
+            table[USER].to_pylist(),
+            table[ITEM].to_pylist(),
+            times=None if times.null_count else np.asarray(times, dtype=np.int64),
+            labels=liked,
+        )
+
+    def universe(self) -> "Universe":
+        """Read all users, and all items with their features."""
+        from models.recommenders.recbole_adapter import Universe
+
+        items = read_parquet(self.items, [ITEM, YEAR, GENRES])
+        years = ["" if year is None else str(year) for year in items[YEAR].to_pylist()]
+        genres = [listed or [] for listed in items[GENRES].to_pylist()]
+        return Universe(
+            read_parquet(self.users, [USER])[USER].to_pylist(),
+            items[ITEM].to_pylist(),
+            years if any(years) else (),
+            genres if any(genres) else (),
+        )
+
+
+def vectors_of(handle: Handle) -> tuple[list[str], NDArray[np.float32]]:
+    """Read a targets artifact: ids, and float32 (n, width)."""
+    table = read_parquet(handle)
+    return table[table.column_names[0]].to_pylist(), to_matrix(table[TARGET])
+
+
+def scoring(
+    recommender: "Recommender", job: Job, held: Handle
+) -> tuple[Callable[[], float], Callable[[], pa.Table]]:
+    """Say how a model is scored on held-out interactions, and how its result is made.
+
+    Returns:
+        Its score, higher is better, and its table: schema `RANKINGS`, or `PREDICTIONS` of the
+        held-out pairs where likes are predicted.
+    """
+    from models.evaluation.click_metrics import likes
+    from models.training.validation import Clicks, Holdout
+
+    metric, k = parse_metric(job.budget.valid_metric)
+    if job.like_from is not None:
+        table = read_parquet(held, [USER, ITEM, RATING])
+        liked = likes(table[RATING], job.like_from)
+        pairs = table[USER].to_pylist(), table[ITEM].to_pylist()
+        clicks = Clicks.from_pairs(recommender, *pairs, liked)
+        return (
+            lambda: clicks.score(recommender, metric),
+            lambda: _predictions(recommender, clicks),
+        )
+    assert k is not None
+    table = read_parquet(held, [USER, ITEM, TIMESTAMP]).sort_by(TIMESTAMP)
+    holdout = Holdout.from_pairs(recommender, (table[USER].to_pylist(), table[ITEM].to_pylist()))
+    return (
+        lambda: holdout.score(recommender, metric, k),
+        lambda: _rankings(recommender, holdout, job.k),
+    )
+
+
+def _predictions(recommender: "Recommender", clicks: "Clicks") -> pa.Table:
+    return pa.table(
+        {
+            USER: pa.array(recommender.user_tokens[clicks.users], pa.string()),
+            ITEM: pa.array(recommender.item_tokens[clicks.items], pa.string()),
+            "liked": clicks.labels,
+            "probability": clicks.probabilities(recommender),
+        },
+        schema=PREDICTIONS,
+    )
+
+
+def _rankings(recommender: "Recommender", holdout: "Holdout", k: int) -> pa.Table:
+    """Both splits' rankings for every user with training interactions."""
+    from models.recommenders.top_k import rank
+
+    users = np.unique(recommender.train_users)
+    k = min(k, recommender.n_items - 1)
+    valid = ranking_table(recommender, "valid", users, *rank(recommender, users, holdout.seen, k))
+    recommender.extend_history(*holdout.newest_last)
+    ranked = rank(recommender, users, holdout.seen_or_held, k)
+    return pa.concat_tables((valid, ranking_table(recommender, "test", users, *ranked)))
+
+
+def ranking_table(
+    recommender: "Recommender",
+    split: str,
+    users: NDArray[np.int64],
+    items: NDArray[np.int64],
+    scores: NDArray[np.float32],
+) -> pa.Table:
+    """Make one row per user, schema `RANKINGS`; places for which no item is left are dropped."""
+    ranked = np.isfinite(scores)
+    offsets = np.concatenate(([0], np.cumsum(ranked.sum(axis=1)))).astype(np.int32)
+    tokens = recommender.item_tokens[items[ranked]]
+    return pa.table(
+        {
+            "split": pa.array([split] * len(users)),
+            USER: pa.array(recommender.user_tokens[users]),
+            "items": pa.ListArray.from_arrays(offsets, pa.array(tokens, pa.string())),
+            "scores": pa.ListArray.from_arrays(offsets, pa.array(scores[ranked])),
+        },
+        schema=RANKINGS,
+    )
