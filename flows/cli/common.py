@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from models.errors import BadInput
 
@@ -169,6 +170,12 @@ def emit(found: M, as_json: bool, print_it: Callable[[Console, M], None]) -> Non
         print_it(wide_console(), found)
 
 
+def print_lines(console: Console, *lines: str) -> None:
+    """Print lines as they are, without markup and without breaking paths."""
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
 def plain_table(*columns: str) -> Table:
     """A table without lines."""
     return Table(*columns, box=None, pad_edge=False)
@@ -191,8 +198,7 @@ def print_comparison(console: Console, summary: "Summary") -> None:
 
     if summary.comparison:
         console.print(comparison_table(comparison_rows(summary.experiment)))
-        console.print(f"All metrics: llmkt compare {summary.experiment} --all", soft_wrap=True)
-    for line in reference_lines(summary.references):
-        console.print(line)
+        print_lines(console, f"All metrics: llmkt compare {summary.experiment} --all")
+    print_lines(console, *reference_lines(summary.references))
     if summary.report:
-        console.print(f"Report: {summary.report}", soft_wrap=True)
+        print_lines(console, f"Report: {summary.report}")

@@ -19,6 +19,7 @@ from flows.cli.common import (
     command,
     plain_table,
     print_comparison,
+    print_lines,
     wide_console,
 )
 
@@ -87,7 +88,7 @@ def _require_different_names(loaded: "list[LoadedExperiment]") -> None:
         if other != each.file:
             raise BadInput(
                 f"{other} and {each.file} are both called {each.name}, so that the second would "
-                "replace the first one's results; rename one"
+                "replace the first one's results. Rename one"
             )
 
 
@@ -115,17 +116,13 @@ def _print_plan(console: Console, plan: "Plan") -> None:
     console.print(table)
     if len(plan.points) > _MOST_SHOWN:
         console.print(f"… and {len(plan.points) - _MOST_SHOWN} more points")
-    for line in _lines(plan):
-        console.print(Text(line), soft_wrap=True)
+    print_lines(console, *_lines(plan))
 
 
 def _lines(plan: "Plan") -> list[str]:
-    sizes = [
-        _count(len(plan.points), "point"),
-        _count(len(plan.models), "model"),
-        _count(len(plan.arms), "arm"),
-        _count(len(plan.seeds), "seed"),
-    ]
+    parts = [plan.points, plan.models, plan.arms, plan.seeds]
+    nouns = ["point", "model", "arm", "seed"]
+    sizes = [_count(len(part), noun) for part, noun in zip(parts, nouns, strict=True)]
     excluded = f"; {len(plan.excluded)} excluded" if plan.excluded else ""
     lines = [
         f"{' × '.join(sizes)}{excluded}",
@@ -142,17 +139,14 @@ def _time(plan: "Plan") -> str:
     if not time.trainings:
         return "Time: nothing left to train"
     minutes = time.seconds / plan.workers / 60
-    took = "less than a minute" if minutes < 1 else f"about {_minutes(minutes)}"
+    long = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    took = "less than a minute" if minutes < 1 else f"about {long}"
     source = {
         0: "by past runs",
         time.trainings: "a guess: no past run is like these",
     }.get(time.guessed, f"by past runs, {time.guessed} of {time.trainings} guessed")
     workers = _count(plan.workers, "worker")
     return f"Time: {took} for {time.trainings} trainings with {workers} ({source})"
-
-
-def _minutes(minutes: float) -> str:
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _money(plan: "Plan") -> str:

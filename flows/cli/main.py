@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from flows.cli import data as data_commands
 from flows.cli import gc as housekeeping_commands
@@ -24,6 +23,7 @@ from flows.cli.common import (
     command,
     emit,
     print_comparison,
+    print_lines,
     stage_table,
     wide_console,
 )
@@ -133,8 +133,7 @@ def _print_taps(console: Console, found: "Inspected") -> None:
     for row in found.taps:
         table.add_row(row.mark, row.kind, row.name, row.shape, str(row.fires))
     console.print(table)
-    for side, text in found.chosen.items():
-        console.print(Text(f"{side}: {text}"), soft_wrap=True)
+    print_lines(console, *(f"{side}: {text}" for side, text in found.chosen.items()))
 
 
 def _print_summary(console: Console, summary: "Summary") -> None:

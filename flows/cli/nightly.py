@@ -15,6 +15,7 @@ from flows.cli.common import (
     command,
     emit,
     plain_table,
+    print_lines,
     stage_table,
     wide_console,
 )
@@ -125,19 +126,23 @@ def _print_recommended(console: Console, found: "Recommended") -> None:
             title = f"{title} ({row.year})".strip()
         table.add_row(str(row.rank), row.item_id, title, f"{row.score:.4f}")
     console.print(table)
-    console.print(f"{found.experiment} {found.version}", highlight=False)
+    print_lines(console, f"{found.experiment} {found.version}")
 
 
 def _print_night(console: Console, ended: "Ended") -> None:
     console.print(stage_table(ended.stages))
-    console.print(f"{ended.decision}: {ended.reason}", highlight=False)
-    console.print(f"Current version: {ended.version or 'none'}", highlight=False)
+    print_lines(
+        console,
+        f"{ended.decision}: {ended.reason}",
+        f"Current version: {ended.version or 'none'}",
+    )
 
 
 def _show_champion(now: "Manifest", kept: "list[Manifest]") -> None:
     source = now.knowledge.get("profile_source")
     known = f", profiles {source} ({now.knowledge['profile_provenance']})" if source else ""
-    lines = [
+    print_lines(
+        wide_console(),
         f"{now.experiment}: {now.version}, published {now.created_at:%Y-%m-%d %H:%M} UTC",
         f"{now.job.model} {now.job.arm} seed {now.job.seed} on {now.dataset}{known}",
         f"{now.decision.decision}: {now.decision.reason}",
@@ -146,7 +151,4 @@ def _show_champion(now: "Manifest", kept: "list[Manifest]") -> None:
         *(f"Vectors of {side}: {meaning}" for side, meaning in now.vectors.items()),
         f"Folder: {now.folder}",
         f"Kept versions: {', '.join(version.version for version in kept)}",
-    ]
-    console = wide_console()
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    )
