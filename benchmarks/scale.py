@@ -43,7 +43,7 @@ from benchmarks.synthetic import Size, generate
 from flows.steps.knowledge import describe_all
 from flows.steps.stage_runner import StageRunner
 from models.config import Pipeline, Side
-from models.profiles.front_matter import Template
+from models.profiles.prompt_templates import Template
 from tasks.dataset.interactions_task import interactions, raw_files
 from tasks.dataset.split_task import split
 from tasks.execution.stage import Stage

@@ -5,13 +5,14 @@ Run `make docs`. A test compares the committed pages with what this file generat
 
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import duckdb
 import typer
 import yaml
+from pydantic import WithJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -155,7 +156,7 @@ def _row(field: FieldInfo) -> Row:
         if getattr(constraint, name, None) is not None
     ]
     return (
-        ", ".join([_type(field.annotation), *bounds]),
+        ", ".join([_type(Annotated[field.annotation, None, *field.metadata]), *bounds]),
         _default(field),
         (field.description or "") + mark,
     )
@@ -165,9 +166,12 @@ def _type(annotation: Any) -> str:
     """A type in the words of a YAML file."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _type(arguments[0])
+        schemas = [
+            extra.json_schema for extra in arguments[1:] if isinstance(extra, WithJsonSchema)
+        ]
+        return _choices(schemas[0]["enum"]) if schemas else _type(arguments[0])
     if origin is Literal:
-        return ", ".join(f"`{value}`" for value in arguments)
+        return _choices(arguments)
     if origin in (Union, types.UnionType):
         return " or ".join(_type(argument) for argument in arguments)
     if origin is tuple and Ellipsis not in arguments:
@@ -177,6 +181,10 @@ def _type(annotation: Any) -> str:
     if origin is dict:
         return f"mapping to {_type(arguments[1])}"
     return NAMES.get(annotation, "section")
+
+
+def _choices(values: Iterable[Any]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
 
 
 def _default(field: FieldInfo) -> str:

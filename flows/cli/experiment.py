@@ -120,9 +120,8 @@ def _print_plan(console: Console, plan: "Plan") -> None:
 
 
 def _lines(plan: "Plan") -> list[str]:
-    parts = [plan.points, plan.models, plan.arms, plan.seeds]
-    nouns = ["point", "model", "arm", "seed"]
-    sizes = [_count(len(part), noun) for part, noun in zip(parts, nouns, strict=True)]
+    counts = [len(plan.points), len(plan.models), len(plan.arms), len(plan.seeds)]
+    sizes = map(_count, counts, ["point", "model", "arm", "seed"])
     excluded = f"; {len(plan.excluded)} excluded" if plan.excluded else ""
     lines = [
         f"{' × '.join(sizes)}{excluded}",

@@ -51,6 +51,7 @@ def compare(
 ) -> None:
     """Show the comparison of arms in finished runs."""
     with command(data_dir):
+        from models.config import BASELINE
         from tasks.results.queries import comparison_rows, slice_rows
         from tasks.results.tables import comparison_table, comparison_text
 
@@ -59,7 +60,7 @@ def compare(
             raise BadInput(
                 "llmkt compare takes one experiment, with --against or --slices, or two without"
             )
-        if slices and against not in (None, "baseline"):
+        if slices and against not in (None, BASELINE):
             raise BadInput("slices are compared with the baseline only: leave --against out")
         if len(names) == 2:
             from tasks.results.cross_experiment import compare_experiments

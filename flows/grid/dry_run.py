@@ -9,7 +9,7 @@ from flows.grid.hyperparameter_search import ArmSearch, recall_searches, searche
 from flows.steps.knowledge import sides_of
 from flows.steps.preparation import Request, jobs_of, prepare, taps_of
 from flows.steps.stage_runner import NotCached, StageRunner
-from models.config import Job, Pipeline
+from models.config import BASELINE, Job, Pipeline
 from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.execution.cache_key import cache_key
 from tasks.inspection.time_and_cost import Duration, Money, duration, money
@@ -131,7 +131,7 @@ def _trainings(chosen: ExperimentPoint, searched: bool, stages: StageRunner) -> 
 
 def _requests(pipeline: Pipeline, stages: StageRunner) -> dict[str, Request]:
     """All trainings, or baselines alone where targets are not there yet, or none."""
-    baselines = pipeline.training.model_copy(update={"arms": ("baseline",)})
+    baselines = pipeline.training.model_copy(update={"arms": (BASELINE,)})
     for arms in (pipeline.training, baselines):
         if not set(arms.arms) <= set(pipeline.training.arms):
             return {}

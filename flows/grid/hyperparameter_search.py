@@ -8,7 +8,7 @@ from typing import Any
 from flows.steps.preparation import Request, jobs_of, prepare, taps_of
 from flows.steps.stage_runner import NotCached, StageRunner
 from flows.steps.trainings import Result, TrainingPool
-from models.config import Arm, Pipeline, Search
+from models.config import ArmName, Pipeline, Search
 from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
 from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
@@ -29,7 +29,7 @@ class ArmSearch:
 
     chosen: ExperimentPoint
     model: str
-    arm: Arm
+    arm: ArmName
     search: Search
     trials: list[Trial] = field(default_factory=list)
     problem: str | None = None

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from flows.steps.stage_runner import StageRunner
-from models.config import CONTROLS, KAR_MODELS, SIDES, Arm, Pipeline, Refit, Side, Targets
+from models.config import SIDES, Arm, ArmName, Pipeline, Refit, Side, Targets
 from models.errors import BadInput
-from models.profiles.front_matter import Template
+from models.profiles.prompt_templates import Template
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.outputs import Described
@@ -17,23 +17,22 @@ from tasks.targets.outputs import Kept, Targeted
 from tasks.targets.targets_task import controls, targets
 from tasks.training.tap_points import TapPoints
 
-Training = tuple[str, Arm, int]
+Training = tuple[str, ArmName, int]
 """Model, arm and seed."""
 Knowledge = dict[Training, dict[Side, Targeted]]
 """What each training with knowledge is given, by side."""
 Forms = dict[str, tuple[Targets, int | None]]
 """How each model's targets are made, and how wide they are."""
-_MADE_ELSEWHERE = ("baseline", "kar", "shuffled-items")
-"""Arms whose knowledge, if any, is not made of the profiles' targets."""
 Reducers = Mapping[str, Kept]
 """An earlier run's reducers, by what `_reducer_name` calls them."""
 
 
 def sides_of(pipeline: Pipeline, taps: TapPoints) -> tuple[Side, ...]:
     """Whose profiles the run needs; users who are described by their items need the items'."""
-    if set(pipeline.training.arms) == {"baseline"}:
+    taken = {arm.takes for arm in pipeline.training.arm_rows}
+    if taken == {"nothing"}:
         return ()
-    if "kar" in pipeline.training.arms:
+    if "features" in taken:
         return SIDES
     needed = {side for of_model in taps.values() for side in of_model}
     if "users" in needed and pipeline.profiles.provider == "items":
@@ -119,7 +118,7 @@ def target_all(
     stages: StageRunner,
     kept: Reducers | None = None,
 ) -> Knowledge:
-    """The targets of every training with knowledge, controls and features for KAR included.
+    """Make what every training with knowledge takes: targets, of controls too, or features.
 
     Args:
         pipeline: the run's configuration.
@@ -132,12 +131,22 @@ def target_all(
             ones, None keeps none.
     """
     targeted: Knowledge = {}
-    items = next((of for of in described if of.side == "items"), None)
-    for of in described:
-        made = _make_targets(forms[of.side], of, stages, kept)
-        _add_per_training(targeted, of.side, pipeline, made, parts, data, stages)
-        _add_shuffled_items(targeted, of, items, pipeline, forms[of.side], parts, stages)
-        _add_features(targeted, of, pipeline, stages)
+    items = next((known for known in described if known.side == "items"), None)
+    for known in described:
+        own = _make_targets(forms[known.side], known, stages, kept)
+        for arm in pipeline.training.arm_rows:
+            features = _features(arm, known, pipeline, stages)
+            for seed in pipeline.training.seeds:
+                if arm.replaces == "targets":
+                    taken = _controls(arm, seed, known.side, pipeline, own, parts, data, stages)
+                elif arm.replaces == "item vectors":
+                    taken = _of_shuffled_items(
+                        arm, seed, known, items, forms[known.side], parts, stages
+                    )
+                else:
+                    taken = own if arm.takes == "targets" else features
+                for model, given in taken.items():
+                    targeted.setdefault((model, arm.name, seed), {})[known.side] = given
     return targeted
 
 
@@ -181,72 +190,64 @@ def kept_reducers(targeted: Knowledge, refit: Refit) -> dict[str, Kept]:
     return found
 
 
-def _add_per_training(
-    targeted: Knowledge,
+def _controls(
+    arm: Arm,
+    seed: int,
     side: Side,
     pipeline: Pipeline,
-    made: dict[str, Targeted],
+    own: Mapping[str, Targeted],
     parts: Splits,
     data: Interactions,
     stages: StageRunner,
-) -> None:
-    """Add one side's targets of every training with knowledge, controls included."""
-    for model, of_profiles in made.items():
-        settings = pipeline.targets_of(model)
-        for arm in pipeline.training.arms:
-            for seed in pipeline.training.seeds if arm not in _MADE_ELSEWHERE else ():
-                targets_of_arm = of_profiles
-                if arm in CONTROLS:
-                    targets_of_arm = stages.run(
-                        controls,
-                        settings,
-                        arm,
-                        of_profiles.targets,
-                        parts.train,
-                        data.items,
-                        seed,
-                        side=side,
-                    )
-                targeted.setdefault((model, arm, seed), {})[side] = targets_of_arm
+) -> dict[str, Targeted]:
+    """Each model's targets in a control that replaces the profiles' targets."""
+    return {
+        model: stages.run(
+            controls,
+            pipeline.targets_of(model),
+            arm.name,
+            made.targets,
+            parts.train,
+            data.items,
+            seed,
+            side=side,
+        )
+        for model, made in own.items()
+    }
 
 
-def _add_shuffled_items(
-    targeted: Knowledge,
+def _of_shuffled_items(
+    arm: Arm,
+    seed: int,
     users: Described,
     items: Described | None,
-    pipeline: Pipeline,
     forms: Forms,
     parts: Splits,
     stages: StageRunner,
-) -> None:
-    """Add the control whose users are described by their items, each with another's profile."""
-    if "shuffled-items" not in pipeline.training.arms or not forms:
-        return
+) -> dict[str, Targeted]:
+    """Each model's targets where users are the mean of items that have each other's vectors."""
+    if not forms:
+        return {}
     if not users.pooled or items is None:
         raise BadInput(
-            "training.arms: shuffled-items is for users who are described by their items; set "
+            f"training.arms: {arm.name} is for users who are described by their items; set "
             "profiles.provider to items and transfer.side to users, or remove the arm"
         )
-    for seed in pipeline.training.seeds:
-        dealt = stages.run(pooling, items.embedded, parts.train, seed, side="users")
-        others = users.model_copy(update={"embedded": dealt})
-        for model, made in _make_targets(forms, others, stages, None).items():
-            targeted.setdefault((model, "shuffled-items", seed), {})["users"] = made
+    shuffled = stages.run(pooling, items.embedded, parts.train, seed, side="users")
+    return _make_targets(forms, users.model_copy(update={"embedded": shuffled}), stages, None)
 
 
-def _add_features(
-    targeted: Knowledge, described: Described, pipeline: Pipeline, stages: StageRunner
-) -> None:
-    """Add one side's whole embeddings for the arm kar, which takes them as features."""
-    models = [model for model in pipeline.models if model in KAR_MODELS]
-    if "kar" not in pipeline.training.arms or not models:
-        return
+def _features(
+    arm: Arm, described: Described, pipeline: Pipeline, stages: StageRunner
+) -> dict[str, Targeted]:
+    """The whole embeddings of one side, for models that take them as features in this arm."""
+    models = [model for model in pipeline.models if arm.suits(model, ())]
+    if arm.takes != "features" or not models:
+        return {}
     # Features stay as small as the model's own: text models give vectors of unit length.
     settings = pipeline.targets.model_copy(update={"reduction": "none", "scale": "none"})
     whole = stages.run(targets, settings, described.embedded.embeddings, None, side=described.side)
-    for model in models:
-        for seed in pipeline.training.seeds:
-            targeted.setdefault((model, "kar", seed), {})[described.side] = whole
+    return dict.fromkeys(models, whole)
 
 
 def target_forms(pipeline: Pipeline, taps: TapPoints, side: Side) -> Forms:

@@ -127,7 +127,8 @@ def taps_of(pipeline: Pipeline, stages: StageRunner) -> TapPoints:
     question = [
         {model: settings.model_dump() for model, settings in pipeline.models.items()},
         {model: [transfer.sides, transfer.columns] for model, transfer in transfers.items()},
-        [pipeline.evaluation.like_from, "kar" in pipeline.training.arms],
+        [arm.name for arm in pipeline.training.arm_rows if arm.models],
+        pipeline.evaluation.like_from,
     ]
     return stages.once(question, lambda: tap_points(pipeline))
 

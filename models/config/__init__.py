@@ -5,12 +5,13 @@ Unknown keys are errors. A field marked `identity=False` changes how the work is
 """
 
 from models.config.alignments import ALIGNMENTS
+from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
 from models.config.dataset import ROLES, DataColumns, Dataset, Format, KCore, Role, seconds
 from models.config.embeddings import Embeddings
 from models.config.evaluation import CLICK_METRICS, Evaluation, Metric, parse_metric
 from models.config.experiment import Experiment, Search, Space
 from models.config.history import History, ItemHistory
-from models.config.llm import LLM
+from models.config.llm import LLM, Sampling
 from models.config.nightly import Nightly
 from models.config.pipeline import Job, Pipeline
 from models.config.profiles import Columns, ItemProfiles, Profiles
@@ -19,9 +20,8 @@ from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
 from models.config.sides import SIDES, Side
 from models.config.split import Split
 from models.config.targets import Reduction, Refit, Targets, Umap
-from models.config.training import CONTROLS, Arm, Budget, Control, Model, Precision, Training
+from models.config.training import Budget, Model, Precision, Training
 from models.config.transfer import (
-    KAR_MODELS,
     Freeze,
     Kar,
     Phase,
@@ -32,18 +32,19 @@ from models.config.yaml_loader import parse_yaml
 
 __all__ = [
     "ALIGNMENTS",
+    "ARMS",
+    "BASELINE",
     "CLICK_METRICS",
-    "CONTROLS",
     "IDENTITY_IF_SET",
-    "KAR_MODELS",
     "LLM",
     "NOT_IDENTITY",
     "ROLES",
     "SIDES",
+    "TRANSFER",
     "Arm",
+    "ArmName",
     "Budget",
     "Columns",
-    "Control",
     "Dask",
     "DataColumns",
     "Dataset",
@@ -69,6 +70,7 @@ __all__ = [
     "Refit",
     "Role",
     "Runner",
+    "Sampling",
     "Search",
     "Section",
     "Side",

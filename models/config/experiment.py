@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from models.config.arms import ArmName
 from models.config.section import NOT_IDENTITY, Section
-from models.config.training import Arm
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Overrides = dict[str, Any]
@@ -95,7 +95,9 @@ class Experiment(Section):
     models: tuple[str, ...] | None = Field(
         None, min_length=1, description="Train only these models of the base."
     )
-    arms: tuple[Arm, ...] | None = Field(None, min_length=1, description="Replaces training.arms.")
+    arms: tuple[ArmName, ...] | None = Field(
+        None, min_length=1, description="Replaces training.arms."
+    )
     seeds: tuple[int, ...] | None = Field(
         None, min_length=1, description="Replaces training.seeds."
     )

@@ -7,14 +7,19 @@ from pydantic import Field
 from models.config.section import NOT_IDENTITY, Section
 
 
-class LLM(Section):
-    """An OpenAI-compatible chat endpoint."""
+class Sampling(Section):
+    """Which model answers and how: what a prompt's front matter may set."""
 
-    base_url: str | None = Field(None, description="URL of the endpoint; empty: api.openai.com.")
     model: str = Field("gpt-4o-mini", description="Model name at the endpoint.")
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
     max_tokens: int = Field(400, ge=16, description="Longest answer, in tokens.")
     seed: int | None = Field(7, description="Sampling seed, if the endpoint supports one.")
+
+
+class LLM(Sampling):
+    """An OpenAI-compatible chat endpoint."""
+
+    base_url: str | None = Field(None, description="URL of the endpoint; empty: api.openai.com.")
     api_key_env: str = Field(
         "OPENAI_API_KEY",
         description="Name of the environment variable that holds the key.",
@@ -80,5 +85,5 @@ class LLM(Section):
 
     def request_identity(self) -> dict[str, Any]:
         """The fields that decide an answer: endpoint, model and sampling, but not the key."""
-        fields = {"base_url", "model", "temperature", "max_tokens", "seed"}
+        fields = {"base_url", *Sampling.model_fields}
         return {key: value for key, value in self.identity().items() if key in fields}

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from models.config.arms import TRANSFER, ServedArm
 from models.config.evaluation import parse_metric
 from models.config.section import NOT_IDENTITY, Section
 from models.config.split import Split
@@ -26,8 +27,8 @@ class Nightly(Section):
     """The nightly challenger, the gate that it has to pass, and the published set."""
 
     model: str | None = Field(None, description="Which of `models` to publish; empty: the first.")
-    arm: Literal["baseline", "transfer"] = Field(
-        "transfer", description="Whether the published model learns from profiles."
+    arm: ServedArm = Field(
+        TRANSFER, description="Whether the published model learns from profiles."
     )
     seed: int = Field(1, description="Of the training.")
     split: NightlySplit = Field(

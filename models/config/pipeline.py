@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from models.config.arms import ARMS, ArmName
 from models.config.dataset import Dataset
 from models.config.embeddings import Embeddings
 from models.config.evaluation import Evaluation, parse_metric
@@ -15,8 +16,8 @@ from models.config.section import NOT_IDENTITY, Section
 from models.config.sides import SIDES, Side
 from models.config.split import Split
 from models.config.targets import Targets
-from models.config.training import Arm, Budget, Model, Training
-from models.config.transfer import KAR_MODELS, Kar, Tap, Transfer
+from models.config.training import Budget, Model, Training
+from models.config.transfer import Kar, Tap, Transfer
 
 Size = Literal["quick", "default", "thorough"]
 
@@ -132,11 +133,11 @@ class Pipeline(Section):
             taps: per model and side the tap; None where a model takes the embedding itself.
         """
         return [
-            Job.of(self, model, arm, seed, sides)
+            Job.of(self, model, arm.name, seed, sides)
             for model, sides in taps.items()
-            for arm in self.training.arms
+            for arm in self.training.arm_rows
             for seed in self.training.seeds
-            if (model in KAR_MODELS if arm == "kar" else sides or arm == "baseline")
+            if arm.suits(model, sides)
         ]
 
     def targets_of(self, model: str) -> Targets:
@@ -158,7 +159,7 @@ class Job(Section):
     """
 
     model: str
-    arm: Arm
+    arm: ArmName
     seed: int
     hyperparameters: dict[str, Any]
     transfer: Transfer | None
@@ -178,20 +179,20 @@ class Job(Section):
         cls,
         pipeline: Pipeline,
         model: str,
-        arm: Arm,
+        arm: ArmName,
         seed: int,
         taps: Mapping[Side, Tap | None],
     ) -> Self:
         """The job of one model, arm and seed of a pipeline."""
-        knowing = arm not in ("baseline", "kar")
+        takes = ARMS[arm].takes
         return cls(
             model=model,
             arm=arm,
             seed=seed,
             hyperparameters=pipeline.models[model].hyperparameters,
-            transfer=pipeline.transfer_of(model) if knowing else None,
-            taps=dict(taps) if knowing else {},
-            kar=pipeline.kar if arm == "kar" else None,
+            transfer=pipeline.transfer_of(model) if takes == "targets" else None,
+            taps=dict(taps) if takes == "targets" else {},
+            kar=pipeline.kar if takes == "features" else None,
             budget=pipeline.training.budget(arm),
             k=max(pipeline.evaluation.k),
             like_from=pipeline.evaluation.like_from,

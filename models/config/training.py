@@ -1,18 +1,15 @@
 """Transfer, models, budget and evaluation."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
 from models.config.device import Placed
 from models.config.evaluation import parse_metric
 from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
 from models.config.sides import Side
 from models.config.transfer import Tap
-
-Control = Literal["shuffled", "shuffled-items", "noise", "genre-histogram", "history-svd"]
-Arm = Literal["baseline", "transfer", "kar"] | Control
-CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
 class Model(Section):
@@ -76,8 +73,8 @@ class Training(Budget):
     seeds: tuple[int, ...] = Field(
         (1, 2), min_length=1, description="One training per seed, model and arm."
     )
-    arms: tuple[Arm, ...] = Field(
-        ("baseline", "transfer"),
+    arms: tuple[ArmName, ...] = Field(
+        (BASELINE, TRANSFER),
         min_length=1,
         description="baseline: no profiles; transfer: with profiles; kar: profiles as features; "
         "the others are controls.",
@@ -100,9 +97,14 @@ class Training(Budget):
             raise ValueError(f"each value may stand once, not {values}")
         return values
 
-    def budget(self, arm: Arm = "baseline") -> Budget:
+    @property
+    def arm_rows(self) -> tuple[Arm, ...]:
+        """The rows of `ARMS` that `arms` names."""
+        return tuple(ARMS[name] for name in self.arms)
+
+    def budget(self, arm: ArmName = BASELINE) -> Budget:
         """The part that decides the result of a single training of `arm`."""
         budget = Budget.model_validate(self.model_dump(include=set(Budget.model_fields)))
-        if arm == "baseline" or self.transfer_epochs is None:
+        if ARMS[arm].takes == "nothing" or self.transfer_epochs is None:
             return budget
         return budget.model_copy(update={"epochs": self.transfer_epochs})

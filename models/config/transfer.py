@@ -8,10 +8,6 @@ from models.config.alignments import ALIGNMENTS, Alignment, AlignmentName
 from models.config.section import IDENTITY_IF_SET, Section
 from models.config.sides import SIDES, Side
 
-KAR_MODELS = ("DeepFM", "DCN", "AutoInt")
-"""Models that the arm kar exists for."""
-
-
 Phase = Literal["transfer", "finetune"]
 
 

@@ -13,8 +13,6 @@ from models.evaluation.click_metrics import per_user, require_both
 from models.evaluation.ranking_metrics import HeldOut, PerUser, ranking_metrics
 from models.schemas import ITEM, USER
 
-BASELINE = "baseline"
-
 
 @dataclass(frozen=True)
 class UserValues:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from models.config import Arm, Search, Space
+from models.config import ARMS, ArmName, Search, Space
 from models.errors import BadInput
-from models.evaluation.user_scores import BASELINE
 from models.recommenders.registry import entry
 
 if TYPE_CHECKING:
@@ -18,25 +17,26 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-KAR = "kar"
 
-
-def space_of(search: Search, model: str, arm: Arm) -> dict[str, Space]:
+def space_of(search: Search, model: str, arm: ArmName) -> dict[str, Space]:
     """The part of the space that concerns one arm: no knowledge's settings for a baseline."""
     return {key: space for key, space in search.space.items() if _concerns(key, model, arm)}
 
 
-def _concerns(key: str, model: str, arm: Arm) -> bool:
+def _concerns(key: str, model: str, arm: ArmName) -> bool:
     head, *rest = key.split(".")
+    takes = ARMS[arm].takes
     if head == "models":
-        of_model = rest[:1] == [model]
-        return of_model and (arm != BASELINE or rest[1:2] == ["hyperparameters"])
+        is_own = rest[:1] == [model]
+        return is_own and (takes != "nothing" or rest[1:2] == ["hyperparameters"])
     if head == "kar":
-        return arm == KAR
-    return arm not in (BASELINE, KAR) or (arm == KAR and head not in ("transfer", "targets"))
+        return takes == "features"
+    if head in ("transfer", "targets"):
+        return takes == "targets"
+    return takes != "nothing"
 
 
-def require_equal_trials(search: Search, arms: Sequence[tuple[str, Arm]]) -> None:
+def require_equal_trials(search: Search, arms: Sequence[tuple[str, ArmName]]) -> None:
     """Refuse a space that leaves an arm without trials where its model's other arms have some.
 
     Args:

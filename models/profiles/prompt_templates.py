@@ -1,8 +1,8 @@
 """Prompt templates: text that users edit, filled with data that nobody has checked.
 
 A template is Jinja with a block `user` (required) and a block `system` (optional, and it may
-stand in the file's front matter instead, see `models.profiles.front_matter`): the two messages of
-the request. It sees
+stand in the file's front matter instead, see `tasks.config.prompt_file`): the two messages of the
+request. It sees
 
     history         the interactions a profile may be written from, best or newest first; each
                     has title, year, genres and rating
@@ -29,6 +29,7 @@ What a history policy hides is none, too; of masked titles see `masked`.
 
 import json
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import compress, pairwise
@@ -40,11 +41,11 @@ import pyarrow.compute as pc
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import SandboxedEnvironment
+from pydantic import Field
 
 from models.arrow import user_offsets
-from models.config import History, Side
+from models.config import NOT_IDENTITY, History, Section, Side
 from models.errors import BadInput
-from models.profiles.front_matter import Template
 from models.profiles.item_profiles import Subjects
 from models.profiles.item_profiles import values as item_values
 from models.profiles.user_history import ROUNDING, describe, masked, presentable, presentable_fields
@@ -58,6 +59,21 @@ VARIABLES: dict[Side, tuple[str, ...]] = {
 }
 
 
+class Template(Section):
+    """A prompt's text without its front matter: what decides a rendered prompt."""
+
+    text: str
+    system: str | None = Field(None, description="From the front matter.")
+    first_line: int = Field(
+        1, description="Where the text begins in its file.", json_schema_extra=NOT_IDENTITY
+    )
+
+    @property
+    def content(self) -> str:
+        """Everything that a rendered prompt depends on."""
+        return "\n".join(filter(None, [self.system, self.text]))
+
+
 @dataclass(frozen=True)
 class Messages:
     """One rendered prompt."""
@@ -66,7 +82,7 @@ class Messages:
     user: str
 
     def chat(self) -> list[dict[str, str]]:
-        """The messages of an OpenAI chat request."""
+        """Return the messages of an OpenAI chat request."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": self.user}]
 
@@ -86,19 +102,35 @@ class Prompt:
     def __init__(self, template: str | Template, name: str, side: Side = "users") -> None:
         if isinstance(template, str):
             template = Template(text=template)
-        self._name = name
-        self._body = self._system = _Source(template.text, name, side, template.first_line)
+        self._name, self._first_line, self._system_lines = name, template.first_line, 0
+        text = template.text
         if template.system is not None:
-            if "system" in self._body.blocks:
+            text = f"{{% block system %}}{template.system}{{% endblock %}}\n{text}"
+            self._system_lines = template.system.count("\n") + 1
+        environment = SandboxedEnvironment(
+            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        try:
+            tree = environment.parse(text)
+            blocks = Counter(block.name for block in tree.find_all(nodes.Block))
+            if template.system is not None and blocks["system"] > 1:
                 raise BadInput(
-                    f"prompt {name} has system in its front matter and as a block; keep one"
+                    f"prompt {name} has system in its front matter and as a block. Keep one"
                 )
-            block = f"{{% block system %}}{template.system}{{% endblock %}}"
-            self._system = _Source(block, f"{name}, system in its front matter", side)
-        if "user" not in self._body.blocks:
+            self._template = environment.from_string(text)
+        except TemplateSyntaxError as error:
+            raise BadInput(f"{self._place(error.lineno)}: {error.message}") from error
+        self._variables = find_undeclared_variables(tree)
+        for variable in sorted(self._variables - set(VARIABLES[side]) - set(environment.globals)):
+            lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == variable]
             raise BadInput(
-                f"prompt {name} has no {{% block user %}} … {{% endblock %}}: "
-                "put the text that goes to the model there"
+                f"{self._place(min(lines))}: there is no variable {variable}. "
+                f"A template for {side} may use {', '.join(VARIABLES[side])}"
+            )
+        if not blocks["user"]:
+            raise BadInput(
+                f"prompt {name} has no {{% block user %}} … {{% endblock %}}. "
+                "Put the text that goes to the model there"
             )
 
     def require_demographics(self, fields: tuple[str, ...]) -> None:
@@ -107,10 +139,10 @@ class Prompt:
         Raises:
             BadInput: if the template does not use the variable `user`.
         """
-        if fields and "user" not in self._body.variables | self._system.variables:
+        if fields and "user" not in self._variables:
             raise BadInput(
                 f"prompt {self._name} does not use the variable user, so that "
-                f"history.demographics ({', '.join(fields)}) would change nothing: use "
+                f"history.demographics ({', '.join(fields)}) would change nothing. Use "
                 "{{ user.FIELD }} in it, or leave demographics empty"
             )
 
@@ -141,57 +173,32 @@ class Prompt:
         Raises:
             BadInput: naming the line, if the template cannot be filled or yields no text.
         """
-        system, user = self._system.fill("system", values), self._body.fill("user", values)
+        system, user = self._block("system", values), self._block("user", values)
         if not user:
-            raise BadInput(f"prompt {self._name}: its block user gives an empty text")
+            raise BadInput(f"prompt {self._name}: its block user gives an empty text. Write one")
         return Messages(system or None, user)
 
-
-class _Source:
-    """Jinja that a user wrote, compiled; what is wrong with it is said with its line."""
-
-    def __init__(self, text: str, name: str, side: Side, first_line: int = 1) -> None:
-        self._name, self._first_line = name, first_line
-        environment = SandboxedEnvironment(
-            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
+    def _block(self, name: str, values: dict[str, Any]) -> str:
+        """Fill a block; empty if there is none."""
+        if (block := self._template.blocks.get(name)) is None:
+            return ""
         try:
-            tree = environment.parse(text)
-            self._template = environment.from_string(text)
-        except TemplateSyntaxError as error:
-            raise BadInput(f"{self._place(error.lineno)}: {error.message}") from error
-        self.blocks = self._template.blocks
-        self.variables = find_undeclared_variables(tree)
-        unknown = self.variables - set(VARIABLES[side]) - set(environment.globals)
-        for variable in sorted(unknown):
-            lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == variable]
-            raise BadInput(
-                f"{self._place(min(lines))}: there is no variable {variable}; "
-                f"a template for {side} may use {', '.join(VARIABLES[side])}"
-            )
-
-    def fill(self, block: str, values: dict[str, Any]) -> str:
-        """The text of a block, empty if there is none."""
-        try:
-            return self._filled(block, values)
+            try:
+                return "".join(block(self._template.new_context(values))).strip()
+            except Exception:
+                # Raises it again, with the template's lines in place of the compiled code's.
+                self._template.environment.handle_exception()
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == "<template>"]
             raise BadInput(f"{self._place(lines[-1] if lines else None)}: {error}") from error
 
-    def _filled(self, name: str, values: dict[str, Any]) -> str:
-        block = self.blocks.get(name)
-        if block is None:
-            return ""
-        try:
-            return "".join(block(self._template.new_context(values))).strip()
-        except Exception:
-            # Raises it again, with the template's lines in place of the compiled code's.
-            self._template.environment.handle_exception()
-
     def _place(self, line: int | None) -> str:
-        place = "" if line is None else f", line {line + self._first_line - 1}"
-        return f"prompt {self._name}{place}"
+        if line is None:
+            return f"prompt {self._name}"
+        if line <= self._system_lines:
+            return f"prompt {self._name}, system in its front matter, line {line}"
+        return f"prompt {self._name}, line {line - self._system_lines + self._first_line - 1}"
 
 
 def render_all(

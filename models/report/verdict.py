@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from models.report.wording import BASELINE, Row, listed, metric_name, percent
+from models.config import ARMS, BASELINE
+from models.report.wording import Row, listed, metric_name, percent
 from models.statistics.paired_comparison import BETTER, NO_DIFFERENCE, NOT_COMPARABLE, WORSE
 
-_KNOWING = ("transfer", "kar")
 _PHRASES = {
     BETTER: "better than its own baseline for {}",
     WORSE: "worse than its own baseline for {}",
@@ -44,7 +44,8 @@ def verdict(rows: Sequence[Row], references: Sequence[str] = ()) -> str | None:
 def main_arm(rows: Sequence[Row]) -> str | None:
     """The arm that an experiment is about: transfer, where it was run."""
     arms = [row["arm"] for row in rows if row["against"] == BASELINE]
-    return next((arm for arm in _KNOWING if arm in arms), arms[0] if arms else None)
+    treatments = [arm.name for arm in ARMS.values() if arm.is_treatment and arm.name in arms]
+    return next(iter([*treatments, *arms]), None)
 
 
 def _baseline(arm: str, rows: Sequence[Row]) -> str:

@@ -7,12 +7,12 @@ profiles, and those that earlier versions did not store, may be missing.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from models.config import BASELINE
 from models.statistics.paired_comparison import BETTER, NO_DIFFERENCE, NOT_COMPARABLE, WORSE
 
 Row = Mapping[str, Any]
 
 NOTHING = "–"
-BASELINE = "baseline"
 _SHARED = "(several)"
 _LEAKY = " (leaky)"
 
@@ -116,7 +116,7 @@ def readable(row: Row, of_contrasts: bool = False, of_points: bool = False) -> d
     names = {"model": row["model"], "arm": row["arm"]}
     if of_points:
         names = {"point": row.get("point") or _SHARED, **names}
-    other, own = "baseline", "with knowledge"
+    other, own = BASELINE, "with knowledge"
     if of_contrasts:
         names["against"] = row.get("against", BASELINE)
         other, own = "mean of that", "mean of the arm"

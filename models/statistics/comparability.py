@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from models.config import Job
+from models.config import BASELINE, Job
 from models.evaluation.user_scores import UserValues
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.registry import entry
@@ -96,7 +96,7 @@ _NOUNS = {
 }
 
 
-def obstacle(arm: Sequence[Run], other: Sequence[Run], against: str = "baseline") -> str | None:
+def obstacle(arm: Sequence[Run], other: Sequence[Run], against: str = BASELINE) -> str | None:
     """Say why two arms cannot be compared; None if they can.
 
     Args:

@@ -12,13 +12,10 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
-from models.config import parse_metric
-from models.evaluation.user_scores import BASELINE
+from models.config import BASELINE, TRANSFER, parse_metric
 from models.recommenders.registry import entry
 from models.statistics.comparability import Run, obstacle
 from models.statistics.paired_comparison import Estimate, Values, compare, corrected
-
-TRANSFER = "transfer"
 
 Column = tuple[str, int | None]
 """A metric and its cut-off."""

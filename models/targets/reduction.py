@@ -1,170 +1,283 @@
-"""Embeddings to targets: as many coordinates as the tapped layer has, centred and scaled."""
+"""Embeddings into targets: fit a reducer on all of them or on a sample, then reduce in batches."""
 
+import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import Targets, Umap
+from models.config import Targets
 from models.errors import BadInput
-from models.targets.reducers import Reducer, scaled, threads_kept
+
+Matrix = NDArray[np.float64]
+Source = Callable[[], Iterator[NDArray[Any]]]
+"""Starts an iteration over all embeddings in batches, float (n, d), always the same ones."""
 
 # A coordinate whose spread is below this share of the largest one's is rounding noise.
 _NOISE = 1e-6
 
 
-def reduce(
-    embeddings: NDArray[np.float32], width: int | None, config: Targets
-) -> NDArray[np.float32]:
-    """The targets of `fit`, without the reducer."""
-    return fit(embeddings, width, config)[1]
+@dataclass(frozen=True)
+class Reducer:
+    """Maps embeddings to targets with the parameters of the fit, so that targets are comparable.
+
+    Attributes:
+        centre: float64 (width,), subtracted.
+        scale: float64 () or (width,), divided by.
+        mean: float64 (d,), of the embeddings, for principal components.
+        components: float64 (width, d), for principal components.
+        manifold: a fitted `umap.UMAP`.
+        settings: what it was fitted with, JSON-ready.
+    """
+
+    centre: Matrix
+    scale: Matrix
+    mean: Matrix | None = None
+    components: Matrix | None = None
+    manifold: Any = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def transform(self, embeddings: NDArray[Any]) -> NDArray[np.float32]:
+        """Reduce embeddings that the fit did not see.
+
+        UMAP places points among those of the fit by sampling: equal input gives equal bits, but a
+        point's place depends a little on which others are placed with it.
+
+        Args:
+            embeddings: float (n, d).
+
+        Returns:
+            float32 (n, width), NaN where UMAP finds no neighbour.
+        """
+        coordinates = embeddings.astype(np.float64)
+        if self.components is not None and self.mean is not None:
+            coordinates = (coordinates - self.mean) @ self.components.T
+        elif self.manifold is not None:
+            with _threads_kept(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore")
+                coordinates = np.asarray(self.manifold.transform(embeddings), dtype=np.float64)
+        return self.scaled(coordinates)
+
+    def scaled(self, coordinates: Matrix) -> NDArray[np.float32]:
+        """Centre and scale coordinates: float64 (n, width) to float32."""
+        return np.ascontiguousarray((coordinates - self.centre) / self.scale, dtype=np.float32)
 
 
-def fit(
-    embeddings: NDArray[np.float32], width: int | None, config: Targets
-) -> tuple[Reducer, NDArray[np.float32]]:
-    """Reduce to `width` coordinates, then centre and scale them.
+@dataclass(frozen=True)
+class Fitted:
+    """A reducer, and the targets that UMAP's own fit gave to its sample.
 
-    Equal input, settings and seed give equal bits.
+    Attributes:
+        reducer: reduces all other embeddings.
+        sample: int64, ascending: the rows that UMAP was fitted on; none for other reductions.
+        placed: float32 (len(sample), width): their targets.
+    """
+
+    reducer: Reducer
+    sample: NDArray[np.int64]
+    placed: NDArray[np.float32]
+
+    def targets(self, batch: NDArray[Any], start: int = 0) -> NDArray[np.float32]:
+        """Reduce the embeddings from row `start` on, float (n, d), to float32 (n, width).
+
+        Raises:
+            BadInput: if UMAP finds no neighbour for some.
+        """
+        first, last = np.searchsorted(self.sample, (start, start + len(batch)))
+        made = np.empty((len(batch), len(self.reducer.centre)), np.float32)
+        is_other = np.ones(len(batch), bool)
+        is_other[self.sample[first:last] - start] = False
+        made[~is_other] = self.placed[first:last]
+        if is_other.any():
+            made[is_other] = self.reducer.transform(batch[is_other])
+        _require_neighbours(made)
+        return made
+
+
+def reduce(embeddings: NDArray[Any], width: int | None, config: Targets) -> NDArray[np.float32]:
+    """Make targets of embeddings that are in memory, float32 (n, width); see `fit`.
+
+    Example:
+        >>> reduce(np.array([[0, 0], [3, 4], [6, 8]], "f4"), 1, Targets(reduction="pca"))
+        array([[-1.2247449], [ 0. ], [ 1.2247449]], dtype=float32)
+    """
+    return fit(lambda: iter([embeddings]), len(embeddings), width, config).targets(embeddings)
+
+
+def fit(source: Source, rows: int, width: int | None, config: Targets) -> Fitted:
+    """Fit a reduction to `width` coordinates, their centre and their scale.
+
+    Principal components come from all embeddings, in one pass. UMAP is fitted on at most
+    `umap.fit_sample` of them, drawn by the seed. Equal input, settings and seed give equal bits.
 
     Args:
-        embeddings: float32 (n_users or n_items, d).
-        width: coordinates per target; None where nothing is reduced.
+        source: all embeddings, of users or items.
+        rows: how many they are.
+        width: coordinates per target; None keeps all columns, where nothing is reduced.
         config: reduction, seed, centring and scale.
-
-    Returns:
-        What was fitted, for those who come later; and float32 (n, width), or all of the
-        embeddings' columns where nothing is reduced.
 
     Raises:
         BadInput: if all embeddings are equal, or there are too few users or dimensions for
             `width` coordinates.
     """
-    if not len(embeddings) or not np.ptp(embeddings, axis=0).any():
-        raise BadInput(all_equal(len(embeddings)))
+    sample, placed = np.empty(0, np.int64), np.empty((0, 1))
     parts: dict[str, Any] = {}
     if config.reduction == "none" or width is None:
-        reduced = embeddings.astype(np.float64)
+        mean, variances = moments(source)
+        columns = len(mean)
     elif config.reduction == "pca":
-        reduced, parts["mean"], parts["components"] = _pca(embeddings, width, config.seed)
+        parts["mean"], covariance = moments(source, covariance=True)
+        columns = len(covariance)
+        variances, parts["components"] = _principal(covariance, rows, width)
+        mean = np.zeros(width)
     else:
-        reduced, parts["manifold"] = fit_umap(embeddings, width, config.umap, config.seed)
-    centre, scale = _moments(reduced, config)
-    known = settings(config, width, embeddings.shape[1])
-    return Reducer(centre, scale, **parts, settings=known), scaled(reduced, centre, scale)
-
-
-def all_equal(n: int) -> str:
-    """What to say where nothing can be fitted."""
-    return (
-        f"targets: all {n} embeddings are equal, so they tell nobody apart; check the profiles' "
-        "texts"
+        sample = _sample(rows, config)
+        embeddings = _rows(source, sample)
+        columns = embeddings.shape[1]
+        placed, parts["manifold"] = _fit_umap(embeddings, width, config)
+        mean, variances = placed.mean(axis=0), placed.var(axis=0)
+    reducer = Reducer(
+        mean if config.centre else np.zeros_like(mean),
+        _scale(variances, config),
+        **parts,
+        settings=settings(config, width, columns),
     )
+    return Fitted(reducer, sample, reducer.scaled(placed))
 
 
 def settings(config: Targets, width: int | None, columns: int) -> dict[str, Any]:
-    """What decides a fit but the embeddings themselves: a reducer of others is of no use."""
+    """List what decides a fit beside the embeddings: a reducer with other settings is of no use."""
     whole = config.reduction == "none"
     return {**config.identity(), "width": None if whole else width, "columns": columns}
 
 
-def fit_umap(
-    embeddings: NDArray[np.float32], width: int, parameters: Umap, seed: int
-) -> tuple[NDArray[np.float64], Any]:
+def moments(source: Source, covariance: bool = False) -> tuple[Matrix, Matrix]:
+    """Accumulate mean, float64 (d,), and variances, (d,), or covariance, (d, d), in one pass.
+
+    Rows are taken relative to the first one, so that what all share costs no digits (Chan et al.
+    1983, "Algorithms for computing the sample variance").
+
+    Raises:
+        BadInput: if all rows are equal.
+    """
+    n, first = 0, np.empty(0)
+    total: Any = 0.0
+    squares: Any = np.zeros(1)
+    for batch in source():
+        first = first if n else batch[:1].astype(np.float64)
+        moved = batch - first
+        total = total + moved.sum(axis=0)
+        squares = squares + (moved.T @ moved if covariance else (moved**2).sum(axis=0))
+        n += len(batch)
+    if not squares.any():
+        raise BadInput(_all_equal(n))
+    mean = total / n
+    return first[0] + mean, squares / n - (np.outer(mean, mean) if covariance else mean**2)
+
+
+def _all_equal(n: int) -> str:
+    return (
+        f"targets: all {n} embeddings are equal, so they tell nobody apart. Check that the "
+        "profiles' texts differ."
+    )
+
+
+def _principal(covariance: Matrix, rows: int, width: int) -> tuple[Matrix, Matrix]:
+    """Variances, (width,), and principal components, (width, d); signs as scikit-learn's."""
+    if width > min(rows, len(covariance)):
+        raise BadInput(
+            f"targets.width: {rows} users with {len(covariance)}-d embeddings have at most "
+            f"{min(rows, len(covariance))} principal components, not {width}. Lower the width."
+        )
+    values, vectors = np.linalg.eigh(covariance)
+    components = vectors[:, ::-1][:, :width].T
+    largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
+    return np.maximum(values[::-1][:width], 0), np.ascontiguousarray(components * np.sign(largest))
+
+
+def _sample(rows: int, config: Targets) -> NDArray[np.int64]:
+    most = config.umap.fit_sample
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(config.seed).choice(rows, most, replace=False))
+
+
+def _rows(source: Source, wanted: NDArray[np.int64]) -> NDArray[Any]:
+    """The embeddings in the rows `wanted`, which ascend."""
+    start, found = 0, list[NDArray[Any]]()
+    for batch in source():
+        first, last = np.searchsorted(wanted, (start, start + len(batch)))
+        found.append(batch[wanted[first:last] - start])
+        start += len(batch)
+    return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
+
+def _fit_umap(embeddings: NDArray[Any], width: int, config: Targets) -> tuple[Matrix, Any]:
     """UMAP (McInnes et al. 2018), one thread: coordinates, float64 (n, width), and the fitted UMAP.
 
     It starts from principal components where there are as many: the spectral start fails for
     fewer than about 2·width users, and keeps no more of the embeddings' geometry.
     """
     n, dimensions = embeddings.shape
+    if n == 0 or not np.ptp(embeddings, axis=0).any():
+        raise BadInput(_all_equal(n))
     if n < max(3, width + 1):
         raise BadInput(
             f"targets.width: UMAP to {width} coordinates needs at least {max(3, width + 1)} users "
-            f"with a profile, not {n}; lower the width or set targets.reduction to pca"
+            f"with a profile, not {n}. Lower the width, or set targets.reduction to pca."
         )
     from umap import UMAP
 
-    with threads_kept(), warnings.catch_warnings():
+    with _threads_kept(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_neighbors is larger than the dataset")
         manifold = UMAP(
             n_components=width,
-            n_neighbors=parameters.n_neighbors,
-            min_dist=parameters.min_dist,
-            metric=parameters.metric,
-            random_state=seed,
+            n_neighbors=config.umap.n_neighbors,
+            min_dist=config.umap.min_dist,
+            metric=config.umap.metric,
+            random_state=config.seed,
             n_jobs=1,
             init="pca" if width <= dimensions else "random",
         )
-        reduced = manifold.fit_transform(embeddings)
-    if not np.isfinite(reduced).all():
-        lost = int((~np.isfinite(reduced).all(axis=1)).sum())
+        coordinates = manifold.fit_transform(embeddings)
+    _require_neighbours(coordinates)
+    return np.asarray(coordinates, dtype=np.float64), manifold
+
+
+def _require_neighbours(coordinates: NDArray[Any]) -> None:
+    lost = int((~np.isfinite(coordinates).all(axis=1)).sum())
+    if lost:
         raise BadInput(
-            f"targets: UMAP found no neighbour for {lost} of {n} users (metric "
-            f"{parameters.metric}); set targets.umap.metric to euclidean or targets.reduction "
-            "to pca"
-        )
-    return np.asarray(reduced, dtype=np.float64), manifold
-
-
-def _pca(
-    embeddings: NDArray[np.float32], width: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Principal components by an exact decomposition, signs fixed by scikit-learn.
-
-    Returns:
-        Coordinates, mean and components; see `Reducer`.
-    """
-    n, dimensions = embeddings.shape
-    require_components(n, dimensions, width)
-    from sklearn.decomposition import PCA
-
-    solver = "covariance_eigh" if n >= dimensions else "full"
-    fitted = PCA(width, svd_solver=solver, random_state=seed)
-    coordinates = fitted.fit_transform(embeddings.astype(np.float64))
-    return np.asarray(coordinates, dtype=np.float64), fitted.mean_, fitted.components_
-
-
-def require_components(n: int, dimensions: int, width: int) -> None:
-    """Refuse more principal components than there are.
-
-    Raises:
-        BadInput: naming both numbers.
-    """
-    if width > min(n, dimensions):
-        raise BadInput(
-            f"targets.width: {n} users with {dimensions}-d embeddings have at most "
-            f"{min(n, dimensions)} principal components, not {width}; lower the width"
+            f"targets: UMAP found no neighbour for {lost} of {len(coordinates)} users. Set "
+            "targets.umap.metric to euclidean, or targets.reduction to pca."
         )
 
 
-def standardise(reduced: NDArray[np.float64], config: Targets) -> NDArray[np.float32]:
-    """Centre per coordinate, and divide by standard deviations taken around those centres."""
-    return scaled(reduced, *_moments(reduced, config))
-
-
-def _moments(
-    reduced: NDArray[np.float64], config: Targets
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What is subtracted, (width,), and then divided by, () or (width,)."""
-    mean = reduced.mean(axis=0)
-    centred = reduced - mean
-    scale = scale_of(centred.std(), centred.std(axis=0), config)
-    return (mean if config.centre else np.zeros_like(mean)), scale
-
-
-def scale_of(
-    overall: np.float64, spread: NDArray[np.float64], config: Targets
-) -> NDArray[np.float64]:
-    """What targets are divided by, () or (width,).
-
-    Args:
-        overall: standard deviation over all coordinates, each around its mean.
-        spread: float64 (width,), of each coordinate.
-        config: scale.
-    """
+def _scale(variances: Matrix, config: Targets) -> Matrix:
+    """What targets are divided by, () or (width,); see `Targets.scale`."""
     if config.scale == "global":
-        return np.asarray(overall)
+        return np.asarray(np.sqrt(variances.mean()))
     if config.scale == "per-coordinate":
+        spread = np.sqrt(variances)
         return np.where(spread > _NOISE * spread.max(), spread, 1.0)
     return np.asarray(1.0)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Restore the thread counts that UMAP's parallel runtime changes for the whole process."""
+    import numba
+
+    torch = sys.modules.get("torch")
+    torch_threads = torch.get_num_threads() if torch else 0
+    numba_threads = numba.get_num_threads()
+    try:
+        yield
+    finally:
+        numba.set_num_threads(numba_threads)
+        if torch:
+            torch.set_num_threads(torch_threads)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import Arm, Experiment, Pipeline
+from models.config import ArmName, Experiment, Pipeline
 from models.errors import BadInput
 from models.experiments.grid import Point, expand, set_at
 from tasks.config.pipeline_file import layer, validated
@@ -40,7 +40,9 @@ class ExperimentPoint:
         """What errors name first."""
         return f"{self.file}, point {self.name}"
 
-    def varied(self, model: str, arm: Arm, params: Mapping[str, Any], **training: Any) -> Pipeline:
+    def varied(
+        self, model: str, arm: ArmName, params: Mapping[str, Any], **training: Any
+    ) -> Pipeline:
         """The pipeline of one model and arm alone, with other values at dotted keys.
 
         Args:
@@ -103,8 +105,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     raw.setdefault("experiment", path.stem)
     for override in overrides:
         _apply(raw, override)
-    config = validate(Experiment, raw, path)
     try:
+        config = validate(Experiment, raw)
         base = _base(path, config.base)
         config = _sized(config, base)
         points = expand(config, base)

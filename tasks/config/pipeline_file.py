@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.config import Pipeline, Profiles, Side
+from models.config import Pipeline
 from models.errors import BadInput
 from models.experiments.grid import merged
-from tasks.config.prompt_file import SECTIONS, prompt_file_of
+from tasks.config.prompt_file import SECTIONS, with_front_matter
 from tasks.config.yaml_settings import apply, read_settings, validate
 from tasks.execution.devices import placed
 from tasks.storage.artifacts import PROJECT_ROOT
@@ -54,12 +54,11 @@ def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
         BadInput: as `load`.
     """
     try:
-        settings = _layered(raw)
-    except BadInput as error:
-        raise BadInput(f"{where}: {error}") from error
-    pipeline = validate(Pipeline, settings, where)
-    try:
-        profiles = {section: _over_prompt(pipeline, side) for side, section in SECTIONS.items()}
+        pipeline = validate(Pipeline, _layered(raw))
+        profiles = {
+            section: with_front_matter(pipeline.profiles_of(side), side)
+            for side, section in SECTIONS.items()
+        }
         return placed(pipeline.model_copy(update=profiles))
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from error
@@ -92,20 +91,3 @@ def layer(key: str, name: object) -> dict[str, Any]:
     if name not in known:
         raise BadInput(f"{key}: there is no {name}, only {', '.join(known)}")
     return read_settings(_LAYERS[key] / f"{name}.yaml", key)
-
-
-def _over_prompt(pipeline: Pipeline, side: Side) -> Profiles:
-    """A side's profiles, with the front matter of their prompt below them."""
-    profiles = pipeline.profiles_of(side)
-    if not profiles.asks:
-        return profiles
-    prompt = prompt_file_of(pipeline, side)
-    sections = ("llm", profiles.llm, prompt.llm), ("history", profiles.history, prompt.history)
-    over_prompt = {
-        name: section.model_validate(
-            {**below, **{key: getattr(section, key) for key in section.model_fields_set}}
-        )
-        for name, section, below in sections
-        if below
-    }
-    return profiles.model_copy(update=over_prompt)

@@ -60,13 +60,13 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise BadInput(f"--set {override}: the value is not valid YAML: {error}") from error
 
 
-def validate(model: type[M], settings: Mapping[str, Any], where: str | Path) -> M:
-    """Validate settings.
+def validate(model: type[M], settings: Mapping[str, Any], where: str | Path = "") -> M:
+    """Validate settings as written.
 
     Args:
         model: what they are to make.
         settings: as written.
-        where: what errors name first.
+        where: what errors name first, if anything.
 
     Raises:
         BadInput: with every unknown key and wrong value, and a suggestion for a misspelt key.
@@ -74,10 +74,11 @@ def validate(model: type[M], settings: Mapping[str, Any], where: str | Path) -> 
     try:
         return model.model_validate(settings)
     except ValidationError as error:
-        raise BadInput(f"{where}: " + "; ".join(_problems(error, model))) from error
+        problems = "; ".join(_explain(error, model))
+        raise BadInput(f"{where}: {problems}" if where else problems) from error
 
 
-def _problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
+def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One sentence per problem."""
     sentences = []
     for problem in error.errors():

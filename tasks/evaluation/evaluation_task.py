@@ -9,8 +9,8 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from slugify import slugify
 
+from models.config import BASELINE
 from models.evaluation.slices import Slice
-from models.evaluation.user_scores import BASELINE
 from models.report import wording
 from models.schemas import LLM_CALLS
 from models.statistics.contrasts import Contrast, contrasts, slice_contrasts

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from models.config import Arm, Pipeline
+from models.config import ArmName, Pipeline
 from tasks.dataset.outputs import Splits
 from tasks.embeddings.outputs import Described
 from tasks.storage.artifacts import Handle, Handoff
@@ -47,7 +47,7 @@ class Trial(Handoff):
 
     point: str
     model: str
-    arm: Arm
+    arm: ArmName
     trial: int
     params: str
     """JSON, by dotted key."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.config import Job, Pipeline, Tap
+from models.config import ARMS, Job, Pipeline, Tap
 from models.evaluation.slices import Slice
 from models.evaluation.user_scores import UserValues
 from models.recommenders.registry import precision_of
@@ -58,12 +58,9 @@ class Scored:
 
 
 def of_job(pipeline: Pipeline, job: Job, described: Sequence[Described]) -> dict[str, str | None]:
-    """What a job knows and how it was reduced; nothing for a baseline.
-
-    Two controls hold nothing of any profile; the others are made of the profiles' targets.
-    """
+    """What a job knows of profiles and how it was reduced; nothing where it knows none."""
     known = knowledge([side for side in described if side.side in job.sides])
-    if not job.sides or job.arm in ("genre-histogram", "history-svd"):
+    if not job.sides or not ARMS[job.arm].knows_profiles:
         return dict.fromkeys((*known, "reduction"))
     whole = not any(job.taps.values())
     return {**known, "reduction": "none" if whole else pipeline.targets_of(job.model).reduction}

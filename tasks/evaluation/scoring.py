@@ -7,7 +7,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from models.config import parse_metric
+from models.config import BASELINE, parse_metric
 from models.evaluation.slices import (
     Catalogue,
     Slicing,
@@ -16,7 +16,7 @@ from models.evaluation.slices import (
     sliced_clicks,
     slicing,
 )
-from models.evaluation.user_scores import BASELINE, score, score_clicks
+from models.evaluation.user_scores import score, score_clicks
 from models.schemas import ITEM, USER
 from models.statistics.comparability import Terms, split_digest
 from tasks.embeddings.outputs import Described

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from prefect.runtime import flow_run
 
-from models.config import Arm, Nightly, Pipeline, Side, parse_metric
+from models.config import ARMS, BASELINE, ArmName, Nightly, Pipeline, Side, parse_metric
 from models.errors import BadInput
 from models.publishing.promotion_gate import Decision, too_few_new
 from tasks.dataset.incoming_task import Folded
@@ -115,7 +115,7 @@ class Night:
     quarantined: int
 
     @property
-    def training(self) -> tuple[str, Arm, int]:
+    def training(self) -> tuple[str, ArmName, int]:
         """Model, arm and seed of the challenger."""
         rule = self.pipeline.nightly
         return next(iter(self.pipeline.models)), rule.arm, rule.seed
@@ -215,10 +215,11 @@ def require_tap_points(pipeline: Pipeline, entered: Mapping[str, Mapping[Side, o
         BadInput: see `tasks.training.tap_points.tap_points`.
     """
     for model, sides in entered.items():
-        if pipeline.nightly.arm == "transfer" and not sides:
+        if not ARMS[pipeline.nightly.arm].suits(model, sides):
             raise BadInput(
-                f"nightly.arm is transfer, but knowledge does not enter {model}: set nightly.arm "
-                f"to baseline, or models.{model}.transfer if `llmkt models` says that it may"
+                f"nightly.arm is {pipeline.nightly.arm}, but knowledge does not enter {model}: set "
+                f"nightly.arm to {BASELINE}, or models.{model}.transfer if `llmkt models` says "
+                "that it may"
             )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from models.config import Profiles, Side
-from models.profiles.front_matter import Template
+from models.profiles.prompt_templates import Template
 from tasks.execution.stage import stage
 from tasks.execution.worker_pool import require_workers
 from tasks.profiles import item_means, llm_writer, offline_writer, profile_import

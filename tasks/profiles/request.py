@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 
 from models.config import History, Profiles, Side
-from models.profiles.front_matter import Template
+from models.profiles.prompt_templates import Template
 from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, LLM_CALLS, profiles_schema
 from tasks.profiles.outputs import Profiled
 from tasks.storage.artifacts import Handle, write_parquet

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from models.config import BASELINE
 from models.report.charts.parameter_sweeps import FACTORS
-from models.report.wording import BASELINE
 from tasks.evaluation.outputs import Evaluated
 from tasks.results.database import database
 from tasks.results.queries import Rows, select

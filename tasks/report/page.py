@@ -9,14 +9,13 @@ from typing import Any
 
 import yaml
 
-from models.config import Pipeline, parse_metric
+from models.config import ARMS, BASELINE, Pipeline, parse_metric
 from models.report import verdict, wording
 from models.report.charts import (
     forest_plot,
     learning_curves,
     parameter_sweeps,
     profile_scatter,
-    theme,
 )
 from tasks.embeddings.outputs import Described
 from tasks.evaluation.outputs import Evaluated
@@ -85,7 +84,7 @@ def _comparison(made: Made, found: Stored, metric: str) -> dict[str, Any]:
     primary = [row for row in found.contrasts if row["is_primary"]]
     held = [row["against"] for row in primary]
     beside = [name for name in dict.fromkeys(held) if name in made.pipeline.models]
-    own = [row for row in found.contrasts if row["against"] == wording.BASELINE]
+    own = [row for row in found.contrasts if row["against"] == BASELINE]
     return {
         "rows": own,
         "sentence": verdict.verdict(found.contrasts, [*references, *beside]),
@@ -140,7 +139,7 @@ def _gains(primary: Rows, references: Sequence[str]) -> list[Group]:
         "Against the references": ("Models that know nothing of profiles.", []),
     }
     for row in primary:
-        if row["against"] == wording.BASELINE:
+        if row["against"] == BASELINE:
             place = "Against its own baseline"
         elif row["against"] in references:
             place = "Against the references"
@@ -159,7 +158,7 @@ def _charts(made: Made, found: Stored, label: str) -> dict[str, Any]:
     return {
         "curves": learning_curves.learning_curves(courses),
         "valid_metric": parse_metric(made.pipeline.training.valid_metric),
-        "arms": {run.job.arm: theme.COLOURS[run.job.arm] for run in made.trained},
+        "arms": {run.job.arm: ARMS[run.job.arm].colour for run in made.trained},
         "sweeps": parameter_sweeps.sweeps(found.runs, label),
         "maps": [_map(of) for of in made.maps],
     }

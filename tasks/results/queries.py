@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
+from models.config import BASELINE
 from models.errors import BadInput
-from models.report.wording import BASELINE
 from tasks.results.database import database, database_path
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from models.config import BASELINE
 from models.report import wording
 
 _STYLES = {"better": "bold green", "worse": "bold red", "same": "", "incomparable": "yellow"}
@@ -67,7 +68,7 @@ def comparison_text(rows: Sequence[wording.Row], form: str) -> str:
 
 
 def _readable(rows: Sequence[wording.Row]) -> list[dict[str, str]]:
-    mixed = any(row.get("against", wording.BASELINE) != wording.BASELINE for row in rows)
+    mixed = any(row.get("against", BASELINE) != BASELINE for row in rows)
     points = any(row.get("point") for row in rows)
     return [wording.readable(row, mixed, points) for row in rows]
 

@@ -1,24 +1,30 @@
 """Stage *targets*: embeddings reduced to the width of a tapped layer."""
 
+from collections.abc import Iterator
+from math import ceil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
-from models.config import Control, Targets
+from models.config import ArmName, Targets
 from models.embeddings.text_batches import to_matrix, to_table
-from models.schemas import EMBEDDING, TARGET
-from models.targets.control_arms import genre_histogram, history_svd, noise, shuffled
-from models.targets.reducers import Embedded, Reducer, Unusable, dump, load, refit_reason, unchanged
+from models.schemas import EMBEDDING, TARGET, vectors
+from models.targets.control_arms import ControlInputs, control_targets
+from models.targets.kept_reducers import Unusable, dump, load, refit_reason, unchanged
 from models.targets.reduction import fit, settings
 from tasks.execution.stage import stage
-from tasks.storage.artifacts import Handle, read_parquet, write_bytes, write_parquet
-from tasks.targets.out_of_core import fits_in_memory, reduce_in_batches
+from tasks.storage.artifact_batches import Stream, record_batches
+from tasks.storage.artifacts import Handle, read_parquet, write_batches, write_bytes, write_parquet
 from tasks.targets.outputs import Kept, Targeted
 
+AT_ONCE = 1 << 15
+"""Embeddings per batch. UMAP spends three times the epochs on 10,000 or fewer."""
 
-@stage("targets", version=4)
+
+@stage("targets", version=5)
 def targets(
     config: Targets,
     embeddings: Handle,
@@ -34,72 +40,82 @@ def targets(
         width: decides; whether it is `config.width` or a layer's is the caller's business. None
             keeps all columns, which needs the reduction none.
         keep: store the reducer, for later runs.
-        kept: an earlier run's reducer. Until its policy asks for a refit, who has the embedding
-            of that run keeps that run's target to the bit, and all others are transformed.
+        kept: an earlier run's reducer. Until its policy asks for a refit, users with the embedding
+            of that run keep that run's target to the bit, and all others are transformed.
     """
     if kept is None:
         return _fitted(config, embeddings, width, keep, "first fit")
-    now = _embedded(embeddings)
-    reducer = _usable(kept, settings(config, width, now.matrix.shape[1]))
-    if isinstance(reducer, Reducer):
-        key = _key(embeddings)
-        reason = refit_reason(kept.refit, _embedded(kept.fitted_on), now, key)
-        result = reason or _transformed(config, embeddings, now, reducer, kept)
-    else:
-        result = reducer
-    if isinstance(result, str):
-        get_run_logger().info("The reducer is fitted anew: %s", result)
-        return _fitted(config, embeddings, width, True, result)
-    return result
+    made = _transformed(config, embeddings, width, kept)
+    if isinstance(made, Targeted):
+        return made
+    get_run_logger().info("The reducer is fitted anew: %s", made)
+    return _fitted(config, embeddings, width, True, made)
 
 
 def _fitted(
     config: Targets, embeddings: Handle, width: int | None, keep: bool, why: str
 ) -> Targeted:
-    if fits_in_memory(config, embeddings.rows):
-        now = _embedded(embeddings)
-        reducer, matrix = fit(now.matrix, width, config)
-        made = _write(config, embeddings, now.ids, matrix)
-    else:
-        get_run_logger().info("Targets of %d embeddings are made in batches", embeddings.rows)
-        made, reducer = reduce_in_batches(config, embeddings, width)
+    """Targets by a reducer of this run, in batches of about one size."""
+    stream = Stream.of(embeddings)
+    at_once = ceil(stream.rows / max(1, ceil(stream.rows / AT_ONCE)))
+
+    def source() -> Iterator[NDArray[np.float32]]:
+        for table in stream.tables(at_once, [EMBEDDING]):
+            yield to_matrix(table[EMBEDDING])
+
+    fitted = fit(source, stream.rows, width, config)
+    key, columns = pq.read_schema(stream.path).names[0], len(fitted.reducer.centre)
+
+    def tables() -> Iterator[pa.Table]:
+        start = 0
+        for table in stream.tables(at_once):
+            made = fitted.targets(to_matrix(table[EMBEDDING]), start)
+            yield to_table(table[key].combine_chunks(), TARGET, made, key)
+            start += table.num_rows
+
     return Targeted(
-        targets=made,
+        targets=write_batches(
+            "targets",
+            vectors(TARGET, columns, key),
+            record_batches(tables()),
+            {"embeddings": embeddings},
+            {**config.identity(), "width": columns},
+        ),
         reduction=config.reduction or "umap",
-        width=len(reducer.centre),
+        width=columns,
         embeddings=embeddings,
-        reducer=write_bytes("reducers", ".safetensors", dump(reducer)) if keep else None,
+        reducer=write_bytes("reducers", ".safetensors", dump(fitted.reducer)) if keep else None,
         fitted_on=embeddings if keep else None,
         refit=why,
     )
 
 
-def _usable(kept: Kept, wanted: dict[str, object]) -> Reducer | str:
-    """The kept reducer, or why it is of no use."""
+def _transformed(
+    config: Targets, embeddings: Handle, width: int | None, kept: Kept
+) -> Targeted | str:
+    """Old targets of unchanged embeddings, new ones of the others; or why a refit is due."""
+    now = read_parquet(embeddings)
+    embedded = to_matrix(now[EMBEDDING])
     try:
         # Its sha256 is verified first: only what this project wrote is unpickled.
         reducer = load(kept.reducer.verify().read_bytes())
     except Unusable as error:
         return str(error)
-    return reducer if reducer.settings == wanted else "other settings"
-
-
-def _transformed(
-    config: Targets, embeddings: Handle, now: Embedded, reducer: Reducer, kept: Kept
-) -> Targeted | str:
-    """Old targets of unchanged embeddings, new ones of the others; or why that cannot be."""
-    rows = unchanged(_embedded(kept.embeddings), now)
-    before = to_matrix(read_parquet(kept.targets)[TARGET])
+    if reducer.settings != settings(config, width, embedded.shape[1]):
+        return "other settings"
+    reason = refit_reason(kept.refit, read_parquet(kept.fitted_on), now)
+    if reason:
+        return reason
+    rows = unchanged(read_parquet(kept.embeddings), now)
     is_new = rows < 0
-    matrix = before[rows]
+    matrix = to_matrix(read_parquet(kept.targets)[TARGET])[rows]
     if is_new.any():
-        matrix[is_new] = reducer.transform(now.matrix[is_new])
+        matrix[is_new] = reducer.transform(embedded[is_new])
     lost = int((~np.isfinite(matrix).all(axis=1)).sum())
     if lost:
         return f"{lost} without a neighbour at the fit"
-    nothing_new = len(rows) == len(before) and (rows == np.arange(len(rows))).all()
     return Targeted(
-        targets=kept.targets if nothing_new else _write(config, embeddings, now.ids, matrix, kept),
+        targets=_written(config, embeddings, now, rows, matrix, kept),
         reduction=config.reduction or "umap",
         width=matrix.shape[1],
         embeddings=embeddings,
@@ -111,35 +127,30 @@ def _transformed(
     )
 
 
-def _write(
+def _written(
     config: Targets,
     embeddings: Handle,
-    ids: pa.Array,
+    now: pa.Table,
+    rows: NDArray[np.int64],
     matrix: NDArray[np.float32],
-    kept: Kept | None = None,
+    kept: Kept,
 ) -> Handle:
-    inputs = {"embeddings": embeddings}
-    if kept is not None:
-        inputs |= {"reducer": kept.reducer, "earlier": kept.targets}
-    known = {**config.identity(), "width": matrix.shape[1]}
-    return write_parquet("targets", to_table(ids, TARGET, matrix, _key(embeddings)), inputs, known)
+    """The artifact of transformed targets; the earlier one where nobody changed, came or left."""
+    if np.array_equal(rows, np.arange(kept.targets.rows)):
+        return kept.targets
+    return write_parquet(
+        "targets",
+        to_table(now.column(0).combine_chunks(), TARGET, matrix, now.column_names[0]),
+        {"embeddings": embeddings, "reducer": kept.reducer, "earlier": kept.targets},
+        {**config.identity(), "width": matrix.shape[1]},
+    )
 
 
-def _embedded(embeddings: Handle) -> Embedded:
-    table = read_parquet(embeddings)
-    return Embedded(table.column(0).combine_chunks(), to_matrix(table[EMBEDDING]))
-
-
-def _key(vectors: Handle) -> str:
-    """Whose vectors they are: the name of the column of ids."""
-    return str(pq.read_schema(vectors.file).names[0])
-
-
-@stage("controls", version=2)
+@stage("controls", version=3)
 def controls(
-    config: Targets, arm: Control, targeted: Handle, train: Handle, items: Handle, seed: int
+    config: Targets, arm: ArmName, targeted: Handle, train: Handle, items: Handle, seed: int
 ) -> Targeted:
-    """Targets of a control arm for the users (items), and of the width, of `targeted`.
+    """Make a control arm's targets for the users (items), and of the width, of `targeted`.
 
     Args:
         config: the targets' section.
@@ -153,25 +164,14 @@ def controls(
         BadInput: if the data has nothing to make the control of.
     """
     table = read_parquet(targeted)
-    key = table.column_names[0]
-    subjects, vectors = table[key].to_pylist(), to_matrix(table[TARGET])
-    width = vectors.shape[1]
-    if arm == "shuffled":
-        made = shuffled(vectors, seed)
-    elif arm == "noise":
-        made = noise(vectors, seed)
-    elif arm == "history-svd":
-        made = history_svd(read_parquet(train), key, subjects, width, config)
-    else:
-        made = genre_histogram(
-            read_parquet(train), read_parquet(items), key, subjects, width, config
-        )
-    inputs = {"targets": targeted, "train": train, "items": items}
-    known = {**config.identity(), "arm": arm, "seed": seed}
-    return Targeted(
-        targets=write_parquet(
-            "targets", to_table(table[key].combine_chunks(), TARGET, made, key), inputs, known
-        ),
-        reduction=arm,
-        width=width,
+    key, profiles = table.column_names[0], to_matrix(table[TARGET])
+    log, catalogue = read_parquet(train), read_parquet(items)
+    inputs = ControlInputs(profiles, key, table[key].to_pylist(), log, catalogue, seed, config)
+    made = control_targets(arm, inputs)
+    written = write_parquet(
+        "targets",
+        to_table(table[key].combine_chunks(), TARGET, made, key),
+        {"targets": targeted, "train": train, "items": items},
+        {**config.identity(), "arm": arm, "seed": seed},
     )
+    return Targeted(targets=written, reduction=arm, width=made.shape[1])

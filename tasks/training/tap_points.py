@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from models.config import KAR_MODELS, Pipeline, Side
+from models.config import Pipeline, Side
 from models.errors import BadInput
 from models.recommenders.registry import entry
 from tasks.execution.devices import say_what_stays_float32
@@ -63,8 +63,9 @@ def _require_clicks(pipeline: Pipeline) -> None:
             f"models: {', '.join(others)} rank but predict no likes. With evaluation.like_from, "
             "keep context-aware models alone."
         )
-    if "kar" in pipeline.training.arms and not set(pipeline.models) & set(KAR_MODELS):
-        raise BadInput(
-            f"training.arms: kar exists for {', '.join(KAR_MODELS)}, and none of them is in models."
-            " Add one, or remove the arm."
-        )
+    for arm in pipeline.training.arm_rows:
+        if arm.models and not set(pipeline.models) & set(arm.models):
+            raise BadInput(
+                f"training.arms: {arm.name} exists for {', '.join(arm.models)}, and none of them "
+                f"is in models. Add one of them, or remove the arm."
+            )

@@ -9,7 +9,7 @@ from flows.steps.stage_runner import StageRunner
 from models.config import ItemProfiles, Job, Pipeline, Profiles, Tap, Transfer
 from models.errors import BadInput
 from models.evaluation.user_scores import UserValues
-from models.profiles.front_matter import Template
+from models.profiles.prompt_templates import Template
 from models.statistics.comparability import Run, Terms, obstacle
 from tasks.config.pipeline_file import load
 from tasks.dataset.outputs import Interactions, Splits

@@ -8,10 +8,9 @@ from benchmarks import scale, synthetic
 from models.config import Embeddings, Profiles, Split, Targets
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
-from models.profiles.front_matter import Template
+from models.profiles.prompt_templates import Template
 from models.schemas import EMBEDDING, INTERACTIONS, ITEMS, TARGET, TEXT, USER
-from models.targets.out_of_core import Moments
-from models.targets.reduction import reduce
+from models.targets.reduction import moments, reduce
 from tasks.dataset.split_task import split
 from tasks.embeddings import embeddings_task
 from tasks.embeddings.embeddings_task import embeddings
@@ -21,7 +20,7 @@ from tasks.profiles.profiles_task import profiles
 from tasks.profiles.request import Request
 from tasks.storage import artifact_batches
 from tasks.storage.artifacts import read_parquet, write_parquet
-from tasks.targets import out_of_core
+from tasks.targets import targets_task
 from tasks.targets.targets_task import targets
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
@@ -174,8 +173,7 @@ def test_targets_in_batches_are_those_at_once_up_to_rounding(monkeypatch, reduct
     handle, matrix = vectors()
     config = Targets(reduction=reduction, scale=scale)
     width = 5 if reduction == "pca" else None
-    monkeypatch.setattr(out_of_core, "WHOLE", 100)
-    monkeypatch.setattr(out_of_core, "AT_ONCE", 64)
+    monkeypatch.setattr(targets_task, "AT_ONCE", 64)
     made = targets.fn(config, handle, width, True)
     table = read_parquet(made.targets)
     assert table[USER].to_pylist() == [f"u{k:03}" for k in range(300)]
@@ -190,26 +188,32 @@ def test_targets_in_batches_are_those_at_once_up_to_rounding(monkeypatch, reduct
     assert again.targets.sha256 == targets.fn(other, handle, width).targets.sha256
 
 
-def test_a_default_sample_leaves_earlier_results_valid():
-    assert "fit_sample" not in Targets().identity()["umap"]
-    changed = Targets.model_validate({"umap": {"fit_sample": 1000}})
-    assert changed.identity()["umap"]["fit_sample"] == 1000
-
-
 def test_equal_embeddings_are_refused_in_batches_too(monkeypatch):
     table = to_table(pa.array([str(n) for n in range(9)]), EMBEDDING, np.ones((9, 3), "f4"))
-    monkeypatch.setattr(out_of_core, "WHOLE", 4)
+    monkeypatch.setattr(targets_task, "AT_ONCE", 4)
     with pytest.raises(BadInput, match="all 9 embeddings are equal"):
         targets.fn(Targets(reduction="pca"), write_parquet("embeddings", table), 2)
 
 
 def test_moments_of_batches_are_those_of_the_whole():
     matrix = np.random.default_rng(0).normal(5, 2, size=(50, 3)) * [1, 10, 0.1]
-    moments = Moments()
-    for part in np.split(matrix, [7, 8, 30]):
-        moments.add(part)
-    np.testing.assert_allclose(moments.mean, matrix.mean(axis=0))
-    np.testing.assert_allclose(moments.squares / 50, matrix.var(axis=0))
+
+    def source():
+        return iter(np.split(matrix, [7, 8, 30]))
+
+    mean, variances = moments(source)
+    np.testing.assert_allclose(mean, matrix.mean(axis=0))
+    np.testing.assert_allclose(variances, matrix.var(axis=0))
+    mean, covariance = moments(source, covariance=True)
+    np.testing.assert_allclose(mean, matrix.mean(axis=0))
+    np.testing.assert_allclose(covariance, np.cov(matrix.T, bias=True))
+
+
+def test_moments_lose_no_digits_to_what_all_rows_share():
+    matrix = np.random.default_rng(0).normal(size=(50, 3)) + 1e8
+    mean, variances = moments(lambda: iter(np.split(matrix, [20])))
+    np.testing.assert_allclose(mean, matrix.mean(axis=0))
+    np.testing.assert_allclose(variances, matrix.var(axis=0), rtol=1e-6)
 
 
 def run(users: int, each: int, seconds: float) -> scale.Run:

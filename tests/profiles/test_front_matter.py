@@ -5,10 +5,9 @@ import yaml
 
 from models.config import LLM, History
 from models.errors import BadInput
-from models.profiles.front_matter import model_parameters, read_prompt
 from models.profiles.prompt_templates import Prompt
 from tasks.config.pipeline_file import load
-from tasks.config.prompt_file import prompt_of
+from tasks.config.prompt_file import FrontMatter, parse_prompt, prompt_of
 from tasks.execution.cache_key import content
 
 BODY = "{% block user %}{{ history | length }} items{% endblock %}\n"
@@ -33,24 +32,30 @@ def configured(tmp_path):
 
 
 def test_a_prompt_without_front_matter_is_all_text():
-    file = read_prompt(BODY + "---\n", "mine")
-    assert file.template.text == BODY + "---\n"
-    assert (dict(file.llm), dict(file.history)) == ({}, {})
+    template, front = parse_prompt(BODY + "---\n", "mine")
+    assert template.text == BODY + "---\n"
+    assert front == FrontMatter()
+    assert front.model_fields_set == set()
 
 
 def test_front_matter_is_taken_off_the_text():
-    file = read_prompt(fronted("model: tiny", "system: Be brief.", "history: {limit: 3}"), "mine")
-    assert file.template.text == BODY
-    assert (file.template.system, file.template.first_line) == ("Be brief.", 6)
-    assert (file.llm, file.history) == ({"model": "tiny"}, {"limit": 3})
-    messages = Prompt(file.template, "mine").render([], None)
+    text = fronted("model: tiny", "system: Be brief.", "history: {limit: 3}")
+    template, front = parse_prompt(text, "mine")
+    assert template.text == BODY
+    assert (template.system, template.first_line) == ("Be brief.", 6)
+    assert front.model_dump(exclude_unset=True) == {
+        "model": "tiny",
+        "system": "Be brief.",
+        "history": {"limit": 3},
+    }
+    messages = Prompt(template, "mine").render([], None)
     assert (messages.system, messages.user) == ("Be brief.", "0 items")
-    windows = read_prompt("---\r\nseed: 3\r\n---\r\n" + BODY, "mine")
-    assert (windows.llm, windows.template.text) == ({"seed": 3}, BODY)
+    template, front = parse_prompt("---\r\nseed: 3\r\n---\r\n" + BODY, "mine")
+    assert (front.model_dump(exclude_unset=True), template.text) == ({"seed": 3}, BODY)
 
 
 def test_the_system_text_is_a_template_too():
-    template = read_prompt(fronted("system: '{{ n_interactions }} items'"), "mine").template
+    template, _ = parse_prompt(fronted("system: '{{ n_interactions }} items'"), "mine")
     assert Prompt(template, "mine").render([], None).system == "0 items"
 
 
@@ -101,11 +106,11 @@ def test_items_have_their_own_prompt_and_default(configured, tmp_path):
 
 def test_a_prompt_never_says_whom_to_ask():
     # Else a prompt from elsewhere could send the key, or another variable's value, to its author.
-    assert model_parameters()[:4] == ["model", "temperature", "max_tokens", "seed"]
+    known = ["model", "temperature", "max_tokens", "seed", "system", "history"]
+    assert list(FrontMatter.model_fields) == known
     for key in ("base_url", "api_key_env", "api_key_secret", "concurrency"):
-        assert key not in model_parameters()
         with pytest.raises(BadInput, match=rf"{key} .* as profiles\.llm\.{key}"):
-            read_prompt(fronted(f"{key}: x"), "mine")
+            parse_prompt(fronted(f"{key}: x"), "mine")
 
 
 @pytest.mark.parametrize(
@@ -113,11 +118,11 @@ def test_a_prompt_never_says_whom_to_ask():
     [
         (fronted("temprature: 1"), ["mine", "temprature", "did you mean temperature?"]),
         (fronted("history: {limt: 1}"), ["mine", "history.limt", "did you mean limit?"]),
-        (fronted("colour: red"), ["mine", "colour", "known: model, temperature"]),
+        (fronted("colour: red"), ["mine", "colour", "known: history, max_tokens, model"]),
         (fronted("temperature: warm"), ["mine", "temperature", "'warm'"]),
         (fronted("history: {limit: 0}"), ["mine", "history.limit", "greater than or equal to 1"]),
         (fronted("history: 5"), ["mine", "history"]),
-        (fronted("system: [a]"), ["mine", "system", "a text"]),
+        (fronted("system: [a]"), ["mine", "system", "a valid string"]),
         (fronted("seed: 1", "model: [a"), ["mine", "line 4", "not valid YAML"]),
         (fronted("- seed"), ["mine", "mapping"]),
         ("---\nseed: 1\n" + BODY, ["mine", "line 1", "does not end"]),
@@ -125,7 +130,7 @@ def test_a_prompt_never_says_whom_to_ask():
 )
 def test_faulty_front_matter_is_named_with_file_and_key(text, fragments):
     with pytest.raises(BadInput) as error:
-        read_prompt(text, "mine")
+        parse_prompt(text, "mine")
     assert all(fragment in str(error.value) for fragment in fragments), error.value
 
 
@@ -143,7 +148,7 @@ def test_faulty_front_matter_is_named_with_file_and_key(text, fragments):
 )
 def test_lines_are_counted_from_the_top_of_the_file(text, fragments):
     with pytest.raises(BadInput) as error:
-        Prompt(read_prompt(text, "mine").template, "mine")
+        Prompt(parse_prompt(text, "mine")[0], "mine")
     assert all(fragment in str(error.value) for fragment in fragments), error.value
 
 
@@ -151,4 +156,4 @@ def test_a_template_that_cannot_be_filled_names_the_line_of_its_file():
     text = fronted("seed: 1", body="{% block user %}\n{{ history[0].titel }}{% endblock %}")
     row = {"title": "Heat", "year": None, "genres": None, "rating": None}
     with pytest.raises(BadInput, match=r"mine, line 5: .*titel"):
-        Prompt(read_prompt(text, "mine").template, "mine").render([row], None)
+        Prompt(parse_prompt(text, "mine")[0], "mine").render([row], None)

@@ -103,7 +103,7 @@ def test_titles_are_quoted_in_prompts_and_ids_are_absent():
 
 
 def test_a_template_for_items_has_its_own_variables():
-    with pytest.raises(BadInput, match=r"no variable liked; a template for items may use title"):
+    with pytest.raises(BadInput, match=r"no variable liked\. A template for items may use title"):
         Prompt("{% block user %}{{ liked }}{% endblock %}", "mine", "items")
 
 

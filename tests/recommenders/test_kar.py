@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.config import KAR_MODELS, Job, Kar, Pipeline
+from models.config import ARMS, Job, Kar, Pipeline
 from models.errors import BadInput
 from models.recommenders.kar import HybridExperts
 from models.recommenders.recbole_adapter import Log
@@ -44,7 +44,7 @@ def predictions(built: Recommender) -> np.ndarray:
     return built.predict(torch.from_numpy(users), torch.from_numpy(items)).numpy()
 
 
-@pytest.mark.parametrize("model", KAR_MODELS)
+@pytest.mark.parametrize("model", ARMS["kar"].models)
 def test_the_adaptor_learns_and_its_knowledge_reaches_the_prediction(model):
     built = fed(model)
     built.module.train()
@@ -61,7 +61,7 @@ def test_the_adaptor_learns_and_its_knowledge_reaches_the_prediction(model):
     assert not np.allclose(predictions(built), predictions(other))
 
 
-@pytest.mark.parametrize("model", KAR_MODELS)
+@pytest.mark.parametrize("model", ARMS["kar"].models)
 def test_every_field_counts_two_more_and_the_plain_model_stays_as_it_is(model):
     built, before = fed(model), predictions(plain(model))
     assert built.module.num_feature_field == plain(model).module.num_feature_field + 2

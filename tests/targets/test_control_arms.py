@@ -7,7 +7,13 @@ import pytest
 from models.config import Pipeline, Tap, Targets
 from models.errors import BadInput
 from models.schemas import GENRES, ITEM, USER
-from models.targets.control_arms import genre_histogram, history_svd, noise, shuffled
+from models.targets.control_arms import (
+    ControlInputs,
+    genre_histogram,
+    history_svd,
+    noise,
+    shuffled,
+)
 
 CONFIG = Targets()
 TRAIN = pa.table(
@@ -31,13 +37,18 @@ def some_targets(n=400, width=3):
     return (rng.standard_normal((n, width)) @ mixing + 1).astype(np.float32)
 
 
+def given(targets=None, *, seed=1, train=TRAIN, items=ITEMS, subjects=USERS, width=8):
+    targets = np.zeros((len(subjects), width), "f4") if targets is None else targets
+    return ControlInputs(targets, USER, subjects, train, items, seed, CONFIG)
+
+
 def distances(matrix):
     return np.linalg.norm(matrix[:, None] - matrix[None], axis=2)
 
 
 def test_shuffled_are_the_same_rows_elsewhere():
     targets = some_targets()
-    one, again, other = shuffled(targets, 1), shuffled(targets, 1), shuffled(targets, 2)
+    one, again, other = (shuffled(given(targets, seed=seed)) for seed in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
     assert (one != targets).any(axis=1).mean() > 0.95
@@ -46,16 +57,16 @@ def test_shuffled_are_the_same_rows_elsewhere():
 
 def test_noise_has_the_targets_moments_and_none_of_their_rows():
     targets = some_targets(n=20_000)
-    drawn = noise(targets, 1)
+    drawn = noise(given(targets))
     assert drawn.dtype == np.float32
     np.testing.assert_allclose(drawn.mean(0), targets.mean(0), atol=0.06)
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(targets.T), atol=0.12)
     assert abs(np.corrcoef(drawn[:, 0], targets[:, 0])[0, 1]) < 0.03
-    assert not np.array_equal(drawn, noise(targets, 2))
+    assert not np.array_equal(drawn, noise(given(targets, seed=2)))
 
 
 def test_genre_histogram_keeps_the_distances_of_the_shares():
-    made = genre_histogram(TRAIN, ITEMS, "user_id", USERS, 8, CONFIG)
+    made = genre_histogram(given())
     # Drama, War: c saw War+Drama; a Drama, then War+Drama; b Drama; nobody nothing.
     shares = np.array([[0.5, 0.5], [2 / 3, 1 / 3], [1.0, 0.0], [0.0, 0.0]])
     expected = distances(shares)
@@ -68,7 +79,7 @@ def test_genre_histogram_keeps_the_distances_of_the_shares():
 def test_genre_histogram_without_genres_says_so():
     bare = ITEMS.set_column(1, GENRES, pa.array([[]] * 4, pa.list_(pa.string())))
     with pytest.raises(BadInput, match="genre-histogram needs items with genres"):
-        genre_histogram(TRAIN, bare, "user_id", USERS, 8, CONFIG)
+        genre_histogram(given(items=bare))
 
 
 def test_history_svd_is_the_svd_of_the_training_matrix():
@@ -78,12 +89,13 @@ def test_history_svd_is_the_svd_of_the_training_matrix():
     users = [f"u{n}" for n in range(12)]
     rows, columns = np.nonzero(seen)
     train = pa.table({USER: [users[r] for r in rows], ITEM: [f"i{c}" for c in columns]})
-    made = history_svd(train, "user_id", users, 4, CONFIG)
+    inputs = given(train=train, subjects=users, width=4)
+    made = history_svd(inputs)
     left, values, _ = np.linalg.svd(seen.astype(float))
     expected = distances(left[:, :4] * values[:4])
     found = distances(made.astype(np.float64))
     np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-5)
-    assert np.array_equal(made, history_svd(train, "user_id", users, 4, CONFIG))
+    assert np.array_equal(made, history_svd(inputs))
 
 
 def test_every_arm_trains_with_the_same_transfer_and_budget():

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.config import Job
-from models.report.charts.theme import COLOURS, DASHES, Figure, layout, title
+from models.config import ARMS, Job
+from models.report.charts.theme import Figure, layout, title
 from models.schemas import Epoch
 
 _PHASE_TINT = "rgba(58,134,200,0.10)"
@@ -77,7 +77,7 @@ def _line(course: Course, field: str) -> dict[str, Any]:
         "x": [epoch.epoch for epoch in drawn],
         "y": [getattr(epoch, field) for epoch in drawn],
         "customdata": [epoch.phase for epoch in drawn],
-        "line": {"color": COLOURS[job.arm], "width": 1.6, "dash": DASHES.get(job.arm, "solid")},
+        "line": {"color": ARMS[job.arm].colour, "width": 1.6, "dash": ARMS[job.arm].dash},
         "opacity": 0.85,
         "hovertemplate": f"{job.arm}, seed {job.seed}, epoch %{{x}} (%{{customdata}}): %{{y:.4f}}"
         "<extra></extra>",
@@ -92,7 +92,7 @@ def _best(course: Course) -> dict[str, Any]:
         "meta": {"arm": course.job.arm},
         "x": [kept.epoch],
         "y": [kept.valid_score],
-        "marker": {"color": COLOURS[course.job.arm], "size": 8},
+        "marker": {"color": ARMS[course.job.arm].colour, "size": 8},
         "hovertemplate": f"{course.job.arm}, seed {course.job.seed}: best epoch %{{x}}, %{{y:.4f}}"
         "<extra></extra>",
     }

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from models.report.charts.theme import COLOURS, DASHES, Figure, layout, plain, title
+from models.config import ARMS, BASELINE
+from models.report.charts.theme import Figure, layout, plain, title
 
 FACTORS = {"alpha": "α", "layer": "Layer", "alignment": "Alignment", "reduction": "Reduction"}
 
@@ -57,7 +58,7 @@ def _lines(runs: Sequence[RunRow], factor: str) -> dict[tuple[str, ...], _Line]:
 
 
 def _baseline(runs: Sequence[RunRow]) -> float | None:
-    values = [run["value"] for run in runs if run["arm"] == "baseline"]
+    values = [run["value"] for run in runs if run["arm"] == BASELINE]
     return fmean(values) if values else None
 
 
@@ -78,12 +79,12 @@ def _figure(
                 "x1": 1,
                 "y0": baseline,
                 "y1": baseline,
-                "line": {"color": COLOURS["baseline"], "width": 1.5, "dash": "dash"},
+                "line": {"color": ARMS[BASELINE].colour, "width": 1.5, "dash": "dash"},
             }
         ]
         frame["annotations"] = [
             {
-                "text": "baseline",
+                "text": BASELINE,
                 "xref": "paper",
                 "x": 1,
                 "y": baseline,
@@ -112,7 +113,7 @@ def _trace(key: tuple[str, ...], line: _Line) -> dict[str, Any]:
             "thickness": 1.2,
             "width": 4,
         },
-        "line": {"color": COLOURS[arm], "width": 1.6, "dash": DASHES.get(arm, "solid")},
+        "line": {"color": ARMS[arm].colour, "width": 1.6, "dash": ARMS[arm].dash},
         "marker": {"size": 7},
         "hovertemplate": f"{name}: %{{x}}, %{{y:.4f}} (%{{customdata}} runs)<extra></extra>",
     }

@@ -5,25 +5,6 @@ from typing import Any
 
 Figure = dict[str, Any]
 
-COLOURS = {
-    "baseline": "#8c97a6",
-    "transfer": "#3a86c8",
-    "shuffled": "#c9803c",
-    "shuffled-items": "#a8674f",
-    "noise": "#9472c8",
-    "history-svd": "#3f9d7d",
-    "genre-histogram": "#bd6490",
-    "kar": "#8c6d31",
-}
-DASHES = {
-    "shuffled": "dash",
-    "shuffled-items": "longdashdot",
-    "noise": "dot",
-    "history-svd": "dashdot",
-    "genre-histogram": "longdash",
-}
-"""Lines that can be told apart without colour; all others are solid."""
-
 _TRANSPARENT = "rgba(0,0,0,0)"
 _HOVER = {
     "align": "left",

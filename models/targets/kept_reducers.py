@@ -1,0 +1,137 @@
+"""Reducers across runs: stored after the fit, reused while the embeddings stay alike."""
+
+import io
+import json
+import pickle
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.config import Refit
+from models.embeddings.text_batches import to_matrix
+from models.schemas import EMBEDDING, noun
+from models.targets.reduction import Reducer
+
+_MANIFOLD = "manifold"
+_PACKAGES = ("numba", "numpy", "pynndescent", "scikit-learn", "scipy", "umap-learn")
+
+
+class Unusable(ValueError):
+    """A stored reducer that this installation cannot be sure to read, with the reason."""
+
+
+def dump(reducer: Reducer) -> bytes:
+    """Write a reducer's arrays as a safetensors file.
+
+    A UMAP is a pickle in one of them, for it has no other form; see `load`. Of fewer than 4096
+    users, equal reducers give equal bytes.
+    """
+    from safetensors.numpy import save
+
+    arrays = {"centre": reducer.centre, "scale": np.atleast_1d(reducer.scale)}
+    if reducer.mean is not None and reducer.components is not None:
+        arrays |= {"mean": reducer.mean, "components": reducer.components}
+    if reducer.manifold is not None:
+        arrays[_MANIFOLD] = np.frombuffer(_pickled(reducer.manifold), dtype=np.uint8)
+    record = {"settings": reducer.settings, "versions": _versions()}
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return save(contiguous, {"llmkt": json.dumps(record, sort_keys=True)})
+
+
+def load(content: bytes) -> Reducer:
+    """Read what `dump` wrote.
+
+    A stored UMAP is unpickled, which executes what the file says: pass only what this project
+    wrote itself and whose sha256 was verified (`Handle.verify`), never a file from elsewhere.
+    Principal components and centres are plain arrays.
+
+    Raises:
+        Unusable: if other versions of the libraries stored a UMAP.
+    """
+    from safetensors.numpy import load as load_arrays
+
+    length = int.from_bytes(content[:8], "little")
+    record = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["llmkt"])
+    arrays = load_arrays(content)
+    manifold = None
+    if _MANIFOLD in arrays:
+        for package, now in _versions().items():
+            if record["versions"].get(package) != now:
+                raise Unusable(f"fitted with {package} {record['versions'].get(package)}")
+        manifold = pickle.loads(arrays[_MANIFOLD].tobytes())
+    scale = arrays["scale"]
+    return Reducer(
+        arrays["centre"],
+        scale if len(scale) > 1 else scale.reshape(()),
+        arrays.get("mean"),
+        arrays.get("components"),
+        manifold,
+        record["settings"],
+    )
+
+
+class _ByName(pickle.Pickler):
+    """Stores compiled functions by name: numba's own form differs from process to process."""
+
+    def reducer_override(self, value: Any) -> Any:
+        function = getattr(value, "py_func", None)
+        if function is None:
+            return NotImplemented
+        found = getattr(sys.modules.get(function.__module__), function.__qualname__, None)
+        return function.__qualname__ if found is value else NotImplemented
+
+
+def _pickled(value: Any) -> bytes:
+    stream = io.BytesIO()
+    _ByName(stream, protocol=5).dump(value)
+    return stream.getvalue()
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in _PACKAGES}
+
+
+def refit_reason(policy: Refit, at_fit: pa.Table, now: pa.Table) -> str | None:
+    """Say why a kept reducer no longer fits; None while it does.
+
+    Args:
+        policy: the limits.
+        at_fit: `vectors("embedding", d, key)` of the fit.
+        now: those of this run.
+    """
+    key = now.column_names[0]
+    is_new = np.asarray(pc.invert(pc.is_in(now[key], at_fit[key].combine_chunks())))
+    if is_new.mean() > policy.new_share:
+        return f"{100 * is_new.mean():.0f} % new {noun(key)}s"
+    moved = drift(to_matrix(at_fit[EMBEDDING]), to_matrix(now[EMBEDDING]))
+    return f"drift {moved:.2f}" if moved > policy.drift else None
+
+
+def drift(at_fit: NDArray[np.float32], now: NDArray[np.float32]) -> float:
+    """Measure how far the mean embedding moved, in units of the spread at the fit.
+
+    The spread is the root mean square distance of embeddings, float32 (n, d), from their mean.
+    Drift tells whether the embeddings as a whole have moved to where the reducer knows nobody;
+    single users who moved among the others are transformed well.
+    """
+    centre = at_fit.mean(axis=0, dtype=np.float64)
+    spread = np.sqrt(((at_fit - centre) ** 2).sum(axis=1).mean())
+    return float(np.linalg.norm(now.mean(axis=0, dtype=np.float64) - centre) / spread)
+
+
+def unchanged(before: pa.Table, now: pa.Table) -> NDArray[np.int64]:
+    """Find each row of `now` in `before`, with the same embedding to the bit: int64 (n,), else -1.
+
+    Both are `vectors("embedding", d, key)`.
+    """
+    key = now.column_names[0]
+    found = pc.fill_null(pc.index_in(now[key], before[key].combine_chunks()), -1)
+    rows, same = np.asarray(found, dtype=np.int64), np.asarray(found) >= 0
+    earlier, current = to_matrix(before[EMBEDDING]), to_matrix(now[EMBEDDING])
+    same[same] = (earlier[rows[same]] == current[same]).all(axis=1)
+    return np.where(same, rows, -1)

@@ -1,0 +1,151 @@
+"""The table of arms decides everything that depends on an arm."""
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from flows.steps.knowledge import sides_of, target_all
+from models.config import ARMS, BASELINE, TRANSFER, Arm, Pipeline, Search, Tap, Targets
+from models.embeddings.text_batches import to_matrix, to_table
+from models.experiments.search import space_of
+from models.report.verdict import main_arm
+from models.schemas import EMBEDDING, INTERACTIONS, ITEMS, TARGET
+from models.targets import control_arms
+from tasks.dataset.outputs import Interactions, Splits
+from tasks.embeddings.outputs import Described, Embedded
+from tasks.storage.artifacts import read_parquet, write_parquet
+
+PROJECT = Path(__file__).resolve().parents[2]
+SAME_WORD = {
+    ("models/config/transfer.py", TRANSFER): "a phase of the training",
+    ("models/training/training_loop.py", TRANSFER): "a phase of the training",
+    ("models/experiments/search.py", TRANSFER): "a section of the configuration",
+    ("models/experiments/search.py", "kar"): "a section of the configuration",
+    ("tasks/results/sql/schema.sql", BASELINE): "a view and a column's default take no parameter",
+}
+"""Files that use the name of an arm for something else, or cannot take it from the table."""
+TAP = Tap(name="user_embedding")
+
+
+def pipeline(*arms: str, **settings: object) -> Pipeline:
+    return Pipeline.model_validate(
+        {
+            "experiment": "e",
+            "models": {"BPR": {}, "DeepFM": {}, "EASE": {}},
+            "training": {"arms": arms, "seeds": [1]},
+            **settings,
+        }
+    )
+
+
+def literals(path: Path) -> set[str]:
+    """The strings of a source file, docstrings and longer texts left out."""
+    text = path.read_text()
+    if path.suffix != ".py":
+        return set(re.findall(r"""(?<=['"])[a-z-]+(?=['"])""", text))
+    nodes = ast.walk(ast.parse(text))
+    return {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
+
+
+def test_no_arm_is_named_outside_the_table():
+    found = {
+        (path.relative_to(PROJECT).as_posix(), name)
+        for room in ("flows", "tasks", "models")
+        for path in (PROJECT / room).rglob("*")
+        if path.suffix in (".py", ".sql", ".j2", ".js", ".yaml")
+        for name in literals(path) & ARMS.keys()
+    }
+    table = {("models/config/arms.py", name) for name in ARMS}
+    assert found - table == SAME_WORD.keys()
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_what_a_training_takes_follows_from_the_row(arm):
+    jobs = pipeline(arm.name).jobs({"BPR": {"users": TAP}, "DeepFM": {"users": TAP}, "EASE": {}})
+    models = {
+        "nothing": ["BPR", "DeepFM", "EASE"],
+        "targets": ["BPR", "DeepFM"],
+        "features": ["DeepFM"],
+    }
+    assert [job.model for job in jobs] == models[arm.takes]
+    for job in jobs:
+        assert (job.transfer is not None, bool(job.taps)) == (arm.takes == "targets",) * 2
+        assert (job.kar is not None) == (arm.takes == "features")
+    sides = {"nothing": (), "targets": ("users",), "features": ("users", "items")}
+    assert sides_of(pipeline(arm.name), {"BPR": {"users": None}}) == sides[arm.takes]
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_every_control_has_a_function_and_every_line_its_own_look(arm):
+    if arm.replaces == "targets":
+        assert callable(getattr(control_arms, arm.name.replace("-", "_")))
+    looks = [(other.colour, other.dash) for other in ARMS.values()]
+    assert looks.count((arm.colour, arm.dash)) == 1
+    assert (arm.replaces is not None) == (arm.dash != "solid")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"training": {"arms": ["nonsense"]}}, "'nonsense' is no arm; choose from baseline, trans"),
+        ({"nightly": {"arm": "shuffled"}}, "cannot be published; choose from baseline, transfer$"),
+        ({"nightly": {"arm": "kar"}}, "cannot be published"),
+    ],
+)
+def test_an_arm_that_cannot_be_is_refused_with_those_that_can(settings, message):
+    with pytest.raises(ValidationError) as refused:
+        pipeline(BASELINE, **settings)
+    assert re.search(message, refused.value.errors()[0]["msg"])
+
+
+class Here:
+    """Runs stages at once, without Prefect."""
+
+    def run(self, stage, *inputs, side=None):  # noqa: ARG002 - as `Stages.run`
+        return stage.fn(*inputs)
+
+
+@pytest.mark.usefixtures("data_dir", "no_run_logger")
+def test_a_control_is_one_row_and_one_function(monkeypatch):
+    row = Arm("all-alike", "targets", "#123456", "dot", "targets", knows_profiles=False)
+    monkeypatch.setitem(ARMS, row.name, row)
+    monkeypatch.setattr(
+        control_arms, "all_alike", lambda inputs: np.ones_like(inputs.targets), raising=False
+    )
+    asked = pipeline(BASELINE, TRANSFER, row.name)
+    job = next(job for job in asked.jobs({"BPR": {"users": TAP}}) if job.arm == row.name)
+    assert job.transfer == asked.transfer_of("BPR")
+
+    table = to_table(pa.array(["a", "b", "c"]), EMBEDDING, np.eye(3, 4, dtype="f4"))
+    embedded = Embedded(
+        embeddings=write_parquet("embeddings", table),
+        model="m",
+        width=4,
+        texts_cached=0,
+        texts_embedded=0,
+    )
+    train = write_parquet("train", INTERACTIONS.empty_table())
+    items = write_parquet("items", ITEMS.empty_table())
+    made = target_all(
+        asked,
+        {"users": {"BPR": (Targets(reduction="none"), None)}},
+        [Described(side="users", profiled=None, embedded=embedded)],
+        Splits.model_construct(train=train),
+        Interactions.model_construct(items=items),
+        Here(),
+    )
+    assert made.keys() == {("BPR", TRANSFER, 1), ("BPR", row.name, 1)}
+    targets = read_parquet(made["BPR", row.name, 1]["users"].targets)[TARGET]
+    np.testing.assert_array_equal(to_matrix(targets), np.ones((3, 4)))
+
+    space = Search.model_validate({"space": {"transfer.alpha": {"low": 0.1, "high": 0.9}}})
+    assert space_of(space, "BPR", row.name)
+    assert not space_of(space, "BPR", BASELINE)
+    assert main_arm([{"arm": row.name, "against": BASELINE}]) == row.name
+    both = [{"arm": name, "against": BASELINE} for name in (row.name, TRANSFER)]
+    assert main_arm(both) == TRANSFER
