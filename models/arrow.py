@@ -16,6 +16,12 @@ def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(rank[np.asarray(encoded.indices)])
 
 
+def distinct(column: pa.ChunkedArray) -> pa.Array:
+    """Return the values of a string column in sorted order, each once."""
+    values = pc.unique(column)
+    return values.take(pc.sort_indices(values))
+
+
 def user_offsets(grouped: pa.Table) -> tuple[pa.Array, NDArray[np.int64]]:
     """The users of a table grouped by user, and where each one's rows begin: int64 (users + 1,)."""
     users = flat(grouped[USER]).dictionary_encode()

@@ -192,13 +192,12 @@ def stage_table(records: "Iterable[StageRecord]") -> Table:
 
 def print_comparison(console: Console, summary: "Summary") -> None:
     """Print the comparison of a run or an experiment, its reference models and its report."""
-    from tasks.report.report_task import reference_lines
     from tasks.results.queries import comparison_rows
     from tasks.results.tables import comparison_table
 
     if summary.comparison:
         console.print(comparison_table(comparison_rows(summary.experiment)))
         print_lines(console, f"All metrics: llmkt compare {summary.experiment} --all")
-    print_lines(console, *reference_lines(summary.references))
+    print_lines(console, *(reference.sentence() for reference in summary.references))
     if summary.report:
         print_lines(console, f"Report: {summary.report}")

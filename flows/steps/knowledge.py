@@ -35,7 +35,7 @@ def sides_of(pipeline: Pipeline, taps: TapPoints) -> tuple[Side, ...]:
     if "features" in taken:
         return SIDES
     needed = {side for of_model in taps.values() for side in of_model}
-    if "users" in needed and pipeline.profiles.provider == "items":
+    if "users" in needed and pipeline.profiles.pooled:
         return SIDES
     return tuple(side for side in SIDES if side in needed)
 
@@ -56,7 +56,7 @@ def describe_all(
     for side in reversed(SIDES):
         if side not in prompts:
             continue
-        if side == "users" and pipeline.profiles.provider == "items":
+        if side == "users" and pipeline.profiles.pooled:
             described[side] = _by_items(described["items"], parts, stages)
         else:
             before = (earlier or {}).get(side)

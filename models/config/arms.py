@@ -7,9 +7,7 @@ underscores.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import AfterValidator, WithJsonSchema
+from typing import TYPE_CHECKING, Literal
 
 BASELINE, TRANSFER = "baseline", "transfer"
 
@@ -74,19 +72,9 @@ SERVED = tuple(arm.name for arm in ARMS.values() if not arm.is_control and arm.m
 """Arms whose models the nightly flow can publish: they serve every user without text features."""
 
 
-def _known(name: str) -> str:
-    if name not in ARMS:
-        raise ValueError(f"{name!r} is no arm; choose from {', '.join(ARMS)}")
-    return name
-
-
-def _served(name: str) -> str:
-    if _known(name) not in SERVED:
-        raise ValueError(f"{name} cannot be published; choose from {', '.join(SERVED)}")
-    return name
-
-
-ArmName = Annotated[str, AfterValidator(_known), WithJsonSchema({"enum": list(ARMS)})]
-"""The name of a row of `ARMS`."""
-ServedArm = Annotated[str, AfterValidator(_served), WithJsonSchema({"enum": list(SERVED)})]
-"""The name of an arm in `SERVED`."""
+if TYPE_CHECKING:
+    ArmName = str
+    ServedArm = str
+else:
+    ArmName = Literal[tuple(ARMS)]
+    ServedArm = Literal[SERVED]

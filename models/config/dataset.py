@@ -12,8 +12,6 @@ Format = Literal["atomic", "csv", "tsv", "parquet", "movielens", "amazon"]
 Role = Literal["interactions", "items", "users"]
 ROLES: tuple[Role, ...] = ("interactions", "items", "users")
 
-_AS_BEFORE = ("name", "path", "title", "year", "genres")
-_FOUND_BY_CONTENT = {"path", "interactions", "items", "users"}
 _SUFFIXES: dict[Format, tuple[str, ...]] = {
     "parquet": (".parquet", ".pq"),
     "csv": (".csv",),
@@ -87,6 +85,7 @@ class Dataset(Section):
         None,
         description="atomic: folder of the files; empty: the copy inside the RecBole wheel. "
         "movielens: the published zip file or its folder, as a path or URL.",
+        json_schema_extra=NOT_IDENTITY,
     )
     title: str | None = Field(
         "movie_title", description="atomic: column of NAME.item with the title."
@@ -99,13 +98,18 @@ class Dataset(Section):
         None, description="File format; empty: inferred from the files' names."
     )
     interactions: str | None = Field(
-        None, description="Interactions: a path or URL (http, https, s3, … by fsspec)."
+        None,
+        description="Interactions: a path or URL (http, https, s3, … by fsspec).",
+        json_schema_extra=NOT_IDENTITY,
     )
-    items: str | None = Field(None, description="Items: a path or URL; optional.")
+    items: str | None = Field(
+        None, description="Items: a path or URL; optional.", json_schema_extra=NOT_IDENTITY
+    )
     users: str | None = Field(
         None,
         description="Users: a path or URL; read only if profiles.history.demographics names "
         "fields.",
+        json_schema_extra=NOT_IDENTITY,
     )
     sha256: dict[Role | Literal["path"], str] = Field(
         {},
@@ -215,20 +219,5 @@ class Dataset(Section):
         return "movielens" if name.endswith((".dat", "u.data")) else "csv"
 
     def identity(self) -> dict[str, Any]:
-        """Of plain atomic files as ever; else what is read and kept, wherever the files are."""
-        whole = super().identity()
-        since = self._settings_since()
-        if self.kind == "atomic":
-            return {key: whole[key] for key in whole if key in _AS_BEFORE or key in since}
-        known = {key: whole[key] for key in whole if key not in _FOUND_BY_CONTENT}
-        return {**known, "format": self.kind}
-
-    def _settings_since(self) -> set[str]:
-        return {
-            name
-            for name, field in type(self).model_fields.items()
-            if name not in _AS_BEFORE
-            and name != "sha256"
-            and getattr(self, name) != field.default
-            and (name, getattr(self, name)) != ("format", "atomic")
-        }
+        """As `Section.identity`, with the format that was inferred; paths are left out."""
+        return super().identity() | {"format": self.kind}

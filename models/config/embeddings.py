@@ -4,9 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.config.device import Placed
 from models.config.profiles import Columns, _require_path
-from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY
+from models.config.section import NOT_IDENTITY, Placed
 
 
 class Embeddings(Placed):
@@ -62,7 +61,6 @@ class Embeddings(Placed):
         384,
         ge=2,
         description="hashing only: width of the vectors.",
-        json_schema_extra=IDENTITY_IF_SET,
     )
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16",

@@ -12,8 +12,7 @@ from models.config.evaluation import Evaluation, parse_metric
 from models.config.nightly import Nightly
 from models.config.profiles import ItemProfiles, Profiles
 from models.config.runner import Dask, Runner
-from models.config.section import NOT_IDENTITY, Section
-from models.config.sides import SIDES, Side
+from models.config.section import NOT_IDENTITY, SIDES, Section, Side
 from models.config.split import Split
 from models.config.targets import Targets
 from models.config.training import Budget, Model, Training

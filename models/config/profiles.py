@@ -3,12 +3,10 @@
 import re
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from models.config.history import History, ItemHistory
 from models.config.llm import LLM
-from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
-from models.config.sides import Side
+from models.config.section import NOT_IDENTITY, Section, Side
 
 _FIELD = re.compile(r"\w{1,64}", re.ASCII)
 
@@ -24,6 +22,62 @@ class Columns(Section):
     def ids(self, side: Side) -> str:
         """The column with the ids of users or of items."""
         return self.user if side == "users" else self.item
+
+
+class History(Section):
+    """Which part of a user's training history a profile uses."""
+
+    limit: int = Field(
+        40,
+        ge=1,
+        description="Most interactions per user in a prompt. The offline writer takes its "
+        "statistics from the whole training history.",
+    )
+    order: Literal["newest", "best", "stratified"] = Field(
+        "stratified",
+        description="newest: latest first; best: highest rated first; stratified: half best and "
+        "half worst rated, so that dislikes are visible.",
+    )
+    ratings: Literal["shown", "hidden"] = Field(
+        "shown",
+        description="hidden: a prompt shows no rating and no mean. Ratings still decide which "
+        "items it lists, and which as liked or disliked. Prompts only, like the next two keys.",
+    )
+    titles: Literal["shown", "masked"] = Field(
+        "shown",
+        description="masked: genres and year replace a title, so that an LLM cannot use what it "
+        "remembers of the item.",
+    )
+    demographics: tuple[str, ...] = Field(
+        (),
+        description="Columns of the user file that a prompt may show the LLM, e.g. [age, "
+        "occupation]; none by default.",
+    )
+
+    @field_validator("demographics")
+    @classmethod
+    def _each_field_once(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(fields)) < len(fields):
+            raise ValueError("each field may stand once")
+        return fields
+
+
+class ItemHistory(History):
+    """Which companions an item's profile names; order does not apply."""
+
+    limit: int = Field(
+        10,
+        ge=0,
+        description="Most other items, chosen by the same users, that a profile names; 0: the "
+        "profile describes the item only.",
+    )
+
+    @field_validator("demographics")
+    @classmethod
+    def _items_have_none(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
+        if fields:
+            raise ValueError("items have no user fields; set profiles.history.demographics")
+        return fields
 
 
 class Profiles(Section):
@@ -82,7 +136,6 @@ class Profiles(Section):
         "train",
         description="train: profiles see training interactions only; all: validation and test "
         "interactions as well, as in the published code (requires allow_leakage).",
-        json_schema_extra=IDENTITY_IF_SET,
     )
     allow_leakage: bool = Field(
         False,
@@ -110,6 +163,11 @@ class Profiles(Section):
     def asks(self) -> bool:
         """Whether an LLM writes the profiles, from a prompt."""
         return self.provider in ("openai", "openai-batch")
+
+    @property
+    def pooled(self) -> bool:
+        """Whether users have no texts, and are described by the mean of their items' profiles."""
+        return self.provider == "items"
 
     @property
     def batched(self) -> bool:
@@ -141,7 +199,7 @@ class ItemProfiles(Profiles):
 
     @model_validator(mode="after")
     def _items_describe_themselves(self) -> Self:
-        if self.provider == "items":
+        if self.pooled:
             raise ValueError("provider items is for users: set item_profiles.provider to another")
         return self
 

@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, JsonValue
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+Side = Literal["users", "items"]
+SIDES: tuple[Side, ...] = get_args(Side)
+"""The two sides that profiles can describe."""
 NOT_IDENTITY: dict[str, JsonValue] = {"identity": False}
 """Marks a field that changes how the work is done, never its result."""
-IDENTITY_IF_SET: dict[str, JsonValue] = {"identity": "if set"}
-"""Marks a field that decides only where it differs from its default, so that a field added later
-leaves old results valid."""
 
 
 class Section(BaseModel):
@@ -20,23 +19,17 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def identity(self) -> dict[str, Any]:
-        """The JSON-ready fields that decide the result (see the module docstring)."""
+        """Return the JSON-ready fields that decide the result: all but those of `NOT_IDENTITY`."""
         return {
             name: _identity(getattr(self, name))
             for name, field in type(self).model_fields.items()
-            if _decides(field, getattr(self, name))
+            if field.json_schema_extra != NOT_IDENTITY
         }
 
     def digest(self) -> str:
-        """First 16 hex digits of the sha256 of `identity()`."""
+        """Return the first 16 hex digits of the sha256 of `identity()`."""
         canonical = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _decides(field: FieldInfo, value: Any) -> bool:
-    extra = field.json_schema_extra
-    mark = extra.get("identity") if isinstance(extra, dict) else None
-    return mark is not False and not (mark == "if set" and value == field.default)
 
 
 def _identity(value: Any) -> Any:
@@ -47,3 +40,28 @@ def _identity(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_identity(item) for item in value]
     return value
+
+
+class Placed(Section):
+    """A section whose work a GPU may do.
+
+    A GPU adds in another order, which changes the last digits of a result. A result from a GPU
+    therefore has a key of its own, so that arms of one comparison never come from different kinds
+    of device. `auto` is resolved before keys are taken (`tasks.execution.devices.placed`). The
+    number of the GPU is not part of the identity.
+    """
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = Field(
+        "cpu",
+        description="cpu; cuda: a GPU, with worker processes spread over all GPUs; cuda:N: that "
+        "GPU; auto: cuda if there is a GPU, else cpu.",
+    )
+
+    @property
+    def kind(self) -> str:
+        """The kind of device, without its number."""
+        return self.device.partition(":")[0]
+
+    def identity(self) -> dict[str, Any]:
+        """As `Section.identity`, with the kind of device for the device."""
+        return super().identity() | {"device": self.kind}

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
+from models.config.section import NOT_IDENTITY, Section
 
 Reduction = Literal["umap", "pca", "none"]
 
@@ -20,7 +20,6 @@ class Umap(Section):
         ge=100,
         description="With more users (items) than this, UMAP is fitted on a sample of this size, "
         "drawn by targets.seed, and transforms the others in batches.",
-        json_schema_extra=IDENTITY_IF_SET,
     )
 
 

@@ -5,10 +5,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
-from models.config.device import Placed
 from models.config.evaluation import parse_metric
-from models.config.section import IDENTITY_IF_SET, NOT_IDENTITY, Section
-from models.config.sides import Side
+from models.config.section import NOT_IDENTITY, Placed, Section, Side
 from models.config.transfer import Tap
 
 
@@ -57,7 +55,6 @@ class Budget(Placed):
         description="bfloat16: mixed precision while a model's own loss is computed, where the "
         "model allows it; weights, alignment and rankings stay float32. auto: bfloat16 on a GPU "
         "that has it, else float32.",
-        json_schema_extra=IDENTITY_IF_SET,
     )
 
     @field_validator("valid_metric")
@@ -84,7 +81,6 @@ class Training(Budget):
         ge=1,
         description="Total epochs of every arm but the baseline; empty: as `epochs`. Arms with "
         "different budgets are shown as not comparable.",
-        json_schema_extra=IDENTITY_IF_SET,
     )
     workers: int = Field(
         2, ge=1, description="Number of trainings at the same time.", json_schema_extra=NOT_IDENTITY

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from models.config.alignments import ALIGNMENTS, Alignment, AlignmentName
-from models.config.section import IDENTITY_IF_SET, Section
-from models.config.sides import SIDES, Side
+from models.config.section import SIDES, Section, Side
 
 Phase = Literal["transfer", "finetune"]
 
@@ -61,7 +60,6 @@ class Transfer(Section):
         description="Align only the first N columns of the tapped layer; empty: all. The published "
         "code amounts to 2: its UMAP returns two coordinates whatever the layer's width, so no "
         "other column gets a gradient.",
-        json_schema_extra=IDENTITY_IF_SET,
     )
 
     @property

@@ -73,6 +73,7 @@ def read(
     file: str,
     wanted: Sequence[str],
     optional: Sequence[str] = (),
+    key: str = "",
 ) -> Iterator[Block]:
     """Read some columns of a file as text.
 
@@ -82,6 +83,7 @@ def read(
         file: its name, for messages.
         wanted: the columns to read.
         optional: columns to read if the file has them.
+        key: the configuration's key that names the columns, for advice; empty: there is none.
 
     Raises:
         BadInput: for a missing or ambiguous column, an empty file, another encoding, an endless
@@ -93,7 +95,8 @@ def read(
             names, found = _named(found, dialect, file)
             if not names:
                 continue
-            require_columns(names, wanted, file, dialect.section)
+            delimiter = f"{dialect.section}.delimiter" if dialect.section else ""
+            require_columns(names, wanted, file, key, delimiter)
         columns = [*wanted, *(name for name in optional if name in names and name not in wanted)]
         yield _divided(found, dialect, names, columns, file)
     if not names and not dialect.names:

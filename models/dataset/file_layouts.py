@@ -31,7 +31,7 @@ class Layout:
         flags: columns that hold 1 where an item has the genre of that name.
         genre_separator: between genres; empty: white space.
         year_from_title: whether titles end in `(1995)`.
-        section: the configuration's section with the columns' names; empty: none has them.
+        key: the configuration's key that names the columns, for advice; empty: there is none.
     """
 
     dialect: Dialect | None
@@ -40,7 +40,7 @@ class Layout:
     flags: tuple[str, ...] = ()
     genre_separator: str = "|"
     year_from_title: bool = False
-    section: str = _SECTION
+    key: str = "dataset.columns"
 
     @property
     def wanted(self) -> list[str]:
@@ -118,7 +118,7 @@ def drop_layout(suffix: str) -> Layout:
     # A quote that never closes must cost its own line only: nobody is there to mend the file.
     commas = suffix == ".csv"
     dialect = Dialect("," if commas else "\t", quoted=commas, multiline=False)
-    return Layout(None if suffix == ".parquet" else dialect, _SAME, section="")
+    return Layout(None if suffix == ".parquet" else dialect, _SAME, key="")
 
 
 def _atomic(config: Dataset, role: Role) -> Layout:

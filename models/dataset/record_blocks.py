@@ -39,14 +39,17 @@ class Block:
     refused: pa.Table
 
 
-def require_columns(names: Sequence[str], wanted: Iterable[str], file: str, section: str) -> None:
+def require_columns(
+    names: Sequence[str], wanted: Iterable[str], file: str, key: str = "", delimiter: str = ""
+) -> None:
     """Refuse a file that lacks a column or has two of the same name.
 
     Args:
         names: the file's columns.
         wanted: the columns to be read.
         file: its name, for messages.
-        section: the configuration's section with the columns' names; empty: there is none.
+        key: the configuration's key that names the columns, for advice; empty: there is none.
+        delimiter: likewise, of the delimiter.
 
     Raises:
         BadInput: naming the columns and the fix.
@@ -54,11 +57,11 @@ def require_columns(names: Sequence[str], wanted: Iterable[str], file: str, sect
     wanted = list(dict.fromkeys(wanted))
     missing = [name for name in wanted if name not in names]
     if missing:
-        fix = f"Set {section}.columns to its names" if section else "Rename its columns"
+        fix = f"Set {key} to its names" if key else "Rename its columns"
         marks = [mark for mark in _DELIMITERS if len(names) == 1 and mark in names[0]]
         if marks:
-            option = f": set {section}.delimiter" if section else ""
-            fix = f"Check the delimiter, which seems to be {_DELIMITERS[marks[0]]}{option}"
+            fix = f"Check the delimiter, which seems to be {_DELIMITERS[marks[0]]}"
+            fix += f": set {delimiter}" if delimiter else ""
         raise BadInput(
             f"{file}: no column {', '.join(missing)}; it has {', '.join(names)[:300]}. {fix}."
         )

@@ -61,28 +61,33 @@ def divide(
     if config.strategy == "temporal":
         cuts = _cuts(np.asarray(timestamps, dtype=np.int64), config)
     rng = np.random.default_rng(config.seed)
-    parts, short, n_users = [np.empty(0, np.int8)], _Short(), 0
+    parts, short, n_users, n_short = [np.empty(0, np.int8)], list[str](), 0, 0
     for table in tables:
         users = _codes(table[USER])
         counts = np.bincount(users)
-        n_users += len(counts)
-        is_short = counts[users] < _SHORTEST
-        short.add(table, users, counts)
+        is_short = counts < _SHORTEST
+        n_users, n_short = n_users + len(counts), n_short + int(is_short.sum())
+        short += _short_users(table, users, counts, 5 - len(short))
         if config.strategy == "random":
-            of_batch = _random(users, counts, config, rng)
+            part = _random(users, counts, config, rng)
         elif config.strategy == "leave-one-out":
-            of_batch = _leave_one_out(users, counts, _times(table))
+            part = _leave_one_out(users, counts, _times(table))
         else:
-            of_batch = _temporal(_times(table), *cuts)
-        of_batch[is_short] = TRAIN if config.short_histories == "train" else DROPPED
-        parts.append(of_batch.astype(np.int8))
-    if short.users and config.short_histories == "error":
-        raise BadInput(short.message(n_users))
+            part = _temporal(_times(table), *cuts)
+        part[is_short[users]] = TRAIN if config.short_histories == "train" else DROPPED
+        parts.append(part.astype(np.int8))
+    if short and config.short_histories == "error":
+        raise BadInput(
+            f"split: {n_short} of {n_users} users have fewer than {_SHORTEST} interactions and "
+            "cannot give one to each of train, valid and test: user "
+            f"{', '.join(short)}{', …' if n_short > 5 else ''}. Set split.short_histories to train "
+            "or drop."
+        )
     whole = np.concatenate(parts)
     if not (whole == VALID).any() or not (whole == TEST).any():
         raise BadInput(
-            f"split: {config.strategy} left valid or test empty; "
-            "use another strategy, other ratios or more data"
+            f"split: {config.strategy} left valid or test empty. "
+            "Use another strategy, other ratios or more data."
         )
     return whole
 
@@ -121,7 +126,7 @@ def split_as_given(
     if "valid" not in given:
         parts[_held_out(users, parts, n_train, config)] = VALID
     if not all((parts == code).any() for code in (TRAIN, VALID, TEST)):
-        raise BadInput("split: the files leave train, valid or test empty; give each some rows")
+        raise BadInput("split: the files leave train, valid or test empty. Give each some rows.")
     train, valid, test = (table.filter(pa.array(parts == c)) for c in (TRAIN, VALID, TEST))
     return train, valid, test
 
@@ -136,18 +141,18 @@ def _rows_of(given: pa.Table, name: str, known: pa.Array) -> NDArray[np.int64]:
     """Each given pair's row in the data set."""
     pairs = _pairs(given)
     rows = pc.index_in(pairs, known)
-    strangers = pairs.filter(pc.is_null(rows))
-    if len(strangers):
+    unknown = pairs.filter(pc.is_null(rows))
+    if len(unknown):
         raise BadInput(
-            f"split.{name}: {len(strangers)} of {len(pairs)} user-item pairs are not in the data "
-            f"set: {_shown(strangers)}; use the files of this data set, or correct the ids"
+            f"split.{name}: {len(unknown)} of {len(pairs)} user-item pairs are not in the data "
+            f"set: {_shown(unknown)}. Use the files of this data set, or correct the ids."
         )
     found = np.asarray(rows, dtype=np.int64)
     unique, counts = np.unique(found, return_counts=True)
     if len(unique) < len(found):
         raise BadInput(
             f"split.{name}: {(counts > 1).sum()} user-item pairs are listed more than once: "
-            f"{_shown(known.take(pa.array(unique[counts > 1])))}; keep one row of each"
+            f"{_shown(known.take(pa.array(unique[counts > 1])))}. Keep one row of each."
         )
     return found
 
@@ -155,12 +160,12 @@ def _rows_of(given: pa.Table, name: str, known: pa.Array) -> NDArray[np.int64]:
 def _require_free(
     parts: NDArray[np.int64], rows: NDArray[np.int64], name: str, table: pa.Table
 ) -> None:
-    taken = rows[parts[rows] != DROPPED]
-    if len(taken):
-        others = sorted({("train", "valid", "test")[code] for code in parts[taken]})
+    shared = rows[parts[rows] != DROPPED]
+    if len(shared):
+        others = sorted({("train", "valid", "test")[code] for code in parts[shared]})
         raise BadInput(
-            f"split.{name}: {len(taken)} user-item pairs are in split.{' and '.join(others)} as "
-            f"well: {_shown(_pairs(table.take(pa.array(taken))))}; keep each pair in one file"
+            f"split.{name}: {len(shared)} user-item pairs are in split.{' and '.join(others)} as "
+            f"well: {_shown(_pairs(table.take(pa.array(shared))))}. Keep each pair in one file."
         )
 
 
@@ -183,8 +188,8 @@ def _cold_users(rows: pa.Table) -> str:
     users = pc.unique(rows[USER])
     return (
         f"split: {len(users)} users are in valid or test without a training interaction: "
-        f"{', '.join(users[:10].to_pylist())}{', …' if len(users) > 10 else ''}; give them one, "
-        "or set split.short_histories to drop, which leaves them out"
+        f"{', '.join(users[:10].to_pylist())}{', …' if len(users) > 10 else ''}. Give each "
+        "one, or set split.short_histories to drop, which leaves the users out."
     )
 
 
@@ -203,8 +208,19 @@ def _require_timestamps(timestamps: pa.ChunkedArray, config: Split) -> None:
     if missing:
         raise BadInput(
             f"split.strategy is {config.strategy}, but {missing} of {len(timestamps)} interactions "
-            "have no timestamp; use strategy random or supply timestamps"
+            "have no timestamp. Use strategy random or supply timestamps."
         )
+
+
+def _short_users(
+    table: pa.Table, users: NDArray[np.int64], counts: NDArray[np.int64], n: int
+) -> list[str]:
+    """The first n users who are too short to be divided, with their numbers of interactions."""
+    short = np.flatnonzero(counts < _SHORTEST)[:n]
+    rows = np.searchsorted(users, short)
+    return [
+        f"{table[USER][int(row)]} ({counts[code]})" for row, code in zip(rows, short, strict=True)
+    ]
 
 
 def _times(table: pa.Table) -> NDArray[np.int64]:
@@ -255,25 +271,3 @@ def _cuts(timestamps: NDArray[np.int64], config: Split) -> tuple[int, int]:
 def _temporal(timestamps: NDArray[np.int64], first: int, second: int) -> NDArray[np.int64]:
     """One global cut: no training interaction is newer than any valid or test one."""
     return np.where(timestamps < first, TRAIN, np.where(timestamps < second, VALID, TEST))
-
-
-class _Short:
-    """Users who are too short to be divided: how many, and the first five."""
-
-    def __init__(self) -> None:
-        self.users, self._names = 0, list[str]()
-
-    def add(self, table: pa.Table, users: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-        short = np.flatnonzero(counts < _SHORTEST)
-        self.users += len(short)
-        for code in short[: 5 - len(self._names)]:
-            row = int(np.searchsorted(users, code))
-            self._names.append(f"{table[USER][row].as_py()} ({counts[code]})")
-
-    def message(self, n_users: int) -> str:
-        return (
-            f"split: {self.users} of {n_users} users have fewer than {_SHORTEST} interactions and "
-            "cannot give one to each of train, valid and test: user "
-            f"{', '.join(self._names)}{', …' if self.users > 5 else ''}; set "
-            "split.short_histories to train or drop"
-        )

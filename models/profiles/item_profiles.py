@@ -3,7 +3,6 @@
 Everything but an item's own title, year and genres comes from training interactions.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +12,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from models.arrow import codes, flat, joined
+from models.arrow import codes, distinct, flat
 from models.profiles.offline_writer import lift
 from models.profiles.user_history import describe, filled_ratings, presentable
 from models.schemas import (
     GENRES,
-    HISTORY_COUNT,
-    HISTORY_SHA256,
     ITEM,
     RATING,
-    TIMESTAMP,
     TITLE,
     USER,
     YEAR,
@@ -66,8 +62,7 @@ def subjects(train: pa.Table, items: pa.Table, most: int) -> Subjects:
         most: companions per item.
     """
     item, user = codes(train[ITEM]), codes(train[USER])
-    tokens = pc.unique(train[ITEM])
-    tokens = tokens.take(pc.sort_indices(tokens))
+    tokens = distinct(train[ITEM])
     described = describe(pa.table({ITEM: tokens}), presentable(items))
     rating = filled_ratings(train)
     n_users = np.bincount(item)
@@ -122,17 +117,17 @@ def _audience(likes: csr_matrix, described: pa.Table) -> list[list[str]]:
         (np.ones(len(genre), np.float32), (owner, genre)), shape=(likes.shape[1], len(names))
     )
     pairs = likes.tocoo()
-    of_users = has[pairs.col].tocoo()
+    user_genres = has[pairs.col].tocoo()
     taste = lift(
-        of_users.col.astype(np.int64),
-        pairs.row[of_users.row].astype(np.int64),
+        user_genres.col.astype(np.int64),
+        pairs.row[user_genres.row].astype(np.int64),
         np.bincount(pairs.row, minlength=likes.shape[0]),
     )
     counts = np.maximum(np.asarray(likes.sum(axis=0)).ravel(), 1.0)
-    of_items = np.asarray(likes.T @ np.log(taste)) / counts[:, None]
-    of_items[np.asarray(has.todense()) > 0] = -np.inf
-    best = np.argsort(-of_items, axis=1, kind="stable")[:, :_AUDIENCE_GENRES]
-    strong = np.take_along_axis(of_items, best, axis=1) > np.log(_PRONOUNCED)
+    liking = np.asarray(likes.T @ np.log(taste)) / counts[:, None]
+    liking[np.asarray(has.todense()) > 0] = -np.inf
+    best = np.argsort(-liking, axis=1, kind="stable")[:, :_AUDIENCE_GENRES]
+    strong = np.take_along_axis(liking, best, axis=1) > np.log(_PRONOUNCED)
     return [
         [names[column] for column, kept in zip(row, keep, strict=True) if kept]
         for row, keep in zip(best.tolist(), strong.tolist(), strict=True)
@@ -191,34 +186,3 @@ def _text(row: dict[str, Any], popular: NDArray[np.float64]) -> str:
         f"{fame}{rated}.",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
-
-
-def record(train: pa.Table) -> pa.Table:
-    r"""What every item's profile saw: the whole training part, for companions come from all of it.
-
-    The hash is the sha256 of the lines `user TAB item TAB rating TAB timestamp`, sorted, as in
-    `models.profiles.user_history.record`.
-
-    Returns:
-        `item_id` in sorted order, `history_sha256` (string), `history_count` (int32).
-    """
-    lines = pc.binary_join_element_wise(
-        train[USER],
-        train[ITEM],
-        train[RATING].cast(pa.string()),
-        train[TIMESTAMP].cast(pa.string()),
-        "\t",
-        null_handling="replace",
-    )
-    ordered = flat(lines).take(pc.sort_indices(flat(lines)))
-    text = joined(np.array([0, len(ordered)]), ordered, "\n")[0].as_py()
-    tokens = pc.unique(train[ITEM])
-    tokens = tokens.take(pc.sort_indices(tokens))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return pa.table(
-        {
-            ITEM: tokens,
-            HISTORY_SHA256: pa.array([digest] * len(tokens), pa.string()),
-            HISTORY_COUNT: pa.array([train.num_rows] * len(tokens), pa.int32()),
-        }
-    )

@@ -37,14 +37,14 @@ def offline(history: pa.Table, population: Population | None = None) -> pa.Table
     Returns:
         `user_id` in sorted order and `text`, both strings, no nulls.
     """
-    of_all = population or Population.of(history)
+    population = population or Population.of(history)
     users, offsets = user_offsets(history)
     user = np.repeat(np.arange(len(users)), np.diff(offsets))
     sentences = [
-        *_genres(history, user, len(users), of_all),
-        *_eras(history, user, len(users), of_all),
-        *_titles(history, user, len(users), of_all),
-        _habits(history, user, len(users), of_all),
+        *_genres(history, user, len(users), population),
+        *_eras(history, user, len(users), population),
+        *_titles(history, user, len(users), population),
+        _habits(history, user, len(users), population),
     ]
     space = pa.scalar(" ", pa.large_string())
     text = pc.binary_join_element_wise(*sentences, space, null_handling="skip")
@@ -55,7 +55,7 @@ def lift(
     groups: NDArray[np.int64],
     user: NDArray[np.int64],
     counts: NDArray[np.int64],
-    of_all: tuple[NDArray[np.int64], int] | None = None,
+    totals: tuple[NDArray[np.int64], int] | None = None,
 ) -> NDArray[np.float64]:
     """How much more often than the population a user meets each group.
 
@@ -67,26 +67,26 @@ def lift(
         groups: int64 (pairs,), the group of each pair of interaction and group.
         user: int64 (pairs,), its user.
         counts: int64 (n_users,), interactions per user, each in any number of groups.
-        of_all: the population's pairs per group, int64 (n_groups,), and interactions; empty means
+        totals: the population's pairs per group, int64 (n_groups,), and interactions; empty means
             that the users given are all there are.
 
     Returns:
         float64 (n_users, n_groups).
     """
     n_users = len(counts)
-    n_groups = len(of_all[0]) if of_all else int(groups.max(initial=-1)) + 1
+    n_groups = len(totals[0]) if totals else int(groups.max(initial=-1)) + 1
     cells = np.bincount(user * n_groups + groups, minlength=n_users * n_groups)
     observed = cells.reshape(n_users, n_groups).astype(np.float64)
-    per_group, total = of_all or (observed.sum(axis=0), counts.sum())
+    per_group, total = totals or (observed.sum(axis=0), counts.sum())
     expected = np.outer(counts / max(total, 1), per_group)
     return (observed + _PRIOR) / (expected + _PRIOR)
 
 
 def _genres(
-    history: pa.Table, user: NDArray[np.int64], n_users: int, of_all: Population
+    history: pa.Table, user: NDArray[np.int64], n_users: int, population: Population
 ) -> list[pa.Array]:
     lists = flat(history[GENRES])
-    names = of_all.genres.cast(lists.type.value_type)
+    names = population.genres.cast(lists.type.value_type)
     group = pc.index_in(lists.flatten(), names)
     known = np.asarray(pc.is_valid(group))
     row = np.asarray(pc.list_parent_indices(lists)).astype(np.int64)[known]
@@ -94,7 +94,7 @@ def _genres(
     has_genre[row] = True
     with_genre = np.bincount(user[has_genre], minlength=n_users)
     groups = group.drop_null().to_numpy().astype(np.int64)
-    totals = of_all.genre_counts, of_all.with_genre
+    totals = population.genre_counts, population.with_genre
     ratio = lift(groups, user[row], with_genre, totals)
     some = (ratio > _SOME) & (ratio <= _STRONG)
     return [
@@ -105,17 +105,17 @@ def _genres(
 
 
 def _eras(
-    history: pa.Table, user: NDArray[np.int64], n_users: int, of_all: Population
+    history: pa.Table, user: NDArray[np.int64], n_users: int, population: Population
 ) -> list[pa.Array]:
     """Eras have equal weight in the population, so that a catalogue of one decade has some too."""
-    if not len(of_all.eras):
+    if not len(population.eras):
         return []
     known = np.asarray(pc.is_valid(history[YEAR]))
     years = history[YEAR].drop_null().to_numpy()
-    era = np.searchsorted(of_all.eras, years, side="right") - 1
-    totals = of_all.era_counts, int(of_all.era_counts.sum())
+    era = np.searchsorted(population.eras, years, side="right") - 1
+    totals = population.era_counts, int(population.era_counts.sum())
     ratio = lift(era, user[known], np.bincount(user[known], minlength=n_users), totals)
-    names = pa.array(_era_names(of_all.eras.tolist(), of_all.newest), pa.large_string())
+    names = pa.array(_era_names(population.eras.tolist(), population.newest), pa.large_string())
     return [
         _sentence("Favourite eras:", _best(ratio, ratio > _SOME, 3, names)),
         _sentence("Few from", _best(-ratio, ratio < _SELDOM, 3, names)),
@@ -132,15 +132,15 @@ def _era_names(starts: list[int], newest: int) -> list[str]:
 
 
 def _titles(
-    history: pa.Table, user: NDArray[np.int64], n_users: int, of_all: Population
+    history: pa.Table, user: NDArray[np.int64], n_users: int, population: Population
 ) -> list[pa.Array]:
     """Best and worst rated; among equals the best known, which says most to an embedder."""
-    rating, item = filled_ratings(history, of_all.fill), codes(history[ITEM])
-    known_as = pc.index_in(flat(history[ITEM]).cast(of_all.items.type), of_all.items)
-    popularity = of_all.popularity[np.asarray(known_as)]
+    rating, item = filled_ratings(history, population.fill), codes(history[ITEM])
+    known_as = pc.index_in(flat(history[ITEM]).cast(population.items.type), population.items)
+    popularity = population.popularity[np.asarray(known_as)]
     counts = np.bincount(user, minlength=n_users)
     mean = (np.bincount(user, rating, minlength=n_users) / counts)[user]
-    disliked = rating < np.minimum(mean, of_all.rating) - ROUNDING
+    disliked = rating < np.minimum(mean, population.rating) - ROUNDING
     titles = flat(history[TITLE])
 
     def first(eligible: NDArray[np.bool_], best: NDArray[np.float64], most: int) -> pa.Array:
@@ -153,22 +153,23 @@ def _titles(
 
     return [
         _sentence(
-            "Favourites:" if of_all.rated else "Has chosen:", first(~disliked, rating, FAVOURITES)
+            "Favourites:" if population.rated else "Has chosen:",
+            first(~disliked, rating, FAVOURITES),
         ),
         _sentence("Disliked:", first(disliked, -rating, DISLIKED)),
     ]
 
 
 def _habits(
-    history: pa.Table, user: NDArray[np.int64], n_users: int, of_all: Population
+    history: pa.Table, user: NDArray[np.int64], n_users: int, population: Population
 ) -> pa.Array:
     counts = np.bincount(user, minlength=n_users)
     noun = pa.array(np.where(counts == 1, "title.", "titles."), pa.large_string())
     titles = _words(pa.array(counts).cast(pa.large_string()), noun)
-    if not of_all.rated:
+    if not population.rated:
         return titles
-    mean = np.bincount(user, filled_ratings(history, of_all.fill)) / counts
-    distance, spread = mean - of_all.user_ratings.mean(), of_all.user_ratings.std()
+    mean = np.bincount(user, filled_ratings(history, population.fill)) / counts
+    distance, spread = mean - population.user_ratings.mean(), population.user_ratings.std()
     manner = np.where(distance > spread, "Generous ratings,", "Average ratings,")
     manner = np.where(distance < -spread, "Strict ratings,", manner)
     shown = pc.round(pa.array(mean), 1).cast(pa.large_string())

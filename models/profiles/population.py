@@ -99,8 +99,8 @@ def _counted(tables: Iterator[pa.Table]) -> tuple[dict[str, int], float, int, bo
     """Interactions per item, the mean of known ratings, all interactions, whether any is rated."""
     counts, total, known, n = dict[str, int](), 0.0, 0, 0
     for table in tables:
-        items, of_each = pc.value_counts(table[ITEM]).flatten()
-        for item, count in zip(items.to_pylist(), of_each.to_pylist(), strict=True):
+        items, numbers = pc.value_counts(table[ITEM]).flatten()
+        for item, count in zip(items.to_pylist(), numbers.to_pylist(), strict=True):
             counts[item] = counts.get(item, 0) + count
         total += pc.sum(table[RATING].cast(pa.float64())).as_py() or 0.0
         known += len(table) - table[RATING].null_count

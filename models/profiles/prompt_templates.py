@@ -146,27 +146,6 @@ class Prompt:
                 "{{ user.FIELD }} in it, or leave demographics empty"
             )
 
-    def render(
-        self,
-        history: list[dict[str, Any]],
-        population_mean: float | None,
-        policy: History | None = None,
-        user: Mapping[str, str | None] | None = None,
-    ) -> Messages:
-        """Fill the template for one user.
-
-        Args:
-            history: rows with `title`, `year`, `genres`, `rating`.
-            population_mean: mean rating over all users; None without ratings.
-            policy: whether ratings are shown; titles are masked before.
-            user: the user's demographic fields that were asked for.
-
-        Raises:
-            BadInput: naming the line, if the template cannot be filled or yields no text.
-        """
-        values = _values(history, population_mean, (policy or History()).ratings == "shown")
-        return self.fill({**values, "user": dict(user or {})})
-
     def fill(self, values: dict[str, Any]) -> Messages:
         """Fill the template with `VARIABLES`.
 
@@ -219,24 +198,27 @@ def render_all(
         people: `user_id` and the demographic fields that were asked for; users that it lacks
             have none of them.
         mean_rating: of everybody's interactions; empty means of those in `selected`.
+
+    Raises:
+        BadInput: naming the line, if the template cannot be filled or yields no text.
     """
     policy = policy or History()
     users, offsets = user_offsets(selected)
     catalogue = presentable(items)
-    population_mean = pc.mean(selected[RATING]).as_py() if mean_rating is None else mean_rating
-    fields = policy.demographics
-    nobody = dict.fromkeys(fields)
-    known = _by_user(people, fields) if fields and people is not None else {}
+    if mean_rating is None:
+        mean_rating = pc.mean(selected[RATING]).as_py()
+    nobody = dict.fromkeys(policy.demographics)
+    known = _by_user(people, policy.demographics) if nobody and people is not None else {}
     for first in range(0, len(users), _USERS_AT_ONCE):
         bounds = offsets[first : first + _USERS_AT_ONCE + 1]
         histories = describe(selected.slice(bounds[0], bounds[-1] - bounds[0]), catalogue)
         if policy.titles == "masked":
             histories = masked(histories)
         rows = histories.select([TITLE, YEAR, GENRES, RATING]).to_pylist()
-        for user, (start, stop) in enumerate(pairwise((bounds - bounds[0]).tolist()), first):
-            token = users[user].as_py()
-            of_user = known.get(token, nobody)
-            yield token, prompt.render(rows[start:stop], population_mean, policy, of_user)
+        for number, (start, stop) in enumerate(pairwise((bounds - bounds[0]).tolist()), first):
+            user = users[number].as_py()
+            values = user_values(rows[start:stop], mean_rating, policy, known.get(user, nobody))
+            yield user, prompt.fill(values)
 
 
 def _by_user(people: pa.Table, fields: tuple[str, ...]) -> dict[str, dict[str, str | None]]:
@@ -251,27 +233,39 @@ def render_items(
     policy = policy or History()
     if policy.titles == "masked":
         known = replace(known, described=masked(known.described))
-    for token, row in zip(known.described[ITEM].to_pylist(), item_values(known), strict=True):
+    for item, row in zip(known.described[ITEM].to_pylist(), item_values(known), strict=True):
         mean = row["mean_rating"] if policy.ratings == "shown" else None
-        companions = [{**other, "title": _quoted(other["title"])} for other in row["companions"]]
-        title, rating = _quoted(row["title"]), None if mean is None else _number(round(mean, 1))
-        known_of_item = {"title": title, "companions": companions, "mean_rating": rating}
-        yield token, prompt.fill({**row, **known_of_item})
+        shown = {
+            "title": _quoted(row["title"]),
+            "companions": [
+                {**other, "title": _quoted(other["title"])} for other in row["companions"]
+            ],
+            "mean_rating": None if mean is None else _number(round(mean, 1)),
+        }
+        yield item, prompt.fill({**row, **shown})
 
 
-def _quoted(title: str) -> str:
-    return json.dumps(title, ensure_ascii=False)
-
-
-def _values(
-    history: list[dict[str, Any]], population_mean: float | None, with_ratings: bool
+def user_values(
+    history: list[dict[str, Any]],
+    population_mean: float | None,
+    policy: History | None = None,
+    user: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
+    """Return what a template of users sees, by the names of `VARIABLES`.
+
+    Args:
+        history: rows with `title`, `year`, `genres`, `rating`.
+        population_mean: mean rating over all users; None without ratings.
+        policy: whether ratings are shown; titles are masked before.
+        user: the user's demographic fields that were asked for.
+    """
+    shows_ratings = policy is None or policy.ratings == "shown"
     entries = [
         {
             "title": _quoted(row[TITLE]),
             "year": row[YEAR],
             "genres": row[GENRES] or [],
-            "rating": _number(row[RATING]) if with_ratings else None,
+            "rating": _number(row[RATING]) if shows_ratings else None,
         }
         for row in history
     ]
@@ -284,8 +278,13 @@ def _values(
         "liked": list(compress(entries, map(not_, disliked))),
         "disliked": list(compress(entries, disliked)),
         "n_interactions": len(entries),
-        "mean_rating": None if mean is None or not with_ratings else _number(round(mean, 1)),
+        "mean_rating": _number(round(mean, 1)) if mean is not None and shows_ratings else None,
+        "user": dict(user or {}),
     }
+
+
+def _quoted(title: str) -> str:
+    return json.dumps(title, ensure_ascii=False)
 
 
 def _number(value: float | None) -> float | int | None:

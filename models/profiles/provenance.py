@@ -1,35 +1,111 @@
-"""Provenance of imported profiles."""
+"""The record that proves which interactions a profile was written from.
 
+The record (a hash and a count of the interactions seen) is what tells a leak-free profile from
+one of unknown origin; it depends on the interactions alone, never on the order of rows.
+"""
+
+import hashlib
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from models.arrow import codes, distinct, flat, joined, user_offsets
 from models.config import History, Side
-from models.profiles import item_profiles
-from models.profiles.user_history import provenance, record, select
-from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT
+from models.profiles.user_history import select
+from models.schemas import HISTORY_COUNT, HISTORY_SHA256, ITEM, KEYS, RATING, TEXT, TIMESTAMP, USER
+
+
+def record(selected: pa.Table) -> pa.Table:
+    r"""Hash what each user's profile saw.
+
+    `history_sha256` is the sha256 of the lines `item TAB rating TAB timestamp`, sorted by item
+    and joined by newlines, with missing values empty and ratings in their shortest decimal form.
+
+    Args:
+        selected: schema `INTERACTIONS`, those that the profiles saw.
+
+    Returns:
+        `user_id` in sorted order, `history_sha256` (string), `history_count` (int32).
+    """
+    order = np.lexsort((codes(selected[ITEM]), codes(selected[USER])))
+    ordered = selected.take(pa.array(order)).combine_chunks()
+    users, offsets = user_offsets(ordered)
+    digests = _digests(offsets, _lines(ordered, ITEM))
+    return _records(USER, users, digests, np.diff(offsets).tolist())
+
+
+def record_of_items(train: pa.Table) -> pa.Table:
+    r"""Hash what every item's profile saw: all of `train`, because companions come from all of it.
+
+    The hash is the sha256 of the lines `user TAB item TAB rating TAB timestamp`, sorted, as in
+    `record`.
+
+    Returns:
+        `item_id` in sorted order, `history_sha256` (string), `history_count` (int32).
+    """
+    lines, items = _lines(train, USER, ITEM), distinct(train[ITEM])
+    digests = _digests(np.array([0, len(lines)]), lines.take(pc.sort_indices(lines)))
+    return _records(ITEM, items, digests * len(items), [train.num_rows] * len(items))
+
+
+def _lines(interactions: pa.Table, *ids: str) -> pa.Array:
+    values = [interactions[name].cast(pa.string()) for name in (*ids, RATING, TIMESTAMP)]
+    return flat(pc.binary_join_element_wise(*values, "\t", null_handling="replace"))
+
+
+def _digests(offsets: NDArray[np.int64], lines: pa.Array) -> list[str]:
+    texts = joined(offsets, lines, "\n").to_pylist()
+    return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+
+
+def _records(key: str, subjects: pa.Array, digests: list[str], counts: list[int]) -> pa.Table:
+    hashes, numbers = pa.array(digests, pa.string()), pa.array(counts, pa.int32())
+    return pa.table({key: subjects, HISTORY_SHA256: hashes, HISTORY_COUNT: numbers})
+
+
+def provenance(profiles: pa.Table, expected: pa.Table) -> Literal["train-only", "unknown"]:
+    """Compare what the profiles say they saw with what they may see.
+
+    Args:
+        profiles: `profiles_schema`; rows without text prove and disprove nothing.
+        expected: `record` of training interactions, of users or of items.
+
+    Returns:
+        "train-only" if every text carries the record of exactly what its subject may see.
+    """
+    key = expected.column_names[0]
+    written = profiles.filter(pc.is_valid(profiles[TEXT]))
+    row = pc.index_in(written[key], expected[key])
+    for column in (HISTORY_SHA256, HISTORY_COUNT):
+        same = pc.fill_null(pc.equal(written[column], expected[column].take(row)), False)
+        if not pc.all(same, min_count=0).as_py():
+            return "unknown"
+    return "train-only"
 
 
 def provenance_of(
-    records: pa.Table, train: pa.Table, history: History | None, side: Side = "users"
+    records: pa.Table | None, train: pa.Table, history: History | None, side: Side = "users"
 ) -> Literal["train-only", "unknown"]:
-    """Whether what was imported proves that it saw training interactions only.
+    """Judge whether what was imported proves that it saw training interactions only.
 
     Args:
         records: `user_id` (`item_id`), `history_sha256`, `history_count` as the file has them
-            (null or no column where it does not); only rows of those who have something.
+            (null or no column where it does not); only rows of subjects that have something.
         train: schema `INTERACTIONS`.
         history: the policy under which the profiles may have been written; the whole training
             history is always accepted.
         side: whose profiles they are.
     """
-    if not {HISTORY_SHA256, HISTORY_COUNT} <= set(records.column_names):
+    if records is None or not {HISTORY_SHA256, HISTORY_COUNT} <= set(records.column_names):
         return "unknown"
     key = KEYS[side]
     claimed = records.select([key, HISTORY_SHA256, HISTORY_COUNT])
     claimed = claimed.append_column(TEXT, records[key])
     if side == "items":
-        return provenance(claimed, item_profiles.record(train))
+        return provenance(claimed, record_of_items(train))
     if provenance(claimed, record(train)) == "train-only":
         return "train-only"
     return provenance(claimed, record(select(train, history))) if history else "unknown"

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from models.arrow import codes
 from models.config import History
-from models.profiles.user_history import record, select
+from models.profiles.provenance import record
+from models.profiles.user_history import select
 from models.schemas import (
     HISTORY_COUNT,
     HISTORY_SHA256,

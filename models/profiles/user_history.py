@@ -1,27 +1,18 @@
-"""What a profile is written from: a user's training history, and the record that proves it.
+"""What a profile is written from: a user's training history, and what is known of its items."""
 
-The record (a hash and a count of the interactions seen) is what tells a leak-free profile from
-one of unknown origin; it depends on the interactions alone, never on the order of rows.
-"""
-
-import hashlib
 import sys
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.arrow import codes, flat, joined, user_offsets
+from models.arrow import codes, flat
 from models.config import History
 from models.schemas import (
     GENRES,
-    HISTORY_COUNT,
-    HISTORY_SHA256,
     ITEM,
     RATING,
-    TEXT,
     TIMESTAMP,
     TITLE,
     USER,
@@ -152,57 +143,6 @@ def presentable_fields(people: pa.Table) -> pa.Table:
         for column in people.columns
     ]
     return pa.Table.from_arrays(columns, people.column_names)
-
-
-def record(selected: pa.Table) -> pa.Table:
-    r"""What each user's profile saw.
-
-    `history_sha256` is the sha256 of the lines `item TAB rating TAB timestamp`, sorted by item
-    and joined by newlines, with missing values empty and ratings in their shortest decimal form.
-
-    Returns:
-        `user_id` in sorted order, `history_sha256` (string), `history_count` (int32).
-    """
-    ordered = selected.take(
-        pa.array(np.lexsort((codes(selected[ITEM]), codes(selected[USER]))))
-    ).combine_chunks()
-    lines = pc.binary_join_element_wise(
-        ordered[ITEM],
-        ordered[RATING].cast(pa.string()),
-        ordered[TIMESTAMP].cast(pa.string()),
-        "\t",
-        null_handling="replace",
-    )
-    users, offsets = user_offsets(ordered)
-    texts = joined(offsets, flat(lines), "\n")
-    digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts.to_pylist()]
-    return pa.table(
-        {
-            USER: users,
-            HISTORY_SHA256: pa.array(digests, pa.string()),
-            HISTORY_COUNT: pa.array(np.diff(offsets), pa.int32()),
-        }
-    )
-
-
-def provenance(profiles: pa.Table, expected: pa.Table) -> Literal["train-only", "unknown"]:
-    """Compare what the profiles say they saw with what they may see.
-
-    Args:
-        profiles: `profiles_schema`; rows without text prove and disprove nothing.
-        expected: `record` of training interactions, of users or of items.
-
-    Returns:
-        "train-only" if every text carries the record of exactly what its subject may see.
-    """
-    key = expected.column_names[0]
-    written = profiles.filter(pc.is_valid(profiles[TEXT]))
-    row = pc.index_in(written[key], expected[key])
-    for column in (HISTORY_SHA256, HISTORY_COUNT):
-        same = pc.fill_null(pc.equal(written[column], expected[column].take(row)), False)
-        if not pc.all(same, min_count=0).as_py():
-            return "unknown"
-    return "train-only"
 
 
 def filled_ratings(interactions: pa.Table, fill: float | None = None) -> NDArray[np.float64]:

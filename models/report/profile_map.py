@@ -1,6 +1,4 @@
-"""A map of profiles: embeddings in two dimensions, and what each subject likes best."""
-
-from collections.abc import Sequence
+"""A map of profiles: embeddings in two dimensions, and the favourite genre of each subject."""
 
 import numpy as np
 import pyarrow as pa
@@ -17,23 +15,23 @@ MOST_POINTS = 5000
 """More dots than this hide each other and make the page slow."""
 FEWEST_POINTS = 3
 FEWEST_FOR_UMAP = 100
-"""Fewer have no neighbourhoods worth a name; their principal components are shown."""
+"""Fewer have no meaningful neighbourhoods; their principal components are shown."""
 
 
 def sample(n: int) -> NDArray[np.int64]:
-    """Which of `n` subjects are drawn: all, or a seeded sample; int64, ascending."""
+    """Draw from `n` subjects: all, or a seeded sample; int64, ascending."""
     if n <= MOST_POINTS:
         return np.arange(n)
     return np.sort(np.random.default_rng(SEED).choice(n, MOST_POINTS, replace=False))
 
 
 def method(n: int) -> str:
-    """How `n` embeddings are put on a plane."""
+    """The projection of `n` embeddings to a plane."""
     return "umap" if n >= FEWEST_FOR_UMAP else "pca"
 
 
-def flat(embeddings: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """Embeddings on a plane; equal input gives equal bits.
+def project(embeddings: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Project embeddings to a plane; equal input gives equal bits.
 
     Args:
         embeddings: float32 (n, d).
@@ -44,16 +42,17 @@ def flat(embeddings: NDArray[np.float32]) -> NDArray[np.float32] | None:
     n, width = embeddings.shape
     if n < FEWEST_POINTS or width < 2 or not np.ptp(embeddings, axis=0).any():
         return None
-    umap = {"min_dist": 0.3}
-    settings = {"reduction": method(n), "seed": SEED, "scale": "global", "umap": umap}
+    settings = Targets.model_validate(
+        {"reduction": method(n), "seed": SEED, "scale": "global", "umap": {"min_dist": 0.3}}
+    )
     try:
-        return reduce(embeddings, 2, Targets.model_validate(settings))
+        return reduce(embeddings, 2, settings)
     except BadInput:
         return None  # A page without a map is better than no page.
 
 
 def favourites(train: pa.Table, items: pa.Table) -> dict[str, str]:
-    """Every user's genre with most training interactions; of equals the first by name.
+    """Count every user's genre with most training interactions; ties go to the first by name.
 
     Args:
         train: `user_id` and `item_id` of the training part.
@@ -78,8 +77,6 @@ def favourites(train: pa.Table, items: pa.Table) -> dict[str, str]:
 
 
 def first_genres(items: pa.Table) -> dict[str, str]:
-    """Every item's first genre, where one is known."""
-    pairs: Sequence[tuple[str, list[str] | None]] = list(
-        zip(items[ITEM].to_pylist(), items[GENRES].to_pylist(), strict=True)
-    )
+    """Map every item to its first genre, where one is known."""
+    pairs = zip(items[ITEM].to_pylist(), items[GENRES].to_pylist(), strict=True)
     return {item: genres[0] for item, genres in pairs if genres}

@@ -1,4 +1,4 @@
-"""An experiment in one sentence: whether knowledge helped, against what, and what it proves."""
+"""An experiment in one sentence: whether knowledge helped, compared with what, and its proof."""
 
 from collections.abc import Sequence
 
@@ -30,15 +30,18 @@ def verdict(rows: Sequence[Row], references: Sequence[str] = ()) -> str | None:
     if arm is None:
         return None
     own = [row for row in primary if row["arm"] == arm]
-    against_baseline = [row for row in own if row["against"] == BASELINE]
+    with_baseline = [row for row in own if row["against"] == BASELINE]
+    better = [_name(row) for row in with_baseline if row["verdict"] == BETTER]
+    with_controls = [row for row in own if row["against"] not in (BASELINE, *references)]
+    best = next((name for name in references if any(row["against"] == name for row in own)), None)
     clauses = [
-        _baseline(arm, against_baseline),
-        _controls(own, [row for row in against_baseline if row["verdict"] == BETTER], references),
-        _reference(arm, own, references),
+        _baseline_clause(arm, with_baseline),
+        _control_clause(better, with_controls) if better else "",
+        _reference_clause(arm, [row for row in own if row["against"] == best], best),
     ]
-    doubt = _DOUBTS.get(str(against_baseline[0].get("profile_provenance")), "")
-    said = f"{doubt}{'; '.join(filter(None, clauses))}."
-    return said[0].upper() + said[1:]
+    doubt = _DOUBTS.get(str(with_baseline[0].get("profile_provenance")), "")
+    text = f"{doubt}{'; '.join(filter(None, clauses))}."
+    return text[0].upper() + text[1:]
 
 
 def main_arm(rows: Sequence[Row]) -> str | None:
@@ -48,48 +51,54 @@ def main_arm(rows: Sequence[Row]) -> str | None:
     return next(iter([*treatments, *arms]), None)
 
 
-def _baseline(arm: str, rows: Sequence[Row]) -> str:
+def sentence(rows: Sequence[Row]) -> str:
+    """The primary metric's verdicts, one sentence per arm.
+
+    Args:
+        rows: contrasts with the baseline, with the keys of view `comparison`.
+    """
+    primary = [row for row in rows if row["is_primary"]]
+    clauses = [
+        _baseline_clause(arm, [row for row in primary if row["arm"] == arm])
+        for arm in dict.fromkeys(row["arm"] for row in primary)
+    ]
+    return " ".join(f"{clause[0].upper()}{clause[1:]}." for clause in clauses)
+
+
+def _baseline_clause(arm: str, rows: Sequence[Row]) -> str:
     models: dict[str, list[str]] = {}
     for row in rows:
         found = row["verdict"].split(":")[0]
-        shows = found in (BETTER, WORSE) and row["gain_percent"] is not None
-        gain = f" ({percent(row['gain_percent'])})" if shows else ""
-        models.setdefault(found, []).append(_named(row) + gain)
-    said = [text.format(listed(models[key])) for key, text in _PHRASES.items() if key in models]
-    return f"on {metric_name(rows[0]['metric'], rows[0]['k'])}, {arm} is {', '.join(said)}"
+        has_gain = found in (BETTER, WORSE) and row["gain_percent"] is not None
+        gain = f" ({percent(row['gain_percent'])})" if has_gain else ""
+        models.setdefault(found, []).append(_name(row) + gain)
+    phrases = [text.format(listed(models[key])) for key, text in _PHRASES.items() if key in models]
+    return f"on {metric_name(rows[0]['metric'], rows[0]['k'])}, {arm} is {', '.join(phrases)}"
 
 
-def _controls(own: Sequence[Row], better: Sequence[Row], references: Sequence[str]) -> str | None:
-    """Whether gains are due to what profiles say; nothing where there are none."""
-    if not better:
-        return None
-    held = [row for row in own if row["against"] not in (BASELINE, *references)]
-    tested = [_named(row) for row in better if _named(row) in set(map(_named, held))]
+def _control_clause(better: Sequence[str], rows: Sequence[Row]) -> str:
+    """Whether gains come from what profiles say."""
+    tested = [name for name in better if name in set(map(_name, rows))]
     if not tested:
         return "no control was run, so the gain need not be due to what the profiles say"
-    above = [
-        name
-        for name in tested
-        if all(row["verdict"] == BETTER for row in held if _named(row) == name)
-    ]
+    short = {_name(row) for row in rows if row["verdict"] != BETTER}
+    above = [name for name in tested if name not in short]
     if not above:
         return "none of these gains is above every control"
     return f"above every control, too, for {listed(above)}"
 
 
-def _reference(arm: str, own: Sequence[Row], references: Sequence[str]) -> str | None:
-    """Against the best model without knowledge."""
-    best = next((name for name in references if any(r["against"] == name for r in own)), None)
+def _reference_clause(arm: str, rows: Sequence[Row], best: str | None) -> str:
+    above = [_name(row) for row in rows if row["verdict"] == BETTER]
     if best is None:
-        return None
-    above = [_named(r) for r in own if r["against"] == best and r["verdict"] == BETTER]
+        return ""
     if not above:
         return f"no model with {arm} is above {best}, the best reference"
     verb = "is" if len(above) == 1 else "are"
     return f"with it, {listed(above)} {verb} above {best}, the best reference"
 
 
-def _named(row: Row) -> str:
+def _name(row: Row) -> str:
     """The model, and the point of an experiment that it stands for."""
     point = row.get("point")
     return f"{row['model']} at {point}" if point else str(row["model"])

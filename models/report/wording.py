@@ -1,7 +1,7 @@
-"""Results in words: numbers as they are printed, and what a comparison says in plain language.
+"""Results in words: printed numbers, and a comparison in plain language.
 
 A `Row` has the keys of view `comparison`, `contrasts_all` or `slice_comparison`; those about
-profiles, and those that earlier versions did not store, may be missing.
+profiles may be missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,12 +40,12 @@ _PROVENANCE_NOTES = {
 }
 UNEQUAL_TERMS = "Not on equal terms, so not compared"
 _ONE_SEED_NOTE = (
-    "One seed: the intervals cover the choice of users, not the luck of a training; "
+    "One seed: the intervals cover the choice of users, not the chance in a training; "
     "five or more seeds say more."
 )
 _TWO_SEEDS_NOTE = (
-    "Two seeds: from two trainings it is hardly known how much luck there is, so that only very "
-    "large differences are detectable; five or more seeds say more."
+    "Two seeds: two trainings hardly show how much trainings vary, so that only very large "
+    "differences are detectable; five or more seeds say more."
 )
 
 
@@ -109,8 +109,8 @@ def readable(row: Row, of_contrasts: bool = False, of_points: bool = False) -> d
     """A row as the columns that people read, in their order.
 
     Args:
-        row: a comparison; the slice is named if it is of one.
-        of_contrasts: name what the arm is held against, which may be no baseline.
+        row: a comparison; its slice is named if it has one.
+        of_contrasts: name the other arm, which may be no baseline.
         of_points: name the point of an experiment, or say that several share both arms.
     """
     names = {"model": row["model"], "arm": row["arm"]}
@@ -118,8 +118,8 @@ def readable(row: Row, of_contrasts: bool = False, of_points: bool = False) -> d
         names = {"point": row.get("point") or _SHARED, **names}
     other, own = BASELINE, "with knowledge"
     if of_contrasts:
-        names["against"] = row.get("against", BASELINE)
-        other, own = "mean of that", "mean of the arm"
+        names["against"] = row["against"]
+        other, own = "mean of the other", "mean of the arm"
     if "slice" in row:
         names["slice"] = part(row)
     return {
@@ -129,39 +129,10 @@ def readable(row: Row, of_contrasts: bool = False, of_points: bool = False) -> d
         own: mean_and_sd(row["arm_mean"], row["arm_sd"]),
         "gain": percent(row["gain_percent"]),
         "difference (95 % CI)": interval(row["ci_low"], row["ci_high"]),
-        "effect": effect(row.get("effect_size")),
-        "p (Holm)": p_value(row.get("p_adjusted")),
+        "effect": effect(row["effect_size"]),
+        "p (Holm)": p_value(row["p_adjusted"]),
         "verdict": row["verdict"] + _LEAKY * (row.get("profile_provenance") == "leaky"),
     }
-
-
-def reference(model: str, metric: str, k: int | None, mean: float, sd: float | None) -> str:
-    """A model without knowledge in a sentence: what the others should beat."""
-    return f"{model}, without knowledge: {metric_name(metric, k)} {mean_and_sd(mean, sd)}"
-
-
-def sentence(rows: Sequence[Row]) -> str:
-    """What the primary metric says, arm by arm, in one sentence each."""
-    primary = [row for row in rows if row["is_primary"]]
-    return " ".join(
-        _arm_sentence(arm, [row for row in primary if row["arm"] == arm])
-        for arm in dict.fromkeys(row["arm"] for row in primary)
-    )
-
-
-def _arm_sentence(arm: str, rows: Sequence[Row]) -> str:
-    models: dict[str, list[str]] = {}
-    for row in rows:
-        models.setdefault(row["verdict"].split(":")[0], []).append(row["model"])
-    phrases = {
-        BETTER: "better than the baseline for {}",
-        WORSE: "worse for {}",
-        NO_DIFFERENCE: "without a detectable difference for {}",
-        NOT_COMPARABLE: "not comparable for {}",
-    }
-    said = [text.format(listed(models[key])) for key, text in phrases.items() if key in models]
-    name = metric_name(rows[0]["metric"], rows[0]["k"])
-    return f"On {name}, {arm} is {'; '.join(said)}."
 
 
 def listed(names: Sequence[str]) -> str:
@@ -170,8 +141,8 @@ def listed(names: Sequence[str]) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What a reader must know beside the numbers."""
-    said = [
+    """Sentences that a reader must know beside the numbers."""
+    found = [
         known[row[key]]
         for row in rows
         for key, known in (
@@ -180,27 +151,25 @@ def notes(rows: Sequence[Row]) -> list[str]:
         )
         if row.get(key) in known
     ]
-    if any(row["seeds"] == 1 and row["difference"] is not None for row in rows):
-        said.append(_ONE_SEED_NOTE)
-    few = any(row["seeds"] == 2 and row["difference"] is not None for row in rows)
-    return [*_unequal(rows), *[_TWO_SEEDS_NOTE] * few, *dict.fromkeys(said)]
+    seeds = {row["seeds"] for row in rows if row["difference"] is not None}
+    found += [_ONE_SEED_NOTE] * (1 in seeds)
+    return [*_incomparable(rows), *[_TWO_SEEDS_NOTE] * (2 in seeds), *dict.fromkeys(found)]
 
 
 def warns(note: str) -> bool:
-    """Whether a note tells of a weakness, rather than of a fact."""
+    """Whether a note names a weakness, rather than a fact."""
     return note != _PROFILE_NOTES["openai"]
 
 
-def _unequal(rows: Sequence[Row]) -> list[str]:
-    """A loud mark on arms that were not trained or judged on equal terms."""
-    found: dict[str, list[str]] = {}
+def _incomparable(rows: Sequence[Row]) -> list[str]:
+    """A loud note on arms that were not trained or scored on equal terms."""
+    arms: dict[str, list[str]] = {}
     for row in rows:
         verdict, _, reason = row["verdict"].partition(": ")
         if verdict == NOT_COMPARABLE:
             point = f" ({row['point']})" if row.get("point") else ""
-            arm = f"{row['model']} {row['arm']}{point}"
-            found.setdefault(reason, []).append(arm)
+            arms.setdefault(reason, []).append(f"{row['model']} {row['arm']}{point}")
     return [
-        f"{UNEQUAL_TERMS}: {reason}. It concerns {listed(list(dict.fromkeys(arms)))}."
-        for reason, arms in found.items()
+        f"{UNEQUAL_TERMS}: {reason}. It concerns {listed(list(dict.fromkeys(names)))}."
+        for reason, names in arms.items()
     ]

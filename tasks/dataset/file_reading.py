@@ -1,13 +1,8 @@
 """Files of any format into scratch tables: what can be read, and what cannot, with reasons."""
 
 import ast
-import bz2
-import gzip
 import json
-import lzma
-import zlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +21,11 @@ from models.schemas import GENRES, ITEM, RATING, TIMESTAMP, TITLE, USER, YEAR
 from tasks.dataset.scratch_tables import execute, set_variables
 from tasks.dataset.source_files import source_file
 from tasks.storage.artifacts import Handle
+from tasks.storage.text_files import text_source
 
 if TYPE_CHECKING:
     import duckdb
 
-_PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError)
 _ROWS_AT_ONCE = 1 << 20
 _FIELDS: dict[Role, tuple[str, ...]] = {
     "interactions": (USER, ITEM, RATING, TIMESTAMP),
@@ -132,38 +126,13 @@ def file_name(config: Dataset, role: Role) -> str:
     return getattr(config, role) or f"the {role} of {config.path}"
 
 
-def text_source(path: Path, file: str) -> Source:
-    """The content of a text file, unpacked if its suffix says that it is packed.
-
-    Args:
-        path: the file.
-        file: its name, for messages.
-    """
-    return partial(_content, path, file)
-
-
-def _content(path: Path, file: str) -> Iterator[bytes]:
-    with _PACKED.get(path.suffix, open)(path, "rb") as stream:
-        while True:
-            try:
-                content = stream.read(delimited_text.BLOCK)
-            except _DAMAGED as error:
-                if path.suffix not in _PACKED:
-                    raise
-                raise BadInput(
-                    f"{file}: the archive is damaged or ends too early ({error}). Fetch or pack "
-                    "it again."
-                ) from error
-            if not content:
-                return
-            yield content
-
-
 def blocks(path: Path, file: str, layout: Layout, wanted: list[str]) -> Iterator[Block]:
     """Read columns of a file of delimited text or Parquet; for errors see `read`."""
     if layout.dialect is None:
         return _parquet(path, file, layout, wanted)
-    return delimited_text.read(text_source(path, file), layout.dialect, file, wanted)
+    return delimited_text.read(
+        text_source(path, file), layout.dialect, file, wanted, key=layout.key
+    )
 
 
 # Parquet
@@ -172,7 +141,7 @@ def blocks(path: Path, file: str, layout: Layout, wanted: list[str]) -> Iterator
 def _parquet(path: Path, file: str, layout: Layout, wanted: list[str]) -> Iterator[Block]:
     try:
         source = pq.ParquetFile(path)
-        require_columns(source.schema_arrow.names, wanted, file, layout.section)
+        require_columns(source.schema_arrow.names, wanted, file, layout.key)
         first = 1
         for batch in source.iter_batches(_ROWS_AT_ONCE, columns=wanted):
             batch.validate(full=True)

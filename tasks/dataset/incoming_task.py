@@ -1,4 +1,4 @@
-"""Stages *incoming* and *fold_in*: append-only drops of new interactions, and what they add.
+"""Stages *incoming* and *fold_in*: append-only drops of new interactions into a data set.
 
 Drops are never moved, altered or deleted: the folded data set is a function of the data set and of
 the files that are there, so that no interruption can load half of one.
@@ -35,7 +35,7 @@ _SHOWN = 10
 
 
 class Drop(Handoff):
-    """One file of new interactions as found, taken in by content."""
+    """One file of new interactions, as a raw artifact named by its content."""
 
     name: str
     content: Handle
@@ -75,7 +75,7 @@ class Folded(Handoff):
 
 
 def drops(folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Drops:
-    """Find the drops in `folder` and take each in as a raw artifact, named by its content.
+    """Find the drops in `folder` and write each as a raw artifact, named by its content.
 
     Doing this before the cached stages makes their keys depend on what the files hold.
 
@@ -90,21 +90,26 @@ def drops(folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Drops:
         if file.suffix.lower() not in FORMATS:
             unknown.append(file.name)
             continue
-        content = _settled(file, settle_seconds)
+        content = _taken_in(file, settle_seconds)
         if content is None:
             waiting.append(file.name)
         else:
             found.append(Drop(name=file.name, content=content))
     logger = get_logger("incoming")
     if waiting:
-        logger.info("%s: still being written, left for next time: %s", folder, ", ".join(waiting))
+        logger.info("%s: unfinished, left for the next time: %s", folder, ", ".join(waiting))
     if unknown:
-        logger.warning("%s: not %s, so not read: %s", folder, " ".join(FORMATS), ", ".join(unknown))
+        logger.warning(
+            "%s: files other than %s are not read: %s",
+            folder,
+            " ".join(FORMATS),
+            ", ".join(unknown),
+        )
     return Drops(files=tuple(found), waiting=tuple(waiting))
 
 
-def _settled(file: Path, seconds: float) -> Handle | None:
-    """Take a file in, unless it changed lately or changes meanwhile."""
+def _taken_in(file: Path, seconds: float) -> Handle | None:
+    """Write a file as a raw artifact, unless it changed lately or changes meanwhile."""
     try:
         before = file.stat()
         if time() - before.st_mtime < seconds:
@@ -159,23 +164,25 @@ def fold_in(base: Interactions, read: Sequence[Incoming]) -> Folded:
         base: the data set.
         read: the drops, in the order of their names: of equally new interactions the last stays.
     """
-    before = read_parquet(base.interactions)
-    clean = [read_parquet(of.interactions) for of in read]
-    folded = fold(before, clean)
-    inputs = {
-        "base": base.interactions,
-        **{f"drop {number}": of.interactions for number, of in enumerate(read)},
+    folded = fold(
+        read_parquet(base.interactions), [read_parquet(drop.interactions) for drop in read]
+    )
+    clean = {f"drop {number}": drop.interactions for number, drop in enumerate(read)}
+    n_rows = sum(handle.rows for handle in clean.values())
+    refused = {
+        f"drop {number}": drop.quarantine
+        for number, drop in enumerate(read)
+        if drop.quarantine.rows
     }
-    n_rows = sum(of.interactions.rows for of in read)
-    n_refused = sum(of.quarantine.rows for of in read)
+    inputs = {"base": base.interactions, **clean}
     result = Folded(
-        data=_joined(base, folded.interactions, inputs) if folded.new + folded.updated else base,
+        data=_written(base, folded.interactions, inputs) if folded.new + folded.updated else base,
         new_interactions=folded.new,
         updated=folded.updated,
         repeated=n_rows - folded.new - folded.updated,
-        quarantined=n_refused,
+        quarantined=sum(handle.rows for handle in refused.values()),
         files=len(read),
-        quarantine=_all_refused(read) if n_refused else None,
+        quarantine=_whole_quarantine(refused) if refused else None,
     )
     get_run_logger().info(
         "%d files: %d new interactions, %d newer ones, %d repeated, %d rows or files refused",
@@ -188,7 +195,7 @@ def fold_in(base: Interactions, read: Sequence[Incoming]) -> Folded:
     return result
 
 
-def _joined(base: Interactions, table: pa.Table, inputs: dict[str, Handle]) -> Interactions:
+def _written(base: Interactions, table: pa.Table, inputs: dict[str, Handle]) -> Interactions:
     """The artifacts of the folded data set; new items have no metadata."""
     items = read_parquet(base.items).replace_schema_metadata(None)
     touched = pc.unique(table[ITEM])
@@ -196,18 +203,15 @@ def _joined(base: Interactions, table: pa.Table, inputs: dict[str, Handle]) -> I
     nothing = [pa.nulls(len(added), field.type) for field in ITEMS][1:]
     catalogue = pa.concat_tables([items, pa.table([added, *nothing], schema=ITEMS)]).sort_by(ITEM)
     users = pa.table({USER: pc.unique(table[USER])}, schema=USERS).sort_by(USER)
-    of_items = {**inputs, "items": base.items}
     return base.model_copy(
         update={
             "interactions": write_parquet("interactions", table, inputs),
-            "items": write_parquet("items", catalogue, of_items),
+            "items": write_parquet("items", catalogue, {**inputs, "items": base.items}),
             "users": write_parquet("users", users, inputs),
         }
     )
 
 
-def _all_refused(read: Sequence[Incoming]) -> Handle:
-    refused_rows = [of.quarantine for of in read if of.quarantine.rows]
-    table = pa.concat_tables([read_parquet(handle) for handle in refused_rows])
-    inputs = {f"drop {number}": handle for number, handle in enumerate(refused_rows)}
-    return write_parquet("quarantine", table.replace_schema_metadata(None), inputs)
+def _whole_quarantine(refused: dict[str, Handle]) -> Handle:
+    table = pa.concat_tables([read_parquet(handle) for handle in refused.values()])
+    return write_parquet("quarantine", table.replace_schema_metadata(None), refused)

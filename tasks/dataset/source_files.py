@@ -1,11 +1,13 @@
 """The files of a data set as raw artifacts, by content; those at URLs are fetched once."""
 
 import hashlib
-import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from prefect.logging import get_logger
@@ -14,11 +16,10 @@ from models.config import ROLES, Dataset, Role
 from models.dataset.file_layouts import MOVIELENS
 from models.errors import BadInput
 from tasks.dataset.downloads import downloads, fetched, forget, is_remote, suffix_of
-from tasks.storage.artifacts import Handle, new_file, write_file
+from tasks.storage.artifacts import Handle, write_file
 from tasks.storage.disk_errors import writing
 
 _ATOMIC: dict[Role, str] = {"interactions": ".inter", "items": ".item", "users": ".user"}
-_PIECE = 1 << 22
 
 
 def raw_files(config: Dataset, demographics: tuple[str, ...] = ()) -> dict[str, Handle]:
@@ -126,58 +127,47 @@ def _require_pinned(config: Dataset, key: Role | Literal["path"], place: str, fo
 def _movielens(config: Dataset, path: str) -> dict[str, Handle]:
     """The files in a published zip file, or in a folder with its content."""
     place = _located(path, "dataset.path", folder=True)
-    if place.is_dir():
-        members = {file.name: file for file in sorted(place.rglob("*")) if file.is_file()}
-        chosen = _chosen(path, set(members))
-        files = {
-            role: write_file("raw", Path(name).suffix, members[name])
-            for role, name in chosen.items()
-        }
-        if "path" in config.sha256:
-            get_logger("data").warning("%s is a folder: dataset.sha256.path is not checked", path)
-    else:
+    if "path" in config.sha256 and place.is_dir():
+        get_logger("data").warning("%s is a folder: dataset.sha256.path is not checked", path)
+    elif not place.is_dir():
         with place.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        _require_pinned(config, "path", path, digest)
-        chosen, files = _members(path, place)
-    for role, handle in files.items():
-        if role in config.sha256:
-            _require_pinned(config, role, f"{chosen[role]} in {path}", handle.sha256)
-    return {f"{role}/{chosen[role]}": handle for role, handle in files.items()}
+            _require_pinned(config, "path", path, hashlib.file_digest(stream, "sha256").hexdigest())
+    files = {}
+    with _folder(path, place) as folder:
+        found = {file.name: file for file in sorted(folder.rglob("*")) if file.is_file()}
+        for role in ROLES:
+            name = next((name for name in MOVIELENS[role] if name in found), None)
+            if name is not None:
+                handle = write_file("raw", Path(name).suffix, found[name])
+                if role in config.sha256:
+                    _require_pinned(config, role, f"{name} in {path}", handle.sha256)
+                files[f"{role}/{name}"] = handle
+            elif role == "interactions":
+                wanted = ", ".join(MOVIELENS[role])
+                raise BadInput(f"dataset.path: {path} holds none of {wanted}. Name MovieLens' own.")
+    return files
 
 
-def _members(path: str, place: Path) -> tuple[dict[Role, str], dict[Role, Handle]]:
-    try:
-        with zipfile.ZipFile(place) as archive:
-            members = {Path(member).name: member for member in archive.namelist()}
-            chosen = _chosen(path, set(members))
-            files = {role: _unpacked(archive, members[name]) for role, name in chosen.items()}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
-        forget(path)
-        raise BadInput(
-            f"dataset.path: {path} is no sound zip file ({error}). Fetch it again, or name the "
-            "folder with its content."
-        ) from error
-    return chosen, files
-
-
-def _chosen(path: str, names: set[str]) -> dict[Role, str]:
-    chosen: dict[Role, str] = {}
-    for role in ROLES:
-        present = [name for name in MOVIELENS[role] if name in names]
-        if present:
-            chosen[role] = present[0]
-    if "interactions" not in chosen:
-        wanted = ", ".join(MOVIELENS["interactions"])
-        raise BadInput(f"dataset.path: {path} holds none of {wanted}. Name MovieLens' own files.")
-    return chosen
-
-
-def _unpacked(archive: zipfile.ZipFile, member: str) -> Handle:
-    with writing(downloads()), new_file(downloads()) as file:
-        with archive.open(member) as packed, file.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, _PIECE)
-        return write_file("raw", Path(member).suffix, file)
+@contextmanager
+def _folder(path: str, place: Path) -> Iterator[Path]:
+    """The folder itself, or one with the files of MovieLens that a zip file holds."""
+    if place.is_dir():
+        yield place
+        return
+    with writing(downloads()), TemporaryDirectory(dir=downloads()) as folder:
+        try:
+            with zipfile.ZipFile(place) as archive:
+                for member in archive.infolist():
+                    member.filename = Path(member.filename).name
+                    if any(member.filename in names for names in MOVIELENS.values()):
+                        archive.extract(member, folder)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+            forget(path)
+            raise BadInput(
+                f"dataset.path: {path} is no sound zip file ({error}). Fetch it again, or name "
+                "the folder with its content."
+            ) from error
+        yield Path(folder)
 
 
 def _located(place: str, key: str, folder: bool = False) -> Path:

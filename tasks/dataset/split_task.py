@@ -16,11 +16,11 @@ from models.dataset.delimited_text import Dialect, column_names, read
 from models.dataset.record_blocks import all_records
 from models.errors import BadInput
 from models.schemas import INTERACTIONS, ITEM, TIMESTAMP, USER
-from tasks.dataset.file_reading import text_source
 from tasks.dataset.outputs import Splits
 from tasks.execution.stage import stage
 from tasks.storage.artifact_batches import Stream, record_batches
 from tasks.storage.artifacts import Handle, read_parquet, write_batches, write_file, write_parquet
+from tasks.storage.text_files import text_source
 
 PARTS = ("train", "valid", "test")
 

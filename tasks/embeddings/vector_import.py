@@ -3,12 +3,14 @@
 import pyarrow as pa
 from prefect.logging import get_run_logger
 
+from models.arrow import distinct
 from models.config import Embeddings, Side
 from models.embeddings.import_checks import matrix_of, require_few_missing, rows_of_subjects
 from models.embeddings.text_batches import to_table
+from models.profiles.provenance import provenance_of
 from models.schemas import EMBEDDING, KEYS
 from tasks.embeddings.outputs import Embedded
-from tasks.profiles.profile_import import _provenance, _subjects, _tell
+from tasks.profiles.profile_import import warn_dropped
 from tasks.storage.artifacts import Handle, read_parquet, write_parquet
 from tasks.storage.imported_files import read_vectors
 
@@ -32,15 +34,17 @@ def import_embeddings(
     source, interactions = f"{section}.path {config.path}", read_parquet(train)
     ids, vectors, records = read_vectors(files, config.columns, source, side)
     matrix = matrix_of(vectors, ids, source, key)
-    subjects = _subjects(interactions, key)
+    subjects = distinct(interactions[key])
     rows, dropped = rows_of_subjects(ids, subjects, source, section, config.unknown_users, key)
-    _tell(source, dropped, key)
+    warn_dropped(source, dropped, key)
     has_vector = rows >= 0
     missing = subjects.filter(pa.array(~has_vector))
     warning = require_few_missing(missing, len(subjects), source, section, config.max_missing, key)
     if warning:
         get_run_logger().warning("%s", warning)
     kept = subjects.filter(pa.array(has_vector))
+    if records is not None:
+        records = records.take(pa.array(rows[has_vector]))
     table = to_table(kept, EMBEDDING, matrix[rows[has_vector]], key)
     return Embedded(
         embeddings=write_parquet(
@@ -51,5 +55,5 @@ def import_embeddings(
         texts_cached=0,
         texts_embedded=0,
         missing=len(missing),
-        provenance=_provenance(records, rows[has_vector], interactions, side),
+        provenance=provenance_of(records, interactions, None, side),
     )

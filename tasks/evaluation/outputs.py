@@ -4,6 +4,7 @@ from pathlib import Path
 
 import duckdb
 
+from models.report import wording
 from models.statistics.contrasts import Contrast
 from tasks.results.database import database, database_path, has_database
 from tasks.storage.artifacts import Handoff, MissingArtifact, Verifiable
@@ -21,6 +22,12 @@ class Reference(Handoff):
     mean: float
     sd: float | None
     seeds: int
+
+    def sentence(self) -> str:
+        """The value to beat: `EASE, without knowledge: NDCG@10 0.4252`."""
+        value = wording.mean_and_sd(self.mean, self.sd)
+        name = wording.metric_name(self.metric, self.k)
+        return f"{self.model}, without knowledge: {name} {value}"
 
 
 class Evaluated(Handoff, Verifiable):

@@ -6,7 +6,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from models.config import Embeddings, Pipeline
-from models.config.device import Placed
+from models.config.section import Placed
 from models.errors import BadInput
 from models.recommenders.registry import entry
 

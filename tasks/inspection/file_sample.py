@@ -12,7 +12,7 @@ from models.dataset.column_detection import Guess
 from models.dataset.delimited_text import Dialect, detect, records
 from models.dataset.file_layouts import MOVIELENS
 from models.errors import BadInput
-from tasks.dataset.file_reading import text_source
+from tasks.storage.text_files import text_source
 
 _ROWS = 200
 

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.config import History
-from models.profiles.user_history import record, select
+from models.profiles.provenance import record
+from models.profiles.user_history import select
 from models.schemas import INTERACTIONS, RATING
 from tasks.storage.artifact_batches import Stream
 from tasks.storage.artifacts import Handle

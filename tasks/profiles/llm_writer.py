@@ -16,6 +16,7 @@ from models.llm.pricing import Tariff
 from models.llm.response_checks import response_format
 from models.profiles import item_profiles
 from models.profiles.prompt_templates import Messages, Prompt, render_all, render_items
+from models.profiles.provenance import record_of_items
 from models.schemas import KEYS
 from tasks.config.price_table import price_table
 from tasks.execution.cache_key import content
@@ -150,7 +151,7 @@ def _profiled(request: Request, keys: list[str], run: Asking) -> Profiled:
 
 def _rows(request: Request, keys: list[str], store: AnswerStore, reasons: pa.Array) -> pa.Table:
     if request.side == "items":
-        seen = item_profiles.record(read_parquet(request.train))
+        seen = record_of_items(read_parquet(request.train))
     else:
         seen = records(request.train, request.config.history)
     kept = pa.array(request.kept, pa.string())

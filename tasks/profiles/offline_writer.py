@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 from models.profiles import item_profiles
 from models.profiles.offline_writer import WRITER, offline
 from models.profiles.population import Population
-from models.profiles.user_history import describe, presentable, record, select, whole
+from models.profiles.provenance import record, record_of_items
+from models.profiles.user_history import describe, presentable, select, whole
 from models.schemas import KEYS, TEXT, USER, profiles_schema
 from tasks.profiles.outputs import Profiled
 from tasks.profiles.request import (
@@ -58,7 +59,7 @@ def _items(request: Request) -> Iterator[pa.Table]:
     train = read_parquet(request.train)
     items = item_profiles.subjects(train, read_parquet(request.items), request.config.history.limit)
     texts = pa.chunked_array([item_profiles.offline(items)], pa.string())
-    yield _rows(request, item_profiles.record(train), texts, item_profiles.WRITER)
+    yield _rows(request, record_of_items(train), texts, item_profiles.WRITER)
 
 
 def _rows(request: Request, seen: pa.Table, texts: pa.ChunkedArray, writer: str) -> pa.Table:

@@ -5,15 +5,12 @@ and counts against `max_missing`; provenance is `unknown` unless the file carrie
 train.
 """
 
-from typing import Literal
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
-from models.config import Side
+from models.arrow import distinct
 from models.embeddings.import_checks import require_few_missing, rows_of_subjects
 from models.profiles.provenance import provenance_of
 from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT, noun
@@ -43,11 +40,11 @@ def write(request: Request) -> Profiled:
     key, section = KEYS[side], "profiles" if side == "users" else "item_profiles"
     source = f"{section}.path {config.path}"
     table = read_profiles(imported, config.columns, source, side).combine_chunks()
-    subjects = _subjects(train, key)
+    subjects = distinct(train[key])
     rows, dropped = rows_of_subjects(
         table[key].combine_chunks(), subjects, source, section, config.unknown_users, key
     )
-    _tell(source, dropped, key)
+    warn_dropped(source, dropped, key)
     taken = table.drop_columns([key]).take(pa.array(rows, mask=rows < 0))
     texts = pc.utf8_trim_whitespace(taken[TEXT].combine_chunks())
     texts = pc.if_else(pc.not_equal(texts, ""), texts, None)
@@ -75,20 +72,7 @@ def write(request: Request) -> Profiled:
     )
 
 
-def _provenance(
-    records: pa.Table | None, rows: NDArray[np.int64], interactions: pa.Table, side: Side
-) -> Literal["train-only", "unknown"]:
-    if records is None:
-        return "unknown"
-    return provenance_of(records.take(pa.array(rows)), interactions, None, side)
-
-
-def _subjects(train: pa.Table, key: str) -> pa.Array:
-    """The training part's users (items), sorted."""
-    subjects = pc.unique(train[key])
-    return subjects.take(pc.sort_indices(subjects))
-
-
-def _tell(source: str, dropped: int, key: str) -> None:
+def warn_dropped(source: str, dropped: int, key: str) -> None:
+    """Log how many rows of a file were left out, if any."""
     if dropped:
         get_run_logger().warning("%s: %d unknown %ss dropped", source, dropped, noun(key))

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from prefect.logging import get_logger
 
+from models.profiles.provenance import provenance
 from models.profiles.reuse import keep
-from models.profiles.user_history import provenance
 from models.schemas import USER
 from tasks.profiles.history_batches import records
 from tasks.profiles.outputs import Previous, Profiled

@@ -1,4 +1,4 @@
-"""What the report reads from the results database, and how it becomes a leaderboard."""
+"""The rows of the results database that a report shows, and its leaderboard."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ _RUNS = Path(__file__).parent / "sql" / "report_runs.sql"
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredEvaluation:
     """One evaluation as the database holds it.
 
     Attributes:
@@ -31,30 +31,34 @@ class Stored:
     slices: Rows
 
 
-def stored(evaluated: Evaluated, metric: str, k: int | None) -> Stored:
-    """Read what an evaluation has written.
+def stored(evaluated: Evaluated, metric: str, k: int | None) -> StoredEvaluation:
+    """Read the rows of an evaluation.
 
     Args:
         evaluated: the evaluation.
         metric: the primary metric.
         k: its cut-off.
     """
+    of_experiment = "WHERE experiment = $experiment"
     with database(read_only=True) as connection:
         runs = select(
             connection, _RUNS.read_text(), run_ids=list(evaluated.run_ids), metric=metric, k=k
         )
         contrasts, slices = (
-            select(connection, f"FROM {rows}", experiment=evaluated.experiment)
-            for rows in (
-                "contrasts_all WHERE experiment = $experiment",
-                "slice_comparison WHERE experiment = $experiment AND is_primary",
+            select(connection, sql, experiment=evaluated.experiment)
+            for sql in (
+                f"FROM contrasts_all {of_experiment}",
+                f"FROM slice_comparison {of_experiment} AND is_primary",
             )
         )
-    return Stored([{**run, "config": json.loads(run["config"])} for run in runs], contrasts, slices)
+    runs = [{**run, "config": json.loads(run["config"])} for run in runs]
+    return StoredEvaluation(runs, contrasts, slices)
 
 
-def leaderboard(found: Stored, references: Collection[str], less_is_better: bool = False) -> Rows:
-    """One row per model and arm, best first, with its contrast against the baseline.
+def leaderboard(
+    found: StoredEvaluation, references: Collection[str], less_is_better: bool = False
+) -> Rows:
+    """One row per model and arm, best first, with its contrast with the baseline.
 
     An arm that was run at several points of an experiment has a row for each, never an average.
     Runs without a point that differ in alpha, layer, alignment or reduction stand apart, too, but
@@ -65,15 +69,15 @@ def leaderboard(found: Stored, references: Collection[str], less_is_better: bool
         references: models that stand beside the others.
         less_is_better: as of LogLoss.
     """
-    against = {
+    contrasts = {
         (row["model"], row["arm"], row["point"]): row
         for row in found.contrasts
         if row["is_primary"] and row["against"] == BASELINE
     }
-    groups: dict[tuple[str, str], dict[tuple[Any, ...], Rows]] = {}
+    arms: dict[tuple[str, str], dict[tuple[str, ...], Rows]] = {}
     for run in found.runs:
-        points = groups.setdefault((run["model"], run["arm"]), {})
-        points.setdefault(_point(run), []).append(run)
+        settings = arms.setdefault((run["model"], run["arm"]), {})
+        settings.setdefault(_settings(run), []).append(run)
     rows = [
         {
             "model": model,
@@ -81,33 +85,25 @@ def leaderboard(found: Stored, references: Collection[str], less_is_better: bool
             "kind": "reference" if model in references else arm,
             "mean": fmean(run["value"] for run in runs),
             "sd": stdev(run["value"] for run in runs) if len(runs) > 1 else None,
-            "seeds": len(runs),
-            "point": ", ".join(point) if len(points) > 1 else "",
-            "contrast": _contrast(against, model, arm, runs[0]["point"], len(points)),
-            **{of: _mean(runs, of) for of in ("coverage", "novelty")},
+            "point": ", ".join(setting) if len(settings) > 1 else "",
+            "contrast": contrasts.get((model, arm, point))
+            if point is not None or len(settings) == 1
+            else None,
+            "coverage": _mean(runs, "coverage"),
+            "novelty": _mean(runs, "novelty"),
         }
-        for (model, arm), points in groups.items()
-        for point, runs in points.items()
+        for (model, arm), settings in arms.items()
+        for setting, runs in settings.items()
+        for point in [runs[0]["point"]]
     ]
     return sorted(rows, key=lambda row: row["mean"], reverse=not less_is_better)
 
 
-def _point(run: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells an arm's runs apart besides the seed."""
+def _settings(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """The difference between an arm's runs besides the seed."""
     if run["point"] is not None:
         return (run["point"],)
-    return tuple(str(run[of]) for of in FACTORS if run[of] is not None)
-
-
-def _contrast(
-    against: Mapping[tuple[Any, ...], dict[str, Any]],
-    model: str,
-    arm: str,
-    point: str | None,
-    points: int,
-) -> dict[str, Any] | None:
-    """The contrast of a point's own runs; a point's runs alone must have made it."""
-    return against.get((model, arm, point)) if point is not None or points == 1 else None
+    return tuple(str(run[factor]) for factor in FACTORS if run[factor] is not None)
 
 
 def _mean(runs: Rows, column: str) -> float | None:

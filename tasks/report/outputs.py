@@ -14,7 +14,7 @@ class Mapped(Handoff):
     side: Side
     points: Handle
     method: Literal["umap", "pca"]
-    of: int
+    total: int
     """How many have an embedding; more than `points.rows` where a sample is shown."""
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from models.config import Side
 from models.embeddings.text_batches import to_matrix
-from models.report.profile_map import favourites, first_genres, flat, method, sample
+from models.report.profile_map import favourites, first_genres, method, project, sample
 from models.schemas import EMBEDDING, ITEM, TEXT, USER
 from tasks.execution.stage import stage
 from tasks.report.outputs import Mapped
@@ -15,7 +15,7 @@ _TEXT_LENGTH = 300
 """Characters of a profile that are kept: more than the page shows."""
 
 
-@stage("profile-map", version=1)
+@stage("profile-map", version=2)
 def profile_map(
     side: Side, embeddings: Handle, profiles: Handle | None, train: Handle, items: Handle
 ) -> Mapped | None:
@@ -33,8 +33,8 @@ def profile_map(
     """
     table = read_parquet(embeddings)
     drawn = table.take(sample(table.num_rows))
-    places = flat(to_matrix(drawn[EMBEDDING]))
-    if places is None:
+    plane = project(to_matrix(drawn[EMBEDDING]))
+    if plane is None:
         return None
     key = drawn.column_names[0]
     ids = drawn[key].to_pylist()
@@ -44,18 +44,19 @@ def profile_map(
     else:
         genres = first_genres(catalogue)
     texts = _texts(profiles, key) if profiles else {}
-    made = pa.table(
+    points = pa.table(
         {
             "id": ids,
-            "x": places[:, 0].astype(np.float32),
-            "y": places[:, 1].astype(np.float32),
-            "genre": pa.array([genres.get(of) for of in ids], pa.string()),
-            "text": pa.array([texts.get(of) for of in ids], pa.string()),
+            "x": plane[:, 0].astype(np.float32),
+            "y": plane[:, 1].astype(np.float32),
+            "genre": pa.array([genres.get(token) for token in ids], pa.string()),
+            "text": pa.array([texts.get(token) for token in ids], pa.string()),
         }
     )
-    inputs = {"embeddings": embeddings, "profiles": profiles, "train": train, "items": items}
-    points = write_parquet("map", made, {name: of for name, of in inputs.items() if of})
-    return Mapped(side=side, points=points, method=method(len(ids)), of=table.num_rows)
+    inputs = {"embeddings": embeddings, "train": train, "items": items}
+    inputs |= {"profiles": profiles} if profiles else {}
+    handle = write_parquet("map", points, inputs)
+    return Mapped(side=side, points=handle, method=method(len(ids)), total=table.num_rows)
 
 
 def _texts(profiles: Handle, key: str) -> dict[str, str | None]:

@@ -10,12 +10,13 @@ from slugify import slugify
 from models.config import Pipeline
 from models.errors import BadInput
 from models.report import wording
+from models.report.verdict import sentence
 from tasks.embeddings.outputs import Described, origin
-from tasks.evaluation.outputs import Evaluated, Reference
+from tasks.evaluation.outputs import Evaluated
 from tasks.execution.stage import stage
 from tasks.execution.stage_record import StageRecord
 from tasks.report.outputs import Mapped, Reported
-from tasks.report.page import Made, page_of
+from tasks.report.page import page
 from tasks.storage.artifacts import Handle, data_dir, mirror, new_file, share, write_bytes
 from tasks.storage.disk_errors import writing
 from tasks.training.outputs import Trained
@@ -41,24 +42,19 @@ def report(
         stages: how the run went until here. Its seconds differ from run to run and are no part
             of the key: a page whose numbers still hold keeps the times of the run that made it.
     """
-    source = origin(described)
-    rows = [contrast.row() | source for contrast in evaluated.contrasts]
-    shown = [of for of in maps if of]
-    page = page_of(Made(pipeline, evaluated, trained, described, shown, stages))
-    artifact = write_bytes("report", ".html", page)
+    shown = [mapped for mapped in maps if mapped]
+    content = page(pipeline, evaluated, trained, described, shown, stages)
+    artifact = write_bytes("report", ".html", content)
     reported = Reported(
         comparison=evaluated.contrasts,
         references=evaluated.references,
         report=artifact,
-        page=_publish(pipeline.experiment, page, artifact.sha256),
+        page=_publish(pipeline.experiment, content, artifact.sha256),
     )
+    source = origin(described)
+    rows = [contrast.row() | source for contrast in evaluated.contrasts]
     _show_in_prefect(pipeline.experiment, rows, reported.page.file)
     return reported
-
-
-def reference_lines(references: Sequence[Reference]) -> list[str]:
-    """Models without knowledge, one line each."""
-    return [wording.reference(of.model, of.metric, of.k, of.mean, of.sd) for of in references]
 
 
 def find_report(experiment: str | None = None) -> Path:
@@ -69,24 +65,24 @@ def find_report(experiment: str | None = None) -> Path:
     """
     mirror("reports")
     folder = data_dir() / "reports"
-    pages = sorted(folder.glob("*.html"), key=lambda page: page.stat().st_mtime)
+    pages = sorted(folder.glob("*.html"), key=lambda file: file.stat().st_mtime)
     if not pages:
-        raise BadInput(f"{folder} holds no report: run `llmkt run CONFIG` first")
+        raise BadInput(f"{folder}: holds no report. Run `llmkt run CONFIG` first.")
     if experiment is None:
         return pages[-1]
-    found = [page for page in pages if page.stem == experiment]
-    if not found:
-        known = ", ".join(sorted(page.stem for page in pages))
-        raise BadInput(f"{folder} has no report of experiment {experiment}; it has {known}")
-    return found[0]
+    found = {file.stem: file for file in pages}
+    if experiment not in found:
+        known = ", ".join(sorted(found))
+        raise BadInput(f"{folder}: no report of experiment '{experiment}'. Choose one of {known}.")
+    return found[experiment]
 
 
-def _publish(experiment: str, page: bytes, sha256: str) -> Handle:
+def _publish(experiment: str, content: bytes, sha256: str) -> Handle:
     """Write the page under its stable name, all at once."""
     folder = data_dir() / "reports"
     final = folder / f"{experiment}.html"
     with writing(final), new_file(folder) as temporary:
-        temporary.write_bytes(page)
+        temporary.write_bytes(content)
         temporary.chmod(0o644)
         temporary.replace(final)
     share(final)
@@ -105,5 +101,5 @@ def _show_in_prefect(experiment: str, rows: Sequence[wording.Row], page: Path) -
         create_table_artifact(
             table=[wording.readable(row) for row in rows],
             key=f"comparison-{key}",
-            description=" ".join([wording.sentence(rows), *wording.notes(rows)]),
+            description=" ".join([sentence(rows), *wording.notes(rows)]),
         )

@@ -1,25 +1,23 @@
-"""Files made elsewhere, taken in by content and read: profiles, vectors, ids."""
+"""Files made elsewhere, as raw artifacts and as tables: profiles, vectors, ids."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from models.config import Columns, Embeddings, Profiles, Side
+from models.dataset.delimited_text import Dialect, read, records
+from models.dataset.record_blocks import all_records, require_columns
 from models.errors import BadInput
-from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT, noun
-from tasks.storage.artifacts import Handle, write_bytes
+from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT
+from tasks.storage.artifacts import Handle, write_file
+from tasks.storage.text_files import text_source
 
 _HISTORY = {HISTORY_SHA256: pa.string(), HISTORY_COUNT: pa.int32()}
-_PROFILE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-_VECTOR_FORMATS = (".parquet", ".npy", ".pt", ".json")
-
+_DIALECTS = {".csv": Dialect(","), ".tsv": Dialect("\t")}
 _ID_KINDS = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
 
 Vectors = tuple[pa.Array, Any, pa.Table | None]
@@ -36,38 +34,47 @@ def take_in_profiles(config: Profiles) -> Handle | None:
     """
     if config.path is None:
         return None
-    return _take_in(config.path, "profiles.path", _PROFILE_FORMATS)
+    return _taken_in(config.path, "profiles.path", (*_DIALECTS, ".json", ".jsonl", ".parquet"))
 
 
 def take_in_embeddings(config: Embeddings) -> dict[str, Handle]:
     """Like `take_in_profiles`: `vectors`, and `ids` if they are in a file of their own."""
     if config.path is None:
         return {}
-    taken = {"vectors": _take_in(config.path, "embeddings.path", _VECTOR_FORMATS)}
+    formats = (".parquet", ".npy", ".pt", ".json")
+    handles = {"vectors": _taken_in(config.path, "embeddings.path", formats)}
     file = Path(config.path).expanduser()
     beside = [file.with_name(f"{file.stem}.ids{suffix}") for suffix in (".txt", ".json")]
     ids = config.ids or next((str(path) for path in beside if path.is_file()), None)
     if ids is not None and file.suffix in (".npy", ".pt"):
-        taken["ids"] = _take_in(ids, "embeddings.ids", (".txt", ".json"))
+        handles["ids"] = _taken_in(ids, "embeddings.ids", (".txt", ".json"))
     elif file.suffix == ".npy":
         raise BadInput(
             f"embeddings.ids: {file} holds no ids and neither {beside[0].name} nor "
-            f"{beside[1].name} is beside it; write one id a line into the former"
+            f"{beside[1].name} is beside it. Write one id a line into the former."
         )
-    return taken
+    return handles
 
 
-def _take_in(path: str, key: str, formats: tuple[str, ...]) -> Handle:
+def _taken_in(path: str, key: str, formats: tuple[str, ...]) -> Handle:
     file = Path(path).expanduser()
     if file.suffix not in formats:
-        raise BadInput(f"{key}: {file} is not {', '.join(formats[:-1])} or {formats[-1]}")
+        raise BadInput(
+            f"{key}: {file} is not {', '.join(formats[:-1])} or {formats[-1]}. Convert it."
+        )
     if not file.is_file():
-        raise BadInput(f"{key}: {file} does not exist")
-    return write_bytes("raw", file.suffix, file.read_bytes())
+        raise BadInput(f"{key}: {file} does not exist. Correct the path.")
+    return write_file("raw", file.suffix, file)
 
 
 def read_profiles(handle: Handle, columns: Columns, source: str, side: Side = "users") -> pa.Table:
     """Read imported profiles.
+
+    Args:
+        handle: the file.
+        columns: the names of its columns.
+        source: the configuration's key and the file's name, for messages.
+        side: whose profiles they are.
 
     Returns:
         `user_id` (`item_id`) and `text` (string), and where the file has them
@@ -76,14 +83,17 @@ def read_profiles(handle: Handle, columns: Columns, source: str, side: Side = "u
     Raises:
         BadInput: naming the file and what is wrong in it.
     """
-    path, ids = handle.verify(), columns.ids(side)
-    if path.suffix in (".json", ".jsonl"):
-        table = _json_table(path, ids, columns.text, source)
+    path, wanted = handle.verify(), [columns.ids(side), columns.text]
+    if path.suffix in _DIALECTS:
+        text, dialect = text_source(path, source), _DIALECTS[path.suffix]
+        blocks = read(text, dialect, source, wanted, list(_HISTORY), _key(source))
+        table = all_records(blocks, source, wanted)
+        found = dict(zip(table.column_names, table.columns, strict=True))
     elif path.suffix == ".parquet":
-        table = _parquet(path, source)
+        found = _parquet_columns(path, wanted, source)
     else:
-        table = _separated(path, source)
-    return _named(table, {ids: KEYS[side], columns.text: TEXT}, source)
+        found = _json_columns(path, wanted, source)
+    return _typed(found, dict(zip(wanted, [KEYS[side], TEXT], strict=True)), source)
 
 
 def read_vectors(
@@ -91,113 +101,126 @@ def read_vectors(
 ) -> Vectors:
     """Read imported vectors; see `models.embeddings.import_checks.matrix_of` for their check.
 
+    Args:
+        files: `vectors` and, for bare matrices, `ids`.
+        columns: the names of columns.
+        source: the configuration's key and the file's name, for messages.
+        side: whose vectors they are.
+
     Raises:
         BadInput: naming the file and what is wrong in it.
     """
-    path = files["vectors"].verify()
+    path, wanted = files["vectors"].verify(), [columns.ids(side), columns.embedding]
     if path.suffix in (".npy", ".pt"):
         ids = _ids(files["ids"].verify(), source) if "ids" in files else None
         found, vectors = _tensors(path, ids, source)
-        return _as_ids(found, source), vectors, None
+        return _id_texts(found, source), vectors, None
     if path.suffix == ".json":
-        table = _json_rows(path, columns.ids(side), columns.embedding, source)
-        return _as_ids(table[0], source), table[1], None
-    table = _parquet(path, source)
-    if columns.embedding not in table.column_names:
-        raise BadInput(_lacks(source, columns.embedding, table.column_names, "embedding"))
-    vectors = _list_column(table[columns.embedding])
-    names = {columns.ids(side): KEYS[side]}
-    named = _named(table.drop_columns([columns.embedding]), names, source)
-    return named[KEYS[side]].combine_chunks(), vectors, named
+        texts, vectors = list(_json_columns(path, wanted, source).values())[:2]
+        return texts, vectors, None
+    table = _parquet_columns(path, wanted, source)
+    typed = _typed(table, {wanted[0]: KEYS[side]}, source)
+    return typed[KEYS[side]].combine_chunks(), list(table[wanted[1]].to_numpy()), typed
 
 
-def _separated(path: Path, source: str) -> pa.Table:
-    """A comma- or tab-separated file, every column as text: ids keep their leading zeros."""
-    parse = csv.ParseOptions(
-        delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True
-    )
+def _key(source: str) -> str:
+    """The configuration's key that names the columns."""
+    return f"{source.partition('.')[0]}.columns"
+
+
+def _parquet_columns(path: Path, wanted: list[str], source: str) -> dict[str, Any]:
     try:
-        with csv.open_csv(path, parse_options=parse) as stream:
-            names = stream.schema.names
-        convert = csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True
-        )
-        return csv.read_csv(path, parse_options=parse, convert_options=convert)
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise BadInput(f"{source} could not be read: {error}; mend or remove that row") from error
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadInput(f"{source} is no Parquet file: {error}. Write it again.") from error
+    require_columns(table.column_names, wanted, source, _key(source))
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def _parquet(path: Path, source: str) -> pa.Table:
+def _typed(columns: dict[str, Any], names: dict[str, str], source: str) -> pa.Table:
+    """The columns of ids and texts under the project's names, and the histories' records."""
+    kinds = dict.fromkeys(names, pa.string())
+    kinds |= {name: kind for name, kind in _HISTORY.items() if name in columns}
     try:
-        return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadInput(f"{source} is no Parquet file: {error}") from error
+        table = pa.table({name: columns[name] for name in kinds})
+        id_kind = table.schema.types[0]
+        if not any(is_kind(id_kind) for is_kind in _ID_KINDS):
+            raise pa.ArrowTypeError(f"ids must be text or whole numbers, not {id_kind}")
+        typed = table.cast(pa.schema(list(kinds.items())))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise BadInput(
+            f"{source}: a column holds values of the wrong kind ({error}). Convert them."
+        ) from error
+    return typed.rename_columns([names.get(name, name) for name in kinds])
+
+
+# JSON
 
 
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object that keeps keys which occur more than once."""
 
 
-def _json(path: Path, source: str) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".jsonl":
-            lines = enumerate(text.splitlines(), 1)
-            return [_parsed(line, f"{source}, line {n}") for n, line in lines if line.strip()]
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{source} is not UTF-8 text: {error}") from error
-    return _parsed(text, source)
-
-
-def _parsed(text: str, place: str) -> Any:
+def _parsed(text: str | bytes, place: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_Pairs)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{place} is not valid JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{place} is not valid JSON: {error}. Correct it.") from error
 
 
-def _json_rows(path: Path, owner: str, value: str, source: str) -> tuple[list[Any], list[Any]]:
-    """Ids and values of a mapping id → value, or of a list of objects."""
-    content = _json(path, source)
-    if isinstance(content, _Pairs):
-        return [key for key, _ in content], [item for _, item in content]
-    records = _records(content, source)
-    for number, record in enumerate(records, 1):
-        for name in (owner, value):
-            if name not in record:
-                raise BadInput(f"{source}, row {number}: " + _lacks("it", name, list(record)))
-    return [record[owner] for record in records], [record[value] for record in records]
-
-
-def _json_table(path: Path, owner: str, text: str, source: str) -> pa.Table:
-    content = _json(path, source)
-    if isinstance(content, _Pairs):
-        ids = _as_ids([key for key, _ in content], source)
-        columns: dict[str, Any] = {owner: ids, text: [item for _, item in content]}
+def _json_columns(path: Path, wanted: list[str], source: str) -> dict[str, Any]:
+    """Columns of a list of objects, or of one object a line, or of a mapping; ids as text."""
+    if path.suffix == ".jsonl":
+        content = [_parsed(line, f"{source}, line {row}") for row, line in _lines(path, source)]
     else:
-        records = _records(content, source)
-        names = dict.fromkeys(name for record in records for name in record)
-        columns = {name: [record.get(name) for record in records] for name in names}
-        if owner in columns:
-            columns[owner] = _as_ids(columns[owner], source)
-    kept = {name: columns[name] for name in (owner, text, *_HISTORY) if name in columns}
-    try:
-        return pa.table(kept)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise BadInput(f"{source}: a column mixes kinds of values: {error}") from error
-
-
-def _records(content: Any, source: str) -> list[dict[str, Any]]:
+        content = _parsed(path.read_bytes(), source)
+    if isinstance(content, _Pairs):
+        content = [_Pairs(zip(wanted, pair, strict=True)) for pair in content]
     if not isinstance(content, list) or not all(isinstance(row, _Pairs) for row in content):
         raise BadInput(
-            f"{source} must hold a mapping of ids, or a list of objects with one user or item each"
+            f"{source}: it must hold a mapping of ids, or a list of objects with one user or item "
+            "each. Write it so."
         )
-    return [dict(row) for row in content]
+    rows = [dict(row) for row in content]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    require_columns(names, wanted, source, _key(source))
+    kept = [*wanted, *(name for name in _HISTORY if name in names)]
+    columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in kept}
+    return {**columns, wanted[0]: _id_texts(columns[wanted[0]], source)}
+
+
+def _lines(path: Path, source: str) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers."""
+    batches = records(text_source(path, source), Dialect(quoted=False), source)
+    return [pair for batch in batches for pair in zip(*batch.to_pydict().values(), strict=True)]
+
+
+def _id_texts(values: list[Any], source: str) -> pa.Array:
+    """Ids as text; whole numbers as they are written."""
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise BadInput(
+                f"{source}, row {number}: the id {value!r} is no text or whole number. Correct it."
+            )
+    return pa.array([str(value) for value in values], pa.string())
+
+
+def _ids(path: Path, source: str) -> list[Any]:
+    file = f"the ids of {source}"
+    if path.suffix == ".txt":
+        return [line for _, line in _lines(path, file)]
+    ids = _parsed(path.read_bytes(), file)
+    if not isinstance(ids, list) or isinstance(ids, _Pairs):
+        raise BadInput(f"{file} must be one JSON list. Write it so.")
+    return ids
+
+
+# Tensors
 
 
 def _tensors(path: Path, ids: list[Any] | None, source: str) -> tuple[list[Any], Any]:
     """A matrix with its ids, or for .pt also a mapping id → vector."""
-    content = _load(path, source)
+    content = _loaded(path, source)
     if isinstance(content, dict) and ids is None:
         if {"ids", "embeddings"} <= content.keys():
             ids, content = list(content["ids"]), content["embeddings"]
@@ -205,98 +228,38 @@ def _tensors(path: Path, ids: list[Any] | None, source: str) -> tuple[list[Any],
             ids, content = list(content), list(content.values())
     if ids is None:
         raise BadInput(
-            f"{source} holds no ids; save {{'ids': [...], 'embeddings': tensor}} or a mapping "
-            "of ids, or set embeddings.ids"
+            f"{source} holds no ids. Save {{'ids': [...], 'embeddings': tensor}} or a mapping "
+            "of ids, or set embeddings.ids."
         )
     try:
-        rows = [_plain(row) for row in content] if isinstance(content, list) else _plain(content)
-        found = len(rows)
+        vectors = list(map(_plain, content)) if isinstance(content, list) else _plain(content)
+        found = len(vectors)
     except TypeError as error:
-        raise BadInput(f"{source} holds no table of vectors") from error
+        raise BadInput(f"{source} holds no table of vectors. Save one row per id.") from error
     if found != len(ids):
-        raise BadInput(f"{source} holds {found} vectors, but there are {len(ids)} ids")
-    return ids, rows
+        raise BadInput(
+            f"{source} holds {found} vectors, but there are {len(ids)} ids. Give each its id."
+        )
+    return ids, vectors
 
 
-def _load(path: Path, source: str) -> Any:
+def _loaded(path: Path, source: str) -> Any:
     """Neither loader executes anything that the file says."""
     import pickle
 
     import torch
 
-    readers: dict[str, Callable[[Path], Any]] = {
-        ".npy": lambda file: np.load(file, allow_pickle=False),
-        ".pt": lambda file: torch.load(file, map_location="cpu", weights_only=True),
-    }
     try:
-        return readers[path.suffix](path)
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (ValueError, OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise BadInput(
-            f"{source} could not be read: {str(error).splitlines()[0]}; it must hold numbers and "
-            "tensors only, no other objects"
+            f"{source} could not be read: {str(error).splitlines()[0]}. Save numbers and tensors "
+            "only, no other objects."
         ) from error
 
 
 def _plain(value: Any) -> Any:
     """A tensor as numpy; anything else as it is."""
     return value.detach().float().numpy() if hasattr(value, "detach") else value
-
-
-def _ids(path: Path, source: str) -> list[Any]:
-    if path.suffix == ".txt":
-        return path.read_text(encoding="utf-8").splitlines()
-    ids = _json(path, f"the ids of {source}")
-    if not isinstance(ids, list) or isinstance(ids, _Pairs):
-        raise BadInput(f"the ids of {source} must be one JSON list")
-    return ids
-
-
-def _as_ids(values: list[Any], source: str) -> pa.Array:
-    """Ids as text; whole numbers are taken as they are written."""
-    for number, value in enumerate(values, 1):
-        if not isinstance(value, str | int) or isinstance(value, bool):
-            raise BadInput(f"{source}, row {number}: the id {value!r} is no text or number")
-    return pa.array([str(value) for value in values], pa.string())
-
-
-def _list_column(column: pa.ChunkedArray) -> Any:
-    """Vectors of one width as float (rows, width), others one by one."""
-    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    kind = array.type
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not lists and not pa.types.is_fixed_size_list(kind):
-        return array.to_pylist()
-    widths = pc.unique(pc.list_value_length(array))
-    flat = array.flatten()
-    if array.null_count or len(widths) != 1 or flat.null_count:
-        return array.to_pylist()
-    return flat.to_numpy(zero_copy_only=False).reshape(len(array), widths[0].as_py())
-
-
-def _named(table: pa.Table, names: dict[str, str], source: str) -> pa.Table:
-    """The wanted columns under the project's names, as text."""
-    for name, meaning in names.items():
-        if name not in table.column_names:
-            raise BadInput(_lacks(source, name, table.column_names, noun(meaning)))
-    history = {name: kind for name, kind in _HISTORY.items() if name in table.column_names}
-    try:
-        columns = {
-            next(iter(names.values())): _id_column(table[next(iter(names))], source),
-            **{meaning: table[name].cast(pa.string()) for name, meaning in list(names.items())[1:]},
-            **{name: table[name].cast(kind) for name, kind in history.items()},
-        }
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise BadInput(f"{source}: a column holds values of the wrong kind: {error}") from error
-    return pa.table(columns)
-
-
-def _id_column(column: pa.ChunkedArray, source: str) -> pa.ChunkedArray:
-    kind = column.type
-    if not any(check(kind) for check in _ID_KINDS):
-        raise BadInput(f"{source}: ids must be text or whole numbers, not {kind}")
-    return column.cast(pa.string())
-
-
-def _lacks(place: str, name: str, has: list[str], option: str | None = None) -> str:
-    fix = f"; set the section's columns.{option} to the right one" if option else ""
-    return f"{place} has no column {name}, only {', '.join(map(str, has))}{fix}"

@@ -196,7 +196,7 @@ def test_the_commands(llmkt):
     named = llmkt("compare", "--experiment", "second", "--format", "json").stdout
     assert {row["experiment"] for row in json.loads(named)} == {"second"}
     assert "history, 1 coldest" in llmkt("compare", "--slices", "--format", "md").stdout
-    assert "mean of that" in llmkt("compare", "first", "second").stdout
+    assert "mean of the other" in llmkt("compare", "first", "second").stdout
     counted = llmkt("sql", "SELECT count(*) AS n FROM runs", "--format", "csv")
     assert (counted.exit_code, counted.stdout) == (0, "n\n16\n")
     assert "16" in llmkt("sql", "SELECT count(*) AS n FROM runs").stdout

@@ -12,7 +12,7 @@ from models.config import Dataset
 from models.dataset.delimited_text import Dialect
 from models.dataset.delimited_text import read as read_text
 from models.errors import BadInput
-from tasks.dataset.file_reading import text_source
+from tasks.storage.text_files import text_source
 from tests.support.dataset_files import HEADER, load, rows
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")

@@ -159,7 +159,7 @@ def test_valid_is_held_out_of_train_by_share_and_seed(tmp_path):
     [
         (
             {"train": rows(1, 2), "test": [*rows(3), ("u1", "i02")]},
-            r"split\.test: 1 user-item pairs are in split\.train as well: u1 i02; keep",
+            r"split\.test: 1 user-item pairs are in split\.train as well: u1 i02\. Keep",
         ),
         (
             {"train": rows(1, 2), "valid": rows(3), "test": rows(3)},
@@ -171,11 +171,11 @@ def test_valid_is_held_out_of_train_by_share_and_seed(tmp_path):
         ),
         (
             {"train": [*rows(1, 2), *[("u9", f"i{n}") for n in range(11)]], "test": rows(3)},
-            r"split\.train: 11 of 19 user-item pairs are not in the data set: u9 i0, .*u9 i9, …;",
+            r"split\.train: 11 of 19 user-item pairs are not in the data set: u9 i0, .*u9 i9, …\.",
         ),
         (
             {"train": rows(1, 2, users=3), "test": rows(3)},
-            r"1 users are in valid or test without a training interaction: u3; .*drop",
+            r"1 users are in valid or test without a training interaction: u3\. .*drop",
         ),
         ({"train": [("u0", "i01")], "test": rows(3, users=1)}, r"leave train, valid or test empty"),
     ],

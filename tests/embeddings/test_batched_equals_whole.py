@@ -81,7 +81,7 @@ def test_short_histories_are_counted_over_all_batches(monkeypatch):
     rows += [("v", f"i{n}", None, None) for n in range(9)]
     table = pa.table(list(zip(*rows, strict=True)), INTERACTIONS.names).cast(INTERACTIONS)
     in_batches(monkeypatch, 2)
-    named = r"7 of 8 users .* user u0 \(1\), u1 \(1\), u2 \(1\), u3 \(1\), u4 \(1\), …;"
+    named = r"7 of 8 users .* user u0 \(1\), u1 \(1\), u2 \(1\), u3 \(1\), u4 \(1\), …\."
     with pytest.raises(BadInput, match=named):
         split.fn(Split(), write_parquet("x", table))
 

@@ -13,7 +13,7 @@ import torch
 from models.config import Dataset, Embeddings, Profiles
 from models.embeddings.text_batches import to_matrix
 from models.errors import BadInput
-from models.profiles.user_history import record
+from models.profiles.provenance import record
 from models.schemas import PROFILES
 from tasks.config.pipeline_file import load
 from tasks.dataset.interactions_task import interactions, raw_files
@@ -88,6 +88,23 @@ def test_profiles_may_be_a_mapping_and_ids_whole_numbers(tmp_path):
     assert imported(tmp_path / "n.parquet", table)[1]["text"].to_pylist() == ["x", "y"]
 
 
+def test_values_that_look_like_gaps_or_line_ends_are_values(tmp_path):
+    table = train(("NA", "a"), ("null", "a"))
+    path = written(tmp_path, "csv", [("NA", "None"), ("null", "NaN")])
+    assert imported(path, table)[1]["text"].to_pylist() == ["None", "NaN"]
+    path = tmp_path / "mine.jsonl"
+    rows = [{"user_id": user, "text": "one\u2028two"} for user in ("NA", "null")]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    assert imported(path, table)[1]["text"].to_pylist() == ["one\u2028two"] * 2
+
+
+def test_a_quote_that_never_closes_swallows_no_profiles(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text('user_id,text\n007,"Bond.\n7,Says b.\nann,Likes a.\n')
+    with pytest.raises(BadInput, match=r"mine\.csv, row 2: a quote opens and does not close"):
+        imported(path)
+
+
 def test_the_files_content_decides_and_not_its_path(tmp_path):
     first = written(tmp_path, "csv")
     moved = tmp_path / "elsewhere.csv"
@@ -138,9 +155,17 @@ def test_duplicate_users_are_named(tmp_path, kind):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "user,text\n1,x\n", r"no column user_id, only user, text; .*columns\.user"),
-        ("a.csv", "user_id,summary\n1,x\n", r"no column text, only .*columns\.text"),
-        ("a.csv", "user_id,text\n7,x\n1,2,3\n", r"a\.csv could not be read: .*Expected 2 columns"),
+        (
+            "a.csv",
+            "user,text\n1,x\n",
+            r"user_id; it has user, text\. Set profiles\.columns",
+        ),
+        (
+            "a.csv",
+            "user_id,summary\n1,x\n",
+            r"text; it has user_id, summary\. .*\.columns",
+        ),
+        ("a.csv", "user_id,text\n7,x\n1,2,3\n", r"a\.csv, row 3: 3 values instead of 2\. Mend"),
         ("a.csv", "user_id,text\n7,x\n,y\n", r"row 2: the user id is empty"),
         ("a.jsonl", '{"user_id": 7, "text": "x"}\n{"user\n', r"a\.jsonl, line 2 is not valid JSON"),
         ("a.json", '[{"user_id": 1.5, "text": "x"}]', r"row 1: the id 1\.5 is no text"),
@@ -276,7 +301,7 @@ def test_a_matrix_needs_its_ids(tmp_path):
     with pytest.raises(BadInput, match="holds 3 vectors, but there are 2 ids"):
         vectors(tmp_path / "m.npy", ids=str(ids))
     torch.save(torch.tensor(MATRIX), tmp_path / "m.pt")
-    with pytest.raises(BadInput, match="holds no ids; save"):
+    with pytest.raises(BadInput, match=r"holds no ids\. Save"):
         vectors(tmp_path / "m.pt")
 
 

@@ -44,13 +44,6 @@ def pipeline(models=("BPR",), **settings) -> Pipeline:
     return Pipeline.model_validate(known | settings)
 
 
-def test_defaults_leave_the_keys_of_earlier_results_as_they_were():
-    earlier = pipeline(training={"epochs": 40, "patience": 6})
-    assert earlier.digest() == "13a3d432f9007a17"
-    assert Budget().identity().keys() == {"epochs", "patience", "valid_metric"}
-    assert "device" not in Embeddings().identity()
-
-
 @pytest.mark.usefixtures("data_dir")
 def test_auto_without_a_gpu_is_the_cpu_and_finds_its_results(monkeypatch):
     machine(monkeypatch, gpus=0)

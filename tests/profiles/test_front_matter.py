@@ -5,7 +5,7 @@ import yaml
 
 from models.config import LLM, History
 from models.errors import BadInput
-from models.profiles.prompt_templates import Prompt
+from models.profiles.prompt_templates import Prompt, user_values
 from tasks.config.pipeline_file import load
 from tasks.config.prompt_file import FrontMatter, parse_prompt, prompt_of
 from tasks.execution.cache_key import content
@@ -48,7 +48,7 @@ def test_front_matter_is_taken_off_the_text():
         "system": "Be brief.",
         "history": {"limit": 3},
     }
-    messages = Prompt(template, "mine").render([], None)
+    messages = Prompt(template, "mine").fill(user_values([], None))
     assert (messages.system, messages.user) == ("Be brief.", "0 items")
     template, front = parse_prompt("---\r\nseed: 3\r\n---\r\n" + BODY, "mine")
     assert (front.model_dump(exclude_unset=True), template.text) == ({"seed": 3}, BODY)
@@ -56,7 +56,7 @@ def test_front_matter_is_taken_off_the_text():
 
 def test_the_system_text_is_a_template_too():
     template, _ = parse_prompt(fronted("system: '{{ n_interactions }} items'"), "mine")
-    assert Prompt(template, "mine").render([], None).system == "0 items"
+    assert Prompt(template, "mine").fill(user_values([], None)).system == "0 items"
 
 
 def test_what_is_named_goes_before_front_matter_and_that_before_defaults(configured):
@@ -156,4 +156,4 @@ def test_a_template_that_cannot_be_filled_names_the_line_of_its_file():
     text = fronted("seed: 1", body="{% block user %}\n{{ history[0].titel }}{% endblock %}")
     row = {"title": "Heat", "year": None, "genres": None, "rating": None}
     with pytest.raises(BadInput, match=r"mine, line 5: .*titel"):
-        Prompt(parse_prompt(text, "mine")[0], "mine").render([row], None)
+        Prompt(parse_prompt(text, "mine")[0], "mine").fill(user_values([row], None))

@@ -5,8 +5,9 @@ import pytest
 
 from models.config import Profiles
 from models.errors import BadInput
-from models.profiles.item_profiles import offline, record, subjects, values
+from models.profiles.item_profiles import offline, subjects, values
 from models.profiles.prompt_templates import Prompt, render_items
+from models.profiles.provenance import record_of_items
 from models.schemas import INTERACTIONS, ITEMS
 from tasks.config.pipeline_file import PROJECT_ROOT
 from tasks.profiles.profiles_task import profiles
@@ -86,11 +87,11 @@ def test_the_offline_writer_says_what_is_known():
 
 
 def test_the_record_is_of_the_whole_training_part():
-    whole, less = record(TRAIN), record(TRAIN.slice(1))
+    whole, less = record_of_items(TRAIN), record_of_items(TRAIN.slice(1))
     assert set(whole["history_count"].to_pylist()) == {len(PAIRS)}
     assert whole["history_sha256"][0] != less["history_sha256"][0]
     shuffled = TRAIN.take(list(range(len(PAIRS)))[::-1])
-    assert record(shuffled).equals(whole)
+    assert record_of_items(shuffled).equals(whole)
 
 
 def test_titles_are_quoted_in_prompts_and_ids_are_absent():

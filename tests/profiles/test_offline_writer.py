@@ -8,7 +8,8 @@ import pytest
 
 from models.config import History, Profiles
 from models.profiles.offline_writer import lift, offline
-from models.profiles.user_history import histories, provenance, record, select
+from models.profiles.provenance import provenance, record
+from models.profiles.user_history import histories, select
 from models.schemas import PROFILES
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import read_parquet, write_parquet

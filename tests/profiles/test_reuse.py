@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from models.config import History, Profiles
-from models.profiles.user_history import provenance, whole
+from models.profiles.provenance import provenance
+from models.profiles.user_history import whole
 from models.schemas import INTERACTIONS, PROFILES
 from tasks.llm import asking
 from tasks.profiles.outputs import Profiled
@@ -136,7 +137,7 @@ def test_provenance_of_kept_profiles_can_fail():
 
 
 def profiles_of(seen: pa.Table, texts: pa.Array) -> pa.Table:
-    from models.profiles.user_history import record
+    from models.profiles.provenance import record
 
     known = record(seen)
     nothing = pa.nulls(N, pa.string())

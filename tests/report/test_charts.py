@@ -1,37 +1,52 @@
+from jinja2 import Environment, FileSystemLoader
+
+from models.report import wording
 from models.report.charts import forest_plot, parameter_sweeps, profile_scatter
-from models.report.charts.profile_scatter import Point
+from tasks.storage.artifacts import PROJECT_ROOT
+
+TEMPLATES = PROJECT_ROOT / "tasks" / "report" / "templates"
 
 
 def contrast(gain, low, high, base=0.5):
     return {"baseline_mean": base, "gain_percent": gain, "ci_low": low, "ci_high": high}
 
 
-def test_a_gain_is_relative_to_what_it_is_held_against():
+def test_a_gain_is_relative_to_the_baseline():
     assert forest_plot.gain(contrast(10.0, 0.025, 0.075)) == forest_plot.Gain(10.0, 5.0, 15.0)
     assert forest_plot.gain(contrast(None, None, None)) is None
 
 
-def test_a_scale_holds_zero_and_every_gain():
-    scale = forest_plot.scale([contrast(10.0, 0.025, 0.075), contrast(20.0, 0.075, 0.125)])
-    assert (scale.low, scale.high) == (0.0, 25.0)
-    placed = scale.place(forest_plot.Gain(10.0, 5.0, 15.0))
+def test_an_axis_holds_zero_and_every_gain():
+    axis = forest_plot.axis([contrast(10.0, 0.025, 0.075), contrast(20.0, 0.075, 0.125)])
+    assert axis == forest_plot.Axis(0.0, 25.0)
     # 3 % are kept free on both sides, so 94 % are 25 points.
-    assert (placed.zero, placed.low, placed.middle, placed.high) == (3.0, 21.8, 40.6, 59.4)
-    assert not placed.cut_low
-    assert not placed.cut_high
+    assert [axis.position(value) for value in (0, 5, 10, 15)] == [3.0, 21.8, 40.6, 59.4]
 
 
-def test_one_wide_interval_is_cut_off_and_marked():
+def test_one_wide_interval_is_cut_off():
     narrow = [contrast(1.0, 0.0, 0.01)] * 4
-    scale = forest_plot.scale([*narrow, contrast(2.0, -2.0, 2.0)])
+    axis = forest_plot.axis([*narrow, contrast(2.0, -2.0, 2.0)])
     # Four intervals are 2 points wide, so gains of 0 to 2 get 5 points on either side.
-    assert (scale.low, scale.high) == (-5.0, 7.0)
-    wide = scale.place(forest_plot.Gain(2.0, -400.0, 400.0))
-    assert (wide.low, wide.high, wide.cut_low, wide.cut_high) == (3.0, 97.0, True, True)
+    assert axis == forest_plot.Axis(-5.0, 7.0)
+    assert (axis.position(-400.0), axis.position(400.0)) == (3.0, 97.0)
 
 
-def test_nothing_comparable_has_no_scale():
-    assert forest_plot.scale([contrast(None, None, None)]) is None
+def test_a_cut_end_is_marked_with_an_arrow():
+    def whisker(low, high):
+        row = {**contrast(2.0, low / 200, high / 200), "model": "BPR", "arm": "kar", "verdict": ""}
+        cell = macros.forest(row, forest_plot.Axis(-5.0, 7.0), forest_plot.gain, wording)
+        return cell.count("<path")
+
+    macros = Environment(loader=FileSystemLoader(TEMPLATES)).get_template("macros.html.j2").module
+    assert [whisker(*ends) for ends in ((-4, 6), (-6, 6), (-4, 8), (-6, 8))] == [0, 1, 1, 2]
+
+
+def test_nothing_comparable_has_no_axis():
+    assert forest_plot.axis([contrast(None, None, None)]) is None
+
+
+def point(token, genre, text=None):
+    return {"id": token, "x": 0.0, "y": 0.0, "genre": genre, "text": text}
 
 
 def run(arm, seed, value, alpha=None, layer=None, model="BPR"):
@@ -73,22 +88,22 @@ def test_nothing_that_varies_gives_no_sweep():
 
 def test_frequent_genres_get_colours_and_the_rest_is_grey():
     genres = [f"g{n}" for n in range(9) for _ in range(9 - n)] + [None]
-    points = [Point(f"u{n}", 0.0, 0.0, genre, None) for n, genre in enumerate(genres)]
-    figure, marks = profile_scatter.profile_map(points)
-    assert [mark.name for mark in marks] == [*(f"g{n}" for n in range(8)), "other"]
-    assert marks[-1].count == 2  # g8, and the one without a genre
-    assert len({mark.colour for mark in marks}) == 9
+    points = [point(f"u{n}", genre) for n, genre in enumerate(genres)]
+    figure, key = profile_scatter.profile_map(points)
+    assert [entry["name"] for entry in key] == [*(f"g{n}" for n in range(8)), "other"]
+    assert key[-1]["count"] == 2  # g8, and the one without a genre
+    assert len({entry["colour"] for entry in key}) == 9
     assert sum(len(trace["x"]) for trace in figure["data"]) == len(points)
 
 
 def test_a_genre_may_be_called_other():
-    figure, _ = profile_scatter.profile_map([Point("u1", 0.0, 0.0, "other", None)] * 2)
+    figure, _ = profile_scatter.profile_map([point("u1", "other")] * 2)
     assert sum(len(trace["x"]) for trace in figure["data"]) == 2
 
 
 def test_hovering_shows_first_words_as_plain_text():
     text = "likes <b>bold</b> & " + "long words " * 50
-    figure, _ = profile_scatter.profile_map([Point("<u>", 0.0, 0.0, "Drama", text)])
+    figure, _ = profile_scatter.profile_map([point("<u>", "Drama", text)])
     (shown,) = figure["data"][0]["text"]
     assert shown.startswith("<b>&lt;u&gt;</b>, Drama<br>likes &lt;b&gt;bold&lt;/b&gt; &amp; long")
     assert shown.endswith(" …")

@@ -16,6 +16,7 @@ from models.config import Pipeline
 from models.errors import BadInput
 from models.report import wording
 from models.report.charts.learning_curves import Course, learning_curves
+from models.report.verdict import sentence
 from tasks.evaluation.evaluation_task import evaluation
 from tasks.execution.stage_record import StageRecord
 from tasks.report.report_task import find_report, report
@@ -169,15 +170,18 @@ class TestText:
         second, _ = made(toy_runs.pipeline(experiment="other"))
         assert find_report() == second.page.file
         assert find_report("tiny") == first.page.file
-        with pytest.raises(BadInput, match="no report of experiment tni; it has other, tiny"):
+        with pytest.raises(
+            BadInput, match=r"no report of experiment 'tni'\. Choose one of other, tiny"
+        ):
             find_report("tni")
 
 
-def row(model, verdict, arm="transfer"):
+def row(model, verdict, arm="transfer", gain=None):
     return {
         "model": model,
         "arm": arm,
         "verdict": verdict,
+        "gain_percent": gain,
         "metric": "ndcg",
         "k": 10,
         "is_primary": True,
@@ -186,15 +190,15 @@ def row(model, verdict, arm="transfer"):
 
 def test_sentence():
     rows = [
-        row("A", "better"),
+        row("A", "better", gain=3.14),
         row("B", "worse"),
         row("C", "better"),
         row("D", "better"),
         row("A", "not comparable: seeds differ", arm="noise"),
     ]
-    assert wording.sentence(rows) == (
-        "On NDCG@10, transfer is better than the baseline for A, C and D; worse for B. "
-        "On NDCG@10, noise is not comparable for A."
+    assert sentence(rows) == (
+        "On NDCG@10, transfer is better than its own baseline for A (+3.1 %), C and D, worse than "
+        "its own baseline for B. On NDCG@10, noise is not comparable for A."
     )
 
 
@@ -209,7 +213,7 @@ def test_numbers():
 def test_curves_mark_phases_and_the_best_epoch():
     config = toy_runs.pipeline()
     courses = [Course(run.job, run.epochs, run.best_epoch) for run in toy_runs.all_trained(config)]
-    score, model_loss, transfer_loss = (panel.figure for panel in learning_curves(courses)["BPR"])
+    score, model_loss, transfer_loss = learning_curves(courses)["BPR"].values()
     assert [(s["x0"], s["x1"]) for s in model_loss["layout"]["shapes"]] == [(-0.5, 1.5)]
     dots = [trace for trace in score["data"] if trace["mode"] == "markers"]
     assert [(dot["x"], dot["y"]) for dot in dots] == [([2], [0.3])] * 4

@@ -140,7 +140,7 @@ def test_hovering_a_dot_shows_the_profile_as_text(shown):
 
 
 def test_hovering_a_gain_tells_it(shown):
-    title = shown.find_element("css selector", "#gains td.strip title")
+    title = shown.find_element("css selector", "#gains td.forest title")
     assert title.get_attribute("textContent").startswith("BPR, ")
 
 

@@ -46,16 +46,16 @@ def test_umap_keeps_groups_apart_and_repeats_itself():
     centres = np.eye(2, 16)[np.arange(120) % 2]
     vectors = (centres + 0.05 * rng.normal(size=(120, 16))).astype(np.float32)
     assert of_models.method(len(vectors)) == "umap"
-    places = of_models.flat(vectors)
+    places = of_models.project(vectors)
     means = places[::2].mean(axis=0), places[1::2].mean(axis=0)
     spread = max(places[start::2].std(axis=0).max() for start in (0, 1))
     assert np.linalg.norm(means[0] - means[1]) > 3 * spread
-    assert np.array_equal(places, of_models.flat(vectors))
+    assert np.array_equal(places, of_models.project(vectors))
 
 
 @pytest.mark.parametrize("vectors", [np.eye(2, 8), np.ones((9, 8)), np.arange(9.0)[:, None]])
 def test_too_few_equal_or_narrow_vectors_have_no_map(vectors):
-    assert of_models.flat(vectors.astype(np.float32)) is None
+    assert of_models.project(vectors.astype(np.float32)) is None
 
 
 @pytest.mark.usefixtures("data_dir", "no_run_logger")
@@ -63,7 +63,7 @@ def test_the_stage_keeps_who_where_what_and_first_words():
     of, train = toy_report.described(), toy_runs.splits().train
     profiles, embeddings = of.profiled.profiles, of.embedded.embeddings
     mapped = profile_map.fn("users", embeddings, profiles, train, toy_report.catalogue())
-    assert (mapped.method, mapped.of, mapped.points.rows) == ("pca", 12, 12)
+    assert (mapped.method, mapped.total, mapped.points.rows) == ("pca", 12, 12)
     rows = {row["id"]: row for row in read_parquet(mapped.points).to_pylist()}
     assert list(rows) == toy_report.USERS
     assert rows["u1"]["genre"] == "War"  # i9 alone is in training

@@ -89,8 +89,8 @@ def test_points_stand_apart_on_the_leaderboard_with_their_own_contrasts():
         return bare | {"model": "BPR", "arm": arm, "seed": seed, "value": value, "point": point}
 
     def contrast(point):
-        of = {"model": "BPR", "arm": "transfer", "against": "baseline", "is_primary": True}
-        return of | {"point": point}
+        known = {"model": "BPR", "arm": "transfer", "against": "baseline", "is_primary": True}
+        return known | {"point": point}
 
     runs = [
         run("baseline", 1, 0.2, None),
@@ -98,7 +98,7 @@ def test_points_stand_apart_on_the_leaderboard_with_their_own_contrasts():
         run("transfer", 2, 0.5, "a"),
         run("transfer", 1, 0.1, "b"),
     ]
-    found = leaderboard.Stored(runs, [contrast("a"), contrast("b")], [])
+    found = leaderboard.StoredEvaluation(runs, [contrast("a"), contrast("b")], [])
     board = leaderboard.leaderboard(found, [])
     assert [(row["arm"], row["point"], row["mean"]) for row in board] == [
         ("transfer", "a", 0.4),

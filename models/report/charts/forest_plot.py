@@ -1,4 +1,4 @@
-"""Gains with their intervals as strips inside a table: a forest plot that sorts with its rows."""
+"""Gains with their intervals inside a table: a forest plot that sorts with its rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,57 +6,34 @@ from typing import Any
 
 import numpy as np
 
-_WIDTH = 100.0
-_EDGE = 3.0
+_MARGIN = 3.0
 """Kept free on both sides, so that a dot at the end is whole."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A relative gain and its interval, in percent of what the arm is held against."""
+    """A relative gain and its interval, in percent of the baseline's mean."""
 
-    middle: float
+    mean: float
     low: float
     high: float
 
 
 @dataclass(frozen=True)
-class Strip:
-    """Where a gain stands on its scale, 0 to 100; beyond the scale an end is cut off."""
-
-    zero: float
-    low: float
-    middle: float
-    high: float
-    cut_low: bool
-    cut_high: bool
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The range that all strips of a table share, in percent; holds 0."""
+class Axis:
+    """The range that all rows of a table share, in percent; holds 0."""
 
     low: float
     high: float
 
-    def place(self, gain: Gain) -> Strip:
-        """Where a gain stands."""
-        return Strip(
-            self._at(0.0),
-            self._at(gain.low),
-            self._at(gain.middle),
-            self._at(gain.high),
-            gain.low < self.low,
-            gain.high > self.high,
-        )
-
-    def _at(self, value: float) -> float:
+    def position(self, value: float) -> float:
+        """Position of a value on the axis, 0 to 100; a value beyond it stands at its end."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
-        return round(_EDGE + share * (_WIDTH - 2 * _EDGE), 2)
+        return round(_MARGIN + share * (100.0 - 2 * _MARGIN), 2)
 
 
 def gain(row: Mapping[str, Any]) -> Gain | None:
-    """A contrast's gain with its interval in percent; None where there is none.
+    """Relative gain of a contrast with its interval; None where there is none.
 
     Args:
         row: keys as in view `contrasts_all`.
@@ -67,17 +44,17 @@ def gain(row: Mapping[str, Any]) -> Gain | None:
     return Gain(row["gain_percent"], 100 * row["ci_low"] / base, 100 * row["ci_high"] / base)
 
 
-def scale(rows: Sequence[Mapping[str, Any]]) -> Scale | None:
-    """A range that shows every gain whole, and of the intervals what most of them need.
+def axis(rows: Sequence[Mapping[str, Any]]) -> Axis | None:
+    """The range that shows every gain, and of the intervals as much as most of them need.
 
-    One interval from two lucky seeds may be twenty times as wide as all others; it is cut off
-    rather than letting them shrink to dots.
+    One interval from two seeds that happen to agree little may be twenty times as wide as all
+    others; it is cut off, so that the others do not shrink to dots.
     """
     gains = [found for found in map(gain, rows) if found]
     if not gains:
         return None
-    reach = 2.5 * float(np.median([one.high - one.low for one in gains]))
-    middles = [0.0, *(one.middle for one in gains)]
-    low = max(min(0.0, *(one.low for one in gains)), min(middles) - reach)
-    high = min(max(0.0, *(one.high for one in gains)), max(middles) + reach)
-    return Scale(low, high) if high > low else Scale(low - 1.0, high + 1.0)
+    reach = 2.5 * float(np.median([each.high - each.low for each in gains]))
+    means = [0.0, *(each.mean for each in gains)]
+    low = max(min(0.0, *(each.low for each in gains)), min(means) - reach)
+    high = min(max(0.0, *(each.high for each in gains)), max(means) + reach)
+    return Axis(low, high) if high > low else Axis(low - 1.0, high + 1.0)

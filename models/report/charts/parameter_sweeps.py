@@ -1,4 +1,4 @@
-"""Sweeps: what a run's alpha, layer, alignment and reduction are worth where they vary."""
+"""Sweeps: the metric over alpha, layer, alignment and reduction where they vary."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from models.config import ARMS, BASELINE
-from models.report.charts.theme import Figure, layout, plain, title
+from models.report.charts.theme import Figure, layout, line, plain, title
 
 FACTORS = {"alpha": "α", "layer": "Layer", "alignment": "Alignment", "reduction": "Reduction"}
 
@@ -36,12 +36,12 @@ def sweeps(runs: Sequence[RunRow], label: str) -> list[Sweep]:
     """
     found = []
     for model in dict.fromkeys(run["model"] for run in runs):
-        of_model = [run for run in runs if run["model"] == model]
-        for factor in FACTORS:
-            lines = {key: line for key, line in _lines(of_model, factor).items() if len(line) > 1}
+        own = [run for run in runs if run["model"] == model]
+        baseline = [run["value"] for run in own if run["arm"] == BASELINE]
+        for factor, name in FACTORS.items():
+            lines = {key: line for key, line in _lines(own, factor).items() if len(line) > 1}
             if lines:
-                figure = _figure(lines, _baseline(of_model), factor, label)
-                found.append(Sweep(model, FACTORS[factor], figure))
+                found.append(Sweep(model, name, _figure(lines, baseline, factor, label)))
     return found
 
 
@@ -49,71 +49,53 @@ def _lines(runs: Sequence[RunRow], factor: str) -> dict[tuple[str, ...], _Line]:
     """Per arm and values of the other factors: values by the factor's value."""
     lines: dict[tuple[str, ...], _Line] = {}
     for run in runs:
-        if run[factor] is None:
-            continue
-        others = (f"{FACTORS[of]} {run[of]}" for of in FACTORS if of != factor and run[of])
-        line = lines.setdefault((run["arm"], *others), {})
-        line.setdefault(run[factor], []).append(run["value"])
+        if run[factor] is not None:
+            others = (
+                f"{name} {run[key]}" for key, name in FACTORS.items() if key != factor and run[key]
+            )
+            values = lines.setdefault((run["arm"], *others), {})
+            values.setdefault(run[factor], []).append(run["value"])
     return lines
 
 
-def _baseline(runs: Sequence[RunRow]) -> float | None:
-    values = [run["value"] for run in runs if run["arm"] == BASELINE]
-    return fmean(values) if values else None
-
-
 def _figure(
-    lines: Mapping[tuple[str, ...], _Line], baseline: float | None, factor: str, label: str
+    lines: Mapping[tuple[str, ...], _Line], baseline: Sequence[float], factor: str, label: str
 ) -> Figure:
-    data = [_trace(key, dict(sorted(line.items()))) for key, line in lines.items()]
     frame = layout(280)
-    numbers = factor == "alpha"
-    frame["xaxis"] |= {"title": title(FACTORS[factor]), "type": "linear" if numbers else "category"}
+    kind = "linear" if factor == "alpha" else "category"
+    frame["xaxis"] |= {"title": title(FACTORS[factor]), "type": kind}
     frame["yaxis"] |= {"title": title(label)}
-    if baseline is not None:
-        frame["shapes"] = [
-            {
-                "type": "line",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "y0": baseline,
-                "y1": baseline,
-                "line": {"color": ARMS[BASELINE].colour, "width": 1.5, "dash": "dash"},
-            }
-        ]
+    if baseline:
+        level = fmean(baseline)
+        dashed = {"color": ARMS[BASELINE].colour, "width": 1.5, "dash": "dash"}
+        across = {"type": "line", "xref": "paper", "x0": 0, "x1": 1}
+        frame["shapes"] = [{**across, "y0": level, "y1": level, "line": dashed}]
         frame["annotations"] = [
             {
                 "text": BASELINE,
                 "xref": "paper",
                 "x": 1,
-                "y": baseline,
+                "y": level,
                 "xanchor": "right",
                 "yanchor": "bottom",
                 "showarrow": False,
             }
         ]
+    data = [_trace(key, dict(sorted(values.items()))) for key, values in lines.items()]
     return {"data": data, "layout": frame}
 
 
-def _trace(key: tuple[str, ...], line: _Line) -> dict[str, Any]:
-    arm = key[0]
+def _trace(key: tuple[str, ...], values: _Line) -> dict[str, Any]:
     name = plain(", ".join(key))
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": name,
-        "meta": {"arm": arm},
-        "x": [plain(x) if isinstance(x, str) else x for x in line],
-        "y": [fmean(values) for values in line.values()],
-        "customdata": [len(values) for values in line.values()],
-        "error_y": {
-            "type": "data",
-            "array": [stdev(values) if len(values) > 1 else 0 for values in line.values()],
-            "thickness": 1.2,
-            "width": 4,
-        },
-        "line": {"color": ARMS[arm].colour, "width": 1.6, "dash": ARMS[arm].dash},
-        "marker": {"size": 7},
-        "hovertemplate": f"{name}: %{{x}}, %{{y:.4f}} (%{{customdata}} runs)<extra></extra>",
-    }
+    spread = [stdev(seeds) if len(seeds) > 1 else 0 for seeds in values.values()]
+    return line(
+        key[0],
+        name,
+        mode="lines+markers",
+        x=[plain(x) if isinstance(x, str) else x for x in values],
+        y=[fmean(seeds) for seeds in values.values()],
+        customdata=[len(seeds) for seeds in values.values()],
+        error_y={"type": "data", "array": spread, "thickness": 1.2, "width": 4},
+        marker={"size": 7},
+        hovertemplate=f"{name}: %{{x}}, %{{y:.4f}} (%{{customdata}} runs)<extra></extra>",
+    )

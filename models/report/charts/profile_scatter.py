@@ -2,12 +2,12 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from models.report.charts.theme import Figure, layout, plain
 
-_COLOURS = (
+_STYLES = (
     ("#3a86c8", "circle"),
     ("#d1743a", "square"),
     ("#3f9d7d", "diamond"),
@@ -18,53 +18,43 @@ _COLOURS = (
     ("#cc5f63", "hexagon"),
 )
 """Colours and shapes, so that groups can be told apart without colour."""
-_OTHER = ("#8c97a6", "circle")
-_OTHERS = "other"
-_WORDS = 220
+_OTHER_STYLE = ("#8c97a6", "circle")
+_MOST_CHARACTERS = 220
 _LINE = 64
 
-
-@dataclass(frozen=True)
-class Point:
-    """One user or item of the map."""
-
-    token: str
-    x: float
-    y: float
-    group: str | None
-    text: str | None
+Point = Mapping[str, Any]
+"""One user or item: `id`, `x`, `y`, `genre` and `text`, the last two or None."""
 
 
-@dataclass(frozen=True)
-class Mark:
-    """One entry of the map's key."""
+def profile_map(points: Sequence[Point]) -> tuple[Figure, list[dict[str, Any]]]:
+    """One trace per frequent genre, all others grey; hovering shows a profile's first words.
 
-    name: str
-    colour: str
-    count: int
-
-
-def profile_map(points: Sequence[Point]) -> tuple[Figure, list[Mark]]:
-    """One trace per frequent group, the others grey; hovering shows a profile's first words."""
-    counts = Counter(point.group for point in points if point.group)
-    frequent = [name for name, _ in counts.most_common(len(_COLOURS))]
-    looks = dict(zip(frequent, _COLOURS, strict=False))
-    data, marks = [], []
-    for group in [*frequent, None]:
-        own = [p for p in points if (p.group if p.group in looks else None) == group]
+    Returns:
+        The figure, and its key: `name`, `colour` and `count` of every genre.
+    """
+    counts = Counter(point["genre"] for point in points if point["genre"])
+    frequent = [name for name, _ in counts.most_common(len(_STYLES))]
+    styles = dict(zip(frequent, _STYLES, strict=False))
+    data, key = [], []
+    for genre in [*frequent, None]:
+        own = [
+            point
+            for point in points
+            if (point["genre"] if point["genre"] in styles else None) == genre
+        ]
         if not own:
             continue
-        name = group or _OTHERS
-        colour, symbol = looks[group] if group else _OTHER
-        marks.append(Mark(name, colour, len(own)))
+        name = genre or "other"
+        colour, symbol = styles[genre] if genre else _OTHER_STYLE
+        key.append({"name": name, "colour": colour, "count": len(own)})
         data.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": plain(name),
-                "x": [round(p.x, 3) for p in own],
-                "y": [round(p.y, 3) for p in own],
-                "text": [_hover(p) for p in own],
+                "x": [round(point["x"], 3) for point in own],
+                "y": [round(point["y"], 3) for point in own],
+                "text": [_hover(point) for point in own],
                 "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.8},
                 "hovertemplate": "%{text}<extra></extra>",
             }
@@ -75,15 +65,12 @@ def profile_map(points: Sequence[Point]) -> tuple[Figure, list[Mark]]:
     frame["xaxis"] |= hidden
     frame["yaxis"] |= {**hidden, "scaleanchor": "x"}
     frame["dragmode"] = "pan"
-    return {"data": data[::-1], "layout": frame}, marks  # what is frequent lies on top
+    return {"data": data[::-1], "layout": frame}, key  # frequent genres lie on top
 
 
 def _hover(point: Point) -> str:
-    head = f"<b>{plain(point.token)}</b>"
-    if point.group:
-        head += f", {plain(point.group)}"
-    if not point.text:
-        return head
-    words = textwrap.shorten(point.text, _WORDS, placeholder=" …")
-    lines = textwrap.wrap(words, _LINE) or [""]
-    return "<br>".join([head, *map(plain, lines)])
+    head = f"<b>{plain(point['id'])}</b>"
+    if point["genre"]:
+        head += f", {plain(point['genre'])}"
+    words = textwrap.shorten(point["text"] or "", _MOST_CHARACTERS, placeholder=" …")
+    return "<br>".join([head, *map(plain, textwrap.wrap(words, _LINE))])

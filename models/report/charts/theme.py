@@ -3,6 +3,8 @@
 from html import escape
 from typing import Any
 
+from models.config import ARMS
+
 Figure = dict[str, Any]
 
 _TRANSPARENT = "rgba(0,0,0,0)"
@@ -22,6 +24,13 @@ def plain(text: str) -> str:
 def title(text: str) -> dict[str, Any]:
     """An axis title."""
     return {"text": text, "standoff": 8, "font": {"size": 12}}
+
+
+def line(arm: str, name: str, mode: str = "lines", **settings: Any) -> dict[str, Any]:
+    """A trace in the colour and dash of its arm, by which the page filters it."""
+    style = {"color": ARMS[arm].colour, "width": 1.6, "dash": ARMS[arm].dash}
+    trace = {"type": "scatter", "mode": mode, "name": name, "meta": {"arm": arm}, "line": style}
+    return trace | settings
 
 
 def layout(height: int) -> dict[str, Any]:
