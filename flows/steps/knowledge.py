@@ -1,6 +1,7 @@
 """From profiles to the targets of every single training."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 from flows.steps.stage_runner import StageRunner
 from models.config import SIDES, Arm, ArmName, Pipeline, Refit, Side, Targets
@@ -34,7 +35,7 @@ def sides_of(pipeline: Pipeline, taps: TapPoints) -> tuple[Side, ...]:
         return ()
     if "features" in taken:
         return SIDES
-    needed = {side for of_model in taps.values() for side in of_model}
+    needed = {side for points in taps.values() for side in points}
     if "users" in needed and pipeline.profiles.pooled:
         return SIDES
     return tuple(side for side in SIDES if side in needed)
@@ -44,7 +45,7 @@ def describe_all(
     pipeline: Pipeline,
     prompts: Mapping[Side, Template],
     data: Interactions,
-    parts: Splits,
+    splits: Splits,
     stages: StageRunner,
     earlier: Mapping[Side, Previous] | None = None,
 ) -> list[Described]:
@@ -57,19 +58,15 @@ def describe_all(
         if side not in prompts:
             continue
         if side == "users" and pipeline.profiles.pooled:
-            described[side] = _by_items(described["items"], parts, stages)
+            items = described["items"]
+            embedded = stages.run(pooling, items.embedded, splits.train, side="users")
+            described[side] = Described(
+                side="users", profiled=None, embedded=embedded, pooled=True, of_items=items.profiled
+            )
         else:
             before = (earlier or {}).get(side)
-            described[side] = _describe(pipeline, side, prompts[side], data, parts, stages, before)
+            described[side] = _describe(pipeline, side, prompts[side], data, splits, stages, before)
     return [described[side] for side in SIDES if side in described]
-
-
-def _by_items(items: Described, parts: Splits, stages: StageRunner) -> Described:
-    """Users described by their items' profiles."""
-    embedded = stages.run(pooling, items.embedded, parts.train, side="users")
-    return Described(
-        side="users", profiled=None, embedded=embedded, pooled=True, of_items=items.profiled
-    )
 
 
 def _describe(
@@ -77,35 +74,34 @@ def _describe(
     side: Side,
     prompt: Template,
     data: Interactions,
-    parts: Splits,
+    splits: Splits,
     stages: StageRunner,
-    previous: Previous | None = None,
+    previous: Previous | None,
 ) -> Described:
     """Profiles and their embeddings; vectors made elsewhere need no profiles."""
-    of_profiles, of_vectors = pipeline.profiles_of(side), pipeline.embeddings_of(side)
-    vectors = take_in_embeddings(of_vectors)
+    writing, embedding = pipeline.profiles_of(side), pipeline.embeddings_of(side)
+    vectors = take_in_embeddings(embedding)
     if vectors and side == "items" and pipeline.item_embeddings is None:
         raise BadInput(
-            "embeddings imports the users' vectors, but a transfer needs the items' too: set "
-            "item_embeddings"
+            "embeddings: these are the users' imported vectors, but a transfer needs the items' "
+            "too. Set item_embeddings"
         )
     if vectors:
-        embedded = stages.run(embeddings, of_vectors, None, parts.train, vectors, side, side=side)
+        embedded = stages.run(embeddings, embedding, None, splits.train, vectors, side, side=side)
         return Described(side=side, profiled=None, embedded=embedded)
-    texts = take_in_profiles(of_profiles)
     profiled = stages.run(
         profiles,
-        of_profiles,
+        writing,
         prompt,
-        data.interactions if pipeline.sees_all(side) else parts.train,
+        data.interactions if pipeline.sees_all(side) else splits.train,
         data.items,
-        texts,
+        take_in_profiles(writing),
         side,
         data.demographics if side == "users" else None,
         previous,
         side=side,
     )
-    embedded = stages.run(embeddings, of_vectors, profiled.profiles, side=side)
+    embedded = stages.run(embeddings, embedding, profiled.profiles, side=side)
     return Described(side=side, profiled=profiled, embedded=embedded)
 
 
@@ -113,7 +109,7 @@ def target_all(
     pipeline: Pipeline,
     forms: Mapping[Side, Forms],
     described: Sequence[Described],
-    parts: Splits,
+    splits: Splits,
     data: Interactions,
     stages: StageRunner,
     kept: Reducers | None = None,
@@ -124,30 +120,37 @@ def target_all(
         pipeline: the run's configuration.
         forms: from `target_forms`, by side.
         described: each side's profiles and embeddings.
-        parts: the split.
+        splits: train, valid and test.
         data: interactions, items and users.
         stages: runs and records.
         kept: an earlier run's reducers, from `kept_reducers`; empty keeps this run's for later
             ones, None keeps none.
     """
-    targeted: Knowledge = {}
-    items = next((known for known in described if known.side == "items"), None)
+    knowledge: Knowledge = {}
     for known in described:
         own = _make_targets(forms[known.side], known, stages, kept)
-        for arm in pipeline.training.arm_rows:
-            features = _features(arm, known, pipeline, stages)
-            for seed in pipeline.training.seeds:
-                if arm.replaces == "targets":
-                    taken = _controls(arm, seed, known.side, pipeline, own, parts, data, stages)
-                elif arm.replaces == "item vectors":
-                    taken = _of_shuffled_items(
-                        arm, seed, known, items, forms[known.side], parts, stages
+        for arm, seed in product(pipeline.training.arm_rows, pipeline.training.seeds):
+            if arm.replaces == "targets":
+                inputs = splits.train, data.items, seed
+                taken = {
+                    model: stages.run(
+                        controls,
+                        pipeline.targets_of(model),
+                        arm.name,
+                        made.targets,
+                        *inputs,
+                        side=known.side,
                     )
-                else:
-                    taken = own if arm.takes == "targets" else features
-                for model, given in taken.items():
-                    targeted.setdefault((model, arm.name, seed), {})[known.side] = given
-    return targeted
+                    for model, made in own.items()
+                }
+            elif arm.replaces == "item vectors" and forms[known.side]:
+                shuffled = _by_shuffled_items(arm, seed, known, described, splits, stages)
+                taken = _make_targets(forms[known.side], shuffled, stages, None)
+            else:
+                taken = own if arm.takes == "targets" else _features(arm, known, pipeline, stages)
+            for model, targeted in taken.items():
+                knowledge.setdefault((model, arm.name, seed), {})[known.side] = targeted
+    return knowledge
 
 
 def _make_targets(
@@ -166,7 +169,7 @@ def _make_targets(
                 (kept or {}).get(_reducer_name(described.side, settings.reduction, width)),
                 side=described.side,
             )
-    return {model: made[of.reduction, width] for model, (of, width) in forms.items()}
+    return {model: made[form.reduction, width] for model, (form, width) in forms.items()}
 
 
 def _reducer_name(side: Side, reduction: str | None, width: int | None) -> str:
@@ -174,67 +177,39 @@ def _reducer_name(side: Side, reduction: str | None, width: int | None) -> str:
     return f"{side} none" if reduction == "none" else f"{side} {reduction or 'umap'} {width}"
 
 
-def kept_reducers(targeted: Knowledge, refit: Refit) -> dict[str, Kept]:
+def kept_reducers(knowledge: Knowledge, refit: Refit) -> dict[str, Kept]:
     """The reducers of a run that kept them, for the next one.
 
     Args:
-        targeted: from `target_all`.
+        knowledge: from `target_all`.
         refit: the policy under which the next run may use them.
     """
     found: dict[str, Kept] = {}
-    for of_sides in targeted.values():
-        for side, of in of_sides.items():
-            reducer = of.kept(refit)
+    for sides in knowledge.values():
+        for side, targeted in sides.items():
+            reducer = targeted.kept(refit)
             if reducer is not None:
-                found[_reducer_name(side, of.reduction, of.width)] = reducer
+                found[_reducer_name(side, targeted.reduction, targeted.width)] = reducer
     return found
 
 
-def _controls(
-    arm: Arm,
-    seed: int,
-    side: Side,
-    pipeline: Pipeline,
-    own: Mapping[str, Targeted],
-    parts: Splits,
-    data: Interactions,
-    stages: StageRunner,
-) -> dict[str, Targeted]:
-    """Each model's targets in a control that replaces the profiles' targets."""
-    return {
-        model: stages.run(
-            controls,
-            pipeline.targets_of(model),
-            arm.name,
-            made.targets,
-            parts.train,
-            data.items,
-            seed,
-            side=side,
-        )
-        for model, made in own.items()
-    }
-
-
-def _of_shuffled_items(
+def _by_shuffled_items(
     arm: Arm,
     seed: int,
     users: Described,
-    items: Described | None,
-    forms: Forms,
-    parts: Splits,
+    described: Sequence[Described],
+    splits: Splits,
     stages: StageRunner,
-) -> dict[str, Targeted]:
-    """Each model's targets where users are the mean of items that have each other's vectors."""
-    if not forms:
-        return {}
+) -> Described:
+    """Users as the mean of items that have each other's vectors."""
+    items = next((known for known in described if known.side == "items"), None)
     if not users.pooled or items is None:
         raise BadInput(
-            f"training.arms: {arm.name} is for users who are described by their items; set "
+            f"training.arms: {arm.name} is for users who are described by their items. Set "
             "profiles.provider to items and transfer.side to users, or remove the arm"
         )
-    shuffled = stages.run(pooling, items.embedded, parts.train, seed, side="users")
-    return _make_targets(forms, users.model_copy(update={"embedded": shuffled}), stages, None)
+    shuffled = stages.run(pooling, items.embedded, splits.train, seed, side="users")
+    return users.model_copy(update={"embedded": shuffled})
 
 
 def _features(
@@ -257,10 +232,10 @@ def target_forms(pipeline: Pipeline, taps: TapPoints, side: Side) -> Forms:
     """
     asked = pipeline.targets.width
     forms: Forms = {}
-    for model, of_model in taps.items():
-        if side not in of_model:
+    for model, points in taps.items():
+        if side not in points:
             continue
-        tap, width = of_model[side].tap, of_model[side].width
+        tap, width = points[side].tap, points[side].width
         settings = pipeline.targets_of(model)
         if tap is None:
             forms[model] = settings.model_copy(update={"reduction": "none"}), None
@@ -269,7 +244,7 @@ def target_forms(pipeline: Pipeline, taps: TapPoints, side: Side) -> Forms:
         if asked not in (None, width) and not bridging:
             raise BadInput(
                 f"targets.width is {asked}, but the tapped layer {tap.name} of {model} is {width} "
-                f"wide; leave targets.width empty, or set models.{model}.tap with start and stop"
+                f"wide. Leave targets.width empty, or set models.{model}.tap with start and stop"
             )
         forms[model] = settings, asked or width
     return forms
