@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from flows.steps.stage_runner import StageRunner
-from tasks.evaluation.evaluation_task import evaluation, show_in_prefect
+from tasks.evaluation.evaluation_task import evaluation
 from tasks.evaluation.inputs import Part, PointResult, Trial
 from tasks.evaluation.outputs import Evaluated, Reference
 from tasks.execution.stage_record import StageRecord
@@ -38,8 +38,6 @@ def compare(
 ) -> Summary:
     """Evaluate trained models and report the comparison; see the stages of these names."""
     evaluated: Evaluated = stages.run(evaluation, experiment, parts, points, trials)
-    if points:
-        show_in_prefect(evaluated, points)
     page = _page(experiment, parts, evaluated, stages) if parts else None
     return Summary(
         experiment=experiment,
