@@ -14,11 +14,12 @@ LLM_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML
 	-DGGML_BMI2=ON -DGGML_AVX512=OFF -DGGML_AMX_TILE=OFF -DGGML_AMX_INT8=OFF \
 	-DGGML_AMX_BF16=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF
 
-.PHONY: help setup demo test lint docs bench serve local-llm clean
+.PHONY: help setup demo test test-slow lint docs bench serve local-llm clean
 
 help:
 	@echo "make demo   run configs/ml-100k.yaml end to end"
 	@echo "make test   lint, type-check and test"
+	@echo "make test-slow  what takes long: ten kills, every model resumed, files beyond memory"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make docs   write docs/reference/ from the code"
 	@echo "make bench  everything in benchmarks/ that measures"
@@ -42,6 +43,9 @@ demo: setup
 # order of names, the longest files (crash, pipeline) are not the last.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-"""What the README's figures were measured with."""
+"""Measurements behind docs/benchmarks.md and docs/statistics.md."""

@@ -1,19 +1,19 @@
-"""How often 95 % intervals of a difference cover the truth, with few and with more seeds.
+"""Measure how often 95 % intervals cover the true difference, by number of seeds.
 
-Arms without any true difference are drawn many times: users differ in how the arm suits them, each
-training varies by chance, and each user's value under each training has its own noise. How much
-trainings vary is decisive, so there are three worlds: not at all; as on ml-100k, where the mean
-NDCG@10 of two trainings of one arm differs with a standard deviation of 0.005; and four times as
-much. An honest 95 % interval covers 0 in 95 of 100 draws; one that covers it less often calls
-chance a gain.
+Simulated arms have no true difference. Users differ in how the arm suits them, each training
+varies by chance, and each user's value under each training has its own noise. There are three
+worlds of variation between trainings: none; as on ml-100k, where the mean NDCG@10 of two
+trainings of one arm differs with a standard deviation of 0.005; and four times as much. A 95 %
+interval should cover 0 in 95 of 100 draws. An interval that covers it less often reports chance
+as a gain.
 
 crossed: random effects of seeds and users, each with its own degrees of freedom
-(`models.statistics.paired_comparison`), which decides; pooled: the same variances with
-Satterthwaite's degrees of freedom; seeds: Student's t over the means of seeds; users: Student's t
-over the means of users, seeds ignored.
+(`models.statistics.paired_comparison`), the interval of the verdicts; pooled: the same variances
+with Satterthwaite's degrees of freedom; seeds: Student's t over the means of seeds; users:
+Student's t over the means of users, seeds ignored.
 
-Corrected for many contrasts, p-values are read far below 0.05, where `pooled` errs most: a second
-table counts how often either finds p < 0.001 where there is nothing to find.
+Corrections for many contrasts need p-values far below 0.05, where `pooled` errs most. A second
+table counts how often crossed and pooled find p < 0.001 without a true difference.
 
     .venv/bin/python benchmarks/coverage.py [--draws 1000] [--users 300] [--json]
 """

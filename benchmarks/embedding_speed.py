@@ -1,14 +1,14 @@
-"""How much faster the embeddings stage is than the plain sentence-transformers call.
+"""Compare the speed of the embeddings stage with the plain sentence-transformers call.
 
-Both sides embed the same texts, the offline profiles of ml-100k (943 users), on the same number
-of threads, from loading the model to holding the vectors:
+Both sides embed the same texts, the offline profiles of ml-100k (943 users), on the same number of
+threads, from loading the model to holding the vectors:
 
 - plain: `SentenceTransformer(folder).encode(texts)`, float32, default batches;
-- ours: the stage with its store empty (every distinct text once, batches of like length,
+- ours: the stage with an empty store (every distinct text once, batches of similar length,
   bfloat16, each batch committed to disk).
 
-The sides take turns, so that a busy machine slows both; `ratio` is the median of the plain times
-over the median of ours, `cosine` the smallest cosine between the two sides' vectors of one user.
+The sides take turns, so a busy machine slows both. `ratio` is the median of the plain times over
+the median of ours; `cosine` is the smallest cosine between the two vectors of one user.
 
     .venv/bin/python benchmarks/embedding_speed.py [--rounds 3] [--threads 1] [--json]
 """

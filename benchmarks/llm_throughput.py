@@ -1,15 +1,14 @@
-"""How close the profiles stage comes to what an LLM endpoint's latency allows.
+"""Measure the throughput of the profiles stage against the latency of an LLM endpoint.
 
 A server process on this machine answers every chat request after 200 ms. The stage asks it for
-the profiles of 2,000 users, everything included: rendering prompts, HTTP, answers committed one
-by one, the Parquet file. `efficiency` is the ideal time, users / concurrency · 200 ms, over the
-stage's time; `asking alone` is the same over the time from the first request to the last answer
-as the server sees them, without the rendering before and the file after. With trouble, a tenth of
-the requests meets 429, 500 or a time-out; then every profile must arrive and no prompt be
-answered twice.
+the profiles of 2,000 users, including rendering of prompts, HTTP, commits of single answers and
+the Parquet file. `efficiency` is the ideal time, users / concurrency · 200 ms, over the time of
+the stage. `asking alone` is the same over the time from the first request to the last answer at
+the server. With trouble, a tenth of the requests meets 429, 500 or a time-out; then every profile
+must arrive, and no prompt may be answered twice.
 
-`RSS + MB` is how much resident memory grew from the second quarter of a run to its second half.
-The server shares the cores with the stage; on a busy machine take the best of several rounds.
+`RSS + MB` is the growth of resident memory from the second quarter of a run to its second half. The
+server shares the cores with the stage; on a busy machine use the best of several rounds.
 
     .venv/bin/python benchmarks/llm_throughput.py [--rounds 3] [--users 2000] [--json]
 """

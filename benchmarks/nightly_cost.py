@@ -1,11 +1,11 @@
-"""What a night with 1 % new interactions costs against a first one, cold and warm.
+"""Compare the cost of a night with 1 % new interactions, cold and warm, with a first night.
 
-On ml-100k, by `configs/nightly.yaml`: the first night sees the oldest 99 % of the interactions and
-computes everything; then the newest 1 % is dropped in, and two nights go on from copies of the same
-data folder, one that trains from fresh weights and one from the champion's. Each night is the
-command in a process of its own, so that its time includes the start. NDCG@10 is the challenger's
-on the same new holdout; seeds after the first share its embeddings, so that only the first one's
-times count.
+ml-100k with `configs/nightly.yaml`. The first night computes everything on the oldest 99 % of the
+interactions. Then the newest 1 % arrives, and two nights continue from copies of the same data
+folder, one from fresh weights and one from the champion's. Each night is a command in its own
+process, so its time includes the start. NDCG@10 is that of the challenger on the same new
+holdout. Later seeds share the embeddings of the first one, so only the times of the first seed
+are reported.
 
     .venv/bin/python benchmarks/nightly_cost.py [--seeds 3] [--json]
 """

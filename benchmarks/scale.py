@@ -1,20 +1,19 @@
-"""How time and memory grow with the number of users, from files to targets.
+"""Measure how time and memory grow with the number of users, from files to targets.
 
-Synthetic data: activity and popularity follow power laws, every user has five interactions or more,
-100 on average (30 at the larger sizes); items have titles, years and genres. Each size runs in a
-process of its own, with the stages as a flow runs them: ingest of a CSV, split, offline profiles,
-embeddings, UMAP targets of 64 columns. The text model is `hashing`, counts of hashed words: **no
-language model**, so that the time of the stage is the pipeline's own.
+Synthetic data: activity and popularity follow power laws; every user has five interactions or
+more, 100 on average (30 at the larger sizes); items have titles, years and genres. Each size runs
+in its own process, with the stages as a flow runs them: ingestion of a CSV, split, offline
+profiles, embeddings, UMAP targets of 64 columns. The text model is `hashing`, counts of hashed
+words and **no language model**, so the time of the stage is that of the pipeline.
 
-`exponent` is the b of time = a · users^b, where time is the CPU seconds of all stages (wall time is
-shown beside it; on cores that others share it measures them, too), without the start of Prefect and
-of the process. Work grows as users do only while each has as many interactions, so b is fitted by
-least squares within sizes of equal interactions per user, with an a of its own for each: 10 k and
-100 k users at 100, 100 k and 1 M at 30. Fixed costs, such as UMAP's sample, make it smaller where
-they weigh; the table has each step's own and each stage's.
+`exponent` is the b of time = a · users^b. Time is the CPU seconds of all stages, without the
+start of Prefect and of the process; wall time is shown beside it. Work grows with users only at
+equal interactions per user, so b is fitted by least squares within sizes of equal interactions
+per user, with an a of its own for each: 10 k and 100 k users at 100, 100 k and 1 M at 30. Fixed
+costs, such as UMAP's sample, make it smaller; the table has the exponent of each step and stage.
 
-`peak_rss_gb` is the largest size's: the peak resident memory of the process that runs the stages,
-plus that of its largest child (Prefect's temporary server), in GiB.
+`peak_rss_gb` is that of the largest size: the peak resident memory of the process that runs the
+stages, plus that of its largest child (Prefect's temporary server), in GiB.
 
     .venv/bin/python benchmarks/scale.py [--sizes 10000x100,100000x100,…] [--keep FOLDER] [--json]
 """

@@ -1,8 +1,8 @@
-"""RecBole 1.2.1 as it comes: its configuration, data set, loaders, trainer and evaluator.
+"""Run stock RecBole 1.2.1: its configuration, data set, loaders, trainer and evaluator.
 
-Only what keeps it from running on a current stack is mended (see `_mended`); `recbole.quick_start`
-cannot be imported there at all, so its steps are taken here. What it writes goes to a folder of
-its own. Nothing of `models/` is used.
+`_mended` repairs only what does not run on a current stack. `recbole.quick_start` cannot be
+imported there, so its steps are repeated here. Output goes to a separate folder. Nothing of
+`models/` is used.
 """
 
 import contextlib

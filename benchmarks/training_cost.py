@@ -1,9 +1,9 @@
-"""What one training costs on many users: CPU seconds an epoch, seconds of ranking, peak memory.
+"""Measure the cost of one training on many users: CPU seconds, seconds of ranking, peak memory.
 
-Synthetic data: every user has 30 training interactions, popularity falls off from item to item.
+Synthetic data: every user has 30 training interactions, and popularity falls from item to item.
 BPR with 64 columns, two epochs with full-ranking validation, then the two final rankings, all by
-`tasks.training.worker.train` in this process. CPU seconds, since other programs make wall time
-longer. One size a call, so that the peak is its own:
+`tasks.training.worker.train` in this process. Times are CPU seconds, since other programs
+lengthen wall time. Each call measures one size, so the peak is that of the size:
 
     .venv/bin/python benchmarks/training_cost.py [--users 20000] [--items 10000] [--json]
 """

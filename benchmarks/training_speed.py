@@ -1,20 +1,20 @@
-"""How much faster an epoch is than stock RecBole's, and what knowledge transfer adds to it.
+"""Compare the time of an epoch with stock RecBole, and measure the cost of transfer.
 
-Both sides train and validate the same model in this one process, in turns, so that a busy machine
-slows both: stock RecBole 1.2.1 (its loaders, trainer and evaluator) and
-`models.training.training_loop`, on ml-100k's 70 % training part, with the same hyper-parameters,
-batch size, seed and threads. Validation ranks all items and computes NDCG@10. A third side, ours
-with transfer on (the default `Transfer`, random targets), trains in the same turns. Before that,
-both sides must give the same NDCG@10 for the same weights.
+Both sides train and validate the same model in one process, in turns, so a busy machine slows
+both: stock RecBole 1.2.1 (its loaders, trainer and evaluator) and
+`models.training.training_loop`, on the 70 % training part of ml-100k, with the same
+hyper-parameters, batch size, seed and threads. Validation ranks all items and computes NDCG@10. A
+third side, ours with transfer (the default `Transfer`, random targets), trains in the same turns.
+First, both sides must give the same NDCG@10 for the same weights.
 
-Seconds are medians per epoch; ratios are stock's over ours. RecBole fits
-`--eval-batch-size` user-item pairs into one evaluation batch; its default is 4096, but some of
-its models validate several times faster with more.
+Seconds are medians per epoch; ratios are stock's over ours. RecBole fits `--eval-batch-size`
+user-item pairs into one evaluation batch; its default is 4096, but some of its models validate
+several times faster with more.
 
     .venv/bin/python benchmarks/training_speed.py [--models BPR,NeuMF] [--epochs 5] [--json]
 
-`--quality` does not time: it trains both sides over 5 seeds and shows that they learn equally
-well. That takes as long as 10 trainings per model. Nothing is to be chosen by its test column.
+`--quality` measures no time: it trains both sides over 5 seeds and shows that they learn equally
+well. That takes as long as 10 trainings per model. Do not choose anything by its test column.
 """
 
 import argparse

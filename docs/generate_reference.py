@@ -43,6 +43,13 @@ RESEMBLES: dict[type[Section], tuple[type[Section], str]] = {
 """Sections that are described by what differs from another one."""
 SAME_KEYS = ("item_embeddings", "item_tap")
 """Fields that hold the same section as the field before them."""
+COMMON = {
+    "model": "as in runs",
+    "arm": "as in runs",
+    "metric": "as in metrics",
+    "ci_high": "upper end of the interval",
+}
+"""Columns of several tables that mean the same."""
 NAMES: dict[Any, str] = {
     str: "text",
     int: "integer",
@@ -219,16 +226,23 @@ def database() -> str:
     with duckdb.connect() as connection:
         connection.execute(text)
         tables = connection.sql("SELECT table_name FROM duckdb_tables() ORDER BY ALL").fetchall()
+        for (name,) in tables:
+            parts.append(f"\n## Table `{name}`\n\nGrain: {grains[name]}\n\n")
+            parts.append("| column | type | meaning |\n|---|---|---|\n")
+            for column, column_type, *_ in connection.sql(f"DESCRIBE {name}").fetchall():
+                meaning = meanings[name].get(column) or COMMON.get(column, "")
+                parts.append(f"| `{column}` | {column_type} | {meaning} |\n")
         views = connection.sql(
-            "SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL"
+            "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal ORDER BY ALL"
         ).fetchall()
-        for kind, names in (("Table", tables), ("View", views)):
-            for (name,) in names:
-                parts.append(f"\n## {kind} `{name}`\n\nGrain: {grains[name]}\n\n")
-                parts.append("| column | type | meaning |\n|---|---|---|\n")
-                for column, column_type, *_ in connection.sql(f"DESCRIBE {name}").fetchall():
-                    meaning = meanings.get(name, {}).get(column, "")
-                    parts.append(f"| `{column}` | {column_type} | {meaning} |\n")
+        for name, sql in views:
+            columns = [
+                f"`{column}`" for column, *_ in connection.sql(f"DESCRIBE {name}").fetchall()
+            ]
+            source = re.search(r"FROM (\w+)", sql)
+            assert source is not None
+            parts.append(f"\n## View `{name}`\n\nGrain: {grains[name]}\n\n")
+            parts.append(f"Columns of `{source[1]}`: {', '.join(columns)}.\n")
     return "".join(parts)
 
 

@@ -7,7 +7,7 @@ from prefect import flow
 from pydantic import BaseModel
 
 from flows.steps.knowledge import kept_reducers
-from flows.steps.preparation import CarriedOver, load_data, prepare, taps_of
+from flows.steps.preparation import load_data, prepare, taps_of
 from flows.steps.stage_runner import StageRunner
 from flows.steps.trainings import training_pool
 from models.config import Pipeline
@@ -18,7 +18,6 @@ from tasks.dataset.outputs import Interactions
 from tasks.embeddings.outputs import Described
 from tasks.execution.stage_record import StageRecord
 from tasks.nightly import night as nights
-from tasks.nightly.carry_over import earlier_profiles, earlier_reducers, starting_point_of
 from tasks.nightly.gate_task import gate
 from tasks.nightly.night import Night
 from tasks.nightly.outputs import Judged
@@ -85,21 +84,19 @@ def _challenge(night: Night, stages: StageRunner) -> Ended:
     """Train tonight's challenger, judge it, and publish it if it may be."""
     pipeline, data = night.pipeline, night.data
     nights.require_tap_points(pipeline, taps_of(pipeline, stages))
-    carried = CarriedOver(
-        data, earlier_profiles(night), earlier_reducers(night), starting_point_of(night)
-    )
     with training_pool(pipeline) as pool:
-        prepared = prepare(pipeline, stages, carried=carried)
+        prepared = prepare(pipeline, stages, night=night)
         pool.start(*prepared.requests)
         pool.wait_for_all()
         part = pool.trained(prepared)
     stages.add_trainings(pool.ended())
-    [trained] = part.trained
+    [trained], [request] = part.trained, prepared.requests
     judged = stages.run(
         gate, pipeline.nightly, pipeline.evaluation, trained, part.splits, data, night.champion
     )
     targeted = prepared.knowledge.get(night.training, {})
-    made = nights.Made(part.splits, trained, part.described, targeted, carried.initial)
+    initial = request.inputs["initial"]
+    made = nights.Made(part.splits, trained, part.described, targeted, initial)
     row = night.judged(judged, made, stages.computed("profiles"))
     if judged.decision != "published":
         return _end(night, row, stages, judged, part.described)

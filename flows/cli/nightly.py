@@ -23,7 +23,7 @@ from flows.cli.common import (
 if TYPE_CHECKING:
     from flows.nightly_retrain import Ended
     from tasks.publishing.manifest import Manifest
-    from tasks.publishing.recommendation_lookup import Recommended
+    from tasks.publishing.recommendation_lookup import Found
 
 app = typer.Typer()
 champion = typer.Typer(help="Show or roll back the published version.", no_args_is_help=True)
@@ -118,7 +118,7 @@ def recommend(
         emit(found, as_json, _print_recommended)
 
 
-def _print_recommended(console: Console, found: "Recommended") -> None:
+def _print_recommended(console: Console, found: "Found") -> None:
     table = plain_table("", "item", "title", "score")
     for row in found.items:
         title = row.title or ""

@@ -61,7 +61,11 @@ def describe_all(
             items = described["items"]
             embedded = stages.run(pooling, items.embedded, splits.train, side="users")
             described[side] = Described(
-                side="users", profiled=None, embedded=embedded, pooled=True, of_items=items.profiled
+                side="users",
+                profiled=None,
+                embedded=embedded,
+                pooled=True,
+                item_profiles=items.profiled,
             )
         else:
             before = (earlier or {}).get(side)

@@ -1,7 +1,6 @@
 """Everything that comes before the trainings of a pipeline: a run's, a point's or a night's."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from flows.steps.knowledge import Knowledge, describe_all, sides_of, target_all, target_forms
@@ -13,9 +12,8 @@ from tasks.dataset.outputs import Interactions, Splits
 from tasks.dataset.requirements import require_enough_items, require_likes
 from tasks.dataset.split_task import split, split_files
 from tasks.evaluation.inputs import Part
-from tasks.profiles.outputs import Previous
+from tasks.nightly.night import Night
 from tasks.storage.artifacts import Handle
-from tasks.targets.outputs import Kept
 from tasks.training.outputs import Trained
 from tasks.training.tap_points import TapPoints, tap_points
 from tasks.training.training_task import training
@@ -56,30 +54,13 @@ class Prepared:
     requests: tuple[Request, ...]
 
 
-@dataclass(frozen=True)
-class CarriedOver:
-    """Results of earlier nights on which a night builds.
-
-    Attributes:
-        data: all interactions, drops folded in.
-        profiles: the champion's, by side.
-        reducers: the champion's, by name.
-        initial: the champion's weights, for a warm start.
-    """
-
-    data: Interactions
-    profiles: Mapping[Side, Previous] = field(default_factory=dict)
-    reducers: Mapping[str, Kept] = field(default_factory=dict)
-    initial: Handle | None = None
-
-
 def prepare(
     pipeline: Pipeline,
     stages: StageRunner,
     *,
     point: str | None = None,
     search_trials: int = 0,
-    carried: CarriedOver | None = None,
+    night: Night | None = None,
 ) -> Prepared:
     """Run, or find, every stage before the trainings.
 
@@ -88,7 +69,8 @@ def prepare(
         stages: runs and records.
         point: the point of an experiment that it is of.
         search_trials: settings that were tried before this one.
-        carried: what a night carries over; None elsewhere.
+        night: the night that it is of, which has its data, and the champion's profiles, reducers
+            and weights to start from.
 
     Raises:
         BadInput: as the stages do.
@@ -98,16 +80,21 @@ def prepare(
     sides = sides_of(pipeline, taps)
     prompts = {side: prompt_of(pipeline, side) for side in sides}
     forms = {side: target_forms(pipeline, taps, side) for side in sides}
-    data = carried.data if carried else load_data(pipeline, stages, pipeline.demographics(sides))
+    data = night.data if night else load_data(pipeline, stages, pipeline.demographics(sides))
     splits = split_data(pipeline, data, stages)
-    described = describe_all(
-        pipeline, prompts, data, splits, stages, carried.profiles if carried else None
-    )
-    knowledge = target_all(
-        pipeline, forms, described, splits, data, stages, carried.reducers if carried else None
-    )
+    earlier = night.earlier_profiles() if night else None
+    described = describe_all(pipeline, prompts, data, splits, stages, earlier)
+    reducers = night.earlier_reducers() if night else None
+    knowledge = target_all(pipeline, forms, described, splits, data, stages, reducers)
+    common = {
+        "train_pairs": splits.train,
+        "valid_pairs": splits.valid,
+        "users": data.users,
+        "items": data.items,
+        **({"initial": night.starting_point()} if night else {}),
+    }
     requests = [
-        Request(job, _training_inputs(job, data, splits, knowledge, carried))
+        Request(job, {**common, "targets": _targets_of(job, knowledge)})
         for job in jobs_of(pipeline, stages)
     ]
     part = Part(
@@ -158,19 +145,6 @@ def split_data(pipeline: Pipeline, data: Interactions, stages: StageRunner) -> S
     return splits
 
 
-def _training_inputs(
-    job: Job,
-    data: Interactions,
-    splits: Splits,
-    knowledge: Knowledge,
-    carried: CarriedOver | None,
-) -> dict[str, Any]:
+def _targets_of(job: Job, knowledge: Knowledge) -> dict[Side, Handle]:
     given = knowledge.get((job.model, job.arm, job.seed), {})
-    inputs = {
-        "train_pairs": splits.train,
-        "valid_pairs": splits.valid,
-        "users": data.users,
-        "items": data.items,
-        "targets": {side: targeted.targets for side, targeted in given.items()},
-    }
-    return inputs | {"initial": carried.initial} if carried else inputs
+    return {side: targeted.targets for side, targeted in given.items()}

@@ -1,4 +1,4 @@
-"""Profiles as they are known now: what a run left behind, with nothing asked and nothing paid.
+"""Profiles as they are now: what a run left behind, with no request sent and nothing paid.
 
 The stages before the profiles are recalled from the cache, or computed again; they cost seconds.
 """
@@ -95,7 +95,8 @@ def written(configured: Configured, side: Side) -> Written:
     pipeline = configured.pipeline
     if pipeline.embeddings_of(side).provider == "import":
         raise BadInput(
-            f"{configured.path} imports the vectors of {side}, so there are no profiles to show"
+            f"{configured.path} imports the vectors of {side}, so there are no profiles. Show a "
+            "configuration that has them"
         )
     request = request_of(pipeline, side)
     config = request.config

@@ -99,7 +99,7 @@ def read_profiles(handle: Handle, columns: Columns, source: str, side: Side = "u
 def read_vectors(
     files: dict[str, Handle], columns: Columns, source: str, side: Side = "users"
 ) -> Vectors:
-    """Read imported vectors; see `models.embeddings.import_checks.matrix_of` for their check.
+    """Read imported vectors; see `models.embeddings.text_batches.stacked` for their check.
 
     Args:
         files: `vectors` and, for bare matrices, `ids`.

@@ -18,7 +18,7 @@ from tasks.embeddings.outputs import Embedded
 from tasks.storage.artifacts import read_parquet, write_parquet
 from tasks.training.tap_points import tap_points
 from tests.support import toy_runs
-from tests.support.arrow_tables import catalogue, train
+from tests.support.toy_world import catalogue, train
 
 MINIMAL = {"experiment": "toy", "models": {"BPR": {}, "MultiVAE": {}}}
 

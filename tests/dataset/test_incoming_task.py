@@ -16,7 +16,7 @@ from models.schemas import INTERACTIONS, ITEMS, QUARANTINE, USERS
 from tasks.dataset.incoming_task import Folded, drops, fold_in, incoming
 from tasks.dataset.outputs import Interactions
 from tasks.storage.artifacts import read_parquet, write_parquet
-from tests.support.arrow_tables import catalogue, train
+from tests.support.toy_world import catalogue, train
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 

@@ -371,16 +371,17 @@ def test_scoring_does_not_depend_on_row_order():
     np.testing.assert_allclose(expected.values["recall", 10], by_hand)
 
 
-def test_the_data_folders_readme_names_every_column(inputs):
+def test_the_documentation_names_every_column(inputs):
     evaluated_run(*inputs)
-    readme = (PROJECT_ROOT / "data" / "README.md").read_text()
-    parts = re.split(r"^#{2,3} `(\w+)[`/]", readme, flags=re.MULTILINE)
+    reference = (PROJECT_ROOT / "docs" / "reference" / "database.md").read_text()
+    parts = re.split(r"^## Table `(\w+)`", reference, flags=re.MULTILINE)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     of_runs = ("runs", "metrics", "user_metrics", "epochs", "slices")
     for table in (*of_runs, "contrasts", "points", "trials"):
         columns = {name for name, *_ in query(f"DESCRIBE {table}")}
         first_cells = re.findall(r"^\| (`.*?) \|", sections[table], flags=re.MULTILINE)
         assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) == columns
-    known = set(re.findall(r"`(\w+)`", sections["artifacts"]))
+    readme = (PROJECT_ROOT / "data" / "README.md").read_text()
+    known = set(re.findall(r"`(\w+)`", readme.partition("## `artifacts/`")[2]))
     tables = (INTERACTIONS, ITEMS, PROFILES, LLM_CALLS, RANKINGS, vectors("embedding", 2))
     assert {name for table in tables for name in table.names} <= known

@@ -16,7 +16,7 @@ from models.evaluation.slices import (
 )
 from models.evaluation.user_scores import score
 from models.schemas import PREDICTIONS
-from tests.support.arrow_tables import train
+from tests.support.toy_world import train
 
 # u1 has 1 training item, u2 two, u3 and u4 three; i1 is held by 4, i2 by 3, i3 and i4 by 1 each.
 TRAIN = train(

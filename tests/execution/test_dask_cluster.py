@@ -26,10 +26,9 @@ from tasks.execution import dask_cluster
 from tasks.execution.dask_cluster import Environment, require_same_code
 from tasks.execution.worker_pool import in_worker, worker_pool
 from tasks.storage.artifacts import PROJECT_ROOT
-from tests.support.toy_project import write_data
+from tests.support.toy_world import MEDIUM
 
 ALPHAS = [round(0.05 * n, 2) for n in range(1, 13)]
-FIELDS = ("title", "year", "genres")
 NOBODY = "tcp://127.0.0.1:9"
 """Nothing listens there."""
 
@@ -97,9 +96,8 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 def grid(tmp_path_factory) -> Path:
     """Twelve points on the toy data set; their baseline is one training."""
     folder = tmp_path_factory.mktemp("toy")
-    write_data(folder)
     base = {
-        "dataset": {"name": "toy", "path": str(folder)} | {of: of for of in FIELDS},
+        "dataset": MEDIUM.write(folder),
         "targets": {"reduction": "pca"},
         "models": {"BPR": {"hyperparameters": {"embedding_size": 8, "train_batch_size": 64}}},
         "training": {"epochs": 6, "patience": 6, "seeds": [1, 2]},

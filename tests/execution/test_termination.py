@@ -14,7 +14,8 @@ import typer
 
 from flows.cli.common import TERMINATED, plain_errors
 from tasks.storage.artifacts import PROJECT_ROOT
-from tests.support import toy_project
+from tests.support.toy_project import CONFIG
+from tests.support.toy_world import MEDIUM
 
 PATIENCE_SECONDS = 600
 ENDLESS = (
@@ -28,8 +29,8 @@ ENDLESS = (
 def endless(tmp_path):
     """The command in a training without end, under a temporary server of its own."""
     data, config = tmp_path / "data", tmp_path / "toy.yaml"
-    toy_project.write_data(tmp_path)
-    config.write_text(toy_project.CONFIG.format(folder=tmp_path))
+    MEDIUM.write(tmp_path)
+    config.write_text(CONFIG.format(folder=tmp_path))
     unset = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH")
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "run", str(config)]

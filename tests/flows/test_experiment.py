@@ -1,10 +1,10 @@
 """Experiments on a small data set: points that fail, share and are found again; searches."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -18,7 +18,7 @@ from models.errors import BadInput
 from tasks.config.experiment_file import load_experiment
 from tasks.storage.artifacts import PROJECT_ROOT
 from tasks.training.training_task import training
-from tests.support.toy_project import write_data
+from tests.support.toy_world import MEDIUM
 
 SHIPPED = sorted((PROJECT_ROOT / "configs" / "experiments").glob("*.yaml"))
 WIDTH = 16
@@ -32,10 +32,10 @@ SPACE = {
 def folder(tmp_path_factory):
     """A toy data set with vectors made elsewhere, so that no text model is loaded."""
     folder = tmp_path_factory.mktemp("toy")
-    write_data(folder)
-    rng = np.random.default_rng(1)
-    vectors = {f"u{user}": list(rng.normal(user % 2, 1, WIDTH)) for user in range(60)}
-    (folder / "vectors.json").write_text(json.dumps(vectors))
+    users, vectors = MEDIUM.vectors("users", WIDTH)
+    (folder / "vectors.json").write_text(
+        json.dumps(dict(zip(users, vectors.tolist(), strict=True)))
+    )
     return folder
 
 
@@ -45,13 +45,7 @@ def write(folder):
 
     def written(name="grid", **fields):
         base = {
-            "dataset": {
-                "name": "toy",
-                "path": str(folder),
-                "title": "title",
-                "year": "year",
-                "genres": "genres",
-            },
+            "dataset": MEDIUM.write(folder),
             "embeddings": {"provider": "import", "path": str(folder / "vectors.json")},
             "targets": {"reduction": "pca"},
             "models": {"BPR": {"hyperparameters": {"embedding_size": 8, "train_batch_size": 64}}},
@@ -78,9 +72,12 @@ def llmkt(*arguments):
     return CliRunner().invoke(app, ["experiment", *map(str, arguments)])
 
 
-def ran(*arguments):
-    """Exit code and summary."""
-    done = llmkt("--workers", "1", *arguments, "--json")
+def ran(*arguments, workers=0):
+    """Exit code and summary; without workers, which take long to start, trainings run here."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not workers:
+            patch.setattr("flows.experiment.crew", lambda *_: nullcontext())
+        done = llmkt(*arguments, "--workers", workers or 1, "--json")
     return done.exit_code, json.loads(done.stdout.splitlines()[-1])
 
 
@@ -104,7 +101,7 @@ def test_a_grid_outlives_a_failing_point_and_is_found_again(data, write):
     assert not (data / "artifacts" / "training").exists()
     assert not (data / "results.duckdb").exists()
 
-    code, first = ran(path, "--workers", "2")
+    code, first = ran(path, workers=2)
     assert code == 1
     assert {point["point"]: point["state"] for point in first["points"]} == {
         "alpha=0.1": "ok",

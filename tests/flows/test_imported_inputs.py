@@ -6,7 +6,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from tests.support.toy_project import CONFIG, World, write_data
+from tests.support.toy_project import CONFIG, World
+from tests.support.toy_world import MEDIUM
 
 SMALL = (
     "--set",
@@ -19,7 +20,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, prefect_server):
     folder = tmp_path_factory.mktemp("imports")
-    write_data(folder)
+    MEDIUM.write(folder)
     config = folder / "toy.yaml"
     config.write_text(CONFIG.format(folder=folder))
     rows = [row.split("\t") for row in (folder / "toy.inter").read_text().splitlines()[1:]]
@@ -54,6 +55,7 @@ def test_imported_profiles_on_a_split_of_files(world):
         f"--set=split.test={world.folder}/test.tsv",
         "--set=profiles.provider=import",
         f"--set=profiles.path={path}",
+        "--set=embeddings.provider=sentence-transformers",
     ]
     first = world.run(*settings)
     assert origins(world) == [("import", "unknown", None, "all-MiniLM-L6-v2")]

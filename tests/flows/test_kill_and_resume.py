@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import duckdb
@@ -19,12 +19,13 @@ from filelock import FileLock
 
 from tasks.storage.artifacts import PROJECT_ROOT, TEMPORARY
 from tests.support.fake_llm import KEY, TEMPLATE, FakeLLM, slow
-from tests.support.toy_project import write_data
+from tests.support.toy_project import World
+from tests.support.toy_world import MEDIUM
 
 pytest_plugins = ("tests.support.fake_llm",)
 
-SEED, KILLS, CONCURRENCY = 5, 10, 4
-RUNS = 2 * 2 * 3
+SEED, CONCURRENCY = 5, 4
+RUNS = 2 * 2 * 2
 CONFIG = """
 experiment: crash
 dataset: {{name: toy, path: {folder}, title: title, year: year, genres: genres}}
@@ -32,29 +33,27 @@ profiles:
   provider: openai
   prompt: {folder}/prompt.j2
   llm: {{base_url: "{url}", concurrency: {concurrency}}}
+embeddings: {{provider: hashing}}
 targets: {{reduction: pca}}
 models:
   BPR: {{hyperparameters: {{embedding_size: 8, train_batch_size: 64}}}}
   MultiVAE: {{hyperparameters: {{latent_dimension: 16, train_batch_size: 16}}}}
-training: {{epochs: 6, patience: 6, seeds: [1, 2, 3], workers: 1}}
+training: {{epochs: 6, patience: 6, seeds: [1, 2], workers: 1}}
 evaluation: {{k: [5, 10], primary: ndcg@10}}
 """
 
 
 @dataclass
-class Crashing:
-    """A data set, its configuration and the command."""
+class Crashing(World):
+    """A world whose LLM takes its time, and the command to be killed."""
 
-    config: Path
-    api: str
-    llm: FakeLLM
+    llm: FakeLLM = field(kw_only=True)
 
-    def start(self, data: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    def start(self, data: Path) -> subprocess.Popen[bytes]:
         """Start the command in a process group of its own, as a shell would."""
         known = {"LLMKT_DATA_DIR": str(data), "PREFECT_API_URL": self.api, "OPENAI_API_KEY": KEY}
-        settings = [part for override in overrides for part in ("--set", override)]
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run", str(self.config), "--json", *settings],
+            [sys.executable, "-m", "flows.cli", "run", str(self.config), "--json"],
             cwd=PROJECT_ROOT,
             env={**os.environ, **known},
             stdout=subprocess.PIPE,
@@ -80,14 +79,14 @@ def kill(process: subprocess.Popen[bytes]) -> str:
 @pytest.fixture(scope="module")
 def crashing(tmp_path_factory, prefect_server, server) -> Crashing:
     folder = tmp_path_factory.mktemp("crash")
-    write_data(folder)
+    MEDIUM.write(folder)
     (folder / "prompt.j2").write_text(TEMPLATE)
     server.clear()
     llm = FakeLLM(server, default=slow(0.1))
     server.expect_request("/v1/chat/completions").respond_with_handler(llm.handle)
     config = folder / "crash.yaml"
     config.write_text(CONFIG.format(folder=folder, url=llm.url, concurrency=CONCURRENCY))
-    return Crashing(config, prefect_server, llm)
+    return Crashing(folder, folder / "whole", config, prefect_server, llm=llm)
 
 
 @dataclass
@@ -100,10 +99,9 @@ class Uninterrupted:
 
 
 @pytest.fixture(scope="module")
-def whole(crashing, tmp_path_factory) -> Uninterrupted:
-    data = tmp_path_factory.mktemp("whole")
-    summary = finished(crashing.start(data))
-    return Uninterrupted(data, summary, len(crashing.llm.requests))
+def whole(crashing) -> Uninterrupted:
+    summary = crashing.run(OPENAI_API_KEY=KEY)
+    return Uninterrupted(crashing.data, summary, len(crashing.llm.requests))
 
 
 def is_bill(path: Path) -> bool:
@@ -176,32 +174,37 @@ def require_as_if_nothing_happened(data: Path, summary: dict, whole: Uninterrupt
     assert not list((data / "checkpoints").glob("*.pt"))
 
 
-def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(crashing, whole, tmp_path):
-    """Each kill comes a random moment after a sign of progress, so that none is wasted.
+STARTING, ASKING = "the program starts", "the LLM is asked"
+ONCE_EACH = (ASKING, 0.6)
+MANY = (STARTING, 0.1, ASKING, ASKING, *(share / 10 for share in range(4, 10)))
+"""When to kill: at a moment's name, or once that share of the stages has stored its result."""
 
-    The first comes while the program starts, two while the LLM is asked, the others when an even
-    share more of the stages has stored its result, so that the last one meets the evaluation.
-    """
+
+@pytest.mark.parametrize("moments", [ONCE_EACH, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(
+    crashing, whole, tmp_path, moments
+):
+    """Each kill comes a random moment after a sign of progress, so that none is wasted."""
     data, llm, stages = tmp_path / "data", crashing.llm, results(whole.data)
     rng, asked_before = random.Random(SEED), len(llm.requests)
     in_flight = 0
-    for number in range(KILLS):
+    for moment in moments:
         process, began = crashing.start(data), time.monotonic()
-        asked = len(llm.requests)
-        goal = max(results(data) + 1, stages * number // KILLS)
+        asked, stored = len(llm.requests), results(data)
 
-        def progressed(number=number, goal=goal, asked=asked) -> bool:
-            prompts = len(llm.requests) > asked + CONCURRENCY and number in (2, 3)
-            return number == 0 or prompts or results(data) >= goal
+        def reached(moment=moment, asked=asked, stored=stored) -> bool:
+            if moment == ASKING:
+                return len(llm.requests) > asked + CONCURRENCY
+            return moment == STARTING or results(data) >= max(stored + 1, int(stages * moment))
 
-        while not progressed() and process.poll() is None:
+        while not reached() and process.poll() is None:
             time.sleep(0.005)
-        time.sleep(rng.uniform(0.0, 0.15) if number else rng.uniform(0.5, 3.0))
+        time.sleep(rng.uniform(0.5, 3.0) if moment == STARTING else rng.uniform(0.0, 0.15))
         ended, said = process.poll(), kill(process)
-        assert ended is None, f"it ended before kill {number}: {said}"
+        assert ended is None, f"it ended before the kill at {moment}: {said}"
         in_flight += CONCURRENCY if len(llm.requests) > asked else 0
         print(  # noqa: T201 - shown when the test fails
-            f"kill {number}: {time.monotonic() - began:.1f} s after its start, "
+            f"kill at {moment}: {time.monotonic() - began:.1f} s after its start, "
             f"{results(data)} results stored, {len(llm.requests) - asked_before} prompts sent"
         )
     summary = finished(crashing.start(data))
@@ -219,20 +222,23 @@ def test_two_runs_at_once_end_alike_and_ask_once(crashing, whole, tmp_path):
         require_as_if_nothing_happened(data, summary, whole)
 
 
-def test_the_same_configuration_data_and_seed_give_the_same_digests(crashing, tmp_path):
-    """In two fresh folders, whatever the order in which trainings end."""
-    changes = ("profiles.provider=offline", "targets.reduction=umap", "training.seeds=[1]")
+@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_same_configuration_data_and_seed_give_the_same_digests(crashing, tmp_path, apart):
+    """In two fresh folders, in whatever process and order trainings end."""
+    settings = (
+        "--set=profiles.provider=offline",
+        "--set=targets.reduction=umap",
+        "--set=training.seeds=[1]",
+    )
     text = crashing.config.read_text().replace(f"prompt: {crashing.config.parent}/prompt.j2", "")
-    offline = Crashing(tmp_path / "offline.yaml", crashing.api, crashing.llm)
-    offline.config.write_text(text)
-    folders = [tmp_path / "one", tmp_path / "other"]
-    processes = [
-        offline.start(folder, *changes, f"training.workers={workers}")
-        for workers, folder in enumerate(folders, start=1)
-    ]
-    one, other = [finished(process) for process in processes]
-    assert artifacts(folders[0]) == artifacts(folders[1])
-    assert {path.split("/")[1] for path in artifacts(folders[0])} >= {
+    config = tmp_path / "offline.yaml"
+    config.write_text(text)
+    here = World(tmp_path, tmp_path / "here", config, crashing.api)
+    there = replace(here, data=tmp_path / "there", in_workers=True)
+    one = here.run(*settings)
+    other = there.run(*settings, "--set=training.workers=2", apart=apart)
+    assert artifacts(here.data) == artifacts(there.data)
+    assert {path.split("/")[1] for path in artifacts(here.data)} >= {
         "interactions",
         "split",
         "profiles",

@@ -26,48 +26,20 @@ from tasks.publishing.versions import rollback
 from tasks.storage.artifacts import MissingArtifact, read_parquet
 from tests.publishing.test_publishing_task import content
 from tests.support.fake_llm import KEY, FakeLLM
+from tests.support.toy_world import MEDIUM
 
 pytest_plugins = ("tests.support.fake_llm",)
 
-N_USERS = 60
 TEMPLATE = """{% block system %}Describe.{% endblock %}
 {% block user %}Likes {{ history[0].title }}{% for of in history %} {{ of.title }}{% endfor %}
 {% endblock %}"""
 
 
-def write_data(folder: Path) -> None:
-    """60 users of two tastes, ten films each; seconds tell the interactions' order."""
-    random = np.random.default_rng(3)
-    rows = [
-        (f"u{user}", f"i{item}")
-        for user in range(N_USERS)
-        for item in random.permutation(20)[:10] + 20 * (user % 2)
-    ]
-    lines = [
-        f"{user}\t{item}\t{random.integers(1, 6)}\t{second}"
-        for second, (user, item) in enumerate(rows[row] for row in random.permutation(len(rows)))
-    ]
-    films = [
-        f"i{i}\tTitle{i}word\t{1960 + i}\t{'Comedy' if i < 20 else 'Horror'}" for i in range(40)
-    ]
-    (folder / "toy.inter").write_text(
-        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + "\n".join(lines) + "\n"
-    )
-    (folder / "toy.item").write_text(
-        "item_id:token\ttitle:token_seq\tyear:token\tgenres:token_seq\n" + "\n".join(films) + "\n"
-    )
-
-
 def settings(folder: Path, **nightly) -> dict:
     return {
         "experiment": "toy",
-        "dataset": {
-            "name": "toy",
-            "path": str(folder),
-            "title": "title",
-            "year": "year",
-            "genres": "genres",
-        },
+        "dataset": MEDIUM.write(folder),
+        "embeddings": {"provider": "hashing"},
         "targets": {"reduction": "pca"},
         "models": {
             "BPR": {
@@ -122,12 +94,12 @@ def first(tmp_path_factory, prefect_server) -> tuple[Path, dict, Ended]:
     """The data set's folder, the configuration, and the first night, with its data folder."""
     assert prefect_server
     folder = tmp_path_factory.mktemp("nights")
-    write_data(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMKT_DATA_DIR", str(folder / "data"))
         patch.setattr("flows.steps.trainings.worker_pool", no_workers)  # starting one takes longer
-        ended = night(settings(folder))
-    return folder, settings(folder), ended
+        given = settings(folder)
+        ended = night(given)
+    return folder, given, ended
 
 
 @pytest.fixture
@@ -255,10 +227,6 @@ def test_one_per_cent_of_news_asks_about_changed_users_alone(world, server, tmp_
     monkeypatch.setenv("LLMKT_TEST_KEY", KEY)
     prompt = tmp_path / "mine.j2"
     prompt.write_text(TEMPLATE.replace("Likes", "Aged {{ user.age }}, likes"))
-    people = [f"u{user}\t{20 + user % 50}" for user in range(N_USERS)]
-    Path(given["dataset"]["path"], "toy.user").write_text(
-        "user_id:token\tage:token\n" + "\n".join(people) + "\n"
-    )
     asking = given | {
         "profiles": {
             "provider": "openai",
@@ -270,7 +238,7 @@ def test_one_per_cent_of_news_asks_about_changed_users_alone(world, server, tmp_
     night(asking, min_new_interactions=0, tolerance=1)
     assert current("toy").knowledge["profile_source"] == "openai"
     n_first = len(llm.requests)
-    assert n_first == N_USERS
+    assert n_first == MEDIUM.n_users
     asked = [request["messages"][-1]["content"] for request in llm.requests]
     assert {f"Aged {20 + n}, likes" for n in range(50)} == {text.split(' "')[0] for text in asked}
     before = read_parquet(current("toy").inputs["interactions"])
@@ -305,7 +273,7 @@ def test_new_users_and_items_a_warm_start_and_the_way_back(world):
     assert ended.promotion.refit == "users: kept"
     now = current("toy")
     assert (now.version, now.previous) == (ended.version, was)
-    assert now.users_known == N_USERS + 1
+    assert now.users_known == MEDIUM.n_users + 1
     items = pq.read_table(now.folder / "inputs" / "items.parquet")["item_id"].to_pylist()
     assert "unheard" in items
     assert rollback("toy")[1].version == was
@@ -402,7 +370,7 @@ def test_what_cannot_be_published_is_refused(world):
     likes = {"evaluation": liking, "training": {"valid_metric": "auc"}}
     with pytest.raises(BadInput, match=r"publishes rankings, not likes"):
         night(given | likes, min_new_interactions=0)
-    with pytest.raises(BadInput, match=r"knowledge does not enter Pop: set nightly.arm to base"):
+    with pytest.raises(BadInput, match=r"knowledge does not enter Pop\. Set nightly.arm to base"):
         night(given | {"models": {"Pop": {}}}, min_new_interactions=0)
 
 

@@ -12,7 +12,7 @@ from werkzeug import Request, Response
 from flows.cli.main import app
 from tasks.results.queries import comparison_rows
 from tests.support.fake_llm import KEY, FakeLLM
-from tests.support.toy_project import write_data
+from tests.support.toy_world import MEDIUM
 
 pytest_plugins = ("tests.support.fake_llm",)
 
@@ -47,17 +47,10 @@ def grid(tmp_path, llm, server, monkeypatch, prefect_server):  # noqa: ARG001
     monkeypatch.setenv("LLMKT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr("flows.steps.trainings.worker_pool", no_workers)  # starting takes longer
-    write_data(tmp_path)
     for name in ("plain", "warm"):
         (tmp_path / f"{name}.j2").write_text(PROMPT.replace("MANNER", name))
     base = {
-        "dataset": {
-            "name": "toy",
-            "path": str(tmp_path),
-            "title": "title",
-            "year": "year",
-            "genres": "genres",
-        },
+        "dataset": MEDIUM.write(tmp_path),
         "profiles": {"provider": "openai", "llm": {"base_url": llm.url}},
         "embeddings": {"provider": "openai", "base_url": llm.url, "model": "fake"},
         "targets": {"reduction": "pca"},

@@ -14,7 +14,8 @@ from werkzeug import Request, Response
 
 from tasks.storage.artifacts import PROJECT_ROOT
 from tests.support.fake_llm import FakeLLM, answer, failure
-from tests.support.toy_project import World, write_data
+from tests.support.toy_project import World
+from tests.support.toy_world import MEDIUM
 
 pytest_plugins = ("tests.support.fake_llm",)
 
@@ -83,7 +84,7 @@ def test_no_file_no_log_and_no_database_holds_the_key(
     llm = FakeLLM(server)
     server.expect_request("/v1/chat/completions").respond_with_handler(llm.handle)
     server.expect_request("/v1/embeddings").respond_with_handler(lambda r: embed(r, bodies))
-    write_data(tmp_path)
+    MEDIUM.write(tmp_path)
     interactions = tmp_path / "toy.inter"
     header, *rows = interactions.read_text().splitlines()
     renamed = [

@@ -13,8 +13,8 @@ from models.profiles.user_history import histories, select
 from models.schemas import PROFILES
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import read_parquet, write_parquet
-from tests.support.arrow_tables import catalogue, train
 from tests.support.fake_llm import completion, config, data
+from tests.support.toy_world import catalogue, train
 
 pytest_plugins = ("tests.support.fake_llm",)
 

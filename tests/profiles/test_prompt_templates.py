@@ -12,8 +12,8 @@ from models.profiles.prompt_templates import Prompt, render_all, render_items
 from models.profiles.user_history import LONGEST_TITLE, presentable, select
 from tasks.config.pipeline_file import PROJECT_ROOT
 from tasks.profiles.profiles_task import profiles
-from tests.support.arrow_tables import catalogue, train
 from tests.support.fake_llm import config, data
+from tests.support.toy_world import catalogue, train
 
 pytest_plugins = ("tests.support.fake_llm",)
 

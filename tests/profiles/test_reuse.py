@@ -9,12 +9,12 @@ from models.config import History, Profiles
 from models.profiles.provenance import provenance
 from models.profiles.user_history import whole
 from models.schemas import INTERACTIONS, PROFILES
-from tasks.llm import asking
+from tasks.llm import answer_run
 from tasks.profiles.outputs import Profiled
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import read_parquet, write_parquet
-from tests.support.arrow_tables import catalogue, train
 from tests.support.fake_llm import TEMPLATE, completion, config
+from tests.support.toy_world import catalogue, train
 
 pytest_plugins = ("tests.support.fake_llm",)
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
@@ -158,7 +158,7 @@ def test_other_settings_keep_nothing(llm, settings, prompt):
 def test_what_may_be_missing_is_a_share_of_all_users(llm):
     first = run(config(llm), BASE)
     later = [*BASE, ("user-99", "new", 5, 900)]
-    llm.script["Novelty"] = [lambda _: completion(None, refusal="no")] * asking.ATTEMPTS
+    llm.script["Novelty"] = [lambda _: completion(None, refusal="no")] * answer_run.ATTEMPTS
     second = run(config(llm, 0.02), later, first)
     assert (second.kept, second.missing) == (N, 1)
     assert rows_of(second)["user-99"]["text"] is None

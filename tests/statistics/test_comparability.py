@@ -7,7 +7,7 @@ from models.config import Job
 from models.evaluation.user_scores import UserValues
 from models.statistics.comparability import Run, Terms, obstacle, split_digest
 from tests.support import toy_runs
-from tests.support.arrow_tables import train
+from tests.support.toy_world import train
 
 TERMS = Terms("ml-100k", "aa", 40, 60, 6, "ndcg@10", 2048)
 

@@ -1,4 +1,4 @@
-"""Small worlds to train on: two tastes, and targets that tell them apart."""
+"""Models to train on the small toy world, and targets that tell its tastes apart."""
 
 import numpy as np
 import torch
@@ -10,41 +10,22 @@ from models.recommenders.tap_probe import tapped_layer
 from models.training.training_loop import Fitted, fit
 from models.training.validation import Holdout
 from models.transfer.wrapper import Knowledge, ModelWrapper
+from tests.support.toy_world import SMALL, Pairs
 
 torch.set_num_threads(1)
 
-N_USERS, N_ITEMS, WIDTH = 40, 30, 64
-USERS = [f"u{i}" for i in range(N_USERS)]
-ITEMS = [f"i{i}" for i in range(N_ITEMS)]
-Pairs = tuple[list[str], list[str]]
+N_USERS, N_ITEMS, WIDTH = SMALL.n_users, SMALL.n_items, 64
+USERS, ITEMS = SMALL.users, SMALL.items
 
 
 def interactions() -> tuple[Pairs, Pairs]:
-    """Train and valid pairs: even users like the first half of the items, odd ones the second."""
-    rng = np.random.default_rng(0)
-    train: Pairs = ([], [])
-    valid: Pairs = ([], [])
-    for number, user in enumerate(USERS):
-        liked = rng.permutation(N_ITEMS // 2)[:9] + (number % 2) * (N_ITEMS // 2)
-        for place, item in enumerate(liked):
-            part = train if place < 7 else valid
-            part[0].append(user)
-            part[1].append(ITEMS[item])
-    return train, valid
+    """Train and valid pairs."""
+    return SMALL.pairs(held_out=2)
 
 
 def targets(side: str = "users", width: int = WIDTH) -> tuple[list[str], np.ndarray]:
-    """Unit-variance targets, in an order that is not RecBole's: two tastes, or their items."""
-    rng = np.random.default_rng(1)
-    centres = rng.normal(size=(2, width))
-    if side == "users":
-        tokens = USERS[::-1]
-        group = [int(user[1:]) % 2 for user in tokens]
-    else:
-        tokens = ITEMS[::-1]
-        group = [int(int(item[1:]) >= N_ITEMS // 2) for item in tokens]
-    vectors = (centres[group] + 0.1 * rng.normal(size=(len(tokens), width))).astype(np.float32)
-    return tokens, (vectors - vectors.mean(0)) / vectors.std()
+    """Targets that tell the tastes apart, in an order that is not RecBole's."""
+    return SMALL.vectors(side, width)
 
 
 UNIVERSE = Universe(
@@ -53,7 +34,7 @@ UNIVERSE = Universe(
     years=[str(1990 + i % 3) for i in range(N_ITEMS)],
     genres=[["drama", "war"][: i % 3] for i in range(N_ITEMS)],
 )
-SMALL: dict[str, dict[str, object]] = {
+SMALL_MODELS: dict[str, dict[str, object]] = {
     "NCL": {"num_clusters": 4},
     "DGCF": {"n_factors": 2, "n_iterations": 1},
     "SGL": {"n_layers": 2},
@@ -67,7 +48,7 @@ SMALL: dict[str, dict[str, object]] = {
 def recommender(
     model: str, seed: int = 1, device="cpu", precision="float32", **hyperparameters
 ) -> Recommender:
-    settings = {"train_batch_size": 64, **SMALL.get(model, {}), **hyperparameters}
+    settings = {"train_batch_size": 64, **SMALL_MODELS.get(model, {}), **hyperparameters}
     log = Log(*interactions()[0])
     return Recommender(model, settings, log, UNIVERSE, seed, device, precision)
 
@@ -79,7 +60,9 @@ def wrap(
     if transfer is None:
         return ModelWrapper(built)
     given = {
-        key: value for key, value in built.settings.items() if key in SMALL.get(built.name, {})
+        key: value
+        for key, value in built.settings.items()
+        if key in SMALL_MODELS.get(built.name, {})
     }
     knowledge = []
     for side in sides:

@@ -11,7 +11,14 @@ from models.recommenders.recbole_adapter import Log
 from models.recommenders.recommender import Recommender
 from models.recommenders.registry import MODELS
 from models.training.warm_start import rows_of, start_from
-from tests.support.toy_recommender import ITEMS, SMALL, UNIVERSE, USERS, interactions, recommender
+from tests.support.toy_recommender import (
+    ITEMS,
+    SMALL_MODELS,
+    UNIVERSE,
+    USERS,
+    interactions,
+    recommender,
+)
 
 TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
 
@@ -30,7 +37,7 @@ def later(model: str, **hyperparameters) -> Recommender:
         years=["2026", *UNIVERSE.years[::-1]],
         genres=[["new"], *UNIVERSE.genres[::-1]],
     )
-    settings = {"train_batch_size": 64, **SMALL.get(model, {}), **hyperparameters}
+    settings = {"train_batch_size": 64, **SMALL_MODELS.get(model, {}), **hyperparameters}
     return Recommender(model, settings, log, universe, seed=2)
 
 

@@ -7,177 +7,205 @@
 -- The columns from alignment to alpha and from prompt_hash to profile_provenance are NULL for
 -- a baseline, which knows nothing of profiles.
 CREATE TABLE IF NOT EXISTS runs (
-    run_id             VARCHAR NOT NULL,  -- 16 hex digits over what decides the run
-    experiment         VARCHAR NOT NULL,
-    dataset            VARCHAR NOT NULL,
-    model              VARCHAR NOT NULL,
-    arm                VARCHAR NOT NULL,  -- baseline, transfer or a control
-    alignment          VARCHAR,
-    reduction          VARCHAR,
-    layer              VARCHAR,           -- the tap, with its slice if it has one
-    alpha              DOUBLE,
-    seed               BIGINT NOT NULL,
-    config_hash        VARCHAR NOT NULL,  -- of the pipeline that evaluated the run last
-    prompt_hash        VARCHAR,
-    profile_source     VARCHAR,           -- offline, openai, openai-batch or import
-    llm_model          VARCHAR,           -- NULL for offline profiles
-    embedding_model    VARCHAR,
-    profile_provenance VARCHAR,           -- train-only, unknown or leaky
-    epochs_budget      INTEGER NOT NULL,
-    epochs_run         INTEGER NOT NULL,
-    best_epoch         INTEGER NOT NULL,  -- counted from 0
-    train_seconds      DOUBLE NOT NULL,
-    flow_run_id        VARCHAR,
-    git_sha            VARCHAR,
-    started_at         TIMESTAMPTZ NOT NULL,
-    finished_at        TIMESTAMPTZ NOT NULL,
-    config             JSON NOT NULL,
-    split_digest       VARCHAR NOT NULL,  -- over the pairs in train, valid and test
-    candidate_items    INTEGER NOT NULL,  -- that are ranked
-    patience           INTEGER NOT NULL,
-    valid_metric       VARCHAR NOT NULL,  -- of early stopping
-    batch_size         INTEGER,           -- NULL for a computed model
-    search_trials      INTEGER NOT NULL,  -- settings tried on valid before this one
-    is_current         BOOLEAN NOT NULL,  -- belongs to the experiment's latest evaluation
-    point              VARCHAR,           -- of an experiment; NULL where several points share it
+    run_id             VARCHAR NOT NULL,  -- 16 hex digits over everything that decides the run:
+        -- experiment, data set, split, model, arm, seed, hyper-parameters, budget, rankings, and
+        -- for arms with profiles the transfer settings and the origin of the profiles
+    experiment         VARCHAR NOT NULL,  -- name of the experiment
+    dataset            VARCHAR NOT NULL,  -- name of the data set
+    model              VARCHAR NOT NULL,  -- RecBole's name of the model
+    arm                VARCHAR NOT NULL,  -- baseline, transfer, kar or a control
+    alignment          VARCHAR,  -- transfer loss
+    reduction          VARCHAR,  -- how embeddings became targets
+    layer              VARCHAR,  -- the tap with its slice; users' and items' if both are tapped;
+        -- NULL for EASE, which takes whole embeddings
+    alpha              DOUBLE,  -- weight of the transfer loss, 0 to 1
+    seed               BIGINT NOT NULL,  -- of the training
+    config_hash        VARCHAR NOT NULL,  -- hash of the configuration under which the run was last
+        -- evaluated
+    prompt_hash        VARCHAR,  -- hash of the prompt template; with profiles of users and items
+        -- both, separated by a comma, and likewise below
+    profile_source     VARCHAR,  -- offline (statistics of the history, no LLM), openai,
+        -- openai-batch or import; followed by (items) if users are described by the profiles of
+        -- their items
+    llm_model          VARCHAR,  -- NULL for offline and imported profiles
+    embedding_model    VARCHAR,  -- the text model; marked where words were only hashed
+    profile_provenance VARCHAR,  -- train-only, unknown or leaky
+    epochs_budget      INTEGER NOT NULL,  -- most epochs, both phases together
+    epochs_run         INTEGER NOT NULL,  -- epochs that ran
+    best_epoch         INTEGER NOT NULL,  -- epoch whose weights were kept, from 0
+    train_seconds      DOUBLE NOT NULL,  -- wall time of all epochs, validation included
+    flow_run_id        VARCHAR,  -- Prefect flow run that trained it
+    git_sha            VARCHAR,  -- commit of the code that evaluated it; NULL outside of a
+        -- repository
+    started_at         TIMESTAMPTZ NOT NULL,  -- start of the training
+    finished_at        TIMESTAMPTZ NOT NULL,  -- end of the training
+    config             JSON NOT NULL,  -- the whole configuration; under job the part of this run
+    split_digest       VARCHAR NOT NULL,  -- 16 hex digits over the pairs in train, valid and test
+    candidate_items    INTEGER NOT NULL,  -- number of items that are ranked
+    patience           INTEGER NOT NULL,  -- in epochs
+    valid_metric       VARCHAR NOT NULL,  -- metric of early stopping
+    batch_size         INTEGER,  -- NULL for a computed model; compared between arms of one model
+        -- only
+    search_trials      INTEGER NOT NULL,  -- settings tried on valid before this one was kept
+    is_current         BOOLEAN NOT NULL,  -- whether the run belongs to the latest evaluation of
+        -- its experiment
+    point              VARCHAR,  -- the point of a grid; NULL if several points share the run, and
+        -- without points
     device             VARCHAR NOT NULL,  -- cpu or cuda
-    precision          VARCHAR NOT NULL   -- float32, or bfloat16: mixed
+    precision          VARCHAR NOT NULL  -- float32, or bfloat16 for mixed precision
 );
 
 -- Grain: one run, split, metric and cut-off: the mean over users. coverage (share of the
 -- catalogue that is recommended to anyone) and novelty (bits) are of the system, see
 -- models/evaluation/slices.py.
 CREATE TABLE IF NOT EXISTS metrics (
-    run_id VARCHAR NOT NULL,
+    run_id VARCHAR NOT NULL,  -- as in runs
     split  VARCHAR NOT NULL,  -- valid or test
-    metric VARCHAR NOT NULL,
-    k      INTEGER,           -- NULL for metrics without a cut-off
-    value  DOUBLE NOT NULL
+    metric VARCHAR NOT NULL,  -- ndcg, recall, hit, precision, mrr, map (as in RecBole 1.2.1, full
+        -- ranking), auc, logloss (nats), coverage or novelty
+    k      INTEGER,  -- cut-off; NULL for metrics without one
+    value  DOUBLE NOT NULL  -- mean over users with held-out items; auc and logloss: over all
+        -- held-out pairs; coverage: share of the catalogue among anyone's first k; novelty: bits,
+        -- mean of -log2 of the share of training users who have an item, over all ranked users and
+        -- their first k
 );
 
 -- Grain: one run, user, metric and cut-off, on test: what paired tests need. AUC and LogLoss are
 -- sums over pairs: their values per user have the metric as mean, see models/evaluation/click_metrics.py.
 CREATE TABLE IF NOT EXISTS user_metrics (
-    run_id  VARCHAR NOT NULL,
-    user_id VARCHAR NOT NULL,
-    metric  VARCHAR NOT NULL,
-    k       INTEGER,
-    value   DOUBLE NOT NULL
+    run_id  VARCHAR NOT NULL,  -- as in runs
+    user_id VARCHAR NOT NULL,  -- raw id
+    metric  VARCHAR NOT NULL,  -- as in metrics
+    k       INTEGER,  -- cut-off
+    value   DOUBLE NOT NULL  -- 0 to 1; auc and logloss: values whose mean is the metric and whose
+        -- spread is its sampling variation over users
 );
 
 -- Grain: one run and epoch. Losses are means over batches; seconds include validation.
 CREATE TABLE IF NOT EXISTS epochs (
-    run_id        VARCHAR NOT NULL,
-    phase         VARCHAR NOT NULL,  -- train, transfer or finetune
-    epoch         INTEGER NOT NULL,  -- counted from 0 through all phases
-    model_loss    DOUBLE NOT NULL,
-    transfer_loss DOUBLE,            -- NULL where nothing is transferred
-    valid_score   DOUBLE NOT NULL,
-    seconds       DOUBLE NOT NULL
+    run_id        VARCHAR NOT NULL,  -- as in runs
+    phase         VARCHAR NOT NULL,  -- train (baseline), transfer or finetune
+    epoch         INTEGER NOT NULL,  -- from 0, through all phases
+    model_loss    DOUBLE NOT NULL,  -- the model's own loss, mean over batches
+    transfer_loss DOUBLE,  -- mean over batches; NULL without transfer
+    valid_score   DOUBLE NOT NULL,  -- training.valid_metric on valid
+    seconds       DOUBLE NOT NULL  -- training and validation
 );
 
 -- Grain: one answer that a run used, paid for or served from the answer cache.
 CREATE TABLE IF NOT EXISTS llm_calls (
-    profile_key       VARCHAR NOT NULL,
-    provider          VARCHAR NOT NULL,
-    model             VARCHAR NOT NULL,
-    prompt_tokens     BIGINT,
-    completion_tokens BIGINT,
-    cost_usd          DOUBLE,
-    cached            BOOLEAN NOT NULL,
-    latency_seconds   DOUBLE,
-    finished_at       TIMESTAMPTZ
+    profile_key       VARCHAR NOT NULL,  -- key of the profile's answer
+    provider          VARCHAR NOT NULL,  -- who answered
+    model             VARCHAR NOT NULL,  -- which model answered
+    prompt_tokens     BIGINT,  -- as counted by the endpoint, over all attempts; an attempt without
+        -- a count adds nothing
+    completion_tokens BIGINT,  -- likewise
+    cost_usd          DOUBLE,  -- US dollars by the price table of the day of payment, retries and
+        -- rejected answers included, batches at their discount; 0 from the cache; NULL if price or
+        -- use are not known
+    cached            BOOLEAN NOT NULL,  -- served from answers.sqlite
+    latency_seconds   DOUBLE,  -- from request to answer
+    finished_at       TIMESTAMPTZ  -- time of the answer
 );
 
 -- Grain: one run, slice, metric and cut-off, on test: the mean over the slice's users, or over the
 -- users who hold out an item of it.
 CREATE TABLE IF NOT EXISTS slices (
-    run_id VARCHAR NOT NULL,
-    kind   VARCHAR NOT NULL,  -- history or profile (of users), popularity (of held-out items)
-    slice  VARCHAR NOT NULL,  -- 1 coldest, 2, 3, 4 heaviest; with, without; head, tail
-    low    INTEGER,           -- fewest training interactions in it; NULL for profile
-    high   INTEGER,           -- most
-    metric VARCHAR NOT NULL,
-    k      INTEGER,
-    value  DOUBLE NOT NULL,
-    users  INTEGER NOT NULL
+    run_id VARCHAR NOT NULL,  -- as in runs
+    kind   VARCHAR NOT NULL,  -- history (users by quarters of their training interactions),
+        -- popularity (held-out items) or profile (users)
+    slice  VARCHAR NOT NULL,  -- history: 1 coldest, 2, 3, 4 heaviest (equal counts stay together,
+        -- so quarters may be unequal or missing); popularity: head, the fewest items with 80 % of
+        -- the training interactions, or tail, which restrict the relevant items of full rankings;
+        -- profile: with, without
+    low    INTEGER,  -- fewest training interactions of a user (item) in the slice; NULL for
+        -- profile
+    high   INTEGER,  -- most training interactions; NULL for profile
+    metric VARCHAR NOT NULL,  -- as in user_metrics
+    k      INTEGER,  -- cut-off
+    value  DOUBLE NOT NULL,  -- mean over the slice's users, or over users who hold out an item of
+        -- it; auc and logloss: over its pairs, no row if all or none are likes
+    users  INTEGER NOT NULL  -- number of those users
 );
 
 -- Grain: one experiment, point, model, arm, what it is compared with, metric and cut-off, on test.
 -- Holds each experiment's latest evaluation only.
 CREATE TABLE IF NOT EXISTS contrasts (
-    experiment         VARCHAR NOT NULL,
+    experiment         VARCHAR NOT NULL,  -- name of the experiment
     evaluation_id      VARCHAR NOT NULL,  -- 16 hex digits over configuration and runs
-    dataset            VARCHAR NOT NULL,
+    dataset            VARCHAR NOT NULL,  -- name of the data set
     {contrast}
-    profile_source     VARCHAR,
-    profile_provenance VARCHAR
+    profile_source     VARCHAR,  -- as in runs
+    profile_provenance VARCHAR  -- as in runs
 );
 
 -- Grain: as contrasts with the baseline, per slice.
 CREATE TABLE IF NOT EXISTS slice_contrasts (
-    experiment         VARCHAR NOT NULL,
-    evaluation_id      VARCHAR NOT NULL,
-    dataset            VARCHAR NOT NULL,
+    experiment         VARCHAR NOT NULL,  -- name of the experiment
+    evaluation_id      VARCHAR NOT NULL,  -- as in contrasts
+    dataset            VARCHAR NOT NULL,  -- as in contrasts
     kind               VARCHAR NOT NULL,  -- as in slices
-    slice              VARCHAR NOT NULL,
-    low                INTEGER,
-    high               INTEGER,
+    slice              VARCHAR NOT NULL,  -- as in slices
+    low                INTEGER,  -- as in slices
+    high               INTEGER,  -- as in slices
     {contrast}
-    profile_source     VARCHAR,
-    profile_provenance VARCHAR
+    profile_source     VARCHAR,  -- as in runs
+    profile_provenance VARCHAR  -- as in runs
 );
 
 -- Grain: one night of an experiment. Means, difference and interval are in the metric's own unit,
 -- over the users that both models can serve; NULL where nothing was compared.
 CREATE TABLE IF NOT EXISTS promotions (
-    experiment         VARCHAR NOT NULL,
-    decided_at         TIMESTAMPTZ NOT NULL,
-    flow_run_id        VARCHAR,
-    champion_version   VARCHAR,           -- NULL before the first
-    challenger_version VARCHAR,           -- NULL where nothing was trained
-    metric             VARCHAR NOT NULL,
-    k                  INTEGER NOT NULL,
-    champion_mean      DOUBLE,
-    challenger_mean    DOUBLE,
-    difference         DOUBLE,            -- challenger - champion
-    ci_low             DOUBLE,
-    ci_high            DOUBLE,
-    tolerance          DOUBLE NOT NULL,
-    users              INTEGER,           -- how many were paired
-    decision           VARCHAR NOT NULL,  -- published, kept or skipped
-    reason             VARCHAR NOT NULL,
-    interactions       BIGINT NOT NULL,   -- that there were, drops folded in
-    new_interactions   BIGINT NOT NULL,   -- since the last challenger
-    quarantined        BIGINT NOT NULL,   -- rows and files of drops that were refused
-    start              VARCHAR NOT NULL,  -- cold or warm
-    refit              VARCHAR,           -- why the reducer was fitted anew, or kept
-    cost_usd           DOUBLE             -- of this night's answers; NULL where not known
+    experiment         VARCHAR NOT NULL,  -- name of the experiment
+    decided_at         TIMESTAMPTZ NOT NULL,  -- start of the night
+    flow_run_id        VARCHAR,  -- Prefect flow run
+    champion_version   VARCHAR,  -- version that was published at that time; NULL before the first
+    challenger_version VARCHAR,  -- version that was trained; NULL if none was
+    metric             VARCHAR NOT NULL,  -- nightly.metric, without cut-off
+    k                  INTEGER NOT NULL,  -- its cut-off
+    champion_mean      DOUBLE,  -- over the judged users
+    challenger_mean    DOUBLE,  -- over the judged users
+    difference         DOUBLE,  -- challenger minus champion
+    ci_low             DOUBLE,  -- lower end of its interval, paired by user
+    ci_high            DOUBLE,  -- upper end
+    tolerance          DOUBLE NOT NULL,  -- how far below 0 ci_low may lie
+    users              INTEGER,  -- number of judged users; of a first champion, of users it was
+        -- scored on
+    decision           VARCHAR NOT NULL,  -- published, kept (the champion) or skipped
+    reason             VARCHAR NOT NULL,  -- the decision in words, with its figures
+    interactions       BIGINT NOT NULL,  -- all interactions of that night
+    new_interactions   BIGINT NOT NULL,  -- interactions since the last judged challenger
+    quarantined        BIGINT NOT NULL,  -- refused rows and files of all incoming files
+    start              VARCHAR NOT NULL,  -- cold, or warm: from the weights of the champion
+    refit              VARCHAR,  -- per side, why the reducer was fitted, or that it was kept
+    cost_usd           DOUBLE  -- cost of this night's answers; NULL if a price is not known
 );
 
 -- Grain: one experiment and point: a combination of settings, and what became of it.
 CREATE TABLE IF NOT EXISTS points (
-    experiment    VARCHAR NOT NULL,
-    evaluation_id VARCHAR NOT NULL,
-    point         VARCHAR NOT NULL,
-    overrides     JSON NOT NULL,      -- the point's own values by dotted key
-    state         VARCHAR NOT NULL,   -- ok, failed or excluded
-    reason        VARCHAR,            -- why it failed or was excluded
-    run_ids       VARCHAR[] NOT NULL  -- its runs, those that it shares included
+    experiment    VARCHAR NOT NULL,  -- as in contrasts
+    evaluation_id VARCHAR NOT NULL,  -- as in contrasts
+    point         VARCHAR NOT NULL,  -- its name, such as alpha=0.1 reduction=pca
+    overrides     JSON NOT NULL,  -- its own values by dotted key
+    state         VARCHAR NOT NULL,  -- ok, failed or excluded
+    reason        VARCHAR,  -- why it failed, or the exclusion that applies; NULL if it is ok
+    run_ids       VARCHAR[] NOT NULL  -- its rows in runs, shared ones included; empty unless it is
+        -- ok
 );
 
 -- Grain: one experiment, point, model, arm and trial of a search. Test is not among what it saw.
 CREATE TABLE IF NOT EXISTS trials (
-    experiment    VARCHAR NOT NULL,
-    evaluation_id VARCHAR NOT NULL,
-    point         VARCHAR NOT NULL,
-    model         VARCHAR NOT NULL,
-    arm           VARCHAR NOT NULL,
-    trial         INTEGER NOT NULL,   -- counted from 0
-    params        JSON NOT NULL,      -- by dotted key
-    valid_score   DOUBLE,             -- training.valid_metric on valid; NULL where it failed
-    state         VARCHAR NOT NULL,   -- complete, pruned or failed
-    is_best       BOOLEAN NOT NULL    -- trained with all seeds
+    experiment    VARCHAR NOT NULL,  -- as in contrasts
+    evaluation_id VARCHAR NOT NULL,  -- as in contrasts
+    point         VARCHAR NOT NULL,  -- as in points
+    model         VARCHAR NOT NULL,  -- as in runs
+    arm           VARCHAR NOT NULL,  -- as in runs
+    trial         INTEGER NOT NULL,  -- from 0
+    params        JSON NOT NULL,  -- the setting by dotted key
+    valid_score   DOUBLE,  -- training.valid_metric on valid in the best epoch, with the first
+        -- seed; pruned: of the short training; NULL if it failed
+    state         VARCHAR NOT NULL,  -- complete, pruned or failed
+    is_best       BOOLEAN NOT NULL  -- whether this setting was trained with all seeds
 );
 
 -- Grain: one experiment, model, arm, metric and cut-off: the arm against its baseline. What
