@@ -53,8 +53,8 @@ def nightly_retrain(
     with nights.alone(pipeline.experiment):
         stages = StageRunner()
         base = load_data(pipeline, stages, pipeline.demographics())
-        folder, settle = nights.drops_folder(pipeline.nightly), pipeline.nightly.settle_seconds
-        folded = fold_drops(base, folder, stages, settle)
+        folder = nights.drops_folder(pipeline.nightly)
+        folded = fold_drops(base, folder, stages, pipeline.nightly.settle_seconds)
         nights.require_rankings(pipeline, folded.data)
         night = nights.begin(pipeline, current(pipeline.experiment), folded)
         skipped = night.skipped()

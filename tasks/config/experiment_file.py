@@ -21,9 +21,9 @@ class ExperimentPoint:
     """A point that will be run.
 
     Attributes:
-        file: where it stands.
+        file: the experiment's.
         point: its settings as written.
-        pipeline: what they make.
+        pipeline: the same, validated.
     """
 
     file: Path
@@ -32,12 +32,12 @@ class ExperimentPoint:
 
     @property
     def name(self) -> str:
-        """The point's."""
+        """Unique in the experiment."""
         return self.point.name
 
     @property
     def where(self) -> str:
-        """What errors name first."""
+        """The file and the point, for errors."""
         return f"{self.file}, point {self.name}"
 
     def varied(
@@ -101,7 +101,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     """
     raw = read_settings(path, "experiment file")
     if "base" not in raw and "dataset" in raw:
-        raise BadInput(f"{path} is a pipeline, not an experiment: llmkt run {path}")
+        raise BadInput(f"{path}: this is a pipeline, not an experiment. Use llmkt run {path}")
     raw.setdefault("experiment", path.stem)
     for override in overrides:
         _apply(raw, override)
@@ -141,7 +141,7 @@ def _base(path: Path, base: str | dict[str, Any]) -> dict[str, Any]:
     places = [path.parent / given, given, PROJECT_ROOT / given]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise BadInput(f"base: there is no file {places[0]}")
+        raise BadInput(f"base: there is no file {places[0]}. Correct the path")
     return read_settings(found)
 
 
@@ -161,7 +161,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         return
     if key in (raw.get("grid") or {}):
         raise BadInput(
-            f"--set {override}: {key} is an axis of the grid; set grid.{key} to a list of values"
+            f"--set {override}: {key} is an axis of the grid. Set grid.{key} to a list of values"
         )
     raw["overrides"] = {**(raw.get("overrides") or {}), key: value}
 

@@ -19,8 +19,8 @@ _LAYERS = {key: PROJECT_ROOT / "configs" / f"{key}s" for key in ("preset", "size
 def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline configuration.
 
-    Where an LLM writes profiles, what file and overrides name goes before the front matter of
-    the prompt, and that before the defaults; whoever asks the result sees the outcome.
+    Values come from, the first that has one: overrides, the file, its preset, its size, where an
+    LLM writes profiles the front matter of the prompt, the defaults.
 
     Args:
         path: the YAML file.
@@ -37,7 +37,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 
 
 def given(config: Pipeline | Path, overrides: Sequence[str] = ()) -> Pipeline:
-    """What a flow was called with, as a pipeline for this machine; see `load`."""
+    """The pipeline that a flow was called with, for this machine; see `load`."""
     return placed(config) if isinstance(config, Pipeline) else load(config, overrides)
 
 
@@ -89,5 +89,5 @@ def layer(key: str, name: object) -> dict[str, Any]:
     """
     known = sorted(file.stem for file in _LAYERS[key].glob("*.yaml"))
     if name not in known:
-        raise BadInput(f"{key}: there is no {name}, only {', '.join(known)}")
+        raise BadInput(f"{key}: there is no {name}. Choose one of {', '.join(known)}")
     return read_settings(_LAYERS[key] / f"{name}.yaml", key)

@@ -16,19 +16,22 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Read the mapping that a YAML file holds.
 
     Raises:
         BadInput: if there is no such file, or it holds something else.
     """
     if not path.is_file():
-        raise BadInput(f"{what} {path} does not exist")
+        raise BadInput(f"{path}: this {what} does not exist. Correct the path")
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid YAML: {error}") from error
+        raise BadInput(f"{path}: this is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
-        raise BadInput(f"{path} must hold a mapping of settings, not {type(raw).__name__}")
+        raise BadInput(
+            f"{path}: the file must hold a mapping of settings, not {type(raw).__name__}. Write "
+            "lines of the form KEY: VALUE"
+        )
     return raw
 
 
@@ -46,14 +49,14 @@ def apply(raw: dict[str, Any], override: str) -> None:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Key and value of a `dotted.key=value` text.
+    """Take a `dotted.key=value` text apart.
 
     Raises:
         BadInput: if it is not of that form.
     """
     key, separator, text = override.partition("=")
     if not separator or not all(key.strip().split(".")):
-        raise BadInput(f"--set {override}: write it as dotted.key=value")
+        raise BadInput(f"--set {override}: this is no key with a value. Write dotted.key=value")
     try:
         return key.strip(), parse_yaml(text)
     except yaml.YAMLError as error:
