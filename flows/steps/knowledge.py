@@ -13,7 +13,7 @@ from tasks.embeddings.outputs import Described
 from tasks.embeddings.pooling_task import pooling
 from tasks.profiles.outputs import Previous
 from tasks.profiles.profiles_task import profiles
-from tasks.storage.imported_files import take_in_embeddings, take_in_profiles
+from tasks.storage.imported_files import profile_file, vector_files
 from tasks.targets.outputs import Kept, Targeted
 from tasks.targets.targets_task import controls, targets
 from tasks.training.tap_points import TapPoints
@@ -84,7 +84,7 @@ def _describe(
 ) -> Described:
     """Profiles and their embeddings; vectors made elsewhere need no profiles."""
     writing, embedding = pipeline.profiles_of(side), pipeline.embeddings_of(side)
-    vectors = take_in_embeddings(embedding)
+    vectors = vector_files(embedding)
     if vectors and side == "items" and pipeline.item_embeddings is None:
         raise BadInput(
             "embeddings: these are the users' imported vectors, but a transfer needs the items' "
@@ -99,7 +99,7 @@ def _describe(
         prompt,
         data.interactions if pipeline.sees_all(side) else splits.train,
         data.items,
-        take_in_profiles(writing),
+        profile_file(writing),
         side,
         data.demographics if side == "users" else None,
         previous,

@@ -36,7 +36,9 @@ def test_a_preset_goes_below_what_the_file_says(tmp_path):
     assert pipeline.targets.umap.n_neighbors == 64
     assert (pipeline.training.epochs, pipeline.training.transfer_epochs) == (20, 30)
     assert pipeline.profiles.interactions == "all"
-    with pytest.raises(BadInput, match=r"toy\.yaml: preset: there is no best. Choose one of as-published"):
+    with pytest.raises(
+        BadInput, match=r"toy\.yaml: preset: there is no best\. Choose one of as-published"
+    ):
         load(written(tmp_path), ["preset=best"])
 
 
