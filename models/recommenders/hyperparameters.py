@@ -11,6 +11,9 @@ from models.config import parse_yaml
 from models.errors import BadInput
 from models.recommenders.registry import entry
 
+SIDE_REG = 10.0
+"""Default ridge of the EASE on embeddings, see `models.recommenders.closed_form`."""
+
 _TRAINING_ARGUMENTS = (
     "learner",
     "learning_rate",

@@ -170,7 +170,7 @@ def test_an_edited_prompt_redoes_what_follows_and_the_key_stays_secret(world, fi
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "dataset.name=absent"], "absent.inter does not exist; set dataset.path"),
+        (["--set", "dataset.name=absent"], "absent.inter does not exist. Set dataset.path"),
         (["--set", "training.epoch=3"], "training.epoch is not a known key, did you mean epochs"),
         (["--set", "models={Nonesuch: {}}"], "models.Nonesuch: not a supported model"),
         (["--set", "transfer.alpha=7"], "transfer.alpha: input should be less than or equal to 1"),
