@@ -30,7 +30,7 @@ _FIXES = {
 }
 
 
-@stage("interactions", version=2)
+@stage("interactions", version=2, cheap=True)
 def interactions(
     config: Dataset, raw: dict[str, Handle], demographics: tuple[str, ...] = ()
 ) -> Interactions:

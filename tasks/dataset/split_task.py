@@ -45,7 +45,7 @@ def split_files(config: Split) -> dict[str, Handle]:
     return files
 
 
-@stage("split", version=1)
+@stage("split", version=1, cheap=True)
 def split(config: Split, interactions: Handle, files: dict[str, Handle] | None = None) -> Splits:
     """Divide the interactions; see `models.dataset.splitting` for strategies and errors.
 
