@@ -93,7 +93,7 @@ def test_a_run_describes_users_by_their_items_and_a_control_by_other_items(world
 
 
 def test_the_control_needs_users_who_are_described_by_items(world):
-    assert "set profiles.provider to items" in world.refused(*ARMS)
+    assert "Set profiles.provider to items" in world.refused(*ARMS)
 
 
 def test_users_without_texts_cannot_be_shown(world):
