@@ -53,9 +53,7 @@ class Evaluation(Section):
     k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (5, 10, 20), min_length=1, description="Cut-offs; the largest is the rankings' length."
     )
-    primary: str = Field(
-        "ndcg@10", description="The metric of the verdicts: METRIC@K, auc or logloss."
-    )
+    primary: str = Field("ndcg@10", description="Metric of the verdicts: METRIC@K, auc or logloss.")
 
     @model_validator(mode="after")
     def _metrics_fit_the_task(self) -> Self:
