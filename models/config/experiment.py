@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from models.config.arms import ArmName
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import Section, unkeyed
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Overrides = dict[str, Any]
@@ -24,7 +24,7 @@ class Space(Section):
     log: bool = Field(False, description="Draw on a logarithmic scale; low must be above 0.")
     step: int | float | None = Field(None, gt=0, description="Step between values; not with log.")
     choices: list[Any] | None = Field(
-        None, min_length=1, description="The values, in place of a range."
+        None, min_length=1, description="Values, in place of a range."
     )
 
     @model_validator(mode="after")
@@ -76,10 +76,10 @@ class Experiment(Section):
 
     experiment: Name = Field(description="Name of the results; the file's name if left out.")
     base: str | dict[str, Any] = Field(
-        description="A pipeline file, relative to this file's folder, or its settings."
+        description="A pipeline's file, relative to this one, or its keys."
     )
     overrides: Overrides = Field(
-        default_factory=dict, description="Values by dotted key for all points, over the base."
+        default_factory=dict, description="Keys of all points, over the base."
     )
     grid: dict[str, list[Any]] = Field(
         default_factory=dict,
@@ -93,7 +93,7 @@ class Experiment(Section):
         description="Grid points to leave out: those with all these values.",
     )
     models: tuple[str, ...] | None = Field(
-        None, min_length=1, description="Train only these models of the base."
+        None, min_length=1, description="Models of the base to keep."
     )
     arms: tuple[ArmName, ...] | None = Field(
         None, min_length=1, description="Replaces training.arms."
@@ -101,11 +101,8 @@ class Experiment(Section):
     seeds: tuple[int, ...] | None = Field(
         None, min_length=1, description="Replaces training.seeds."
     )
-    max_points: int = Field(
-        200,
-        ge=1,
-        description="Refuse a grid with more points, before exclusions.",
-        json_schema_extra=NOT_IDENTITY,
+    max_points: int = unkeyed(
+        200, ge=1, description="Refuse a grid with more points, before exclusions."
     )
     search: Search | None = Field(None, description="Hyper-parameter search; empty: none.")
 

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
 from models.config.evaluation import parse_metric
-from models.config.section import NOT_IDENTITY, Placed, Section, Side
+from models.config.section import Placed, Section, Side, unkeyed
 from models.config.transfer import Tap
 
 
@@ -14,14 +14,10 @@ class Model(Section):
     """One RecBole model of the run."""
 
     hyperparameters: dict[str, Any] = Field(
-        default_factory=dict, description="By RecBole's names; unknown names are errors."
+        default_factory=dict, description="By RecBole's names; unknown ones are errors."
     )
-    tap: Tap | None = Field(
-        None, description="The layer to align for users; empty: the model's default."
-    )
-    item_tap: Tap | None = Field(
-        None, description="The layer to align for items, with the keys of `tap`."
-    )
+    tap: Tap | None = Field(None, description="Layer to align for users; empty: the default.")
+    item_tap: Tap | None = Field(None, description="Layer to align for items; keys as `tap`.")
     transfer: dict[str, Any] = Field(
         default_factory=dict, description="Values of the section `transfer` for this model only."
     )
@@ -44,12 +40,8 @@ class Budget(Placed):
         description="Stop after this many epochs without a better validation score. Counting "
         "starts with the second half of the epochs, in every arm.",
     )
-    valid_metric: str = Field(
-        "ndcg@10", description="The metric of early stopping: METRIC@K, auc or logloss."
-    )
-    threads: int = Field(
-        1, ge=1, description="CPU threads per training.", json_schema_extra=NOT_IDENTITY
-    )
+    valid_metric: str = Field("ndcg@10", description="Metric of early stopping.")
+    threads: int = unkeyed(1, ge=1, description="CPU threads per training.")
     precision: Precision | Literal["auto"] = Field(
         "float32",
         description="bfloat16: mixed precision while a model's own loss is computed, where the "
@@ -67,9 +59,7 @@ class Budget(Placed):
 class Training(Budget):
     """The budget, and which trainings are made with it."""
 
-    seeds: tuple[int, ...] = Field(
-        (1, 2), min_length=1, description="One training per seed, model and arm."
-    )
+    seeds: tuple[int, ...] = Field((1, 2), min_length=1, description="Seeds of each model and arm.")
     arms: tuple[ArmName, ...] = Field(
         (BASELINE, TRANSFER),
         min_length=1,
@@ -82,9 +72,7 @@ class Training(Budget):
         description="Total epochs of every arm but the baseline; empty: as `epochs`. Arms with "
         "different budgets are shown as not comparable.",
     )
-    workers: int = Field(
-        2, ge=1, description="Number of trainings at the same time.", json_schema_extra=NOT_IDENTITY
-    )
+    workers: int = unkeyed(2, ge=1, description="Number of trainings at the same time.")
 
     @field_validator("seeds", "arms")
     @classmethod

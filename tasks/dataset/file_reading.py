@@ -1,4 +1,4 @@
-"""Files of any format into scratch tables: what can be read, and what cannot, with reasons."""
+"""Files of any format into scratch tables: good rows, and refused rows with reasons."""
 
 import ast
 import json
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     import duckdb
 
 _ROWS_AT_ONCE = 1 << 20
+_ID_KINDS = (
+    pa.types.is_integer,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_null,
+)
 _FIELDS: dict[Role, tuple[str, ...]] = {
     "interactions": (USER, ITEM, RATING, TIMESTAMP),
     "items": (ITEM, TITLE, YEAR, GENRES),
@@ -119,7 +126,7 @@ def read_users(
 
 
 def file_name(config: Dataset, role: Role) -> str:
-    """What to call a role's file in messages."""
+    """Name a role's file, for messages."""
     if config.kind == "atomic":
         suffix = {"interactions": "inter", "items": "item", "users": "user"}[role]
         return f"{config.name}.{suffix}"
@@ -179,11 +186,12 @@ def _as_text(column: pa.Array, name: str, layout: Layout, file: str) -> pa.Array
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    is_id = name in (layout.columns.get(USER), layout.columns.get(ITEM))
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if is_list and not is_id:
         lists = column.cast(pa.list_(pa.string()))
         return pc.binary_join(lists, layout.genre_separator or " ").cast(pa.large_string())
-    is_id = name in (layout.columns.get(USER), layout.columns.get(ITEM))
-    if (is_id and pa.types.is_floating(kind)) or pa.types.is_nested(kind):
+    if pa.types.is_nested(kind) or (is_id and not any(is_kind(kind) for is_kind in _ID_KINDS)):
         raise BadInput(
             f"{file}: column {name} holds {kind}, not text or whole numbers. Convert it, so that "
             "it is certain how an id is written."

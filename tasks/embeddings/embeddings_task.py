@@ -56,7 +56,7 @@ def embeddings(
         config: the text model, or the imported file's columns.
         profiles: schema `PROFILES`, whose texts are embedded; None for imported vectors.
         train: import only: schema `INTERACTIONS`, whose users (items) the vectors belong to.
-        imported: import only: what `take_in_embeddings` returned.
+        imported: import only: the files of `vector_files`.
         side: import only: whose vectors they are; texts say it themselves.
 
     Raises:

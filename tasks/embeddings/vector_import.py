@@ -18,7 +18,7 @@ from tasks.storage.imported_files import read_vectors
 def import_embeddings(
     config: Embeddings, files: dict[str, Handle], train: Handle, side: Side = "users"
 ) -> Embedded:
-    """Write `vectors("embedding", width)` from files that `take_in_embeddings` returned.
+    """Write `vectors("embedding", width)` from files that `vector_files` returned.
 
     Args:
         config: the file's columns, and what to do with missing and unknown users.

@@ -85,6 +85,10 @@ def new_rows(data: Path, n: int, second: int) -> list[str]:
     return lines
 
 
+def no_workers(*_):
+    return nullcontext()
+
+
 @pytest.fixture(scope="module")
 def first(tmp_path_factory, prefect_server) -> tuple[Path, dict, Ended]:
     """The data set's folder, the configuration, and the first night, with its data folder."""
@@ -92,7 +96,7 @@ def first(tmp_path_factory, prefect_server) -> tuple[Path, dict, Ended]:
     folder = tmp_path_factory.mktemp("nights")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMKT_DATA_DIR", str(folder / "data"))
-        patch.setattr("flows.nightly_retrain.crew", nullcontext)  # starting one takes longer
+        patch.setattr("flows.steps.trainings.worker_pool", no_workers)  # starting one takes longer
         given = settings(folder)
         ended = night(given)
     return folder, given, ended
@@ -105,7 +109,7 @@ def world(first, tmp_path, monkeypatch) -> tuple[Path, dict]:
     data = tmp_path / "data"
     shutil.copytree(folder / "data", data, symlinks=True)
     monkeypatch.setenv("LLMKT_DATA_DIR", str(data))
-    monkeypatch.setattr("flows.nightly_retrain.crew", nullcontext)
+    monkeypatch.setattr("flows.steps.trainings.worker_pool", no_workers)
     return data, given
 
 

@@ -36,13 +36,17 @@ def embed(request: Request) -> Response:
     return Response(json.dumps(answer), content_type="application/json")
 
 
+def no_workers(*_):
+    return nullcontext()
+
+
 @pytest.fixture
 def grid(tmp_path, llm, server, monkeypatch, prefect_server):  # noqa: ARG001
     """An experiment over two prompt files."""
     server.expect_request("/v1/embeddings", "POST").respond_with_handler(embed)
     monkeypatch.setenv("LLMKT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("flows.experiment.crew", lambda *_: nullcontext())  # starting takes longer
+    monkeypatch.setattr("flows.steps.trainings.worker_pool", no_workers)  # starting takes longer
     for name in ("plain", "warm"):
         (tmp_path / f"{name}.j2").write_text(PROMPT.replace("MANNER", name))
     base = {

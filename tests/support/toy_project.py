@@ -57,7 +57,7 @@ class World:
             for name, value in self._environment(environment).items():
                 patch.setenv(name, value)
             if not self.in_workers:
-                patch.setattr("flows.knowledge_transfer.crew", lambda *_: nullcontext())
+                patch.setattr("flows.steps.trainings.worker_pool", lambda *_: nullcontext())
             done = CliRunner().invoke(app, arguments)
         return Done(done.exit_code, done.stdout, done.stderr)
 
