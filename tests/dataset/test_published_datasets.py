@@ -147,7 +147,7 @@ def test_movielens_of_today(tmp_path):
 
 def test_a_zip_file_and_its_folder_are_the_same_configuration(tmp_path):
     from models.config import Dataset
-    from tasks.dataset.interactions_task import raw_files
+    from tasks.dataset.source_files import raw_files
 
     paths = folder(tmp_path, ML_1M), packed(tmp_path, ML_1M)
     one, two = (Dataset(format="movielens", path=path) for path in paths)
