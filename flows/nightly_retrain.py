@@ -20,7 +20,6 @@ from tasks.embeddings.outputs import Described
 from tasks.execution.stage_record import StageRecord
 from tasks.execution.worker_pool import crew
 from tasks.nightly import night as nights
-from tasks.nightly.carry_over import earlier_profiles, earlier_reducers, starting_point_of
 from tasks.nightly.gate_task import gate
 from tasks.nightly.night import Night
 from tasks.nightly.outputs import Judged
@@ -81,10 +80,10 @@ def _challenge(night: Night, stages: Stages) -> Ended:
     forms = {side: target_forms(pipeline, entered, side) for side in sides}
 
     parts = stages.run(split, pipeline.split, data.interactions, {})
-    earlier, reducers = earlier_profiles(night), earlier_reducers(night)
+    earlier, reducers = night.earlier_profiles(), night.earlier_reducers()
     described = describe_all(pipeline, prompts, data, parts, stages, earlier)
     targeted = target_all(pipeline, forms, described, parts, data, stages, reducers)
-    initial = starting_point_of(night)
+    initial = night.starting_point()
     [trained] = train_all(pipeline, entered, data, parts, targeted, stages, initial)
     judged = stages.run(
         gate, pipeline.nightly, pipeline.evaluation, trained, parts, data, night.champion

@@ -1,4 +1,4 @@
-"""`llmkt profiles`: look at profiles before and after paying for them. Nothing is asked here."""
+"""`llmkt profiles`: look at profiles before and after paying for them. No LLM is asked."""
 
 import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Of = Annotated[
+SideOption = Annotated[
     Literal["users", "items"], typer.Option("--side", help="Profiles of users or of items.")
 ]
 _STYLES = {"same": "", "removed": "red strike", "added": "green"}
@@ -34,7 +34,7 @@ _MOST_SEEN = 60
 def preview(
     config: Config,
     n: Annotated[int, typer.Option("-n", min=0, help="Number of prompts to show.")] = 1,
-    side: Of = "users",
+    side: SideOption = "users",
     overrides: Set = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -58,7 +58,7 @@ def show(
         str,
         typer.Argument(metavar="ID", help="Raw id of the user (with --side items: of the item)."),
     ],
-    side: Of = "users",
+    side: SideOption = "users",
     overrides: Set = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -83,7 +83,7 @@ def diff(
         Path, typer.Argument(metavar="B", help="Pipeline file after it; may be the same file.")
     ],
     n: Annotated[int, typer.Option("-n", min=0, help="Number of profiles to show.")] = 3,
-    side: Of = "users",
+    side: SideOption = "users",
     set_a: Annotated[
         list[str] | None, typer.Option("--set-a", metavar="KEY=VALUE", help="Set a key in A.")
     ] = None,
@@ -117,7 +117,7 @@ def _print_preview(console: Console, found: "Preview") -> None:
     if found.configured_provider != found.provider:
         console.print(
             f"profiles are {found.configured_provider}: a run asks no LLM and pays nothing. "
-            f"This is what provider {found.provider} would ask."
+            f"These are the prompts of provider {found.provider}."
         )
     exact = found.tokens.startswith("exact")
     about = "" if exact else "about "
@@ -147,7 +147,7 @@ def _print_preview(console: Console, found: "Preview") -> None:
 def _print_shown(console: Console, found: "Shown") -> None:
     console.rule(f"{found.side[:-1]} {found.id}")
     if found.text is None:
-        console.print("There is no profile yet, and nothing is asked here. What computes it:")
+        console.print("There is no profile yet, and this command asks no LLM. To compute it:")
         console.print(found.command, soft_wrap=True)
     else:
         console.print(Text(found.text))
@@ -196,7 +196,7 @@ def _print_extent(console: Console, name: str, extent: "Extent", side: str) -> N
         if count:
             console.print(f"   {count} of {extent.subjects} {side} {what}")
     if any(lacking.values()):
-        console.print(f"   what computes them: {extent.command}", soft_wrap=True)
+        console.print(f"   to compute them: {extent.command}", soft_wrap=True)
 
 
 def _marked(words: "list[Word]", coloured: bool) -> Text:

@@ -15,7 +15,7 @@ from tasks.profiles.outputs import Previous
 from tasks.profiles.profiles_task import profiles
 from tasks.report.profile_map_task import profile_map
 from tasks.storage.artifacts import Handle
-from tasks.storage.imported_files import take_in_embeddings, take_in_profiles
+from tasks.storage.imported_files import profile_file, vector_files
 from tasks.targets.outputs import Kept, Targeted
 from tasks.targets.targets_task import controls, targets
 from tasks.training.tap_points import TapPoints
@@ -71,7 +71,7 @@ def _by_items(items: Described, parts: Splits, stages: Stages) -> Described:
     """Users described by their items' profiles."""
     embedded = stages.run(pooling, items.embedded, parts.train, side="users")
     return Described(
-        side="users", profiled=None, embedded=embedded, pooled=True, of_items=items.profiled
+        side="users", profiled=None, embedded=embedded, pooled=True, item_profiles=items.profiled
     )
 
 
@@ -86,7 +86,7 @@ def _describe(
 ) -> Described:
     """Profiles and their embeddings; vectors made elsewhere need no profiles."""
     of_profiles, of_vectors = pipeline.profiles_of(side), pipeline.embeddings_of(side)
-    vectors = take_in_embeddings(of_vectors)
+    vectors = vector_files(of_vectors)
     if vectors and side == "items" and pipeline.item_embeddings is None:
         raise BadInput(
             "embeddings imports the users' vectors, but a transfer needs the items' too: set "
@@ -95,7 +95,7 @@ def _describe(
     if vectors:
         embedded = stages.run(embeddings, of_vectors, None, parts.train, vectors, side, side=side)
         return Described(side=side, profiled=None, embedded=embedded)
-    texts = take_in_profiles(of_profiles)
+    texts = profile_file(of_profiles)
     profiled = stages.run(
         profiles,
         of_profiles,

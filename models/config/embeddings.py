@@ -1,11 +1,11 @@
 """Section `embeddings`."""
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from models.config.profiles import Columns, _require_path
-from models.config.section import NOT_IDENTITY, Placed
+from models.config.profiles import Columns, import_has_a_path
+from models.config.section import Placed, unkeyed
 
 
 class Embeddings(Placed):
@@ -17,16 +17,14 @@ class Embeddings(Placed):
         "import: a file of existing vectors, which needs no profiles; hashing: counts of hashed "
         "words, no language model, for smoke runs and tests of scale.",
     )
-    path: str | None = Field(
+    path: str | None = unkeyed(
         None,
         description="import only: a .parquet, .npy, .pt or .json file with one vector per user.",
-        json_schema_extra=NOT_IDENTITY,
     )
-    ids: str | None = Field(
+    ids: str | None = unkeyed(
         None,
         description="import only: the ids of a .npy file or a bare .pt tensor, one a line or a "
         "JSON list; empty: FILE.ids.txt or FILE.ids.json.",
-        json_schema_extra=NOT_IDENTITY,
     )
     columns: Columns = Columns()
     unknown_users: Literal["error", "drop"] = Field(
@@ -47,15 +45,12 @@ class Embeddings(Placed):
     base_url: str | None = Field(
         None, description="openai only: URL of the endpoint; empty: api.openai.com."
     )
-    api_key_env: str = Field(
+    api_key_env: str = unkeyed(
         "OPENAI_API_KEY",
         description="openai only: name of the environment variable that holds the key.",
-        json_schema_extra=NOT_IDENTITY,
     )
-    api_key_secret: str | None = Field(
-        None,
-        description="openai only: name of a Prefect Secret block that holds the key.",
-        json_schema_extra=NOT_IDENTITY,
+    api_key_secret: str | None = unkeyed(
+        None, description="openai only: name of a Prefect Secret block that holds the key."
     )
     dimensions: int = Field(
         384,
@@ -67,18 +62,12 @@ class Embeddings(Placed):
         description="sentence-transformers only: bfloat16 is about twice as fast on recent CPUs, "
         "at cosine 0.9999 to float32.",
     )
-    batch_size: int = Field(
+    batch_size: int = unkeyed(
         16,
         ge=1,
         description="sentence-transformers only: texts per batch. Small batches of similar length "
         "stay in the CPU cache and waste little on padding.",
-        json_schema_extra=NOT_IDENTITY,
     )
-    threads: int = Field(
-        1, ge=1, description="CPU threads of the text model.", json_schema_extra=NOT_IDENTITY
-    )
+    threads: int = unkeyed(1, ge=1, description="CPU threads of the text model.")
 
-    @model_validator(mode="after")
-    def _import_has_a_path(self) -> Self:
-        _require_path(self.provider, self.path)
-        return self
+    _import_has_a_path = model_validator(mode="after")(import_has_a_path)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from models.config.arms import ArmName
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import Section, unkeyed
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Overrides = dict[str, Any]
@@ -101,11 +101,8 @@ class Experiment(Section):
     seeds: tuple[int, ...] | None = Field(
         None, min_length=1, description="Replaces training.seeds."
     )
-    max_points: int = Field(
-        200,
-        ge=1,
-        description="Refuse a grid with more points, before exclusions.",
-        json_schema_extra=NOT_IDENTITY,
+    max_points: int = unkeyed(
+        200, ge=1, description="Refuse a grid with more points, before exclusions."
     )
     search: Search | None = Field(None, description="Hyper-parameter search; empty: none.")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import Section, unkeyed
 
 
 class Sampling(Section):
@@ -20,67 +20,48 @@ class LLM(Sampling):
     """An OpenAI-compatible chat endpoint."""
 
     base_url: str | None = Field(None, description="URL of the endpoint; empty: api.openai.com.")
-    api_key_env: str = Field(
-        "OPENAI_API_KEY",
-        description="Name of the environment variable that holds the key.",
-        json_schema_extra=NOT_IDENTITY,
+    api_key_env: str = unkeyed(
+        "OPENAI_API_KEY", description="Name of the environment variable that holds the key."
     )
-    api_key_secret: str | None = Field(
+    api_key_secret: str | None = unkeyed(
         None,
         description="Name of a Prefect Secret block that holds the key; read before the variable.",
-        json_schema_extra=NOT_IDENTITY,
     )
-    concurrency: int = Field(
-        16, ge=1, le=512, description="Requests in flight.", json_schema_extra=NOT_IDENTITY
+    concurrency: int = unkeyed(16, ge=1, le=512, description="Requests in flight.")
+    requests_per_minute: float | None = unkeyed(
+        None, gt=0, description="Limit of the endpoint, retries included; empty: none."
     )
-    requests_per_minute: float | None = Field(
-        None,
-        gt=0,
-        description="Limit of the endpoint, retries included; empty: none.",
-        json_schema_extra=NOT_IDENTITY,
-    )
-    tokens_per_minute: float | None = Field(
+    tokens_per_minute: float | None = unkeyed(
         None,
         gt=0,
         description="Limit of the endpoint; empty: none. Until a request is answered, its text and "
         "max_tokens count.",
-        json_schema_extra=NOT_IDENTITY,
     )
-    batch_poll_seconds: float = Field(
-        30,
-        gt=0,
-        description="openai-batch only: pause between two looks at a batch.",
-        json_schema_extra=NOT_IDENTITY,
+    batch_poll_seconds: float = unkeyed(
+        30, gt=0, description="openai-batch only: pause between two looks at a batch."
     )
-    batch_wait_hours: float = Field(
+    batch_wait_hours: float = unkeyed(
         25,
         ge=0,
         description="openai-batch only: how long a run waits. Batches continue without it, and the "
         "next run collects their answers.",
-        json_schema_extra=NOT_IDENTITY,
     )
-    timeout_seconds: float = Field(
-        60, gt=0, description="Time-out of a request.", json_schema_extra=NOT_IDENTITY
-    )
-    max_retries: int = Field(
+    timeout_seconds: float = unkeyed(60, gt=0, description="Time-out of a request.")
+    max_retries: int = unkeyed(
         6,
         ge=0,
         description="Retries per request on 408, 409, 429, 5xx and lost connections, with "
         "exponential waits, jitter and Retry-After.",
-        json_schema_extra=NOT_IDENTITY,
     )
-    prices: str | None = Field(
-        None,
-        description="Path of a price table; empty: tasks/config/prices.yaml.",
-        json_schema_extra=NOT_IDENTITY,
+    prices: str | None = unkeyed(
+        None, description="Path of a price table; empty: tasks/config/prices.yaml."
     )
-    budget_usd: float | None = Field(
+    budget_usd: float | None = unkeyed(
         None,
         gt=0,
         description="Most that a run may spend on these answers, in US dollars; empty: no limit. "
         "Requests in flight count with their text and max_tokens, and so do lost ones. Paid "
         "answers are kept, and a run with another budget asks only for the rest.",
-        json_schema_extra=NOT_IDENTITY,
     )
 
     def request_identity(self) -> dict[str, Any]:

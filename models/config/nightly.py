@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from models.config.arms import TRANSFER, ServedArm
 from models.config.evaluation import parse_metric
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import Section, unkeyed
 from models.config.split import Split
 
 
@@ -46,12 +46,11 @@ class Nightly(Section):
         "significantly better.",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of that interval, two-sided.")
-    min_new_interactions: int = Field(
+    min_new_interactions: int = unkeyed(
         100,
         ge=0,
         description="Skip the night if fewer interactions are new since the last challenger: no "
         "LLM is asked and nothing is trained. 0: never skip.",
-        json_schema_extra=NOT_IDENTITY,
     )
     start: Literal["cold", "warm"] = Field(
         "cold",
@@ -59,25 +58,22 @@ class Nightly(Section):
         "matched by raw id.",
     )
     k: int = Field(10, ge=1, description="Length of the published lists.")
-    keep_versions: int = Field(
+    keep_versions: int = unkeyed(
         5,
         ge=2,
         description="How many published versions to keep. The current one and the target of `llmkt "
         "champion rollback` always stay.",
-        json_schema_extra=NOT_IDENTITY,
     )
-    incoming: str | None = Field(
+    incoming: str | None = unkeyed(  # its content decides, see tasks/dataset/incoming_task.py
         None,
         description="Folder of new interactions (csv, parquet, inter); empty: incoming/ in the "
         "data folder.",
-        json_schema_extra=NOT_IDENTITY,  # its content decides, see tasks/dataset/incoming_task.py
     )
-    settle_seconds: float = Field(
+    settle_seconds: float = unkeyed(
         60.0,
         ge=0,
         description="Leave a file that changed within this time to the next night: it may be "
         "unfinished.",
-        json_schema_extra=NOT_IDENTITY,
     )
 
     @field_validator("metric")

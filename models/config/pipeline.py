@@ -12,7 +12,7 @@ from models.config.evaluation import Evaluation, parse_metric
 from models.config.nightly import Nightly
 from models.config.profiles import ItemProfiles, Profiles
 from models.config.runner import Dask, Runner
-from models.config.section import NOT_IDENTITY, SIDES, Section, Side
+from models.config.section import SIDES, Section, Side, unkeyed
 from models.config.split import Split
 from models.config.targets import Targets
 from models.config.training import Budget, Model, Training
@@ -27,17 +27,15 @@ class Pipeline(Section):
     experiment: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the results and the report."
     )
-    preset: str | None = Field(
+    preset: str | None = unkeyed(  # the settings that come of it decide
         None,
         description="Settings below those of this file: a name in configs/presets/ (as-published, "
         "corrected).",
-        json_schema_extra=NOT_IDENTITY,  # the settings that come of it decide
     )
-    size: Size = Field(
+    size: Size = unkeyed(  # likewise
         "default",
         description="The amount of work: quick and thorough set epochs, patience, seeds, search "
         "trials and models where neither this file nor its preset sets them (configs/sizes/).",
-        json_schema_extra=NOT_IDENTITY,  # likewise
     )
     dataset: Dataset = Dataset()
     split: Split = Split()
@@ -55,19 +53,14 @@ class Pipeline(Section):
     kar: Kar = Kar()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
-    runner: Runner = Field(
+    runner: Runner = unkeyed(
         "local",
         description="Where trainings and embeddings run: in processes of this machine, or on the "
         "workers of a Dask cluster.",
-        json_schema_extra=NOT_IDENTITY,
     )
-    dask: Dask = Field(
-        Dask(), description="Used by `runner: dask` only.", json_schema_extra=NOT_IDENTITY
-    )
-    nightly: Nightly = Field(
-        Nightly(),
-        description="Used by `llmkt nightly` only.",
-        json_schema_extra=NOT_IDENTITY,  # a comparison does not depend on it
+    dask: Dask = unkeyed(Dask(), description="Used by `runner: dask` only.")
+    nightly: Nightly = unkeyed(  # a comparison does not depend on it
+        Nightly(), description="Used by `llmkt nightly` only."
     )
 
     @model_validator(mode="after")

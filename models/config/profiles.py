@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from models.config.llm import LLM
-from models.config.section import NOT_IDENTITY, Section, Side
+from models.config.section import Section, Side, unkeyed
 
 _FIELD = re.compile(r"\w{1,64}", re.ASCII)
 
@@ -80,6 +80,13 @@ class ItemHistory(History):
         return fields
 
 
+def import_has_a_path(section: Any) -> Any:
+    """Refuse a path without the provider import, and the provider without a path."""
+    if (section.provider == "import") != (section.path is not None):
+        raise ValueError("provider import and path belong together: set both or neither")
+    return section
+
+
 class Profiles(Section):
     """One text per user, written from training interactions only."""
 
@@ -90,11 +97,10 @@ class Profiles(Section):
         "day; import: a file of existing profiles; items: no texts about users, a user is the mean "
         "of the profiles of the training items (item_profiles).",
     )
-    path: str | None = Field(
+    path: str | None = unkeyed(  # its content decides, see tasks/profiles/profile_import.py
         None,
         description="import only: a .csv, .tsv, .json, .jsonl or .parquet file with one text per "
         "user, and where possible history_sha256 and history_count.",
-        json_schema_extra=NOT_IDENTITY,  # its content decides, see tasks/profiles/profile_import.py
     )
     columns: Columns = Columns()
     unknown_users: Literal["error", "drop"] = Field(
@@ -125,28 +131,22 @@ class Profiles(Section):
         le=1,
         description="Stop the run if more than this share of the users has no profile.",
     )
-    min_new_interactions: int = Field(
+    min_new_interactions: int = unkeyed(  # decides nothing without earlier profiles, see Previous
         1,
         ge=1,
         description="`llmkt nightly` only: a user with fewer new training interactions since the "
         "last profile keeps that profile. Users only.",
-        json_schema_extra=NOT_IDENTITY,  # decides nothing without earlier profiles, see Previous
     )
     interactions: Literal["train", "all"] = Field(
         "train",
         description="train: profiles see training interactions only; all: validation and test "
         "interactions as well, as in the published code (requires allow_leakage).",
     )
-    allow_leakage: bool = Field(
-        False,
-        description="Permit interactions: all. Every result is then marked leaky.",
-        json_schema_extra=NOT_IDENTITY,  # it permits; `interactions` decides
+    allow_leakage: bool = unkeyed(  # it permits; `interactions` decides
+        False, description="Permit interactions: all. Every result is then marked leaky."
     )
 
-    @model_validator(mode="after")
-    def _import_has_a_path(self) -> Self:
-        _require_path(self.provider, self.path)
-        return self
+    _import_has_a_path = model_validator(mode="after")(import_has_a_path)
 
     @model_validator(mode="after")
     def _leakage_is_meant(self) -> Self:
@@ -202,8 +202,3 @@ class ItemProfiles(Profiles):
         if self.pooled:
             raise ValueError("provider items is for users: set item_profiles.provider to another")
         return self
-
-
-def _require_path(provider: str, path: str | None) -> None:
-    if (provider == "import") != (path is not None):
-        raise ValueError("provider import and path belong together: set both or neither")

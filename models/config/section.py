@@ -13,6 +13,11 @@ NOT_IDENTITY: dict[str, JsonValue] = {"identity": False}
 """Marks a field that changes how the work is done, never its result."""
 
 
+def unkeyed(default: Any, **settings: Any) -> Any:
+    """Declare a field that changes how the work is done, never its result; see `pydantic.Field`."""
+    return Field(default, json_schema_extra=NOT_IDENTITY, **settings)
+
+
 class Section(BaseModel):
     """Base of every configuration section: immutable, and strict about unknown keys."""
 

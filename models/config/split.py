@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import Section, unkeyed
 
 
 class Split(Section):
@@ -16,20 +16,15 @@ class Split(Section):
         "before it valid; temporal: one global cut in time, by ratios; files: the files train, "
         "test and optionally valid.",
     )
-    train: str | None = Field(
+    train: str | None = unkeyed(  # its content decides, see tasks/dataset/split_task.py
         None,
         description="files only: tab-separated user, item and any further columns, with or without "
         "a header. Interactions in no file are left out.",
-        json_schema_extra=NOT_IDENTITY,  # its content decides, see tasks/dataset/split_task.py
     )
-    valid: str | None = Field(
-        None,
-        description="files only: as train; empty: a share of each user's train, by seed.",
-        json_schema_extra=NOT_IDENTITY,
+    valid: str | None = unkeyed(
+        None, description="files only: as train; empty: a share of each user's train, by seed."
     )
-    test: str | None = Field(
-        None, description="files only: as train.", json_schema_extra=NOT_IDENTITY
-    )
+    test: str | None = unkeyed(None, description="files only: as train.")
     valid_share: float = Field(
         0.1, gt=0, lt=1, description="files only: share of train that becomes valid."
     )

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.config.section import NOT_IDENTITY, Section
+from models.config.section import Section, unkeyed
 
 Reduction = Literal["umap", "pca", "none"]
 
@@ -60,8 +60,6 @@ class Targets(Section):
         "over all coordinates, which keeps their relative sizes; per-coordinate: one for each.",
     )
     umap: Umap = Umap()
-    refit: Refit = Field(
-        Refit(),
-        description="`llmkt nightly` only: when to refit the reducer of an earlier night.",
-        json_schema_extra=NOT_IDENTITY,  # decides nothing without a kept reducer, see Kept
+    refit: Refit = unkeyed(  # decides nothing without a kept reducer, see Kept
+        Refit(), description="`llmkt nightly` only: when to refit the reducer of an earlier night."
     )

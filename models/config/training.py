@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
 from models.config.evaluation import parse_metric
-from models.config.section import NOT_IDENTITY, Placed, Section, Side
+from models.config.section import Placed, Section, Side, unkeyed
 from models.config.transfer import Tap
 
 
@@ -47,9 +47,7 @@ class Budget(Placed):
     valid_metric: str = Field(
         "ndcg@10", description="The metric of early stopping: METRIC@K, auc or logloss."
     )
-    threads: int = Field(
-        1, ge=1, description="CPU threads per training.", json_schema_extra=NOT_IDENTITY
-    )
+    threads: int = unkeyed(1, ge=1, description="CPU threads per training.")
     precision: Precision | Literal["auto"] = Field(
         "float32",
         description="bfloat16: mixed precision while a model's own loss is computed, where the "
@@ -82,9 +80,7 @@ class Training(Budget):
         description="Total epochs of every arm but the baseline; empty: as `epochs`. Arms with "
         "different budgets are shown as not comparable.",
     )
-    workers: int = Field(
-        2, ge=1, description="Number of trainings at the same time.", json_schema_extra=NOT_IDENTITY
-    )
+    workers: int = unkeyed(2, ge=1, description="Number of trainings at the same time.")
 
     @field_validator("seeds", "arms")
     @classmethod

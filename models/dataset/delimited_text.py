@@ -160,12 +160,11 @@ def _lines(source: Source, dialect: Dialect, file: str) -> Iterator[pa.Array]:
 
 
 def _as_utf8(source: Source, dialect: Dialect, file: str) -> Iterator[bytes]:
-    encoding = dialect.encoding
-    if encoding == DETECT:
-        encoding = detect_encoding(source, file)[0]
-    if codecs.lookup(encoding).name == "utf-8":
-        encoding = "utf-8-sig"  # leaves out a byte order mark
-    decoder = codecs.lookup(encoding).incrementaldecoder()
+    if dialect.encoding == DETECT:
+        dialect = replace(dialect, encoding=detect_encoding(source, file)[0])
+    name = codecs.lookup(dialect.encoding).name
+    # The signature of utf-8-sig is the byte order mark.
+    decoder = codecs.lookup("utf-8-sig" if name == "utf-8" else name).incrementaldecoder()
     n_lines = 0
     for raw in chain(source(), [b""]):
         try:
@@ -229,8 +228,8 @@ def _named(found: pa.RecordBatch, dialect: Dialect, file: str) -> tuple[list[str
     first = found["line"][0].as_py()
     if re.search(_CONTROL, first):
         raise BadInput(
-            f"{file}, row 1: the first line has control characters. Save the file with line ends "
-            "of Unix or Windows, and check its encoding."
+            f"{file}, row {found['row'][0]}: the first line has control characters. Save the file "
+            "with line ends of Unix or Windows, and check its encoding."
         )
     values = cells(first, dialect)
     if not dialect.header:

@@ -1,10 +1,6 @@
-"""What was made elsewhere, checked: which row is whose, whether vectors are vectors.
+"""Checks of imported profiles and vectors: which row is whose, and how many are missing."""
 
-Rows are numbered from 1 in messages, a file's header not counted.
-"""
-
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +27,7 @@ def rows_of_subjects(
     Args:
         ids: the file's ids, string (rows,).
         subjects: the users (items) that the training part has, string (n,).
-        source: the file's name, for messages.
+        source: the file's name, for messages; rows are numbered from 1, its header not counted.
         section: the section of the configuration that names the file, for messages.
         unknown: whether ids beyond `subjects` are an error or left out.
         key: `USER` or `ITEM`, for messages.
@@ -45,20 +41,20 @@ def rows_of_subjects(
     """
     empty = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(ids, ""), True)))
     if len(empty):
-        raise BadInput(f"{source}, row {empty[0] + 1}: the {noun(key)} id is empty; fill it in")
+        raise BadInput(f"{source}, row {empty[0] + 1}: the {noun(key)} id is empty. Fill it in.")
     counts = pc.value_counts(ids)
     repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     if len(repeated):
         raise BadInput(
             f"{source}: {len(repeated)} of {len(counts)} {noun(key)} ids occur more than "
-            f"once: {listed(repeated)}; keep one row per {noun(key)}"
+            f"once: {_listed(repeated)}. Keep one row per {noun(key)}."
         )
     strangers = ids.filter(pc.invert(pc.is_in(ids, subjects)))
     if len(strangers) and unknown == "error":
         raise BadInput(
             f"{source}: {len(strangers)} of {len(ids)} {noun(key)} ids are not in the training "
-            f"part: {listed(strangers)}; correct them (ids are raw tokens, 007 is not 7), "
-            f"remove them, or set {section}.unknown_users to drop"
+            f"part: {_listed(strangers)}. Correct them (ids are raw tokens, 007 is not 7), "
+            f"remove them, or set {section}.unknown_users to drop."
         )
     rows = pc.fill_null(pc.index_in(subjects, ids), -1)
     return np.asarray(rows, dtype=np.int64), len(strangers)
@@ -67,7 +63,7 @@ def rows_of_subjects(
 def require_few_missing(
     missing: pa.Array, n: int, source: str, section: str, allowed: float, key: str = USER
 ) -> str | None:
-    """Judge how many of n users (items) the file leaves without anything; words for a warning.
+    """Word a warning of how many of n users (items) the file leaves without anything.
 
     Raises:
         BadInput: if their share is above `allowed`.
@@ -76,63 +72,15 @@ def require_few_missing(
         return None
     summary = (
         f"{source}: {len(missing)} of {n} {noun(key)}s ({len(missing) / n:.1%}) have nothing "
-        f"in it: {listed(missing)}"
+        f"in it: {_listed(missing)}"
     )
     if len(missing) > allowed * n:
         raise BadInput(
-            f"{summary}; {section}.max_missing allows {allowed:.1%}: supply them, or raise it"
+            f"{summary}; {section}.max_missing allows {allowed:.1%}. Supply them, or raise it."
         )
     return summary + "; they are left out of the transfer"
 
 
-def listed(ids: pa.Array) -> str:
-    """The first `SHOWN` ids, and a sign that there are more."""
+def _listed(ids: pa.Array) -> str:
     more = ", …" if len(ids) > SHOWN else ""
     return ", ".join(map(str, ids[:SHOWN].to_pylist())) + more
-
-
-def matrix_of(
-    rows: Sequence[Any], ids: pa.Array, source: str, key: str = USER
-) -> NDArray[np.float32]:
-    """Stack vectors, float32 (rows, width).
-
-    Raises:
-        BadInput: naming row and user (item) of the first vector that is no flat list of numbers,
-            is of another width than the first, or has a value that is not finite.
-    """
-    if not len(rows):
-        raise BadInput(f"{source}: there is no vector in it")
-    try:
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused below
-            matrix = np.asarray(rows, dtype=np.float32)
-    except (TypeError, ValueError):
-        matrix = np.empty(0, dtype=np.float32)
-    if matrix.ndim != 2 or matrix.shape[1] == 0:
-        raise BadInput(_odd_row(rows, ids, source, key))
-    unusable = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    if len(unusable):
-        row = int(unusable[0])
-        raise BadInput(
-            f"{source}, row {row + 1} ({noun(key)} {ids[row]}): the vector has NaN or infinite "
-            f"values, as have {len(unusable)} of {len(matrix)} rows; mend or remove them"
-        )
-    return matrix
-
-
-def _odd_row(rows: Sequence[Any], ids: pa.Array, source: str, key: str) -> str:
-    """Which vector is in the way of a matrix."""
-    first: int | None = None
-    for number, (row, owner) in enumerate(zip(rows, ids.to_pylist(), strict=True), 1):
-        try:
-            vector = np.asarray(row, dtype=np.float32)
-        except (TypeError, ValueError):
-            vector = np.empty((0, 0), dtype=np.float32)
-        if vector.ndim != 1 or not vector.size:
-            return f"{source}, row {number} ({noun(key)} {owner}): this is no flat list of numbers"
-        first = first or len(vector)
-        if len(vector) != first:
-            return (
-                f"{source}, row {number} ({noun(key)} {owner}): the vector has width "
-                f"{len(vector)}, those before it have {first}; all must come from one text model"
-            )
-    return f"{source}: the vectors are no table of numbers"

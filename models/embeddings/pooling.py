@@ -16,16 +16,16 @@ _USERS_AT_ONCE = 50_000
 
 
 def pooled(train: pa.Table, embeddings: pa.Table, shuffle: int | None = None) -> Iterator[pa.Table]:
-    """Average each user's items, in batches of users.
+    """Average the vectors of each user's items, in batches of users.
 
-    Items are centred first: what all of them share tells no two users apart. Users none of whose
+    Items are centred first: what all items share tells no two users apart. Users none of whose
     items has a vector are left out, as users without a profile are.
 
     Args:
         train: schema `INTERACTIONS`, training interactions only.
         embeddings: `vectors("embedding", d, ITEM)`.
-        shuffle: the seed with which vectors are dealt out among the items before, for the control
-            arm shuffled-items; None leaves each item its own.
+        shuffle: the seed of a permutation of the vectors among the items, for the control arm
+            shuffled-items; None leaves each item its own vector.
 
     Yields:
         `vectors("embedding", d, USER)`, users in sorted order.
@@ -39,8 +39,8 @@ def pooled(train: pa.Table, embeddings: pa.Table, shuffle: int | None = None) ->
     counts = np.diff(chosen.indptr)
     if not counts.any():
         raise BadInput(
-            "profiles.provider items: no item of the training part has a vector; check that "
-            "item_profiles or item_embeddings covers this data set"
+            "profiles.provider items: no item of the training part has a vector. Check that "
+            "item_profiles or item_embeddings covers this data set."
         )
     vectors = to_matrix(embeddings[EMBEDDING]).astype(np.float64)
     if shuffle is not None:
@@ -58,7 +58,8 @@ def _choices(train: pa.Table, users: pa.Array, items: pa.Array) -> csr_matrix:
     """Ones where a user chose an item that has a vector: float64 (n_users, n_items)."""
     rows = np.asarray(pc.index_in(train[USER], users))
     columns = np.asarray(pc.fill_null(pc.index_in(train[ITEM], items), -1))
-    there: NDArray[np.bool_] = columns >= 0
+    has_vector: NDArray[np.bool_] = columns >= 0
     return csr_matrix(
-        (np.ones(int(there.sum())), (rows[there], columns[there])), shape=(len(users), len(items))
+        (np.ones(int(has_vector.sum())), (rows[has_vector], columns[has_vector])),
+        shape=(len(users), len(items)),
     )

@@ -1,6 +1,6 @@
 """Profiles to vectors, the pure part: distinct texts, batches of like length, checked vectors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Texts:
     subjects: pa.Array
     """Users or items with a text, in the order of the profiles."""
     rows: NDArray[np.int64]
-    """int64 (n_users,): index of each subject's text in `distinct`."""
+    """int64 (n_subjects,): index of each subject's text in `distinct`."""
     key: str
     """`USER` or `ITEM`: whose profiles these are."""
 
@@ -32,14 +32,10 @@ def distinct_texts(profiles: pa.Table) -> Texts:
     """Collect the distinct texts of `profiles` (`profiles_schema`, with either key).
 
     A subject whose text is null or blank has no profile and is left out.
-
-    Raises:
-        BadInput: if nobody has a text.
     """
     key = ITEM if ITEM in profiles.column_names else USER
-    written = profiles.filter(_is_written(profiles)).combine_chunks()
-    if written.num_rows == 0:
-        raise BadInput(f"profiles: no {noun(key)} has a text, so there is nothing to embed")
+    is_written = pc.not_equal(pc.utf8_trim_whitespace(profiles[TEXT]), "")
+    written = profiles.filter(pc.fill_null(is_written, False)).combine_chunks()
     subjects = written[key].combine_chunks()
     encoded = written[TEXT].combine_chunks().dictionary_encode()
     rows = encoded.indices.to_numpy().astype(np.int64)
@@ -49,21 +45,11 @@ def distinct_texts(profiles: pa.Table) -> Texts:
     )
 
 
-def has_texts(profiles: pa.Table) -> bool:
-    """Whether anybody in `profiles` has a text that `distinct_texts` would take."""
-    return bool(pc.any(_is_written(profiles), min_count=0).as_py())
-
-
-def _is_written(profiles: pa.Table) -> pa.ChunkedArray:
-    return pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(profiles[TEXT]), ""), False)
-
-
 def batches(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.intp]]:
     """Yield indices of at most `size` texts of similar length, the longest texts first.
 
-    Like lengths waste least on padding. Texts of one length keep their order, so that what is
-    left after an interruption falls into the same batches: a text model's last bits depend on
-    what else is in the batch.
+    Like lengths waste least on padding. Texts of one length keep their order, so that a resumed
+    run forms the same batches: a text model's last bits depend on what else is in the batch.
 
     Args:
         lengths: each text's length as the text model counts it, in tokens where it is known.
@@ -72,6 +58,24 @@ def batches(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.intp]]:
     longest_first = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     for start in range(0, len(lengths), size):
         yield longest_first[start : start + size]
+
+
+def hashed(texts: Sequence[str], dimensions: int) -> NDArray[np.float32]:
+    """Embed without a language model: words and pairs of words counted, with signs, by their hash.
+
+    The hashing trick (Weinberger et al. 2009, "Feature hashing for large scale multitask
+    learning"): inner products of texts stay what they are on average, whatever the width. It
+    knows that texts share words, not that words mean alike; it is cheap enough to measure all
+    else at sizes at which a language model would take days. Equal texts give equal bits, whatever
+    else is in the batch.
+
+    Returns:
+        float32 (n_texts, dimensions), rows of length 1, or of 0 for a text without words.
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    counts = HashingVectorizer(n_features=dimensions, ngram_range=(1, 2), dtype=np.float32)
+    return np.asarray(counts.transform(texts).toarray())
 
 
 def checked(
@@ -86,37 +90,59 @@ def checked(
         key: `USER` or `ITEM`, for messages.
 
     Raises:
-        BadInput: if there are more or fewer vectors than texts, or naming the first one whose
-            vector is no list of numbers, has another width or a value that is not finite.
+        BadInput: if there are more or fewer vectors than texts, or as `stacked`.
     """
     if len(rows) != len(owners):
-        raise BadInput(f"embeddings: {len(owners)} texts were sent, {len(rows)} vectors came back")
-    matrix: list[NDArray[np.float32]] = []
-    for row, owner in zip(rows, owners, strict=True):
-        vector = _vector(row, f"{noun(key)} {owner}")
+        raise BadInput(f"embeddings: {len(owners)} texts were sent, {len(rows)} vectors came back.")
+    return stacked(rows, lambda row: f"embeddings, {noun(key)} {owners[row]}", width)
+
+
+def stacked(
+    rows: Sequence[Any], name: Callable[[int], str], width: int | None = None
+) -> NDArray[np.float32]:
+    """Stack vectors into float32 (n, width).
+
+    Args:
+        rows: the vectors, at least one.
+        name: what messages call the vector of a row.
+        width: that they must have; None: that of the first.
+
+    Raises:
+        BadInput: naming the first one that is no flat list of numbers, has another width or a
+            value that is not finite.
+    """
+    matrix = _as_float32(rows)
+    if matrix is None or matrix.ndim != 2 or matrix.shape[1] != (width or matrix.shape[1] or -1):
+        raise BadInput(_odd_vector(rows, name, width))
+    unusable = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(unusable):
+        raise BadInput(
+            f"{name(int(unusable[0]))}: the vector has NaN or infinite values, as have "
+            f"{len(unusable)} of {len(rows)} vectors. Correct or remove them."
+        )
+    return matrix
+
+
+def _odd_vector(rows: Sequence[Any], name: Callable[[int], str], width: int | None) -> str:
+    for row, values in enumerate(rows):
+        vector = _as_float32(values)
+        if vector is None or vector.ndim != 1 or not vector.size:
+            return f"{name(row)}: the vector is empty or not a flat list of numbers. Correct it."
         width = width or len(vector)
         if len(vector) != width:
-            raise BadInput(
-                f"embeddings: the vector of {noun(key)} {owner} has width {len(vector)}, others "
-                f"have {width}; embeddings.model must be one model with one width"
+            return (
+                f"{name(row)}: the vector has width {len(vector)}, others have {width}. Use one "
+                "text model for all vectors."
             )
-        matrix.append(vector)
-    return np.stack(matrix)
+    return "embeddings: there are no vectors. Supply at least one."
 
 
-def _vector(row: Any, owner: str) -> NDArray[np.float32]:
+def _as_float32(values: Any) -> NDArray[np.float32] | None:
     try:
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused below
-            vector = np.asarray(row, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise BadInput(
-            f"embeddings: what came back for {owner} is not a list of numbers"
-        ) from error
-    if vector.ndim != 1 or vector.size == 0:
-        raise BadInput(f"embeddings: the vector of {owner} is empty or not flat")
-    if not np.isfinite(vector).all():
-        raise BadInput(f"embeddings: the vector of {owner} has values that are not finite")
-    return vector
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused later
+            return np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        return None
 
 
 def to_table(
@@ -131,6 +157,6 @@ def to_table(
 
 
 def to_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """The vectors of one column of `vectors(column, width)` as float32 (n_users, width)."""
+    """Return the vectors of one column of `vectors(column, width)` as float32 (n, width)."""
     flat: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy()
     return flat.reshape(len(column), column.type.list_size)

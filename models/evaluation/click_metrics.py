@@ -1,4 +1,4 @@
-"""Likes and dislikes predicted: AUC and LogLoss, overall and as values per user.
+"""Predicted likes: AUC and LogLoss, overall and as values per user.
 
 Both are sums over held-out pairs, not means over users. For comparisons that treat users as a
 sample, each user gets the value whose mean over users is the metric itself and whose spread is
@@ -17,20 +17,20 @@ Floats = NDArray[np.float64]
 
 
 def likes(ratings: pa.ChunkedArray, like_from: float) -> NDArray[np.bool_]:
-    """Which ratings are likes: bool (n,). None of them may be missing."""
+    """Tell likes from other ratings, none of them missing: bool (n,)."""
     return np.asarray(ratings) >= like_from
 
 
 def require_likes(ratings: pa.ChunkedArray, like_from: float, split: str) -> None:
-    """Refuse a part whose ratings do not tell likes from the others.
+    """Refuse a part whose ratings are missing, all likes, or all not.
 
     Raises:
-        BadInput: for missing ratings, and where all are likes or none is.
+        BadInput: naming the setting to change.
     """
     if ratings.null_count:
         raise BadInput(
-            f"evaluation.like_from needs ratings, but {ratings.null_count} of {len(ratings)} "
-            f"interactions of the {split} part have none; leave it empty, or supply them"
+            f"evaluation.like_from: {ratings.null_count} of {len(ratings)} interactions of the "
+            f"{split} part have no rating. Leave it empty, or supply ratings."
         )
     require_both(likes(ratings, like_from), split)
 
@@ -44,8 +44,8 @@ def require_both(labels: NDArray[np.bool_], split: str) -> None:
     if labels.all() or not labels.any():
         kind = "likes" if len(labels) and labels.all() else "dislikes"
         raise BadInput(
-            f"evaluation.like_from: the {split} part holds {kind} only, so that nothing can be "
-            "told apart; move the threshold into the ratings' range"
+            f"evaluation.like_from: the {split} part holds {kind} only. Move the threshold into "
+            "the range of the ratings."
         )
 
 
@@ -106,5 +106,4 @@ def per_user(
         losses = log_losses(labels, probabilities)
         value = float(losses.mean())
         shares = (losses - value) / len(losses)
-    of_users = np.bincount(users, shares, minlength=n_users).astype(np.float64)
-    return value + n_users * of_users
+    return value + n_users * np.bincount(users, shares, minlength=n_users).astype(np.float64)

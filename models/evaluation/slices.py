@@ -1,9 +1,8 @@
-"""For whom and with what a model does well: slices of users and items, coverage and novelty.
+"""Slices of users and items, coverage and novelty.
 
-Slices are made from the training part and from who has a profile, so that all arms share them.
+Slices depend on the training part and on the users with a profile, so that all arms share them.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,35 +39,38 @@ class Slice:
     high: int | None
 
 
-@dataclass(frozen=True)
-class Slicing:
-    """All slices of a data set: ids of users, and of items."""
+Slicing = dict[str, dict[Slice, pa.Array]]
+"""The ids of every slice: under `USER` of users, under `ITEM` of items."""
 
-    users: dict[Slice, pa.Array]
-    items: dict[Slice, pa.Array]
-
-
-_QUARTILES = ("1 coldest", "2", "3", "4 heaviest")
+_QUARTERS = ("1 coldest", "2", "3", "4 heaviest")
 
 
 def slicing(train: pa.Table, items: pa.Array, profiled: pa.Array | None) -> Slicing:
     """Divide users and items.
+
+    Users of equal counts stay together, so that quarters may be unequal or missing. The head are
+    the fewest items that hold `HEAD_SHARE` of the interactions.
 
     Args:
         train: schema `INTERACTIONS`, the training part.
         items: ids of the whole catalogue; the tail includes those without training interactions.
         profiled: ids of users with a profile; None where no user profiles are transferred.
     """
-    users = dict(_quartiles(*_counted(train[USER])))
+    users, counts = _counted(train[USER])
+    quarter = np.searchsorted(np.quantile(counts, [0.25, 0.5, 0.75]), counts)
+    quarters = {name: np.flatnonzero(quarter == n) for n, name in enumerate(_QUARTERS)}
+    user_slices = _bounded("history", users, counts, quarters)
     if profiled is not None:
-        everyone = pc.unique(train[USER])
-        has = pc.is_in(everyone, profiled)
-        users[Slice("profile", "with", None, None)] = everyone.filter(has)
-        users[Slice("profile", "without", None, None)] = everyone.filter(pc.invert(has))
-    return Slicing(
-        {part: ids for part, ids in users.items() if len(ids)},
-        dict(_head_and_tail(items, _holders(items, train))),
-    )
+        has = pc.is_in(users, profiled)
+        for name, mask in (("with", has), ("without", pc.invert(has))):
+            if pc.any(mask).as_py():
+                user_slices[Slice("profile", name, None, None)] = users.filter(mask)
+    holders = _holders(items, train)
+    order = np.argsort(-holders, kind="stable")
+    held = holders[order].cumsum()
+    size = int(np.searchsorted(held, HEAD_SHARE * held[-1] - 1e-9)) + 1
+    parts = {"head": order[:size], "tail": order[size:]}
+    return {USER: user_slices, ITEM: _bounded("popularity", items, holders, parts)}
 
 
 def _counted(ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
@@ -85,33 +87,23 @@ def _holders(items: pa.Array, train: pa.Table) -> NDArray[np.int64]:
     return np.where(places >= 0, counts[places], 0)
 
 
-def _quartiles(ids: pa.Array, counts: NDArray[np.int64]) -> Iterator[tuple[Slice, pa.Array]]:
-    """Users of equal counts stay together, so that quarters are not always equal; none is empty."""
-    quarter = np.searchsorted(np.quantile(counts, [0.25, 0.5, 0.75]), counts)
-    for number, name in enumerate(_QUARTILES):
-        inside = quarter == number
-        if inside.any():
-            yield _bounded("history", name, counts[inside]), ids.filter(pa.array(inside))
-
-
-def _head_and_tail(ids: pa.Array, counts: NDArray[np.int64]) -> Iterator[tuple[Slice, pa.Array]]:
-    """The fewest items that hold `HEAD_SHARE` of the interactions, and the rest."""
-    order = np.argsort(-counts, kind="stable")
-    held = counts[order].cumsum()
-    size = int(np.searchsorted(held, HEAD_SHARE * held[-1] - 1e-9)) + 1
-    for name, places in (("head", order[:size]), ("tail", order[size:])):
-        if len(places):
-            yield _bounded("popularity", name, counts[places]), ids.take(pa.array(places))
-
-
-def _bounded(kind: Kind, name: str, counts: NDArray[np.int64]) -> Slice:
-    return Slice(kind, name, int(counts.min()), int(counts.max()))
+def _bounded(
+    kind: Kind, ids: pa.Array, counts: NDArray[np.int64], parts: dict[str, NDArray[np.int64]]
+) -> dict[Slice, pa.Array]:
+    """Slices of ids at the given places, none empty, with their fewest and most interactions."""
+    return {
+        Slice(kind, name, int(counts[places].min()), int(counts[places].max())): ids.take(
+            pa.array(places)
+        )
+        for name, places in parts.items()
+        if len(places)
+    }
 
 
 def sliced(
     values: UserValues, rankings: pa.Table, held: pa.Table, parts: Slicing, config: Evaluation
 ) -> dict[Slice, UserValues]:
-    """A run's values on test, slice by slice; slices that nobody is scored in are left out.
+    """Score a run on test slice by slice; slices without scored users are left out.
 
     A slice of items counts only its own held-out items as relevant, in rankings of all items.
 
@@ -123,14 +115,12 @@ def sliced(
         config: metrics and cut-offs.
     """
     found = {}
-    for part, users in parts.users.items():
+    for part, users in parts[USER].items():
         inside = np.isin(values.users, np.asarray(users.to_numpy(zero_copy_only=False), np.str_))
         if inside.any():
-            found[part] = UserValues(
-                values.users[inside], {key: of[inside] for key, of in values.values.items()}
-            )
+            found[part] = values.where(inside)
     scored = held.filter(pc.is_in(held[USER], pa.array(values.users, pa.string())))
-    for part, items in parts.items.items():
+    for part, items in parts[ITEM].items():
         relevant = scored.filter(pc.is_in(scored[ITEM], items))
         if relevant.num_rows:
             found[part] = score(rankings, relevant, "test", config)
@@ -140,9 +130,9 @@ def sliced(
 def sliced_clicks(
     predictions: pa.Table, parts: Slicing, config: Evaluation
 ) -> dict[Slice, UserValues]:
-    """AUC and LogLoss on test, slice by slice, each among the pairs of its users or its items.
+    """Compute AUC and LogLoss on test in each slice, among the pairs of its users or its items.
 
-    Slices without a like, or with nothing else, are left out: nothing can be told apart there.
+    Slices with likes only, or none, are left out: they have no AUC.
 
     Args:
         predictions: schema `PREDICTIONS`, of the test part.
@@ -150,59 +140,61 @@ def sliced_clicks(
         config: metrics.
     """
     found = {}
-    for column, of_column in ((USER, parts.users), (ITEM, parts.items)):
-        for part, ids in of_column.items():
+    for column, slices in parts.items():
+        for part, ids in slices.items():
             inside = predictions.filter(pc.is_in(predictions[column], ids))
             if len(pc.unique(inside["liked"])) == 2:
                 found[part] = score_clicks(inside, "test", config)
     return found
 
 
-@dataclass(frozen=True)
-class Catalogue:
-    """Every item that could be recommended, and how surprising it is.
+def surprise(items: pa.Array, train: pa.Table) -> NDArray[np.float64]:
+    """Surprise of every item in bits (Zhou et al., PNAS 107, 2010).
 
-    Attributes:
+    -log2 of the share of training users who have the item; an item that nobody has counts as if
+    one had.
+
+    Args:
         items: string (n_items,).
-        surprise: float64 (n_items,), -log2 of the share of training users who have the item,
-            in bits (Zhou et al., PNAS 107, 2010); an item that nobody has counts as if one had.
+        train: schema `INTERACTIONS`, the training part.
+
+    Returns:
+        float64 (n_items,).
     """
-
-    items: pa.Array
-    surprise: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, items: pa.Array, train: pa.Table) -> "Catalogue":
-        """The catalogue with its popularity in the training part."""
-        n_users = len(pc.unique(train[USER]))
-        return cls(items, -np.log2(np.maximum(_holders(items, train), 1) / n_users))
+    n_users = len(pc.unique(train[USER]))
+    return np.asarray(-np.log2(np.maximum(_holders(items, train), 1) / n_users))
 
 
 def beyond_accuracy(
-    rankings: pa.Table, split: str, catalogue: Catalogue, ks: tuple[int, ...]
+    rankings: pa.Table,
+    split: str,
+    items: pa.Array,
+    surprises: NDArray[np.float64],
+    ks: tuple[int, ...],
 ) -> dict[tuple[str, int], float]:
-    """Coverage and novelty of what is recommended to all users, at every cut-off.
+    """Compute coverage and novelty of the recommendations to all users, at every cut-off.
 
-    Coverage is the share of the catalogue that is recommended to anyone; novelty the mean over
+    Coverage is the share of the catalogue that is recommended to any user; novelty the mean over
     users of the mean surprise of the items recommended to them, in bits.
 
     Args:
         rankings: schema `RANKINGS`.
         split: which rankings to take.
-        catalogue: all items.
+        items: the whole catalogue.
+        surprises: of each item, see `surprise`.
         ks: cut-offs.
     """
     lists = rankings.filter(pc.equal(rankings["split"], split))["items"].combine_chunks()
     lengths = np.asarray(pc.list_value_length(lists), dtype=np.int64)
-    codes = np.asarray(pc.index_in(lists.flatten(), catalogue.items), dtype=np.int64)
+    codes = np.asarray(pc.index_in(lists.flatten(), items), dtype=np.int64)
     owners = np.repeat(np.arange(len(lists)), lengths)
     ranks = np.arange(len(codes)) - np.repeat(lengths.cumsum() - lengths, lengths)
     found: dict[tuple[str, int], float] = {}
     for k in ks:
         shown = ranks < k
-        bits = np.bincount(owners[shown], catalogue.surprise[codes[shown]], len(lists))
+        bits = np.bincount(owners[shown], surprises[codes[shown]], len(lists))
         served = lengths > 0
-        recommended = np.bincount(codes[shown], minlength=len(catalogue.items)) > 0
+        recommended = np.bincount(codes[shown], minlength=len(items)) > 0
         found["coverage", k] = float(recommended.mean())
         found["novelty", k] = float((bits[served] / np.minimum(lengths[served], k)).mean())
     return found

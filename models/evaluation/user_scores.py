@@ -1,6 +1,7 @@
 """From rankings and held-out interactions to values per user."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,11 @@ class UserValues:
 
     users: NDArray[np.str_]
     values: dict[tuple[str, int | None], PerUser]
+
+    def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
+        """The values of some users, by mask or by position."""
+        values = {column: values[chosen] for column, values in self.values.items()}
+        return type(self)(self.users[chosen], values)
 
 
 def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) -> UserValues:
@@ -52,10 +58,8 @@ def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) ->
     held_out = HeldOut(_codes(held[USER], users), _codes(held[ITEM], items), len(items))
     hits = held_out.hits(_matrix(lists, items, max(config.k))[held_out.users])
     values = ranking_metrics(hits, held_out.n_relevant, config.metrics, config.k)
-    return UserValues(
-        users=np.asarray(users.take(held_out.users).to_numpy(zero_copy_only=False), dtype=np.str_),
-        values={(metric, k): of for (metric, k), of in values.items()},
-    )
+    names = users.take(held_out.users).to_numpy(zero_copy_only=False)
+    return UserValues(np.asarray(names, dtype=np.str_), dict(values.items()))
 
 
 def score_clicks(predictions: pa.Table, split: str, config: Evaluation) -> UserValues:
@@ -74,10 +78,10 @@ def score_clicks(predictions: pa.Table, split: str, config: Evaluation) -> UserV
     users = np.asarray(predictions[USER].to_numpy(), dtype=np.str_)
     names, codes = np.unique(users, return_inverse=True)
     scores = np.asarray(predictions["probability"], dtype=np.float32)
-    values: dict[tuple[str, int | None], PerUser] = {
-        (metric, k): per_user(metric, codes, labels, scores) for metric, k in config.columns()
-    }
-    return UserValues(names, values)
+    columns = config.columns()
+    return UserValues(
+        names, {(metric, k): per_user(metric, codes, labels, scores) for metric, k in columns}
+    )
 
 
 def _codes(values: pa.Array | pa.ChunkedArray, known: pa.Array) -> NDArray[np.int64]:

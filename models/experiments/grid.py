@@ -32,7 +32,7 @@ class Point:
 
 
 def expand(experiment: Experiment, base: Mapping[str, Any]) -> list[Point]:
-    """All points: the grid, last axis fastest, then the named ones; `base` if there are none.
+    """List all points: the grid, last axis fastest, then the named ones; `base` if none are given.
 
     Args:
         experiment: the file.
@@ -61,7 +61,7 @@ def expand(experiment: Experiment, base: Mapping[str, Any]) -> list[Point]:
         points.append(Point(name, overrides, settings, excluded))
     for place, values in enumerate(experiment.exclude):
         if place not in used:
-            raise BadInput(f"exclude: no point of the grid has {_written(values)}; correct it")
+            raise BadInput(f"exclude: no point of the grid has {_written(values)}. Correct it.")
     _require_different(points)
     return points
 
@@ -70,12 +70,11 @@ def _require_few(experiment: Experiment) -> None:
     sizes = {key: len(values) for key, values in experiment.grid.items()}
     count = (math.prod(sizes.values()) if sizes else 0) + len(experiment.points)
     if count > experiment.max_points:
+        sizes |= {"named points": len(experiment.points)} if experiment.points else {}
         said = [f"{key} {size}" for key, size in sizes.items()]
-        if experiment.points:
-            said.append(f"named points {len(experiment.points)}")
         raise BadInput(
             f"the grid has {count} points ({', '.join(said)}; before exclusions), more than "
-            f"max_points, {experiment.max_points}: leave values out, or raise max_points"
+            f"max_points, {experiment.max_points}. Leave values out, or raise max_points."
         )
 
 
@@ -91,7 +90,9 @@ def _common(experiment: Experiment, base: Mapping[str, Any]) -> dict[str, Any]:
         known = common.get("models") or {}
         absent = [model for model in experiment.models if model not in known]
         if absent:
-            raise BadInput(f"models: the base has no {', '.join(absent)}, only {', '.join(known)}")
+            raise BadInput(
+                f"models: the base has no {', '.join(absent)}. Set some of {', '.join(known)}."
+            )
         common["models"] = {model: known[model] for model in experiment.models}
     return common
 
@@ -138,8 +139,8 @@ def _require_different(points: Sequence[Point]) -> None:
     for name, count in names.items():
         if count > 1:
             raise BadInput(
-                f"{count} points are called {name}: remove a value that stands twice, or give "
-                "them names under points"
+                f"{count} points are called {name}. Remove a value that stands twice, or give "
+                "them names under points."
             )
     first: dict[str, str] = {}
     for point in points:
@@ -147,17 +148,17 @@ def _require_different(points: Sequence[Point]) -> None:
             continue
         same = first.setdefault(json.dumps(point.settings, sort_keys=True, default=str), point.name)
         if same != point.name:
-            raise BadInput(f"points {same} and {point.name} have the same settings; remove one")
+            raise BadInput(f"points {same} and {point.name} have the same settings. Remove one.")
 
 
-def _over(settings: Mapping[str, Any], overrides: Mapping[str, Any], of: str) -> dict[str, Any]:
-    """Settings with others over them; what is given is left as it was."""
+def _over(settings: Mapping[str, Any], overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A copy of the settings with others over them."""
     result = json.loads(json.dumps(settings, default=str))
     for key, value in overrides.items():
         try:
             set_at(result, key, value)
         except ValueError as error:
-            raise BadInput(f"{of}: {error}") from error
+            raise BadInput(f"{where}: {error}") from error
     return dict(result)
 
 
@@ -181,7 +182,7 @@ def set_at(settings: dict[str, Any], key: str, value: Any) -> None:
 
 
 def value_at(settings: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
+    """Look up a dotted key; None where there is no value."""
     found: Any = settings
     for part in key.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
@@ -189,7 +190,7 @@ def value_at(settings: Mapping[str, Any], key: str) -> Any:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two trees of settings in one: sections are merged, of values the upper one holds."""
+    """Merge two trees of settings; of two values the upper one wins."""
     result = dict(below)
     for key, value in above.items():
         under = result.get(key)

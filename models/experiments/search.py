@@ -1,7 +1,7 @@
 """Hyper-parameter search on validation: which keys an arm has, and a study that can be replayed.
 
-A study is the sampler's seed and the scores it was told, in order. Trials are trainings, cached
-by content, so that a study that was killed is told the same again and goes on where it stood.
+A study follows from the sampler's seed and the trials' scores, in order. Trials are trainings,
+cached by content, so that a killed study gets the same scores again and goes on where it stood.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def space_of(search: Search, model: str, arm: ArmName) -> dict[str, Space]:
-    """The part of the space that concerns one arm: no knowledge's settings for a baseline."""
+    """Pick the part of the space that concerns one arm: a baseline has no knowledge's settings."""
     return {key: space for key, space in search.space.items() if _concerns(key, model, arm)}
 
 
@@ -27,8 +27,7 @@ def _concerns(key: str, model: str, arm: ArmName) -> bool:
     head, *rest = key.split(".")
     takes = ARMS[arm].takes
     if head == "models":
-        is_own = rest[:1] == [model]
-        return is_own and (takes != "nothing" or rest[1:2] == ["hyperparameters"])
+        return rest[:1] == [model] and (takes != "nothing" or rest[1:2] == ["hyperparameters"])
     if head == "kar":
         return takes == "features"
     if head in ("transfer", "targets"):
@@ -50,15 +49,18 @@ def require_equal_trials(search: Search, arms: Sequence[tuple[str, ArmName]]) ->
     for key in search.space:
         head, *rest = key.split(".")
         if head == "models" and (not rest or rest[0] not in models):
-            raise BadInput(f"search.space.{key}: the experiment trains no such model")
+            raise BadInput(
+                f"search.space.{key}: the experiment trains no such model. Set one of "
+                f"{', '.join(sorted(models))}."
+            )
     searched = {pair for pair in arms if space_of(search, *pair)}
     for model, arm in arms:
-        others = [of for m, of in arms if m == model and (m, of) in searched]
+        others = [other for m, other in arms if m == model and (m, other) in searched]
         if (model, arm) not in searched and (others or entry(model).loader is not None):
             raise BadInput(
                 f"search.space has nothing for {model} {arm}, so that it would have fewer trials "
-                f"than {', '.join(others) or 'the other models'}; add "
-                f"models.{model}.hyperparameters.…"
+                f"than {', '.join(others) or 'the other models'}. Add "
+                f"models.{model}.hyperparameters.…."
             )
 
 
@@ -75,7 +77,6 @@ class Study:
             direction="maximize", sampler=optuna.samplers.TPESampler(seed=search.seed)
         )
         self._short: list[float] = []
-        self._trial: Trial | None = None
 
     @property
     def asked(self) -> int:
@@ -83,48 +84,36 @@ class Study:
         return len(self._study.trials)
 
     def ask(self) -> dict[str, Any]:
-        """The next setting to try, by dotted key; the one before must have been told."""
-        self._trial = self._study.ask(self._distributions)
+        """Choose the next setting to try, by dotted key; the one before must have ended."""
+        self._trial: Trial = self._study.ask(self._distributions)
         params = self._trial.params
         return {key: _chosen(self._space[key], value) for key, value in params.items()}
 
     def prune(self, short: float) -> bool:
-        """Whether the trial is not worth its full training, by the score of a short one.
+        """Decide by a short training's score whether the trial is not worth its full training.
 
-        If so, it is over, with that score.
+        If so, it has ended, with that score.
         """
+        from optuna.trial import TrialState
+
         before = list(self._short)
         self._short.append(short)
         if self._search.pruning == "none" or not before or short >= median(before):
             return False
-        self._over(short, pruned=True)
+        self._trial.report(short, step=self._search.pruning_epochs)
+        self._study.tell(self._trial, state=TrialState.PRUNED)
         return True
 
     def tell(self, score: float | None) -> None:
-        """The score on validation of what was asked last; None where training failed."""
-        self._over(score, pruned=False)
-
-    def _over(self, score: float | None, pruned: bool) -> None:
+        """End the trial with its score on validation; None where training failed."""
         from optuna.trial import TrialState
 
-        assert self._trial is not None
-        if pruned:
-            assert score is not None
-            self._trial.report(score, step=self._search.pruning_epochs)
-            self._study.tell(self._trial, state=TrialState.PRUNED)
-        elif score is None:
-            self._study.tell(self._trial, state=TrialState.FAIL)
-        else:
-            self._study.tell(self._trial, score)
-        self._trial = None
+        failed = TrialState.FAIL if score is None else None
+        self._study.tell(self._trial, score, state=failed)
 
 
 def _distribution(space: Space) -> "BaseDistribution":
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if space.choices is not None:
         return CategoricalDistribution(range(len(space.choices)))
@@ -137,5 +126,5 @@ def _distribution(space: Space) -> "BaseDistribution":
 
 
 def _chosen(space: Space, value: Any) -> Any:
-    """Optuna knows choices by number, so that they may be lists."""
+    """Optuna has choices by number, so that they may be lists."""
     return value if space.choices is None else space.choices[value]

@@ -12,10 +12,11 @@ An answer is of no use if it is
 - longer than `profiles.max_words`.
 """
 
-import json
 import re
 from collections import Counter
 from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
 
 from models.config import Profiles
 
@@ -39,10 +40,11 @@ _ASSISTANCE = (
 _REFUSAL = re.compile(_APOLOGY + _INABILITY + _ASSISTANCE)
 _FENCED = re.compile(r"```\w*\s*\n(.*?)\n?\s*```", re.DOTALL)
 _CLAUSE_END = re.compile(r"[.!?;,\n]+")
+_TEXTS = TypeAdapter(dict[str, str])
 
 
 def response_format(fields: dict[str, str]) -> dict[str, Any] | None:
-    """The part of a request that asks for JSON with these fields; None for plain text.
+    """Build the part of a request that asks for JSON with these fields; None for plain text.
 
     Args:
         fields: names and what is to be written in each, in the order of the profile.
@@ -72,16 +74,14 @@ class Usage(NamedTuple):
 
 
 def usage_of(completion: Any) -> Usage:
-    """The tokens of a chat completion, the endpoint's JSON, whatever it is."""
-    counts = completion.get("usage") if isinstance(completion, dict) else None
-    counts = counts if isinstance(counts, dict) else {}
-    return Usage(
-        *(count if isinstance(count := counts.get(name), int) else None for name in Usage._fields)
-    )
+    """Read the tokens of a chat completion, the endpoint's JSON, whatever it is."""
+    usage = completion.get("usage") if isinstance(completion, dict) else None
+    counts = (usage.get(name) if isinstance(usage, dict) else None for name in Usage._fields)
+    return Usage(*(count if isinstance(count, int) else None for count in counts))
 
 
 def judge(completion: Any, config: Profiles) -> tuple[str | None, str | None]:
-    """The profile in a chat completion, or why there is none (see the module docstring).
+    """Take the profile from a chat completion, or say why there is none (see the module docstring).
 
     Args:
         completion: the endpoint's JSON, whatever it is.
@@ -104,18 +104,13 @@ def judge(completion: Any, config: Profiles) -> tuple[str | None, str | None]:
         if joined is None:
             return None, MALFORMED
         text = joined
-    problem = _fault(text, config.max_words)
+    faults = {
+        "empty": not text,
+        "repeats itself": repeats_itself(text),
+        "longer than max_words": is_too_long(text, config.max_words),
+    }
+    problem = next((name for name, is_so in faults.items() if is_so), None)
     return (None, problem) if problem else (text, None)
-
-
-def _fault(text: str, max_words: int | None) -> str | None:
-    if not text:
-        return "empty"
-    if repeats_itself(text):
-        return "repeats itself"
-    if is_too_long(text, max_words):
-        return "longer than max_words"
-    return None
 
 
 def is_refusal(text: str) -> bool:
@@ -143,12 +138,10 @@ def _joined(text: str, fields: dict[str, str]) -> str | None:
     """The fields as lines `Name: text` in their order, without empty ones; None if malformed."""
     fenced = _FENCED.fullmatch(text)
     try:
-        values = json.loads(fenced[1] if fenced else text)
-    except ValueError:
+        values = _TEXTS.validate_json(fenced[1] if fenced else text, strict=True)
+    except ValidationError:
         return None
-    if not isinstance(values, dict) or values.keys() != fields.keys():
-        return None
-    if not all(isinstance(value, str) for value in values.values()):
+    if values.keys() != fields.keys():
         return None
     lines = ((name, " ".join(values[name].split())) for name in fields)
     return "\n".join(

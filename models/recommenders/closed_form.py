@@ -1,4 +1,4 @@
-"""EASE and its relatives that know profiles: item-item weights by one linear solve, no epochs.
+"""EASE and its relatives with profiles: item-item weights by one linear solve, no epochs.
 
 EASE (Steck 2019, "Embarrassingly shallow autoencoders for sparse data") predicts the interactions
 X (n_users, n_items) from themselves. All models here are one generalisation of it: W stacks item
@@ -130,7 +130,7 @@ class ClosedForm:
             history = sparse.csr_matrix(tuple(rows), shape=(len(vectors), len(item_weights)))
             return cls(history, item_weights, vectors, arrays["user_weights"])
         except KeyError as error:
-            raise BadInput(f"EASE: the weights lack {error}; train the model again") from error
+            raise BadInput(f"EASE: the weights lack {error}. Train the model again.") from error
 
 
 class Ease(nn.Module):
@@ -251,15 +251,15 @@ def _check(n_items: int, method: str, alpha: float, **weights: float) -> None:
         gigabytes = PEAK_MATRICES * 8 * n_items**2 / 1e9
         raise BadInput(
             f"EASE: {n_items} items need about {gigabytes:.0f} GB of memory, the limit is "
-            f"{MAX_ITEMS} items; leave out the rarest items or this model"
+            f"{MAX_ITEMS} items. Leave out the rarest items or this model."
         )
     if method not in get_args(Method):
-        raise BadInput(f"EASE: method is {method}; set it to one of {', '.join(get_args(Method))}")
+        raise BadInput(f"EASE: method is {method}. Set it to one of {', '.join(get_args(Method))}.")
     for name, value in weights.items():
         if not (np.isfinite(value) and value > 0):
-            raise BadInput(f"EASE: {name} is {value}; set it to a number above 0")
+            raise BadInput(f"EASE: {name} is {value}. Set it to a number above 0.")
     if not 0 <= alpha <= 1:
-        raise BadInput(f"EASE: alpha is {alpha}; set it to a number from 0 to 1")
+        raise BadInput(f"EASE: alpha is {alpha}. Set it to a number from 0 to 1.")
 
 
 def _unit(
@@ -272,14 +272,14 @@ def _unit(
     if given.ndim != 2 or len(given) != n or given.size == 0 or known.shape != (n,):
         raise BadInput(
             f"EASE: {n} {what} need embeddings of shape ({n}, width) and {n} marks of which are "
-            f"known, not {given.shape} and {known.shape}; embed the profiles of this data set"
+            f"known, not {given.shape} and {known.shape}. Embed the profiles of this data set."
         )
     rows = np.asarray(given[known], dtype=np.float64)
     bad = ~np.isfinite(rows).all(axis=1)
     if bad.any():
         raise BadInput(
             f"EASE: row {np.flatnonzero(known)[bad][0]} of the {what}' embeddings has values that "
-            "are not finite; embed its profile again"
+            "are not finite. Embed its profile again."
         )
     unit = np.zeros(given.shape)
     if len(rows):
@@ -341,7 +341,7 @@ def _inverse(matrix: Floats) -> Floats:
     # The transposed view is in LAPACK's order, so that nothing is copied.
     factor, failed = lapack.dpotrf(matrix.T, lower=1, overwrite_a=1)
     if failed:
-        raise BadInput("EASE: reg_weight is too small for these interactions; raise it")
+        raise BadInput("EASE: reg_weight is too small for these interactions. Raise it.")
     inverse: Floats = lapack.dpotri(factor, lower=1, overwrite_c=1)[0]
     inverse += np.tril(inverse, -1).T
     return inverse.T

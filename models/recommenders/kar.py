@@ -43,7 +43,7 @@ class HybridExperts(nn.Module):
         self.gates = nn.ModuleDict({key: nn.Linear(width, shared + own) for key in (USER, ITEM)})
 
     def forward(self, key: str, embeddings: Tensor) -> Tensor:
-        """Mix what the experts make of embeddings.
+        """Mix the experts' outputs.
 
         Args:
             key: `USER` or `ITEM`, whose they are.
@@ -61,7 +61,7 @@ class HybridExperts(nn.Module):
 def with_knowledge(
     model: type[nn.Module], users: Tensor, items: Tensor, settings: Kar
 ) -> type[nn.Module]:
-    """The class of `model` with two more feature fields.
+    """Derive a class from `model` with two more feature fields.
 
     RecBole's context-aware models size their layers by `num_feature_field` after their base class
     has counted the fields, so the new base class counts two more.
@@ -79,11 +79,11 @@ def with_knowledge(
     if users.shape[1] != items.shape[1]:
         raise BadInput(
             f"the arm kar shares experts between users and items, but their embeddings are "
-            f"{users.shape[1]} and {items.shape[1]} wide; embed both with one text model"
+            f"{users.shape[1]} and {items.shape[1]} wide. Embed both with one text model."
         )
     base: Any = model.__mro__[1]
 
-    class Knowing(base):  # type: ignore[misc]
+    class Extended(base):  # type: ignore[misc]
         """The base class of RecBole's context-aware models with the adaptor's two fields."""
 
         def __init__(self, config: Any, dataset: Any) -> None:
@@ -96,8 +96,8 @@ def with_knowledge(
         def concat_embed_input_fields(self, interaction: Any) -> Tensor:
             """The fields' embeddings: float32 (n, fields + 2, embedding_size)."""
             fields: Tensor = super().concat_embed_input_fields(interaction)
-            of_users = self.experts(USER, self.known_users[interaction[USER]])
-            of_items = self.experts(ITEM, self.known_items[interaction[ITEM]])
-            return torch.cat((fields, of_users[:, None], of_items[:, None]), dim=1)
+            user_field = self.experts(USER, self.known_users[interaction[USER]])
+            item_field = self.experts(ITEM, self.known_items[interaction[ITEM]])
+            return torch.cat((fields, user_field[:, None], item_field[:, None]), dim=1)
 
-    return type(model.__name__, (model, Knowing), {})
+    return type(model.__name__, (model, Extended), {})

@@ -20,7 +20,7 @@ from models.schemas import GENRES, ITEM, USER, YEAR
 
 @dataclass(frozen=True)
 class Universe:
-    """Everybody and everything there is, by raw ids.
+    """All users and items of a data set, by raw ids.
 
     Attributes:
         users, items: all raw ids, in training or not.
@@ -53,7 +53,7 @@ class Log:
 
 @cache
 def config_class() -> Any:
-    """RecBole's configuration made to behave."""
+    """Return RecBole's configuration class, contained."""
     from recbole.config import Config
 
     _import_models()
@@ -78,7 +78,7 @@ def config_class() -> Any:
 
 @cache
 def dataset_class() -> Any:
-    """RecBole's data set, in memory."""
+    """Return RecBole's data set class, over tables in memory."""
     from recbole.data.dataset import Dataset
     from recbole.utils import FeatureSource, FeatureType
 
@@ -99,8 +99,8 @@ def dataset_class() -> Any:
                 self.item_feat[YEAR] = [year or "unknown" for year in universe.years]
                 self._describe(YEAR, FeatureType.TOKEN, FeatureSource.ITEM)
             if universe.genres:
-                self.item_feat[GENRES] = [np.asarray(of, dtype=str) for of in universe.genres]
-                longest = max(1, *(len(of) for of in universe.genres))
+                self.item_feat[GENRES] = [np.asarray(g, dtype=str) for g in universe.genres]
+                longest = max(1, *map(len, universe.genres))
                 self._describe(GENRES, FeatureType.TOKEN_SEQ, FeatureSource.ITEM, longest)
 
         def _describe(self, field: str, kind: Any, source: Any, length: int = 1) -> None:
@@ -117,7 +117,7 @@ def dataset_class() -> Any:
             if GENRES in self.item_feat:
                 nothing = np.empty(0, dtype=np.int64)
                 self.item_feat[GENRES] = self.item_feat[GENRES].map(
-                    lambda of: of if isinstance(of, np.ndarray) else nothing
+                    lambda genres: genres if isinstance(genres, np.ndarray) else nothing
                 )
 
     return MemoryDataset
@@ -125,14 +125,14 @@ def dataset_class() -> Any:
 
 @cache
 def interaction_class() -> Any:
-    """RecBole's form of a batch."""
+    """Return RecBole's class of batches."""
     from recbole.data.interaction import Interaction
 
     return Interaction
 
 
 def model_class(name: str) -> Any:
-    """RecBole's model of that name."""
+    """Return RecBole's model class of that name."""
     from recbole.utils import get_model
 
     _restore_scipy()

@@ -105,19 +105,19 @@ def kind(verdict: str) -> str:
     return known.get(verdict, "incomparable")
 
 
-def readable(row: Row, of_contrasts: bool = False, of_points: bool = False) -> dict[str, str]:
+def readable(row: Row, show_against: bool = False, show_point: bool = False) -> dict[str, str]:
     """A row as the columns that people read, in their order.
 
     Args:
         row: a comparison; its slice is named if it has one.
-        of_contrasts: name the other arm, which may be no baseline.
-        of_points: name the point of an experiment, or say that several share both arms.
+        show_against: name the other arm, which may be no baseline.
+        show_point: name the point of an experiment, or say that several share both arms.
     """
     names = {"model": row["model"], "arm": row["arm"]}
-    if of_points:
+    if show_point:
         names = {"point": row.get("point") or _SHARED, **names}
     other, own = BASELINE, "with knowledge"
-    if of_contrasts:
+    if show_against:
         names["against"] = row["against"]
         other, own = "mean of the other", "mean of the arm"
     if "slice" in row:

@@ -41,18 +41,8 @@ class Diverged(BadInput):
         weights: the best epoch's until then; empty if there was none.
     """
 
-    def __init__(
-        self,
-        model: str,
-        epoch: int,
-        loss: float,
-        transfer_loss: float | None,
-        weights: dict[str, Tensor],
-    ) -> None:
-        super().__init__(
-            f"{model}: the loss is no longer finite in epoch {epoch} (model loss {loss}, "
-            f"transfer loss {transfer_loss}). Lower learning_rate or alpha."
-        )
+    def __init__(self, message: str, weights: dict[str, Tensor]) -> None:
+        super().__init__(message)
         self.weights = weights
 
 
@@ -71,7 +61,7 @@ def second_half(epochs: int) -> int:
 
 
 def phases(transfer: Transfer | None, epochs: int) -> list[Phase]:
-    """The schedule: N/2 epochs of joint loss, then N/2 of fine-tuning (LLM-KT, section 3.3).
+    """Lay out the phases: N/2 epochs of joint loss, N/2 of fine-tuning (LLM-KT, section 3.3).
 
     `joint` and `decay` transfer in all epochs; alignment `init` transfers before the first.
     """
@@ -126,15 +116,15 @@ def fit(
     for phase in phases(wrapper.transfer, budget.epochs):
         wrapper.start_phase(phase.name)
         for number in phase.epochs[max(len(course.history) - phase.epochs.start, 0) :]:
-            if number - 1 - max(course.best.epoch, judged_from - 1) >= budget.patience:
+            if number - 1 - max(course.best_epoch, judged_from - 1) >= budget.patience:
                 break
             course.run_epoch(phase, number, budget.epochs, validate)
             if checkpoints:
-                checkpoints.offer(course.state)
+                checkpoints.save(course.state)
             on_epoch(len(course.history))
     wrapper.weights.thaw()
-    recommender.restore(course.best.weights)
-    return Fitted(tuple(course.history), course.best.epoch, course.seconds)
+    recommender.restore(course.best_weights)
+    return Fitted(tuple(course.history), course.best_epoch, course.seconds)
 
 
 class _Course:
@@ -142,7 +132,8 @@ class _Course:
 
     def __init__(self, recommender: Recommender, wrapper: ModelWrapper) -> None:
         self.history: list[Epoch] = []
-        self.best = _Best()
+        self.best_epoch, self._best_score = -1, -math.inf
+        self.best_weights: dict[str, Tensor] = {}
         self._recommender, self._wrapper = recommender, wrapper
         self._optimizer = optimizer(recommender, [*wrapper.head_parameters()])
         self._batches = recommender.batches()
@@ -157,7 +148,7 @@ class _Course:
     def run_epoch(
         self, phase: Phase, number: int, epochs: int, validate: Callable[[], float]
     ) -> None:
-        """Train for one epoch and note how it went."""
+        """Train for one epoch and append its losses and score to the history."""
         began = perf_counter()
         self._wrapper.start_epoch(number, epochs)
         model_loss, transfer_loss = train_epoch(
@@ -170,10 +161,14 @@ class _Course:
         )
         if not math.isfinite(model_loss + (transfer_loss or 0.0)):
             raise Diverged(
-                self._recommender.name, number, model_loss, transfer_loss, self.best.weights
+                f"{self._recommender.name}: the loss is no longer finite in epoch {number} (model "
+                f"loss {model_loss}, transfer loss {transfer_loss}). Lower learning_rate or alpha.",
+                self.best_weights,
             )
         score = validate()
-        self.best.offer(number, score, self._recommender)
+        if score > self._best_score:
+            self.best_epoch, self._best_score = number, score
+            self.best_weights = self._recommender.weights()
         self.history.append(
             Epoch(
                 phase=phase.name,
@@ -195,7 +190,7 @@ class _Course:
             "batches": self._batches.generator.get_state(),
             "random": random_state(self._recommender.device),
             "history": [epoch.model_dump() for epoch in self.history],
-            "best": vars(self.best),
+            "best": (self.best_epoch, self._best_score, self.best_weights),
             "seconds": self.seconds,
         }
 
@@ -209,7 +204,7 @@ class _Course:
         self._wrapper.restore(state["wrapper"])
         self._batches.generator.set_state(state["batches"].cpu())
         self.history = [Epoch.model_validate(epoch) for epoch in state["history"]]
-        vars(self.best).update(state["best"])
+        self.best_epoch, self._best_score, self.best_weights = state["best"]
         self._began = perf_counter() - state["seconds"]
         restore_random(state["random"], self._recommender.device)
 
@@ -224,20 +219,6 @@ def _computed(validate: Callable[[], float], on_epoch: Callable[[int], None]) ->
         phase="train", epoch=0, model_loss=0, transfer_loss=None, valid_score=score, seconds=seconds
     )
     return Fitted((epoch,), 0, seconds)
-
-
-class _Best:
-    """The best epoch so far and a copy of its weights."""
-
-    def __init__(self) -> None:
-        self.epoch = -1
-        self.score = -math.inf
-        self.weights: dict[str, Tensor] = {}
-
-    def offer(self, epoch: int, score: float, recommender: Recommender) -> None:
-        if score > self.score:
-            self.epoch, self.score = epoch, score
-            self.weights = recommender.weights()
 
 
 def optimizer(recommender: Recommender, heads: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -1,9 +1,9 @@
-"""The whole state of a training between two epochs, and how a training takes it up again.
+"""The whole state of a training between two epochs, in tensors and plain values.
 
-It holds tensors and plain values only, so that it can be read without executing anything. What
-RecBole's models keep outside of parameters and buffers (NCL's clusters, the annealing of
-variational autoencoders, DiffRec's loss history, LINE's shuffled list) is found by comparing
-their attributes with those of the fresh model, which is built the same way each time.
+It can be read without executing anything. Values that RecBole's models keep outside of parameters
+and buffers (NCL's clusters, the annealing of variational autoencoders, DiffRec's loss history,
+LINE's shuffled list) are found by comparing their attributes with those of the fresh model, which
+is built the same way each time.
 """
 
 import random
@@ -33,17 +33,17 @@ _MADE_AGAIN = {
 
 
 class Checkpoints(Protocol):
-    """Where a training leaves its state after an epoch, and finds an earlier one's."""
+    """A place for a training's state after an epoch."""
 
     def newest(self) -> State | None:
         """The state to go on from; None to start anew."""
 
-    def offer(self, state: Callable[[], State]) -> None:
-        """Keep `state()`, unless that would cost too much this time."""
+    def save(self, state: Callable[[], State]) -> None:
+        """Store `state()`, unless that would take too long this time."""
 
 
 class Memory:
-    """What a module keeps outside of parameters and buffers, as far as training changes it."""
+    """A module's values outside of parameters and buffers, as far as training changes them."""
 
     def __init__(self, module: nn.Module) -> None:
         """Note how the fresh module is."""

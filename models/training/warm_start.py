@@ -1,12 +1,11 @@
-"""Starting a training from another one's weights, although users and items have come or gone.
+"""Start a training from another one's weights, although users and items have come or gone.
 
-Which axes of which tensors stand for users, items or their features is not declared per model but
-seen: a toy model is built again with one user, item, year or genre more, and what grows is theirs.
+The axes of tensors that stand for users, items or their features are not declared per model but
+measured: a toy model is built again with one user, item, year or genre more, and some axes grow.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ _Label = tuple[str, object]
 
 
 def rows_of(recommender: Recommender) -> dict[str, list[str]]:
-    """The tokens that a model's rows stand for, to be kept beside its weights."""
+    """List the tokens that a model's rows stand for, to be kept beside its weights."""
     return {field: [str(t) for t in tokens] for field, tokens in recommender.tokens().items()}
 
 
@@ -51,13 +50,17 @@ def start_from(recommender: Recommender, weights: Mapping[str, Tensor], rows: Ro
             f"initial: {recommender.name}'s tensor {name} exists in {where} only. Start from a "
             "training of the same model and hyper-parameters, or leave initial empty."
         )
-    ours = rows_of(recommender)
-    recommender.restore(
-        {
-            name: _carry_over(recommender, name, weights[name], value, fields[name], rows, ours)
-            for name, value in fresh.items()
-        }
-    )
+    ours, values = rows_of(recommender), {}
+    for name, value in fresh.items():
+        merged = _carry_over(weights[name], value, fields[name], rows, ours)
+        if merged is None:
+            raise BadInput(
+                f"initial: {recommender.name}'s tensor {name} is {tuple(weights[name].shape)}, and "
+                f"here it is {tuple(value.shape)}. Use the hyper-parameters of the initial "
+                "training."
+            )
+        values[name] = merged
+    recommender.restore(values)
 
 
 def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
@@ -83,9 +86,12 @@ def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
     }
     before = shapes(small)
     grown = {field: shapes(larger[field]) for field in recommender.tokens()}
+    # Fields that share an axis have their blocks in the model's own order.
+    order = [str(name) for name in getattr(recommender.module, "token_field_names", None) or ()]
+    fields = sorted(grown, key=lambda field: order.index(field) if field in order else len(order))
     return {
         name: [
-            [field for field in grown if grown[field][name][axis] > size]
+            [field for field in fields if grown[field][name][axis] > size]
             for axis, size in enumerate(shape)
         ]
         for name, shape in before.items()
@@ -93,46 +99,28 @@ def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
 
 
 def _carry_over(
-    recommender: Recommender,
-    name: str,
-    old: Tensor,
-    fresh: Tensor,
-    fields: list[list[str]],
-    rows: Rows,
-    our_rows: Rows,
-) -> Tensor:
-    """Copy the values of shared tokens from `old` into `fresh`."""
-    problem = BadInput(
-        f"initial: {recommender.name}'s tensor {name} is {tuple(old.shape)}, and here it is "
-        f"{tuple(fresh.shape)}. Use the hyper-parameters of the initial training."
-    )
+    old: Tensor, fresh: Tensor, fields: list[list[str]], rows: Rows, our_rows: Rows
+) -> Tensor | None:
+    """Copy the values of shared tokens from `old` into `fresh`; None if they do not fit."""
     if old.dim() != fresh.dim():
-        raise problem
+        return None
+    if old.dim() == 0:
+        return old
     places, sources = [], []
     for axis, axis_fields in enumerate(fields):
-        ordered = _in_order(recommender, axis_fields)
-        ours = _labels(fresh.shape[axis], ordered, our_rows)
-        theirs = _labels(old.shape[axis], ordered, rows)
+        ours = _labels(fresh.shape[axis], axis_fields, our_rows)
+        theirs = _labels(old.shape[axis], axis_fields, rows)
         if ours is None or theirs is None or (not axis_fields and ours != theirs):
-            raise problem
+            return None
         known = {label: place for place, label in enumerate(theirs)}
         pairs = [(place, known[label]) for place, label in enumerate(ours) if label in known]
         shape = [-1 if other == axis else 1 for other in range(old.dim())]
         matched = torch.tensor(pairs, dtype=torch.long).view(-1, 2)
         places.append(matched[:, 0].view(shape))
         sources.append(matched[:, 1].view(shape))
-    if old.dim() == 0:
-        return old
     result = fresh.clone()
     result[tuple(places)] = old[tuple(sources)]
     return result
-
-
-def _in_order(recommender: Recommender, fields: list[str]) -> list[str]:
-    """Fields that share an axis, in the order of their blocks on it."""
-    if recommender.entry.family != "context-aware" or len(fields) < 2:
-        return fields
-    return [str(name) for name in cast(Any, recommender.module).token_field_names]
 
 
 def _labels(size: int, fields: list[str], rows: Rows) -> list[_Label] | None:

@@ -22,7 +22,7 @@ class Captured:
         sources: float (…, full width) each: the tensors that the model goes on with, one per
             firing that counts.
         columns: the tap's slice of their last dimension.
-        ids: int64 (n,), the row of the table that each vector is, where the tap itself knows it.
+        ids: int64 (n,), the row of the table that each vector is, where the tap itself has it.
         entries: float (n, length), the weight of each entry of a sequence in its row's vector;
             None where rows are no sequences.
     """

@@ -1,4 +1,4 @@
-"""Files at URLs, fetched once as raw artifacts, and from where they stopped."""
+"""Files at URLs, fetched once as raw artifacts; an interrupted download is resumed."""
 
 import contextlib
 import hashlib
@@ -33,7 +33,7 @@ _PACKED = (".gz", ".bz2", ".xz")
 
 
 def is_remote(where: str) -> bool:
-    """Whether it is a URL of something that is not on this machine's disk."""
+    """Whether a place is a URL that is not on this machine's disk."""
     return "://" in where and not where.startswith("file://")
 
 
@@ -44,22 +44,22 @@ def downloads() -> Path:
     return folder
 
 
-def _key(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:20]
-
-
 def _record(url: str, suffix: str) -> Path:
-    return downloads() / f"{_key(url)}{suffix}"
+    return downloads() / f"{hashlib.sha256(url.encode()).hexdigest()[:20]}{suffix}"
 
 
 def forget(url: str) -> None:
-    """Have a file fetched again that turned out to be wrong."""
+    """Forget a download, so that the file is fetched again."""
     if is_remote(url):
         discard(_record(url, ".json"))
 
 
 def fetched(url: str, key: str) -> Handle:
-    """What a URL holds, as a raw artifact; fetched once, and from where it stopped.
+    """Fetch a URL as a raw artifact, once, and resume where an earlier attempt stopped.
+
+    Args:
+        url: of any store that fsspec knows.
+        key: the configuration's key that names it, for messages.
 
     Raises:
         BadInput: if there is no such file or the store cannot be reached.
@@ -69,8 +69,7 @@ def fetched(url: str, key: str) -> Handle:
 
 
 def _known(url: str) -> Handle | None:
-    """What was fetched before, if it is still there."""
-    # A record that is missing, or whose artifact is gone or altered, means: fetch it.
+    """The earlier download, if its record and its artifact are still sound."""
     with contextlib.suppress(FileNotFoundError, ValidationError, MissingArtifact):
         record = _record(url, ".json")
         if not record.is_file():
@@ -90,17 +89,17 @@ def _fetched(url: str, key: str) -> Handle:
         # For fsspec a server that does not answer has no such file either.
         if _is_unreachable(error):
             raise BadInput(
-                f"{key}: {url} cannot be reached ({error.__cause__}); try again with a network, or "
-                "name a local copy"
+                f"{key}: {url} cannot be reached ({error.__cause__}). Try again with a network, "
+                "or name a local copy."
             ) from error
-        raise BadInput(f"{key}: there is no {url}; correct it, or name a local copy") from error
+        raise BadInput(f"{key}: there is no {url}. Correct it, or name a local copy.") from error
     except ImportError as error:
-        raise BadInput(f"{key}: {url} needs a package that is not installed: {error}") from error
+        raise BadInput(f"{key}: {url} needs a package: {error}. Install it.") from error
     except Exception as error:
         kept = _record(url, ".part").stat().st_size if _record(url, ".part").is_file() else 0
         raise BadInput(
             f"{key}: {url} could not be fetched ({type(error).__name__}: {error}); {kept} bytes "
-            "are kept: run again to go on, or name a local copy"
+            "are kept. Run again to resume, or name a local copy."
         ) from error
     handle = write_file("raw", suffix_of(url), part)
     _record(url, ".json").write_text(handle.model_dump_json())
@@ -110,7 +109,7 @@ def _fetched(url: str, key: str) -> Handle:
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    """Whether a server did not answer at all, or only with an error of its own."""
+    """Whether a server did not answer, or only with an error of its own."""
     cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
     if cause is None or not type(cause).__module__.startswith("aiohttp"):
         return isinstance(cause, ConnectionError | TimeoutError)
@@ -129,7 +128,7 @@ class _CutShort(OSError):
     reraise=True,
 )
 def _complete(url: str) -> Path:
-    """The whole file as `.part`, begun anew if it changed meanwhile or cannot be resumed."""
+    """The whole file as `.part`, restarted if it changed meanwhile or cannot be resumed."""
     import fsspec
 
     system, path = fsspec.core.url_to_fs(url)

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     import duckdb
 
 _ROWS_AT_ONCE = 1 << 20
+_ID_KINDS = (
+    pa.types.is_integer,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_null,
+)
 _FIELDS: dict[Role, tuple[str, ...]] = {
     "interactions": (USER, ITEM, RATING, TIMESTAMP),
     "items": (ITEM, TITLE, YEAR, GENRES),
@@ -179,11 +186,12 @@ def _as_text(column: pa.Array, name: str, layout: Layout, file: str) -> pa.Array
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    is_id = name in (layout.columns.get(USER), layout.columns.get(ITEM))
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if is_list and not is_id:
         lists = column.cast(pa.list_(pa.string()))
         return pc.binary_join(lists, layout.genre_separator or " ").cast(pa.large_string())
-    is_id = name in (layout.columns.get(USER), layout.columns.get(ITEM))
-    if (is_id and pa.types.is_floating(kind)) or pa.types.is_nested(kind):
+    if pa.types.is_nested(kind) or (is_id and not any(is_kind(kind) for is_kind in _ID_KINDS)):
         raise BadInput(
             f"{file}: column {name} holds {kind}, not text or whole numbers. Convert it, so that "
             "it is certain how an id is written."

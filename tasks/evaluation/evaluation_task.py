@@ -104,7 +104,7 @@ def show_in_prefect(evaluated: Evaluated, points: Sequence[PointResult]) -> None
     if primary:
         create_table_artifact(
             key=f"comparison-{key}",
-            table=[wording.readable(row, of_points=True) for row in primary],
+            table=[wording.readable(row, show_point=True) for row in primary],
             description=" ".join(wording.notes(primary)),
         )
 

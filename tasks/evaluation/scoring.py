@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from models.config import BASELINE, parse_metric
 from models.evaluation.slices import (
-    Catalogue,
     Slicing,
     beyond_accuracy,
     sliced,
     sliced_clicks,
     slicing,
+    surprise,
 )
 from models.evaluation.user_scores import score, score_clicks
 from models.schemas import ITEM, USER
@@ -39,13 +41,15 @@ class TestBed:
         held_out: users and items, by split.
         split_digest: over the interactions in train, valid and test.
         slicing: groups of users and items.
-        catalogue: the items that rankings are made of.
+        items: string (n_items,), the ids that are ranked.
+        surprises: float64 (n_items,), see `models.evaluation.slices.surprise`.
     """
 
     held_out: Mapping[str, pa.Table]
     split_digest: str
     slicing: Slicing
-    catalogue: Catalogue
+    items: pa.Array
+    surprises: NDArray[np.float64]
 
     @classmethod
     def read(cls, part: Part) -> Self:
@@ -59,7 +63,8 @@ class TestBed:
             held_out={"valid": valid, "test": test},
             split_digest=split_digest(train, valid, test),
             slicing=slicing(train, items, _users_described(part.described)),
-            catalogue=Catalogue.of(items, train),
+            items=items,
+            surprises=surprise(items, train),
         )
 
 
@@ -88,7 +93,7 @@ def _score(run_id: str, part: Part, trained: Trained, bed: TestBed) -> Scored:
         trained.job,
         part.pipeline.dataset.name,
         bed.split_digest,
-        len(bed.catalogue.items),
+        len(bed.items),
         part.search_trials,
     )
     if trained.predictions is not None:
@@ -101,7 +106,10 @@ def _score(run_id: str, part: Part, trained: Trained, bed: TestBed) -> Scored:
         return Scored(run_id, part, trained, terms, values, {}, slices)
     rankings = read_parquet(trained.rankings, ["split", USER, "items"])
     values = {split: score(rankings, bed.held_out[split], split, config) for split in SPLITS}
-    beyond = {split: beyond_accuracy(rankings, split, bed.catalogue, config.k) for split in SPLITS}
+    beyond = {
+        split: beyond_accuracy(rankings, split, bed.items, bed.surprises, config.k)
+        for split in SPLITS
+    }
     slices = sliced(values["test"], rankings, bed.held_out["test"], bed.slicing, config)
     return Scored(run_id, part, trained, terms, values, beyond, slices)
 

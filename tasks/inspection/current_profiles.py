@@ -1,4 +1,4 @@
-"""Profiles as they are known now: what a run left behind, with nothing asked and nothing paid.
+"""Profiles as they are now: what a run left behind, with no request sent and nothing paid.
 
 The stages before the profiles are recalled from the cache, or computed again; they cost seconds.
 """
@@ -26,7 +26,7 @@ from tasks.profiles.outputs import Profiled, Provenance
 from tasks.profiles.profiles_task import PROVIDERS, profiles
 from tasks.profiles.request import Request
 from tasks.storage.artifacts import read_parquet
-from tasks.storage.imported_files import take_in_profiles
+from tasks.storage.imported_files import profile_file
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def request_of(pipeline: Pipeline, side: Side) -> Request:
     data = interactions.recall(pipeline.dataset, raw, fields)
     parts = split.recall(pipeline.split, data.interactions, split_files(pipeline.split))
     seen = data.interactions if pipeline.sees_all(side) else parts.train
-    prompt, imported = prompt_of(pipeline, side), take_in_profiles(config)
+    prompt, imported = prompt_of(pipeline, side), profile_file(config)
     return Request(config, prompt, seen, data.items, imported, side, data.demographics)
 
 
@@ -95,7 +95,8 @@ def written(configured: Configured, side: Side) -> Written:
     pipeline = configured.pipeline
     if pipeline.embeddings_of(side).provider == "import":
         raise BadInput(
-            f"{configured.path} imports the vectors of {side}, so there are no profiles to show"
+            f"{configured.path} imports the vectors of {side}, so there are no profiles. Show a "
+            "configuration that has them"
         )
     request = request_of(pipeline, side)
     config = request.config

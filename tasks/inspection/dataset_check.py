@@ -1,9 +1,8 @@
 """`llmkt data check`: what a data set holds, and what is wrong with it, without a run."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.config import ROLES, Dataset, Pipeline
 from models.errors import BadInput
@@ -13,7 +12,8 @@ from tasks.dataset.filters import filtered
 from tasks.dataset.interactions_task import fix_of, interactions, raw_files
 from tasks.dataset.outputs import Ingestion, Interactions
 from tasks.dataset.requirements import require_enough_items
-from tasks.dataset.scratch_tables import rows_of, scratch_tables, sql
+from tasks.dataset.scratch_tables import count, rows_of, scratch_tables, sql
+from tasks.dataset.source_files import source_file
 from tasks.dataset.split_task import split, split_files
 from tasks.storage.artifacts import Handle, Handoff
 
@@ -26,9 +26,9 @@ _QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "max": 1.0}
 
 
 class Problem(Handoff):
-    """Something that is wrong, where it is, and what to do about it."""
+    """A fault, its place and its fix."""
 
-    file: str | None
+    file: str | None = None
     rows: tuple[int, ...] = ()
     """The first ones."""
     count: int = 1
@@ -39,7 +39,7 @@ class Problem(Handoff):
 
 
 class Ratings(Handoff):
-    """Ratings and their number; `ranges`: from this one on, of equal width."""
+    """Ratings and how many there are of each; `ranges`: values are the starts of equal ranges."""
 
     mean: float
     values: tuple[tuple[float, int], ...]
@@ -47,7 +47,7 @@ class Ratings(Handoff):
 
 
 class Contents(Handoff):
-    """What interactions hold at one point."""
+    """A summary of interactions."""
 
     interactions: int
     users: int
@@ -72,18 +72,18 @@ class File(Handoff):
 
 
 class Checked(Handoff):
-    """All that `llmkt data check` says."""
+    """The result of `llmkt data check`."""
 
     dataset: str
     format: str
     files: dict[str, File]
-    read: Contents | None
-    """Of rows that could be read."""
-    kept: Contents | None
-    """Of those that a run uses."""
-    ingestion: Ingestion | None
-    missing_titles: int | None
-    catalogue: int | None
+    read: Contents | None = None
+    """The rows that could be read."""
+    kept: Contents | None = None
+    """The rows that a run uses."""
+    ingestion: Ingestion | None = None
+    missing_titles: int | None = None
+    catalogue: int | None = None
     problems: tuple[Problem, ...]
 
     @property
@@ -93,7 +93,7 @@ class Checked(Handoff):
 
 
 def check(path: Path, overrides: Sequence[str] = ()) -> Checked:
-    """Look at the data set of a configuration; nothing is trained and nothing paid.
+    """Check the data set of a configuration; nothing is trained and nothing paid.
 
     Raises:
         BadInput: only for the configuration itself; what is wrong with the data is in the result.
@@ -104,53 +104,36 @@ def check(path: Path, overrides: Sequence[str] = ()) -> Checked:
 def check_pipeline(pipeline: Pipeline) -> Checked:
     """`check` for a configuration that is not in a file."""
     dataset, fields = pipeline.dataset, pipeline.demographics()
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {"files": {}}
     problems: list[Problem] = []
     try:
         raw = raw_files(dataset, fields)
         found["files"] = _files(dataset, raw)
-        _look(dataset, raw, found, problems)
+        with scratch_tables() as connection:
+            read(connection, dataset, raw)
+            problems += _bad_rows(connection, dataset)
+            found["read"] = contents(connection)
+            found["ingestion"] = filtered(connection, dataset)
+            found["kept"] = contents(connection)
+            found["catalogue"] = count(connection, "catalogue")
+            found["missing_titles"] = count(connection, "catalogue WHERE title IS NULL")
     except BadInput as error:
-        problems.append(Problem(file=None, what=str(error), refused=True))
+        problems.append(Problem(what=str(error), refused=True))
     else:
         refusal = _refusal(pipeline, raw, fields)
         if refusal and not any(problem.what == refusal for problem in problems):
-            problems.insert(0, Problem(file=None, what=refusal, refused=True))
-    nothing = dict.fromkeys(("read", "kept", "ingestion", "missing_titles", "catalogue"))
-    return Checked.model_validate(
-        {
-            **nothing,
-            "files": {},
-            **found,
-            "dataset": dataset.name,
-            "format": dataset.kind,
-            "problems": tuple(problems),
-        }
-    )
+            problems.insert(0, Problem(what=refusal, refused=True))
+    return Checked(dataset=dataset.name, format=dataset.kind, problems=tuple(problems), **found)
 
 
 def _files(dataset: Dataset, raw: dict[str, Handle]) -> dict[str, File]:
     files: dict[str, File] = {}
-    for key, handle in raw.items():
-        role = next(role for role in ROLES if key.startswith(role))
-        files[role] = File(
-            name=file_name(dataset, role), sha256=handle.sha256, bytes=handle.file.stat().st_size
-        )
+    for role in ROLES:
+        found = source_file(raw, role)
+        if found is not None:
+            size = found[1].file.stat().st_size
+            files[role] = File(name=file_name(dataset, role), sha256=found[1].sha256, bytes=size)
     return files
-
-
-def _look(
-    dataset: Dataset, raw: dict[str, Handle], found: dict[str, object], problems: list[Problem]
-) -> None:
-    with scratch_tables() as connection:
-        read(connection, dataset, raw)
-        problems += _bad_rows(connection, dataset)
-        found["read"] = contents(connection)
-        found["ingestion"] = filtered(connection, dataset)
-        found["kept"] = contents(connection)
-        found["catalogue"], found["missing_titles"] = rows_of(
-            connection, "SELECT count(*), count(*) - count(title) FROM catalogue"
-        )[0]
 
 
 def _bad_rows(connection: "duckdb.DuckDBPyConnection", dataset: Dataset) -> list[Problem]:
@@ -159,7 +142,6 @@ def _bad_rows(connection: "duckdb.DuckDBPyConnection", dataset: Dataset) -> list
         f"SELECT role, reason, count(*), list_sort(list(row))[:{SHOWN}] FROM quarantine "
         "GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2",
     )
-    stops = dataset.bad_rows == "error"
     return [
         Problem(
             file=file_name(dataset, role),
@@ -167,7 +149,7 @@ def _bad_rows(connection: "duckdb.DuckDBPyConnection", dataset: Dataset) -> list
             count=n,
             what=reason,
             fix=fix_of(reason),
-            refused=stops,
+            refused=dataset.bad_rows == "error",
         )
         for role, reason, n, rows in grouped
     ]
@@ -185,26 +167,16 @@ def _refusal(pipeline: Pipeline, raw: dict[str, Handle], fields: tuple[str, ...]
 
 
 def contents(connection: "duckdb.DuckDBPyConnection") -> Contents:
-    """What the scratch table of interactions holds now."""
-    row = rows_of(connection, sql("describe_interactions"))[0]
-    n, users, items, rated, _, _, mean, first, last, repeated = row
+    """Summarise the scratch table of interactions."""
+    described = connection.sql(sql("describe_interactions")).to_arrow_table().to_pylist()[0]
+    counted = rows_of(connection, sql("rating_histogram"))
     ratings = None
-    if rated:
-        counted = rows_of(connection, sql("rating_histogram"))
-        ratings = Ratings(
-            mean=mean,
-            values=tuple((value, number) for value, number, _ in counted),
-            ranges=bool(counted[0][2]),
-        )
+    if counted:
+        values = tuple((value, number) for value, number, _, _ in counted)
+        ratings = Ratings(mean=counted[0][3], values=values, ranges=counted[0][2])
     return Contents(
-        interactions=n,
-        users=users,
-        items=items,
-        density=n / (users * items) if n else 0.0,
+        **described,
         ratings=ratings,
-        first=_day(first),
-        last=_day(last),
-        repeated=repeated,
         per_user=_spread(connection, "user_id"),
         per_item=_spread(connection, "item_id"),
     )
@@ -221,9 +193,3 @@ def _spread(connection: "duckdb.DuckDBPyConnection", column: str) -> dict[str, f
     if found is None:
         return {}
     return {**dict(zip(_QUANTILES, map(float, found), strict=True)), "mean": float(mean)}
-
-
-def _day(timestamp: int | None) -> str | None:
-    if timestamp is None:
-        return None
-    return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="seconds")

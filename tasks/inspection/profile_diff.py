@@ -1,7 +1,6 @@
 """Two configurations' profiles side by side: words, vectors, and what is not there yet."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -78,17 +77,17 @@ def diff(a: Configured, b: Configured, n: int, side: Side = "users") -> Differen
     Raises:
         BadInput: as `tasks.inspection.current_profiles.written`.
     """
-    before, after = _Side.of(a, side), _Side.of(b, side)
+    before, after = _read(a, side), _read(b, side)
     both = sorted(before.texts.keys() & after.texts.keys())
     comparable = before.text_model == after.text_model
-    compared = [token for token in both if token in before.vectors and token in after.vectors]
-    near = _near(compared if comparable else [], before, after)
-    changed = [token for token in both if before.texts[token] != after.texts[token]]
-    changed.sort(key=lambda token: near.get(token, 2.0))
+    compared = sorted(before.vectors.keys() & after.vectors.keys()) if comparable else []
+    near = _cosines(compared, before, after)
+    changed = [subject for subject in both if before.texts[subject] != after.texts[subject]]
+    changed.sort(key=lambda subject: near.get(subject, 2.0))
     return Difference(
         side=side,
-        a=before.extent(),
-        b=after.extent(),
+        a=before.extent,
+        b=after.extent,
         both=len(both),
         same_text=len(both) - len(changed),
         compared=len(near),
@@ -96,58 +95,45 @@ def diff(a: Configured, b: Configured, n: int, side: Side = "users") -> Differen
         not_compared=None if comparable else "embedded by different text models",
         changes=[
             Change(
-                id=token,
-                words=words_changed(before.texts[token], after.texts[token]),
-                cosine=near.get(token),
+                id=subject,
+                words=words_changed(before.texts[subject], after.texts[subject]),
+                cosine=near.get(subject),
             )
-            for token in changed[:n]
+            for subject in changed[:n]
         ],
     )
 
 
-@dataclass(frozen=True)
-class _Side:
+class _Profiles(NamedTuple):
     """One configuration's texts and vectors by id, and how many there should be."""
 
-    configured: Configured
-    source: str
-    subjects: int
+    extent: Extent
     texts: dict[str, str]
     vectors: dict[str, NDArray[np.float32]]
     text_model: list[str]
 
-    @classmethod
-    def of(cls, configured: Configured, side: Side) -> "_Side":
-        pipeline = configured.pipeline
-        known = written(configured, side)
-        has_text = known.table.filter(pc.is_valid(known.table[TEXT]))
-        ids, texts = (has_text[column].to_pylist() for column in (KEYS[side], TEXT))
-        settings = pipeline.embeddings_of(side)
-        places, matrix = stored_vectors(settings, texts)
-        vectors = {ids[place]: row for place, row in zip(places.tolist(), matrix, strict=True)}
-        return cls(
-            configured=configured,
-            source=known.request.config.provider,
-            subjects=known.table.num_rows,
-            texts=dict(zip(ids, texts, strict=True)),
-            vectors=vectors,
-            text_model=identity(settings),
-        )
 
-    def extent(self) -> Extent:
-        return Extent(
-            config=str(self.configured.path),
-            source=self.source,
-            subjects=self.subjects,
-            written=len(self.texts),
-            embedded=len(self.vectors),
-            command=self.configured.command,
-        )
+def _read(configured: Configured, side: Side) -> _Profiles:
+    known = written(configured, side)
+    has_text = known.table.filter(pc.is_valid(known.table[TEXT]))
+    ids, texts = (has_text[column].to_pylist() for column in (KEYS[side], TEXT))
+    settings = configured.pipeline.embeddings_of(side)
+    places, matrix = stored_vectors(settings, texts)
+    vectors = {ids[place]: row for place, row in zip(places.tolist(), matrix, strict=True)}
+    extent = Extent(
+        config=str(configured.path),
+        source=known.request.config.provider,
+        subjects=known.table.num_rows,
+        written=len(ids),
+        embedded=len(vectors),
+        command=configured.command,
+    )
+    return _Profiles(extent, dict(zip(ids, texts, strict=True)), vectors, identity(settings))
 
 
-def _near(compared: list[str], before: _Side, after: _Side) -> dict[str, float]:
-    """The cosine of the two vectors of each of `compared`."""
+def _cosines(compared: list[str], before: _Profiles, after: _Profiles) -> dict[str, float]:
+    """Compare the two vectors of each subject."""
     if not compared:
         return {}
-    old, new = (np.stack([of.vectors[token] for token in compared]) for of in (before, after))
+    old, new = (np.stack([p.vectors[subject] for subject in compared]) for p in (before, after))
     return dict(zip(compared, cosines(old, new).tolist(), strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from models.config import Dataset, Pipeline
+from models.config import Pipeline
 from models.dataset import column_detection
 from models.dataset.column_detection import Guess
 from models.dataset.delimited_text import Dialect
@@ -224,10 +224,10 @@ def _adapted(raw: dict[str, Any]) -> tuple[Checked, list[Guess]]:
 
 def _checked(raw: dict[str, Any]) -> Checked:
     try:
-        Dataset.model_validate(raw["dataset"])
         return check_pipeline(Pipeline.model_validate(raw))
     except ValidationError as error:
-        raise BadInput(f"no configuration could be guessed: {error.errors()[0]['msg']}") from error
+        reason = error.errors()[0]["msg"]
+        raise BadInput(f"init: no configuration fits ({reason}). Write it by hand.") from error
 
 
 def _text(raw: dict[str, Any], guesses: list[Guessed]) -> str:

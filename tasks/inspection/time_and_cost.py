@@ -1,4 +1,4 @@
-"""What work ahead will take: time from past trainings, money from questions not yet answered."""
+"""Time and cost of the work ahead, from past trainings and from questions not yet answered."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from models.config import Job, Pipeline, Side
 from models.errors import BadInput
-from models.experiments.duration_estimates import rough_seconds
+from models.recommenders.registry import entry
 from tasks.inspection.current_profiles import request_of
 from tasks.inspection.prompt_cost import bill_of, to_pay
 from tasks.llm.answer_store import answer_store
@@ -17,6 +17,19 @@ from tasks.results.database import has_database
 from tasks.results.queries import reading
 
 _PAST = Path(__file__).parent / "sql" / "past_trainings.sql"
+_SECONDS_PER_EPOCH = {
+    "BPR": 0.2,
+    "MultiVAE": 0.3,
+    "LightGCN": 1.2,
+    "SimpleX": 1.2,
+    "NeuMF": 1.5,
+}
+"""Of one core of a shared server, validation included, ml-100k."""
+_OTHERS = 2.0
+_COMPUTED = 2.0
+"""Seconds of a model that is computed, such as EASE."""
+_MEASURED_ON = 70_000
+"""Training interactions."""
 
 
 class Duration(BaseModel):
@@ -46,7 +59,7 @@ class _Past(NamedTuple):
 
 
 def duration(jobs: Sequence[tuple[str, Job]], interactions: int | None) -> Duration:
-    """How long trainings will take, by past ones of the same model and data set.
+    """Estimate how long trainings take, by past ones of the same model and data set.
 
     Those of the same budget count first, then the time per epoch of others, then rough figures.
 
@@ -57,16 +70,24 @@ def duration(jobs: Sequence[tuple[str, Job]], interactions: int | None) -> Durat
     past = _past()
     seconds, guessed = 0.0, 0
     for dataset, job in jobs:
-        alike = [of for of in past if (of.dataset, of.model) == (dataset, job.model)]
-        same = [of.seconds for of in alike if of.epochs == job.budget.epochs]
+        alike = [row for row in past if (row.dataset, row.model) == (dataset, job.model)]
+        same = [row.seconds for row in alike if row.epochs == job.budget.epochs]
         if same:
             seconds += same[0]
         elif alike:
-            seconds += max(of.seconds_per_epoch for of in alike) * job.budget.epochs
+            seconds += max(row.seconds_per_epoch for row in alike) * job.budget.epochs
         else:
-            seconds += rough_seconds(job, interactions)
+            seconds += _rough_seconds(job, interactions)
             guessed += 1
     return Duration(seconds=seconds, trainings=len(jobs), guessed=guessed)
+
+
+def _rough_seconds(job: Job, interactions: int | None) -> float:
+    """A guess, in proportion to epochs and training interactions; ml-100k's if None."""
+    size = (interactions or _MEASURED_ON) / _MEASURED_ON
+    if entry(job.model).loader is None:
+        return _COMPUTED * size
+    return _SECONDS_PER_EPOCH.get(job.model, _OTHERS) * job.budget.epochs * size
 
 
 def _past() -> list[_Past]:
@@ -81,7 +102,7 @@ def _past() -> list[_Past]:
 
 
 def money(pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> Money:
-    """What asking an LLM for the profiles of all pipelines would still cost.
+    """Estimate what the LLM's answers still cost for the profiles of all pipelines.
 
     Args:
         pipelines: each with the sides whose profiles it needs; equal ones count once.

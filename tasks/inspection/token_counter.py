@@ -35,22 +35,19 @@ class TokenCounter:
         self._characters = self._tokens = self._texts = 0
 
     def count(self, chats: Sequence[Chat]) -> list[int]:
-        """Prompt tokens of each chat.
+        """Return the prompt tokens of each chat.
 
         An estimate counts the first thousand texts with the tokenizer that is at hand, and goes
         by those texts' characters per token after that.
         """
+        texts = [[message["content"] for message in chat] for chat in chats]
+        if self._encoding:
+            encode = self._encoding.encode
+            counts = [sum(len(encode(t, disallowed_special=())) for t in chat) for chat in texts]
+        else:
+            counts = self._estimated(["\n".join(chat) for chat in texts])
         overhead = [_PER_MESSAGE * len(chat) + _PER_ANSWER for chat in chats]
-        texts = ["\n".join(message["content"] for message in chat) for chat in chats]
-        counts = self._exact(chats) if self._encoding else self._estimated(texts)
         return [tokens + extra for tokens, extra in zip(counts, overhead, strict=True)]
-
-    def _exact(self, chats: Sequence[Chat]) -> list[int]:
-        encode = self._encoding.encode
-        return [
-            sum(len(encode(message["content"], disallowed_special=())) for message in chat)
-            for chat in chats
-        ]
 
     def _estimated(self, texts: list[str]) -> list[int]:
         if self._texts >= _COUNTED:
@@ -74,7 +71,7 @@ class TokenCounter:
 
 
 def _encoding(model: str) -> Any:
-    """The model's own encoding, if tiktoken is installed and has it on disk; it would fetch it."""
+    """Load the model's encoding, if tiktoken is there and has it on disk; it would fetch it."""
     try:
         tiktoken = importlib.import_module("tiktoken")
     except ImportError:
@@ -84,7 +81,7 @@ def _encoding(model: str) -> Any:
     except KeyError:
         return None
     # Where tiktoken keeps what it fetched, and under which name (tiktoken/load.py).
-    kept = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    folder = Path(kept) if kept else Path(tempfile.gettempdir()) / "data-gym-cache"
+    cache = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    folder = Path(cache) if cache else Path(tempfile.gettempdir()) / "data-gym-cache"
     file = folder / hashlib.sha1(_SOURCE.format(name).encode()).hexdigest()
     return tiktoken.get_encoding(name) if file.is_file() else None

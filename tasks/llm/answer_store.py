@@ -222,7 +222,7 @@ def answer_store(max_words: int | None = None) -> Iterator[AnswerStore]:
 
 
 @contextmanager
-def asking_lock() -> Iterator[None]:
+def answer_lock() -> Iterator[None]:
     """Let one run ask at a time, so that no two pay for the same answer.
 
     The kernel holds the lock, so a killed run leaves none behind.

@@ -16,8 +16,8 @@ from prefect.logging import get_logger
 from models.config import LLM
 from models.errors import BadInput
 from models.llm.response_checks import judge, usage_of
+from tasks.llm.answer_run import ATTEMPTS, AnswerRun
 from tasks.llm.answer_store import Answer
-from tasks.llm.asking import ATTEMPTS, Asking
 from tasks.llm.batch_ledger import MARK, Submission, open_submissions, prepare
 from tasks.llm.endpoint import client_options, endpoint, explain, request_body
 
@@ -33,7 +33,7 @@ _ENDED = {"completed", "expired", "cancelled", "failed"}
 _PATH: Final = "/v1/chat/completions"
 
 
-def ask_in_batches(run: Asking) -> None:
+def ask_in_batches(run: AnswerRun) -> None:
     """Ask the unanswered questions until all have an answer or the attempts are used up.
 
     A batch that may cost more than is left of the budget is not submitted; batches of an earlier
@@ -65,7 +65,7 @@ def ask_in_batches(run: Asking) -> None:
         ) from None
 
 
-def _submit(client: "OpenAI", run: Asking, attempt: int) -> list[Submission]:
+def _submit(client: "OpenAI", run: AnswerRun, attempt: int) -> list[Submission]:
     """Submit what no open batch has; returns the open batches that this run waits for."""
     url, budget = endpoint(run.config.llm), run.budget
     wanted = {question.key for question in run.store.questions()}
@@ -94,7 +94,7 @@ def _submit(client: "OpenAI", run: Asking, attempt: int) -> list[Submission]:
     return submissions
 
 
-def _charge(run: Asking, submission: Submission, answers: list[Answer]) -> None:
+def _charge(run: AnswerRun, submission: Submission, answers: list[Answer]) -> None:
     """Replace what a batch of this run might have cost by what it did."""
     if run.budget and submission.reserved:
         costs = [run.tariff.cost(a.prompt_tokens, a.completion_tokens) for a in answers]
@@ -103,7 +103,7 @@ def _charge(run: Asking, submission: Submission, answers: list[Answer]) -> None:
         run.budget.charge(submission.reserved, spent)
 
 
-def _requests(run: Asking, underway: frozenset[str], attempt: int) -> Iterator[dict[str, Any]]:
+def _requests(run: AnswerRun, underway: frozenset[str], attempt: int) -> Iterator[dict[str, Any]]:
     for question in run.store.questions():
         if question.key not in underway:
             body = request_body(run.config, question.messages, attempt)
@@ -186,7 +186,9 @@ def _ended(client: "OpenAI", submission: Submission, config: LLM, deadline: floa
         time.sleep(config.batch_poll_seconds)
 
 
-def _collect(client: "OpenAI", run: Asking, submission: Submission, batch: "Batch") -> list[Answer]:
+def _collect(
+    client: "OpenAI", run: AnswerRun, submission: Submission, batch: "Batch"
+) -> list[Answer]:
     """Put a batch's answers into the store, then close it; a batch that failed is refused.
 
     A run killed in between collects the same answers again: those that the store has are skipped.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from models.config import LLM
 from models.errors import BadInput
 from models.llm.response_checks import MALFORMED, Usage, judge, usage_of
+from tasks.llm.answer_run import ATTEMPTS, NOT_ASKED, AnswerRun
 from tasks.llm.answer_store import Answer, Question
-from tasks.llm.asking import ATTEMPTS, NOT_ASKED, Asking
 from tasks.llm.budget import Budget, Reservation
 from tasks.llm.endpoint import client_options, explain, request_body
 from tasks.llm.rate_limit import Bucket, Limits
@@ -30,7 +30,7 @@ class _Refused(Exception):
     """The endpoint will refuse every request like this one."""
 
 
-def ask(run: Asking) -> None:
+def ask(run: AnswerRun) -> None:
     """Ask the unanswered questions, `concurrency` at a time, until done, hopeless or out of money.
 
     Raises:
@@ -47,7 +47,7 @@ def ask(run: Asking) -> None:
         raise BadInput(run.refused)
 
 
-async def _ask(run: Asking) -> None:
+async def _ask(run: AnswerRun) -> None:
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
     llm, questions = run.config.llm, run.store.questions()
@@ -60,7 +60,7 @@ async def _ask(run: Asking) -> None:
             group.create_task(_work(client, run, questions))
 
 
-async def _work(client: "AsyncOpenAI", run: Asking, questions: Iterator[Question]) -> None:
+async def _work(client: "AsyncOpenAI", run: AnswerRun, questions: Iterator[Question]) -> None:
     """Ask one question after the other, drawn from an iterator that all workers share."""
     for question in questions:
         try:
@@ -76,7 +76,7 @@ async def _work(client: "AsyncOpenAI", run: Asking, questions: Iterator[Question
 
 
 async def _answer(
-    client: "AsyncOpenAI", run: Asking, messages: list[dict[str, str]]
+    client: "AsyncOpenAI", run: AnswerRun, messages: list[dict[str, str]]
 ) -> tuple[Answer | None, str | None]:
     """Ask until the answer is usable, at most `ATTEMPTS` times.
 

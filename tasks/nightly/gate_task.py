@@ -1,5 +1,7 @@
 """Stage *gate*: challenger and champion on the same new holdout."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,25 +68,26 @@ def gate(
     """
     metric, k = parse_metric(rule.metric or evaluation.primary)
     assert k is not None
-    judging = _judging(evaluation, metric, k)
-    today = _holdout(parts, data, champion)
+    computed = _with_metric(evaluation, metric, k)
+    holdout = _holdout(parts, data, champion)
     inputs = Inputs(parts.train, parts.valid, data.users, data.items, {})
-    ours = _values((challenger.job, challenger.weights, inputs), today, judging)
+    ours = _values((challenger.job, challenger.weights, inputs), holdout, computed)
     if not len(ours.users):
         raise BadInput(
             "nightly: nobody with held-out interactions has training interactions, so that the "
-            "challenger cannot be judged; change nightly.split.ratios or bring more data"
+            "challenger cannot be judged. Change nightly.split.ratios, or bring more data."
         )
     if champion is None:
-        judged = _unrivalled(ours, metric, k)
+        judged = _first_champion(ours, metric, k)
     else:
-        theirs = _values_of_champion(champion, today, judging)
-        judged = _compared(rule, (metric, k), ours, theirs, champion.version, today.seen)
+        with _whole(champion):
+            theirs = _values(champion.trained_model(), holdout, computed)
+        judged = _compared(rule, (metric, k), ours, theirs, champion.version, holdout.seen)
     get_run_logger().info("%s: %s", judged.decision, judged.reason)
     return judged
 
 
-def _unrivalled(ours: UserValues, metric: Metric, k: int) -> Judged:
+def _first_champion(ours: UserValues, metric: Metric, k: int) -> Judged:
     mean, users = float(ours.values[metric, k].mean()), len(ours.users)
     decision = promotion_gate.first_champion(wording.metric_name(metric, k), mean, users)
     return Judged(
@@ -142,7 +145,7 @@ def _compared(
     )
 
 
-def _judging(evaluation: Evaluation, metric: Metric, k: int) -> Evaluation:
+def _with_metric(evaluation: Evaluation, metric: Metric, k: int) -> Evaluation:
     """The metrics and cut-offs to compute, the deciding one among them."""
     return Evaluation.model_validate(
         evaluation.model_dump()
@@ -160,7 +163,8 @@ def _holdout(parts: Splits, data: Interactions, champion: Manifest | None) -> _H
     )
     seen: NDArray[np.bool_] = np.zeros(held.num_rows, dtype=np.bool_)
     if champion is not None:
-        seen = _learnt_by(champion, held)
+        with _whole(champion):
+            seen = overlap(held, [champion.handle(name) for name in (TRAIN, VALID)])
     spoilt = held.filter(pa.array(seen))
     return _Holdout(
         held=held.filter(pa.array(~seen)),
@@ -171,58 +175,45 @@ def _holdout(parts: Splits, data: Interactions, champion: Manifest | None) -> _H
     )
 
 
-def _learnt_by(champion: Manifest, held: pa.Table) -> NDArray[np.bool_]:
-    """Which held-out pairs the champion's training or early stopping has seen."""
+@contextmanager
+def _whole(champion: Manifest) -> Iterator[None]:
+    """Say what to do where the champion's files are gone or altered."""
     try:
-        return overlap(held, [champion.handle(name) for name in (TRAIN, VALID)])
+        yield
     except MissingArtifact as error:
-        raise _cannot_be_rebuilt(champion, error) from error
+        raise BadInput(
+            f"the champion {champion.version} of {champion.experiment} cannot be judged: {error}. "
+            "Go back with `llmkt champion rollback`, or remove the link `current` beside it to "
+            "begin anew."
+        ) from error
 
 
-def _values_of_champion(champion: Manifest, today: _Holdout, judging: Evaluation) -> UserValues:
-    try:
-        return _values(champion.trained_model(), today, judging)
-    except MissingArtifact as error:
-        raise _cannot_be_rebuilt(champion, error) from error
-
-
-def _cannot_be_rebuilt(champion: Manifest, error: Exception) -> BadInput:
-    return BadInput(
-        f"the champion {champion.version} of {champion.experiment} cannot be judged: {error}; go "
-        "back with `llmkt champion rollback`, or remove the link `current` beside it to begin anew"
-    )
-
-
-def _values(model: TrainedModel, today: _Holdout, judging: Evaluation) -> UserValues:
+def _values(model: TrainedModel, holdout: _Holdout, computed: Evaluation) -> UserValues:
     """A model's metrics per user; none for users that it has not learnt of."""
     rankings = rank_for(
         trained_model(*model),
-        pc.unique(today.held[USER]),
-        today.catalogue,
-        today.known,
-        today.excluded,
-        max(judging.k),
+        pc.unique(holdout.held[USER]),
+        holdout.catalogue,
+        holdout.known,
+        holdout.excluded,
+        max(computed.k),
     )
     if rankings.num_rows == 0:
         empty = np.zeros(0)
-        return UserValues(np.zeros(0, dtype=np.str_), dict.fromkeys(judging.columns(), empty))
-    return score(rankings, today.held, SPLIT, judging)
+        return UserValues(np.zeros(0, dtype=np.str_), dict.fromkeys(computed.columns(), empty))
+    return score(rankings, holdout.held, SPLIT, computed)
 
 
 def _means(values: UserValues) -> dict[str, float]:
     """`{"ndcg@10": 0.21}`, empty where nobody was served."""
     if not len(values.users):
         return {}
-    return {f"{metric}@{k}": float(of.mean()) for (metric, k), of in values.values.items()}
+    return {f"{metric}@{k}": float(per.mean()) for (metric, k), per in values.values.items()}
 
 
 def _remarks(seen: int, unknown: int) -> str:
-    remarks = ""
-    if unknown:
-        remarks += f"; {unknown} more users that only the challenger can serve are not judged"
-    if seen:
-        remarks += (
-            f"; {seen} held-out interactions that the champion has learnt from are left out for "
-            "both"
-        )
-    return remarks
+    users = f"; {unknown} more users that only the challenger can serve are not judged"
+    pairs = (
+        f"; {seen} held-out interactions that the champion has learnt from are left out for both"
+    )
+    return (users if unknown else "") + (pairs if seen else "")

@@ -1,7 +1,7 @@
 """One night of an experiment: nobody else's at the same time, what is new, and how it ended."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,18 +12,21 @@ from prefect.runtime import flow_run
 from models.config import ARMS, BASELINE, ArmName, Nightly, Pipeline, Side, parse_metric
 from models.errors import BadInput
 from models.publishing.promotion_gate import Decision, too_few_new
+from models.recommenders.registry import entry
 from tasks.dataset.incoming_task import Folded
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.outputs import Described, knowledge
+from tasks.execution.stage import verify
 from tasks.nightly.outputs import Judged
 from tasks.nightly.promotion_log import promotions, record
 from tasks.profiles.outputs import Previous
 from tasks.publishing.manifest import Manifest
-from tasks.publishing.outputs import Offered, Promotion
+from tasks.publishing.outputs import Compared, Promotion, Recommended
 from tasks.publishing.publishing_task import version_of
-from tasks.storage.artifacts import Handle, data_dir, versions
+from tasks.storage.artifacts import Handle, MissingArtifact, data_dir, versions
 from tasks.targets.outputs import Kept, Targeted
 from tasks.training.outputs import Trained
+from tasks.training.worker import starting_point
 
 
 @contextmanager
@@ -37,22 +40,19 @@ def alone(experiment: str) -> Iterator[None]:
     """
     folder = data_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"nightly-{experiment}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadInput(
-            f"a nightly run of {experiment} is at work in {data_dir()}; wait until it has ended"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(folder / f"nightly-{experiment}.lock", timeout=0))
+        except Timeout:
+            raise BadInput(
+                f"a nightly run of {experiment} is at work in {data_dir()}. Wait until it ends."
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a night has made until its challenger is judged."""
+    """A night's results until its challenger is judged."""
 
     parts: Splits
     trained: Trained
@@ -61,48 +61,48 @@ class Made:
     initial: Handle | None = None
 
     def inputs(self) -> dict[str, Handle]:
-        """The artifacts that went into the challenger, by name."""
+        """List the artifacts that went into the challenger, by name."""
         made = {part: getattr(self.parts, part) for part in ("train", "valid", "test")}
-        for of in self.described:
-            if of.profiled:
-                made[f"profiles of {of.side}"] = of.profiled.profiles
-            made[f"embeddings of {of.side}"] = of.embedded.embeddings
-        return made | {f"targets of {side}": of.targets for side, of in self.targeted.items()}
+        for side in self.described:
+            if side.profiled:
+                made[f"profiles of {side.side}"] = side.profiled.profiles
+            made[f"embeddings of {side.side}"] = side.embedded.embeddings
+        return made | {f"targets of {side}": made.targets for side, made in self.targeted.items()}
 
     def profiles(self, pipeline: Pipeline) -> dict[Side, Previous]:
-        """The profiles that a later night may keep."""
-        found = {
-            of.side: of.profiled.previous(pipeline.profiles_of(of.side).min_new_interactions)
-            for of in self.described
-            if of.profiled
-        }
-        return {side: of for side, of in found.items() if of is not None}
+        """Pick the profiles that a later night may keep."""
+        found = {}
+        for described in self.described:
+            min_new = pipeline.profiles_of(described.side).min_new_interactions
+            previous = described.profiled and described.profiled.previous(min_new)
+            if previous:
+                found[described.side] = previous
+        return found
 
     def cost_usd(self, computed: set[Side | None]) -> float | None:
-        """What the profiles of the given sides cost; None if a price is not known."""
-        total = 0.0
-        for of in self.described:
-            if of.profiled is None or of.side not in computed:
-                continue
-            if of.profiled.cost_usd is None:
-                return None
-            total += of.profiled.cost_usd
-        return total
+        """Add up the cost of the given sides' profiles; None if a price is not known."""
+        costs = [
+            described.profiled.cost_usd
+            for described in self.described
+            if described.profiled and described.side in computed
+        ]
+        known = [cost for cost in costs if cost is not None]
+        return float(sum(known)) if len(known) == len(costs) else None
 
     def refit(self) -> str | None:
-        """Why each side's reducer was fitted, or that it was kept."""
-        return ", ".join(f"{side}: {of.refit}" for side, of in self.targeted.items()) or None
+        """Say why each side's reducer was fitted, or that it was kept."""
+        return ", ".join(f"{side}: {made.refit}" for side, made in self.targeted.items()) or None
 
 
 @dataclass(frozen=True)
 class Night:
-    """What is known before anything is trained.
+    """A night before its training.
 
     Attributes:
         pipeline: from `Pipeline.tonight`.
         at: when it began.
-        champion: what is published; None before the first.
-        data: all there is, drops folded in.
+        champion: the published version; None before the first.
+        data: all interactions, users and items, drops folded in.
         new: how many interactions came since the last challenger was judged.
         quarantined: rows and files of drops that were refused.
     """
@@ -116,18 +116,18 @@ class Night:
 
     @property
     def training(self) -> tuple[str, ArmName, int]:
-        """Model, arm and seed of the challenger."""
+        """The challenger's model, arm and seed."""
         rule = self.pipeline.nightly
         return next(iter(self.pipeline.models)), rule.arm, rule.seed
 
     def skipped(self) -> Decision | None:
-        """Why nothing is trained tonight, if so. Without a champion there is always reason to."""
+        """Say why nothing is trained tonight, if so. Without a champion, something always is."""
         if self.champion is None:
             return None
         return too_few_new(self.new, self.pipeline.nightly.min_new_interactions)
 
     def ended(self, how: Decision) -> Promotion:
-        """The row of a night without a challenger."""
+        """Make the row of a night without a challenger."""
         rule = self.pipeline.nightly
         metric, k = parse_metric(rule.metric or self.pipeline.evaluation.primary)
         assert k is not None
@@ -149,30 +149,73 @@ class Night:
         )
 
     def judged(self, judged: Judged, made: Made, computed: set[Side | None]) -> Promotion:
-        """The row of a night with a challenger.
+        """Make the row of a night with a challenger.
 
         Args:
             judged: from the gate.
-            made: what the night has made.
+            made: the night's results.
             computed: sides whose profiles were not all taken from the cache.
         """
         champion = self.champion.version if self.champion else None
-        return self.ended(Decision(judged.decision, judged.reason)).model_copy(
-            update={
-                "challenger_version": version_of(self.at, made.trained, self.data, champion),
-                "start": "warm" if made.initial else "cold",
-                "refit": made.refit(),
-                "cost_usd": made.cost_usd(computed),
-                **judged.model_dump(include=_COMPARED),
-            }
-        )
+        found = {
+            "challenger_version": version_of(self.at, made.trained, self.data, champion),
+            "start": "warm" if made.initial else "cold",
+            "refit": made.refit(),
+            "cost_usd": made.cost_usd(computed),
+            **judged.model_dump(include=set(Compared.model_fields) - {"champion_version"}),
+        }
+        return self.ended(Decision(judged.decision, judged.reason)).model_copy(update=found)
+
+    def earlier_profiles(self) -> dict[Side, Previous]:
+        """Carry the champion's profiles over, by side, under tonight's policy; only whole ones."""
+        earlier = self.champion.profiles if self.champion else {}
+        return {
+            side: previous.model_copy(
+                update={"min_new": self.pipeline.profiles_of(side).min_new_interactions}
+            )
+            for side, previous in earlier.items()
+            if _is_whole(previous)
+        }
+
+    def earlier_reducers(self) -> dict[str, Kept]:
+        """Carry the champion's reducers over, under tonight's policy; only whole ones."""
+        earlier = self.champion.reducers if self.champion else {}
+        policy = {"refit": self.pipeline.targets.refit}
+        return {
+            name: kept.model_copy(update=policy)
+            for name, kept in earlier.items()
+            if _is_whole(kept)
+        }
+
+    def starting_point(self) -> Handle | None:
+        """Carry the champion's weights over for a warm start, if one is asked for.
+
+        The start is cold if the champion is another model, has other hyper-parameters, or is
+        computed.
+
+        Raises:
+            MissingArtifact: if the champion is not whole.
+        """
+        model, champion = self.training[0], self.champion
+        if champion is None or self.pipeline.nightly.start == "cold" or not entry(model).loader:
+            return None
+        wanted = model, self.pipeline.models[model].hyperparameters
+        if (champion.job.model, champion.job.hyperparameters) != wanted:
+            return None
+        return starting_point(*champion.trained_model())
 
 
-_COMPARED = {"champion_mean", "challenger_mean", "difference", "ci_low", "ci_high", "users"}
+def _is_whole(kept: Kept | Previous) -> bool:
+    """Whether all artifacts are there; a night goes on without deleted ones."""
+    try:
+        verify(kept)
+    except MissingArtifact:
+        return False
+    return True
 
 
 def overtaken(row: Promotion) -> Promotion:
-    """The row of a night whose champion was replaced while it was at work."""
+    """Make the row of a night whose champion was replaced while it was at work."""
     reason = (
         "another version became current while the challenger was being judged; it will be judged "
         f"against that. {row.reason[0].upper()}{row.reason[1:]}"
@@ -181,7 +224,7 @@ def overtaken(row: Promotion) -> Promotion:
 
 
 def drops_folder(rule: Nightly) -> Path:
-    """Where new interactions arrive."""
+    """Name the folder in which new interactions arrive."""
     return Path(rule.incoming).expanduser() if rule.incoming else data_dir() / "incoming"
 
 
@@ -193,7 +236,7 @@ def require_rankings(pipeline: Pipeline, data: Interactions) -> None:
     """
     if pipeline.evaluation.like_from is not None:
         raise BadInput(
-            "evaluation.like_from: the nightly flow publishes rankings, not likes; leave it empty"
+            "evaluation.like_from: the nightly flow publishes rankings, not likes. Leave it empty."
         )
     rule = pipeline.nightly
     _, k = parse_metric(rule.metric or pipeline.evaluation.primary)
@@ -204,7 +247,7 @@ def require_rankings(pipeline: Pipeline, data: Interactions) -> None:
     ):
         if length > data.items.rows:
             raise BadInput(
-                f"{key}: {length} is larger than the number of items, {data.items.rows}; lower it"
+                f"{key}: {length} is larger than the number of items, {data.items.rows}. Lower it."
             )
 
 
@@ -217,14 +260,14 @@ def require_tap_points(pipeline: Pipeline, entered: Mapping[str, Mapping[Side, o
     for model, sides in entered.items():
         if not ARMS[pipeline.nightly.arm].suits(model, sides):
             raise BadInput(
-                f"nightly.arm is {pipeline.nightly.arm}, but knowledge does not enter {model}: set "
+                f"nightly.arm is {pipeline.nightly.arm}, but knowledge does not enter {model}. Set "
                 f"nightly.arm to {BASELINE}, or models.{model}.transfer if `llmkt models` says "
-                "that it may"
+                "that it may."
             )
 
 
 def begin(pipeline: Pipeline, champion: Manifest | None, folded: Folded) -> Night:
-    """Find out what is new, and mend what a crash left unrecorded.
+    """Count the new interactions, and record a promotion that a crash left unrecorded.
 
     Args:
         pipeline: tonight's.
@@ -232,10 +275,10 @@ def begin(pipeline: Pipeline, champion: Manifest | None, folded: Folded) -> Nigh
         folded: all there is, drops folded in.
     """
     rows = promotions(pipeline.experiment)
-    if champion and not any(of["challenger_version"] == champion.version for of in rows):
+    if champion and not any(row["challenger_version"] == champion.version for row in rows):
         record([champion.decision])
         rows = promotions(pipeline.experiment)
-    judged = [of["interactions"] for of in rows if of["decision"] != "skipped"]
+    judged = [row["interactions"] for row in rows if row["decision"] != "skipped"]
     before = judged[0] if judged and champion else 0
     return Night(
         pipeline=pipeline,
@@ -251,11 +294,11 @@ def manifest(
     night: Night,
     row: Promotion,
     judged: Judged,
-    offered: Offered,
+    recommended: Recommended,
     made: Made,
     reducers: Mapping[str, Kept],
 ) -> Manifest:
-    """The manifest of what the night publishes, still without files."""
+    """Make the manifest of the version that the night publishes, still without files."""
     assert row.challenger_version is not None
     return Manifest(
         experiment=row.experiment,
@@ -266,10 +309,10 @@ def manifest(
         job=made.trained.job,
         files={},
         inputs={"interactions": night.data.interactions, **made.inputs()},
-        users_known=offered.users_known,
-        users_served=offered.users_served,
-        vectors={str(side): of for side, of in offered.meaning.items()},
-        scored_by_product=offered.scored_by_product,
+        users_known=recommended.users_known,
+        users_served=recommended.users_served,
+        vectors={str(side): meaning for side, meaning in recommended.meaning.items()},
+        scored_by_product=recommended.scored_by_product,
         metrics=judged.metrics,
         knowledge=knowledge(made.described),
         decision=row,

@@ -2,24 +2,12 @@
 
 from pydantic import Field
 
-from models.publishing.promotion_gate import Outcome
-from tasks.storage.artifacts import Handoff
+from tasks.publishing.outputs import Compared
 
 
-class Judged(Handoff):
-    """What the gate found; see `Promotion` for the columns of the same names."""
+class Judged(Compared):
+    """The gate's decision, with all metrics of both models."""
 
-    decision: Outcome
-    reason: str
-    metric: str
-    k: int
-    champion_version: str | None = None
-    champion_mean: float | None = None
-    challenger_mean: float | None = None
-    difference: float | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    users: int
     unknown_to_champion: int = 0
     """Users with held-out interactions whom only the challenger can serve."""
     seen_by_champion: int = 0

@@ -60,7 +60,7 @@ def _decision(row: Promotion, judged: Judged | None) -> str:
         "Reducer": row.refit or wording.NOTHING,
         "Cost of this night's answers": _usd(row.cost_usd),
     }
-    lines += ["", "| | |", "|---|---|", *(f"| {name} | {of} |" for name, of in facts.items())]
+    lines += ["", "| | |", "|---|---|", *(f"| {name} | {fact} |" for name, fact in facts.items())]
     return "\n".join(lines)
 
 
@@ -68,13 +68,13 @@ def _bill(described: Sequence[Described]) -> list[dict[str, object]]:
     """What each side's profiles cost when they were written."""
     return [
         {
-            "profiles of": of.side,
-            "source": of.source,
-            "answers paid for": of.profiled.answers_paid if of.profiled else 0,
-            "answers from the store": of.profiled.answers_cached if of.profiled else 0,
-            "cost": _usd(of.profiled.cost_usd if of.profiled else 0.0),
+            "profiles of": side.side,
+            "source": side.source,
+            "answers paid for": side.profiled.answers_paid if side.profiled else 0,
+            "answers from the store": side.profiled.answers_cached if side.profiled else 0,
+            "cost": _usd(side.profiled.cost_usd if side.profiled else 0.0),
         }
-        for of in described
+        for side in described
     ]
 
 

@@ -21,8 +21,8 @@ from models.schemas import KEYS
 from tasks.config.price_table import price_table
 from tasks.execution.cache_key import content
 from tasks.execution.progress import track
-from tasks.llm.answer_store import AnswerStore, Question, answer_store, asking_lock
-from tasks.llm.asking import NOT_ASKED, Asking
+from tasks.llm.answer_run import NOT_ASKED, AnswerRun
+from tasks.llm.answer_store import AnswerStore, Question, answer_lock, answer_store
 from tasks.llm.batch_client import ask_in_batches
 from tasks.llm.budget import Budget
 from tasks.llm.chat_client import ask
@@ -50,8 +50,10 @@ def write(request: Request) -> Profiled:
     """
     with answer_store(request.config.max_words) as store:
         keys = store.want(question for _, question in questions(request))
-        run = Asking(request.config, store, len(keys) + len(request.kept), _tariff(request.config))
-        with asking_lock() if store.unanswered() or store.unexported() else nullcontext():
+        run = AnswerRun(
+            request.config, store, len(keys) + len(request.kept), _tariff(request.config)
+        )
+        with answer_lock() if store.unanswered() or store.unexported() else nullcontext():
             _ask(run)
             if warning := run.require_enough(keys):
                 _logger().warning("%s", warning)
@@ -99,7 +101,7 @@ def _prompts(request: Request) -> Iterator[tuple[str, Messages]]:
     )
 
 
-def _ask(run: Asking) -> None:
+def _ask(run: AnswerRun) -> None:
     """Ask what the store does not know, if anything; every answer is kept as it arrives."""
     config, total = run.config, run.store.unanswered()
     if not total:
@@ -123,7 +125,7 @@ def _tariff(config: Profiles) -> Tariff:
     return Tariff(price_table(config.llm.prices).price_of(config.llm.model), config.batched)
 
 
-def _profiled(request: Request, keys: list[str], run: Asking) -> Profiled:
+def _profiled(request: Request, keys: list[str], run: AnswerRun) -> Profiled:
     config, texts = request.config, run.store.texts()
     reasons = [None if key in texts else run.reason(key) for key in keys]
     table = _rows(request, keys, run.store, pa.array(reasons, pa.string()))

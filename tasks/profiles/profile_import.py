@@ -29,7 +29,7 @@ def basis(_: Request) -> Basis | None:
 
 
 def write(request: Request) -> Profiled:
-    """Write the profiles of a file taken in by `take_in_profiles`.
+    """Write the profiles of the file of `profile_file`.
 
     Raises:
         BadInput: for a file that cannot be read, unknown or repeated ids, too many missing users.

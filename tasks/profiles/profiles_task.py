@@ -41,7 +41,7 @@ def profiles(
         train: schema `INTERACTIONS`; what profiles are written from, which `config.interactions`
             may make more than the training part.
         items: schema `ITEMS`.
-        imported: the file of the import provider, from `take_in_profiles`.
+        imported: the file of the import provider, from `profile_file`.
         side: users or items.
         demographics: what `history.demographics` names, if anything.
         previous: an earlier run's profiles of users, for those who have hardly changed.

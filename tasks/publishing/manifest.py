@@ -1,15 +1,17 @@
-"""The published set, read: which version counts, and what it holds.
+"""The published set, read: the current version, and what it holds.
 
     data/published/EXPERIMENT/current -> VERSION
     data/published/EXPERIMENT/VERSION/manifest.json, recommendations.parquet, …
 
 A reader follows the link once and stays in the folder that it found, so that it sees one version
-and never some of two; `tasks.publishing.versions` replaces the link. Where the data folder is a
-store, see `tasks.publishing.store_sync`.
+and never some of two; `tasks.publishing.versions` replaces the link. In a store, `current` is an
+object whose text is the version's name, and a version's manifest is written last. The local folder
+follows the store: manifests and the link at once, other files when they are read.
 """
 
 from datetime import datetime
 from pathlib import Path
+from uuid import uuid4
 
 from pydantic import Field, ValidationError
 
@@ -17,14 +19,15 @@ from models.config import Job, Side
 from models.errors import BadInput
 from tasks.profiles.outputs import Previous
 from tasks.publishing.outputs import Promotion
-from tasks.publishing.store_sync import CURRENT as CURRENT
-from tasks.publishing.store_sync import FOLDER, follow
-from tasks.publishing.store_sync import MANIFEST as MANIFEST
-from tasks.storage.artifacts import Handle, Handoff, data_dir
+from tasks.storage.artifacts import TEMPORARY, Handle, Handoff, data_dir, relative, replacing
+from tasks.storage.object_store import store
 from tasks.targets.outputs import Kept
 from tasks.training.model_tables import Inputs
 from tasks.training.worker import TrainedModel
 
+FOLDER = "published"
+CURRENT = "current"
+MANIFEST = "manifest.json"
 RECOMMENDATIONS = "recommendations.parquet"
 WEIGHTS = "weights.safetensors"
 TRAIN, VALID, USERS, ITEMS = (
@@ -41,7 +44,7 @@ class File(Handoff):
 
 
 class Manifest(Handoff):
-    """What a version is, where it comes from, and what its files held when it was written."""
+    """A version: its origin, and its files as they were written."""
 
     experiment: str
     version: str
@@ -72,20 +75,19 @@ class Manifest(Handoff):
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """The version's folder."""
         return folder_of(self.experiment) / self.version
 
     def handle(self, name: str) -> Handle:
-        """One of its files.
+        """Refer to one of its files.
 
         Raises:
             BadInput: if the version has no such file.
         """
-        if name not in self.files:
-            raise BadInput(f"{self.folder} has no {name}")
-        of = self.files[name]
-        path = (self.folder / name).relative_to(data_dir()).as_posix()
-        return Handle(path=path, sha256=of.sha256, rows=of.rows)
+        file = self.files.get(name)
+        if file is None:
+            raise BadInput(f"{self.folder}: has no {name}. Go back with `llmkt champion rollback`.")
+        return Handle(path=relative(self.folder / name), sha256=file.sha256, rows=file.rows)
 
     def trained_model(self) -> TrainedModel:
         """List what its model is rebuilt from."""
@@ -103,40 +105,62 @@ class Manifest(Handoff):
 
 
 def folder_of(experiment: str) -> Path:
-    """Where an experiment's versions are."""
+    """Name the folder of an experiment's versions."""
     return data_dir() / FOLDER / experiment
 
 
-def experiments() -> list[str]:
-    """Experiments with a published version, by name."""
-    follow()
-    folder = data_dir() / FOLDER
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(of.name for of in found if (of / CURRENT).is_symlink())
+def follow() -> None:
+    """Bring manifests and links up to date with the store's, if there is one."""
+    remote = store()
+    if remote is None:
+        return
+    names = [entry.name for entry in remote.entries(FOLDER)]
+    for name in names:
+        manifest = data_dir() / name
+        if manifest.name == MANIFEST and not manifest.is_file():
+            content = remote.read(name)
+            if content is not None:
+                with replacing(manifest) as temporary:
+                    temporary.write_bytes(content)
+    for name in names:
+        if name.endswith(f"/{CURRENT}"):
+            link, version = data_dir() / name, (remote.read(name) or b"").decode()
+            if version and not (link.is_symlink() and str(link.readlink()) == version):
+                link_to(link, version)
+
+
+def link_to(link: Path, version: str) -> None:
+    """Make or replace a link in one step."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    temporary = link.with_name(f"{TEMPORARY}{uuid4().hex}")
+    temporary.symlink_to(version)
+    temporary.replace(link)
 
 
 def the_experiment(named: str | None) -> str:
-    """The experiment that is meant: the named one, or the only one.
+    """Choose the named experiment, or the only one with a published version.
 
     Raises:
         BadInput: if nothing is published, or several are and none is named.
     """
-    known = experiments()
+    follow()
+    folders = (data_dir() / FOLDER).glob("*")
+    known = sorted(folder.name for folder in folders if (folder / CURRENT).is_symlink())
     if named in known:
         return str(named)
     if not known:
-        raise BadInput(f"nothing is published in {data_dir()}: run `llmkt nightly CONFIG` first")
+        raise BadInput(f"{data_dir()}: nothing is published. Run `llmkt nightly CONFIG` first.")
     if named is None and len(known) == 1:
         return known[0]
     problem = "several experiments are published" if named is None else f"{named} is not published"
-    raise BadInput(f"{problem}; choose with --experiment one of {', '.join(known)}")
+    raise BadInput(f"{problem}. Choose with --experiment one of {', '.join(known)}.")
 
 
 def current(experiment: str) -> Manifest | None:
-    """The version that counts now; None before the first.
+    """Read the current version's manifest; None before the first.
 
     Raises:
-        BadInput: if the link leads nowhere, or to what this program cannot read.
+        BadInput: if the link leads nowhere, or to a manifest that cannot be read.
     """
     follow()
     try:
@@ -147,7 +171,7 @@ def current(experiment: str) -> Manifest | None:
 
 
 def read(experiment: str, version: str) -> Manifest:
-    """A version's manifest.
+    """Read a version's manifest.
 
     Raises:
         BadInput: if it is not there or cannot be read.
@@ -158,15 +182,13 @@ def read(experiment: str, version: str) -> Manifest:
     except (OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(
-            f"{path} cannot be read ({reason}); point {path.parent.parent / CURRENT} to another "
-            "version, or remove it to begin anew"
+            f"{path} cannot be read ({reason}). Point {path.parent.parent / CURRENT} to another "
+            "version, or remove that link to begin anew."
         ) from error
 
 
 def versions(experiment: str) -> list[Manifest]:
-    """All versions that are kept, newest first."""
+    """List all kept versions, newest first."""
     found = folder_of(experiment).glob(f"[!.]*/{MANIFEST}")
-    names = {path.parent.name for path in found} - {CURRENT}
-    return sorted(
-        (read(experiment, name) for name in names), key=lambda of: of.created_at, reverse=True
-    )
+    kept = [read(experiment, name) for name in {path.parent.name for path in found} - {CURRENT}]
+    return sorted(kept, key=lambda manifest: manifest.created_at, reverse=True)

@@ -8,8 +8,8 @@ from models.publishing.promotion_gate import Outcome
 from tasks.storage.artifacts import Handle, Handoff
 
 
-class Offered(Handoff):
-    """What a trained model has to offer to those who read the published set.
+class Recommended(Handoff):
+    """A trained model's lists and vectors, for those who read the published set.
 
     `recommendations` has the schema `RECOMMENDATIONS`; vectors are `vectors("vector", width, key)`.
     """
@@ -23,29 +23,33 @@ class Offered(Handoff):
     users_served: int
 
 
-class Promotion(Handoff):
-    """How a night ended: a row of DuckDB's `promotions`.
+class Compared(Handoff):
+    """Challenger and champion, over the users that both can serve.
 
-    Means, difference and interval are in the metric's own unit, over the users that both models
-    can serve; None where nothing was compared.
+    Means, difference and interval are in the metric's own unit; None where nothing was compared.
     """
 
-    experiment: str
-    decided_at: datetime
-    flow_run_id: str | None
-    champion_version: str | None
-    challenger_version: str | None
     metric: str
     k: int
+    champion_version: str | None = None
     champion_mean: float | None = None
     challenger_mean: float | None = None
     difference: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
-    tolerance: float
     users: int | None = None
     decision: Outcome
     reason: str
+
+
+class Promotion(Compared):
+    """How a night ended: a row of DuckDB's `promotions`."""
+
+    experiment: str
+    decided_at: datetime
+    flow_run_id: str | None
+    challenger_version: str | None
+    tolerance: float
     interactions: int
     new_interactions: int
     quarantined: int

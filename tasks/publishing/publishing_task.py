@@ -1,4 +1,4 @@
-"""Stages *recommendations* and *publishing*: what a new champion offers, for others to read."""
+"""Stages *recommendations* and *publishing*: a new champion's lists, vectors and version."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ from tasks.execution.cache_key import cache_key
 from tasks.execution.stage import always, stage
 from tasks.publishing.manifest import ITEMS, TRAIN, USERS, VALID, WEIGHTS, Manifest
 from tasks.publishing.manifest import RECOMMENDATIONS as LISTS
-from tasks.publishing.outputs import Offered
+from tasks.publishing.outputs import Recommended
 from tasks.publishing.rankings import rank_for
-from tasks.publishing.versions import NewVersion, Overtaken, prune, publish
+from tasks.publishing.versions import Overtaken, prune, publish
 from tasks.storage.artifacts import Handle, read_parquet, write_parquet
 from tasks.training.model_tables import Inputs
 from tasks.training.outputs import Trained
@@ -31,7 +31,7 @@ _NO_VECTORS = "none: the model has no vector of its own for each, or it depends 
 
 
 @stage("recommendations", version=1)
-def recommendations(trained: Trained, parts: Splits, data: Interactions, k: int) -> Offered:
+def recommendations(trained: Trained, parts: Splits, data: Interactions, k: int) -> Recommended:
     """Rank the catalogue for every user that the model has learnt of, and read its vectors.
 
     Nothing that is known of a user is recommended again, the holdout included.
@@ -57,11 +57,11 @@ def recommendations(trained: Trained, parts: Splits, data: Interactions, k: int)
         k,
     )
     lists = _one_row_each(rankings)
-    return Offered(
+    return Recommended(
         recommendations=write_parquet("recommendations", lists, inputs, config),
         vectors={
-            side: write_parquet("vectors", _table(recommender, side, of), inputs, config)
-            for side, of in found.items()
+            side: write_parquet("vectors", _table(recommender, side, own), inputs, config)
+            for side, own in found.items()
         },
         meaning={side: found[side].meaning if side in found else _NO_VECTORS for side in SIDES},
         scored_by_product=product,
@@ -74,11 +74,9 @@ def _vectors_of(recommender: "Recommender", trained: Trained) -> tuple[dict[Side
     """Each side's vectors where there are any, and whether scores are their dot products."""
     from models.publishing.vector_export import scored_by_product, vectors
 
-    found = {}
-    for side in SIDES:
-        of_side = vectors(recommender, side, trained.job.taps.get(side))
-        if of_side is not None:
-            found[side] = of_side
+    taps = trained.job.taps
+    every = {side: vectors(recommender, side, taps.get(side)) for side in SIDES}
+    found = {side: own for side, own in every.items() if own is not None}
     both = len(found) == len(SIDES)
     return found, both and scored_by_product(recommender, found["users"], found["items"])
 
@@ -100,23 +98,20 @@ def _one_row_each(rankings: pa.Table) -> pa.Table:
     )
 
 
-def _table(recommender: "Recommender", side: Side, of: "Vectors") -> pa.Table:
+def _table(recommender: "Recommender", side: Side, found: "Vectors") -> pa.Table:
     """Schema `vectors`, sorted by id."""
     tokens = recommender.user_tokens if side == "users" else recommender.item_tokens
-    width = of.matrix.shape[1]
-    flat = pa.array(np.ascontiguousarray(of.matrix).reshape(-1))
-    columns = [
-        pa.array(tokens[of.ids], pa.string()),
-        pa.FixedSizeListArray.from_arrays(flat, width),
-    ]
-    schema = vectors(VECTOR, width, KEYS[side])
-    return pa.table(columns, names=schema.names).cast(schema).sort_by(KEYS[side])
+    schema = vectors(VECTOR, found.matrix.shape[1], KEYS[side])
+    flat = pa.array(np.ascontiguousarray(found.matrix).reshape(-1))
+    rows = pa.FixedSizeListArray.from_arrays(flat, found.matrix.shape[1])
+    ids = pa.array(tokens[found.ids], pa.string())
+    return pa.table([ids, rows], names=schema.names).cast(schema).sort_by(KEYS[side])
 
 
 def version_of(at: datetime, trained: Trained, data: Interactions, champion: str | None) -> str:
-    """`2026-11-24-3f2a9c1b7d`: the night, and ten digits over what a version is made of."""
-    made_of = {"weights": trained.weights, "data": data, "job": trained.job, "previous": champion}
-    return f"{at:%Y-%m-%d}-{cache_key('version', 1, made_of)[-10:]}"
+    """Name a version: `2026-11-24-3f2a9c1b7d`, the night and ten digits of its content's digest."""
+    content = {"weights": trained.weights, "data": data, "job": trained.job, "previous": champion}
+    return f"{at:%Y-%m-%d}-{cache_key('version', 1, content)[-10:]}"
 
 
 @always("publishing")
@@ -125,28 +120,28 @@ def publishing(
     trained: Trained,
     parts: Splits,
     data: Interactions,
-    offered: Offered,
+    recommended: Recommended,
     keep: int,
 ) -> Manifest | None:
-    """Write a version of the published set and let it count; see `tasks.publishing.manifest`.
+    """Write a version of the published set and make it current (`tasks.publishing.manifest`).
 
-    It always runs: what counts may have been changed since.
+    It always runs: another version may have become current since.
 
     Args:
         manifest: what is known of it; files are added.
         trained: its model.
         parts: what the model was trained on.
         data: everybody and everything that is known.
-        offered: recommendations and vectors.
+        recommended: lists and vectors.
         keep: how many versions stay.
 
     Returns:
-        The complete manifest; None if the version that it was judged against no longer counts,
-        as after a rollback in the meantime: then nothing is changed.
+        The complete manifest; None if the version that it was judged against is no longer
+        current, as after a rollback in the meantime: then nothing is changed.
     """
     sources: dict[str, Handle] = {
-        LISTS: offered.recommendations,
-        **{f"{side}.parquet": handle for side, handle in offered.vectors.items()},
+        LISTS: recommended.recommendations,
+        **{f"{side}.parquet": handle for side, handle in recommended.vectors.items()},
         WEIGHTS: trained.weights,
         TRAIN: parts.train,
         VALID: parts.valid,
@@ -154,7 +149,7 @@ def publishing(
         ITEMS: data.items,
     }
     try:
-        published = publish(NewVersion(manifest, sources))
+        published = publish(manifest, sources)
     except Overtaken as error:
         get_run_logger().warning("Not published: %s", error)
         return None

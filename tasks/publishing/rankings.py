@@ -42,25 +42,27 @@ def rank_for(
     """
     from models.recommenders.top_k import Seen, rank
 
-    ids = _ids(recommender.user_tokens, users)
+    ids = _internal_ids(recommender.user_tokens, users)
     trained = np.unique(ids[np.isin(ids, recommender.train_users)])
-    later_users, later_items = _not_trained(recommender, known.sort_by(TIMESTAMP))
-    recommender.extend_history(later_users, later_items)
+    later = _pairs(recommender, known.sort_by(TIMESTAMP))
+    n = recommender.n_items
+    learnt = recommender.train_users * n + recommender.train_items
+    is_new = ~np.isin(later[:, 0] * n + later[:, 1], learnt)
+    recommender.extend_history(*later[is_new].T)
+    candidates = _internal_ids(recommender.item_tokens, catalogue)
+    strange = np.setdiff1d(np.arange(n), candidates)
     hidden = _pairs(recommender, excluded)
-    strange = np.flatnonzero(
-        ~np.isin(np.arange(recommender.n_items), _ids(recommender.item_tokens, catalogue))
-    )
     seen = Seen(
-        np.concatenate((hidden[0], np.repeat(trained, len(strange)))),
-        np.concatenate((hidden[1], np.tile(strange, len(trained)))),
+        np.concatenate((hidden[:, 0], np.repeat(trained, len(strange)))),
+        np.concatenate((hidden[:, 1], np.tile(strange, len(trained)))),
         recommender.n_users,
     )
-    ranked = rank(recommender, trained, seen, min(k, recommender.n_items - 1))
+    ranked = rank(recommender, trained, seen, min(k, n - 1))
     return ranking_table(recommender, SPLIT, trained, *ranked)
 
 
 def overlap(held: pa.Table, learnt: list[Handle]) -> NDArray[np.bool_]:
-    """Which held-out pairs are among those that a model has learnt from: bool (n,)."""
+    """Mark the held-out pairs that are among those that a model has learnt from: bool (n,)."""
     pairs = [_joined(read_parquet(handle, [USER, ITEM])) for handle in learnt]
     return np.asarray(pc.is_in(_joined(held), pa.concat_arrays(pairs)))
 
@@ -71,32 +73,16 @@ def _joined(table: pa.Table) -> pa.Array:
     return pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], pa.string())
 
 
-def _ids(tokens: NDArray[np.object_], wanted: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
-    """Internal ids, of known tokens alone: int64 (m,). Internal id 0 is padding, no token."""
-    found = pc.index_in(wanted, pa.array(tokens[1:], pa.string())).drop_null()
-    return np.asarray(found, dtype=np.int64) + 1
+def _internal_ids(
+    tokens: NDArray[np.object_], wanted: pa.Array | pa.ChunkedArray
+) -> NDArray[np.int64]:
+    """Internal ids, 0 where a token is not known: int64 (n,)."""
+    found = pc.index_in(wanted, pa.array(tokens[1:], pa.string()))  # 0 is padding, no token
+    return np.asarray(pc.fill_null(found, -1), dtype=np.int64) + 1
 
 
-def _pairs(
-    recommender: "Recommender", table: pa.Table
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of internal ids, of users and items that the model knows."""
-    users, items = (
-        pc.index_in(table[column], pa.array(tokens[1:], pa.string()))
-        for column, tokens in ((USER, recommender.user_tokens), (ITEM, recommender.item_tokens))
-    )
-    both = pc.and_(pc.is_valid(users), pc.is_valid(items))
-    found = (np.asarray(of.filter(both), dtype=np.int64) + 1 for of in (users, items))
-    of_users, of_items = found
-    return of_users, of_items
-
-
-def _not_trained(
-    recommender: "Recommender", known: pa.Table
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Known pairs that the model did not train on, in the order given."""
-    users, items = _pairs(recommender, known)
-    n = recommender.n_items
-    trained = recommender.train_users * n + recommender.train_items
-    new = ~np.isin(users * n + items, trained)
-    return users[new], items[new]
+def _pairs(recommender: "Recommender", table: pa.Table) -> NDArray[np.int64]:
+    """Pairs of internal ids, of users and items that the model has learnt of: int64 (n, 2)."""
+    users = _internal_ids(recommender.user_tokens, table[USER])
+    items = _internal_ids(recommender.item_tokens, table[ITEM])
+    return np.stack((users, items), axis=1)[(users > 0) & (items > 0)]

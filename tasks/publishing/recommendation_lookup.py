@@ -25,7 +25,7 @@ class Recommendation(BaseModel):
     score: float
 
 
-class Recommended(BaseModel):
+class Found(BaseModel):
     """One user's list, of one version."""
 
     experiment: str
@@ -34,7 +34,7 @@ class Recommended(BaseModel):
     items: list[Recommendation]
 
 
-def recommended(experiment: str, user: str, k: int | None = None) -> Recommended:
+def recommended(experiment: str, user: str, k: int | None = None) -> Found:
     """A user's published recommendations, best first.
 
     Args:
@@ -47,30 +47,24 @@ def recommended(experiment: str, user: str, k: int | None = None) -> Recommended
     """
     manifest = current(experiment)
     if manifest is None:
-        raise BadInput(f"{experiment} has no published version")
+        raise BadInput(f"{experiment}: no version is published. Run `llmkt nightly` first.")
     rows = _rows(manifest, user)
     longest = max(row["rank"] for row in rows)
     if k is not None and k > longest:
         raise BadInput(
             f"-k {k}: {manifest.version} of {experiment} has {longest} recommendations for user "
-            f"{user}; raise nightly.k and publish again for more"
+            f"{user}. Raise nightly.k and publish again for more."
         )
     rows = rows[: k or _SHOWN]
-    facts = _facts(manifest, [row[ITEM] for row in rows])
-    return Recommended(
+    items = [row[ITEM] for row in rows]
+    columns, known = [ITEM, TITLE, YEAR], [(ITEM, "in", items)]
+    catalogue = pq.read_table(_whole(manifest, ITEMS), columns=columns, filters=known).to_pylist()
+    facts = {row[ITEM]: row for row in catalogue}
+    return Found(
         experiment=experiment,
         version=manifest.version,
         user_id=user,
-        items=[
-            Recommendation(
-                rank=row["rank"],
-                item_id=row[ITEM],
-                title=facts[row[ITEM]][TITLE],
-                year=facts[row[ITEM]][YEAR],
-                score=row["score"],
-            )
-            for row in rows
-        ],
+        items=[Recommendation.model_validate(row | facts[row[ITEM]]) for row in rows],
     )
 
 
@@ -97,19 +91,11 @@ def _rows(manifest: Manifest, user: str) -> list[dict[str, Any]]:
     )
 
 
-def _facts(manifest: Manifest, items: list[str]) -> dict[str, dict[str, Any]]:
-    """Title and year by item."""
-    table = pq.read_table(
-        _whole(manifest, ITEMS), columns=[ITEM, TITLE, YEAR], filters=[(ITEM, "in", items)]
-    )
-    return {row[ITEM]: row for row in table.to_pylist()}
-
-
 def _whole(manifest: Manifest, name: str) -> Path:
     path = manifest.folder / name
     if not path.is_file():  # not fetched from the store yet
         with suppress(MissingArtifact):
             manifest.handle(name).verify()
     if not path.is_file() or path.stat().st_size != manifest.files[name].bytes:
-        raise BadInput(f"{path} is not what was published; go back with `llmkt champion rollback`")
+        raise BadInput(f"{path}: not as published. Go back with `llmkt champion rollback`.")
     return path

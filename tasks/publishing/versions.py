@@ -1,18 +1,14 @@
-"""The published set, written: versions that are never altered, and a link to the one that counts.
+"""The published set, written: versions that never change, and a link to the current one.
 
 A version is written to a folder beside it, flushed to disk and renamed; then the link is replaced
-by one system call. What is interrupted leaves everything as it was; see
-`tasks.publishing.manifest`.
+by one system call. An interruption leaves everything as it was; see `tasks.publishing.manifest`.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -25,50 +21,45 @@ from tasks.publishing.manifest import (
     Manifest,
     current,
     folder_of,
+    link_to,
     read,
     versions,
 )
-from tasks.publishing.store_sync import point, put, remove
-from tasks.storage.artifacts import Handle, MissingArtifact, data_dir
-
-_WRITING = ".writing-"
-_CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class NewVersion:
-    """What becomes a version: its manifest, still without files, and the files by name."""
-
-    manifest: Manifest
-    sources: Mapping[str, Handle]
+from tasks.storage.artifacts import TEMPORARY, Handle, MissingArtifact, data_dir, relative, share
+from tasks.storage.object_store import store
 
 
 class Overtaken(RuntimeError):
     """Another version became current since the challenger was judged against the champion."""
 
 
-def publish(new: NewVersion) -> Manifest:
-    """Write a version and let it count, all at once; on any failure everything stays as it was.
+def publish(new: Manifest, sources: Mapping[str, Handle]) -> Manifest:
+    """Write a version and make it current, all at once; any failure leaves everything as it was.
+
+    Args:
+        new: still without files.
+        sources: the files by name.
 
     Raises:
         Overtaken: if the current version is no longer the one that the new one was judged against.
         MissingArtifact: if a source is gone or was altered.
         OSError: if the disk is full or read-only.
     """
-    experiment = new.manifest.experiment
-    folder = folder_of(experiment)
+    folder = folder_of(new.experiment)
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = _there_already(new.manifest) or _written(new, folder)
-    put(manifest.folder)
-    with _swapping(experiment):
-        now = current(experiment)
+    manifest = _found_whole(new) or _written(new, sources, folder)
+    for file in sorted(manifest.folder.rglob("*"), key=lambda path: path.name == MANIFEST):
+        if file.is_file():
+            share(file)
+    with _swapping(new.experiment):
+        now = current(new.experiment)
         if (now.version if now else None) not in (manifest.previous, manifest.version):
             raise Overtaken(f"{now.version if now else 'nothing'} has become current meanwhile")
         _point(folder, manifest.version)
     return manifest
 
 
-def _there_already(wanted: Manifest) -> Manifest | None:
+def _found_whole(wanted: Manifest) -> Manifest | None:
     """The same version as an earlier night left it, if it is whole."""
     try:
         found = read(wanted.experiment, wanted.version)
@@ -78,24 +69,22 @@ def _there_already(wanted: Manifest) -> Manifest | None:
     return found
 
 
-def _written(new: NewVersion, folder: Path) -> Manifest:
+def _written(new: Manifest, sources: Mapping[str, Handle], folder: Path) -> Manifest:
     """The version's folder under its final name, flushed to disk."""
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_WRITING))
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=TEMPORARY))
     try:
-        files = {name: _copy(of, temporary / name) for name, of in new.sources.items()}
-        manifest = new.manifest.model_copy(update={"files": files})
-        text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-        with (temporary / MANIFEST).open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            _flush(stream.fileno())
+        files = {name: _copy(source, temporary / name) for name, source in sources.items()}
+        manifest = new.model_copy(update={"files": files})
+        (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
+        _flush(temporary / MANIFEST)
         for inner in (*temporary.rglob("*"), temporary):
             if inner.is_dir():
                 inner.chmod(0o755)
-                _flush_folder(inner)
-        if manifest.folder.exists():  # not whole, see _there_already
+                _flush(inner)
+        if manifest.folder.exists():  # not whole, see _found_whole
             shutil.rmtree(manifest.folder)
         temporary.rename(manifest.folder)
-        _flush_folder(folder)
+        _flush(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -106,24 +95,14 @@ def _copy(source: Handle, target: Path) -> File:
     """Copy an artifact and flush it to disk."""
     path = source.verify()
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    with path.open("rb") as of, target.open("wb") as to:
-        while chunk := of.read(_CHUNK):
-            digest.update(chunk)
-            to.write(chunk)
-        size = to.tell()
-        to.flush()
-        _flush(to.fileno())
-    return File(sha256=digest.hexdigest(), bytes=size, rows=source.rows)
+    shutil.copyfile(path, target)
+    _flush(target)
+    return File(sha256=source.sha256, bytes=target.stat().st_size, rows=source.rows)
 
 
-def _flush(descriptor: int) -> None:
-    os.fsync(descriptor)
-
-
-def _flush_folder(folder: Path) -> None:
-    """A rename counts only once the folder that it changed is on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Flush a file, or a folder: a rename holds only once the folder that it changed is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -132,17 +111,16 @@ def _flush_folder(folder: Path) -> None:
 
 def _point(folder: Path, version: str) -> None:
     """Replace the link in one step, the store's first: this machine follows it."""
-    point(folder, version)
-    temporary = folder / f"{_WRITING}{CURRENT}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(version)
-    temporary.replace(folder / CURRENT)
-    _flush_folder(folder)
+    remote = store()
+    if remote is not None:
+        remote.write(relative(folder / CURRENT), version.encode())
+    link_to(folder / CURRENT, version)
+    _flush(folder)
 
 
 @contextmanager
 def _swapping(experiment: str) -> Iterator[None]:
-    """Between looking at the current version and replacing it, nobody else replaces it."""
+    """Keep others from replacing the current version between a look at it and its replacement."""
     locks = data_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / f"published-{experiment}.lock"):
@@ -150,20 +128,24 @@ def _swapping(experiment: str) -> Iterator[None]:
 
 
 def rollback(experiment: str) -> tuple[Manifest, Manifest]:
-    """Let the version count that the current one replaced.
+    """Make the version current again that the current one replaced.
 
     Returns:
-        The version that counted, and the one that counts now.
+        The version that was current, and the one that is current now.
 
     Raises:
-        BadInput: if there is none to go back to, or it was altered.
+        BadInput: if there is none to go back to.
+        MissingArtifact: if it was altered.
     """
     with _swapping(experiment):
         now = current(experiment)
         if now is None:
-            raise BadInput(f"{experiment} has no published version")
+            raise BadInput(f"{experiment}: no version is published. Run `llmkt nightly` first.")
         if now.previous is None or not (folder_of(experiment) / now.previous).is_dir():
-            raise BadInput(f"{now.version} of {experiment} has no version before it to go back to")
+            raise BadInput(
+                f"{experiment}: {now.version} has no version before it to go back to. Publish "
+                "another with `llmkt nightly`."
+            )
         before = read(experiment, now.previous)
         before.verify()
         _point(folder_of(experiment), before.version)
@@ -171,25 +153,28 @@ def rollback(experiment: str) -> tuple[Manifest, Manifest]:
 
 
 def prune(experiment: str, keep: int) -> list[str]:
-    """Remove the oldest versions beyond `keep`, and what a killed night left half written.
+    """Remove the oldest versions beyond `keep`, and folders that a killed night left half written.
 
     Never the current one, nor the one that a rollback leads to.
 
     Returns:
         The versions removed.
     """
-    folder = folder_of(experiment)
+    folder, remote = folder_of(experiment), store()
     with _swapping(experiment):
-        for left in folder.glob(f"{_WRITING}*"):
+        for left in folder.glob(f"{TEMPORARY}*"):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
         now = current(experiment)
         if now is None:
             return []
         safe = {now.version, now.previous}
-        rest = [of for of in versions(experiment) if of.version not in safe]
-        removed = [of.version for of in rest[max(keep - len(safe - {None}), 0) :]]
+        rest = [kept.version for kept in versions(experiment) if kept.version not in safe]
+        removed = rest[max(keep - len(safe - {None}), 0) :]
         for version in removed:
-            remove(folder / version)
+            if remote is not None:
+                names = [entry.name for entry in remote.entries(relative(folder / version))]
+                # The manifest first: half a version is none.
+                remote.remove(sorted(names, key=lambda name: not name.endswith(MANIFEST)))
             shutil.rmtree(folder / version)
     return removed

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _SQL = Path(__file__).parent / "sql"
+
+_KNOWN = ("dataset", "profile_source", "profile_provenance")
 
 Points = dict[str | None, Rows]
 """The runs of an experiment's latest evaluation by point; under None where it has no points."""
@@ -40,6 +42,33 @@ def compare_experiments(first: str, second: str) -> tuple[Rows, list[str]]:
         BadInput: if an experiment is not there, their data sets or splits differ, or they share
             no point, or no model and arm.
     """
+    matched, notes, values = _read(first, second)
+    points = {
+        point: (_runs(own, values), _runs(others, values))
+        for point, (own, others) in matched.items()
+    }
+    config = json.loads(next(iter(matched.values()))[0][0]["config"])
+    found = experiment_contrasts(points, second, config["evaluation"]["primary"])
+    if not found:
+        raise BadInput(
+            f"experiments {first} and {second}: no model in common with the same arm and metric. "
+            "Choose experiments that share one."
+        )
+    known = {
+        (key, row["model"], row["arm"]): {name: row[name] for name in _KNOWN}
+        for point, (own, _) in matched.items()
+        for row in own
+        for key in (point, None)  # None: of a contrast that several points share
+    }
+    rows = [
+        {"experiment": first} | known[each.point, each.model, each.arm] | each.row()
+        for each in found
+    ]
+    return rows, notes
+
+
+def _read(first: str, second: str) -> tuple[Matched, list[str], dict[str, UserValues]]:
+    """The runs that are compared, the points that are not, and values per user by run id."""
     with reading() as connection:
         one, other = (_points(connection, name) for name in (first, second))
         notes = _unmatched(first, one, second, other)
@@ -51,27 +80,8 @@ def compare_experiments(first: str, second: str) -> tuple[Rows, list[str]]:
             )
         for point, both in matched.items():
             _require_one_split(first, second, point, both)
-        rows = [row for both in matched.values() for side in both for row in side]
-        values = _user_values(connection, {row["run_id"] for row in rows})
-    found = experiment_contrasts(
-        {
-            point: (_runs(rows, values), _runs(other_rows, values))
-            for point, (rows, other_rows) in matched.items()
-        },
-        second,
-        json.loads(rows[0]["config"])["evaluation"]["primary"],
-    )
-    if not found:
-        raise BadInput(
-            f"experiments {first} and {second}: no model in common with the same arm and metric. "
-            "Choose experiments that share one."
-        )
-    known = _origins(matched)
-    rows = [
-        {"experiment": first} | known[each.point, each.model, each.arm] | each.row()
-        for each in found
-    ]
-    return rows, notes
+        run_ids = {row["run_id"] for both in matched.values() for rows in both for row in rows}
+        return matched, notes, _user_values(connection, run_ids)
 
 
 def _points(connection: "DuckDBPyConnection", experiment: str) -> Points:
@@ -143,15 +153,4 @@ def _user_values(connection: "DuckDBPyConnection", run_ids: Iterable[str]) -> di
         names = np.asarray(users.values.to_numpy(zero_copy_only=False), np.str_)
         run = found.setdefault(run_id.as_py(), UserValues(names, {}))
         run.values[metric.as_py(), k.as_py()] = values.values.to_numpy()
-    return found
-
-
-def _origins(matched: Matched) -> dict[tuple[str | None, str, str], dict[str, Any]]:
-    """Data set and profiles of the first experiment's arms, by point, and under None by any."""
-    found: dict[tuple[str | None, str, str], dict[str, Any]] = {}
-    for point, (rows, _) in matched.items():
-        for row in rows:
-            known = {key: row[key] for key in ("dataset", "profile_source", "profile_provenance")}
-            found.setdefault((point, row["model"], row["arm"]), known)
-            found.setdefault((None, row["model"], row["arm"]), known)
     return found

@@ -29,29 +29,27 @@ def comparison_table(rows: Sequence[wording.Row], all_metrics: bool = False) -> 
     """
     if not all_metrics:
         rows = [row for row in rows if row["is_primary"]] or rows
-    experiments = list(dict.fromkeys(row.get("experiment") for row in rows))
+    experiments = {row["experiment"] for row in rows}
+    cells = _readable(rows, named=len(experiments) > 1)
     table = Table(
-        title=str(experiments[0]) if experiments[0] and len(experiments) == 1 else None,
+        title=str(experiments.pop()) if len(experiments) == 1 else None,
         caption="\n".join(wording.notes(rows)) or None,
         caption_justify="left",
         title_justify="left",
         box=None,
         pad_edge=False,
     )
-    cells = _readable(rows)
-    columns = ["experiment"] * (len(experiments) > 1) + list(cells[0])
-    for column in columns:
+    for column in cells[0]:
         is_text = column in _TEXTS
         table.add_column(
             column,
             justify="left" if is_text else "right",
-            no_wrap=not is_text or (column in _SHORT and len(columns) > _CROWDED),
+            no_wrap=not is_text or (column in _SHORT and len(cells[0]) > _CROWDED),
             overflow="fold",
         )
-    for row, of_row in zip(rows, cells, strict=True):
-        verdict = Text(of_row["verdict"], _STYLES[wording.kind(row["verdict"])])
-        plain = [Text(of_row.get(column, str(row.get(column)))) for column in columns[:-1]]
-        table.add_row(*plain, verdict)
+    for row, texts in zip(rows, cells, strict=True):
+        style = _STYLES[wording.kind(row["verdict"])]
+        table.add_row(*(Text(texts[key], style if key == "verdict" else "") for key in texts))
     return table
 
 
@@ -59,18 +57,20 @@ def comparison_text(rows: Sequence[wording.Row], form: str) -> str:
     """Comparisons as `json`, `csv` (both in full precision) or `md`."""
     if form != "md":
         return query_text(list(rows[0]), [list(row.values()) for row in rows], form)
-    readable = [
-        {"experiment": row["experiment"], **cells}
-        for row, cells in zip(rows, _readable(rows), strict=True)
-    ]
-    table = _markdown(list(readable[0]), [list(cells.values()) for cells in readable])
+    cells = _readable(rows, named=True)
+    table = _markdown(list(cells[0]), [list(texts.values()) for texts in cells])
     return "\n\n".join([table, *wording.notes(rows)])
 
 
-def _readable(rows: Sequence[wording.Row]) -> list[dict[str, str]]:
-    mixed = any(row.get("against", BASELINE) != BASELINE for row in rows)
-    points = any(row.get("point") for row in rows)
-    return [wording.readable(row, mixed, points) for row in rows]
+def _readable(rows: Sequence[wording.Row], named: bool) -> list[dict[str, str]]:
+    """Cells by column; `named` with the experiment."""
+    against = any(row["against"] != BASELINE for row in rows)
+    point = any(row["point"] for row in rows)
+    return [
+        ({"experiment": row["experiment"]} if named else {})
+        | wording.readable(row, show_against=against, show_point=point)
+        for row in rows
+    ]
 
 
 def query_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.storage.data_dir import PROJECT_ROOT as PROJECT_ROOT
 from tasks.storage.data_dir import data_dir as data_dir
 from tasks.storage.disk_errors import writing
-from tasks.storage.object_store import Store, store
+from tasks.storage.object_store import store
 
 TEMPORARY = ".writing-"
 """How names of files begin that are being written, or were when their writer was killed."""
@@ -69,12 +69,29 @@ class Handle(Verifiable):
         Raises:
             MissingArtifact: if the file is gone or was altered.
         """
-        remote = store()
-        if remote is not None:
-            _bring(self, remote)
-        else:
-            _compare(self, self.file)
-        return self.file
+        file, remote = self.file, store()
+        if remote is None:
+            self._compare(file, str(file))
+            return file
+        with contextlib.suppress(MissingArtifact):
+            self._compare(file, str(file))
+            if self.path.startswith("artifacts/"):  # others may be replaced by newer ones
+                remote.keep(file, self.path)
+            return file
+        name = f"{remote.url}/{self.path}"
+        with replacing(file) as temporary:
+            if not remote.download(self.path, temporary):
+                raise MissingArtifact(f"{name} is gone")
+            self._compare(temporary, name)
+        return file
+
+    def _compare(self, file: Path, name: str) -> None:
+        """Raise `MissingArtifact` unless a file, called `name` in errors, holds what was."""
+        if not file.is_file():
+            raise MissingArtifact(f"{name} is gone")
+        found = _digest(file)
+        if found != self.sha256:
+            raise MissingArtifact(f"{name} was altered: sha256 {found}, not {self.sha256}")
 
 
 def _digest(file: Path) -> str:
@@ -82,47 +99,17 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _compare(handle: Handle, file: Path, name: object = None) -> None:
-    """Raise `MissingArtifact` unless a file, called `name` in errors, holds what was written."""
-    name = name or file
-    if not file.is_file():
-        raise MissingArtifact(f"{name} is gone")
-    found = _digest(file)
-    if found != handle.sha256:
-        raise MissingArtifact(f"{name} was altered: sha256 {found}, not {handle.sha256}")
-
-
-def _bring(handle: Handle, remote: Store) -> None:
-    """Have a whole copy here of what is in the store."""
-    file, name = handle.file, f"{remote.url}/{handle.path}"
-    with contextlib.suppress(MissingArtifact):
-        _compare(handle, file)
-        if handle.path.startswith("artifacts/"):  # others may be replaced by newer ones
-            remote.keep(file, handle.path)
-        return
-    with writing(file), new_file(file.parent, file.suffix) as temporary:
-        if not remote.download(handle.path, temporary):
-            raise MissingArtifact(f"{name} is gone")
-        _compare(handle, temporary, name)
-        temporary.chmod(0o644)
-        temporary.replace(file)
-
-
 def mirror(folder: str) -> None:
     """Fetch what is new in a folder of the store, if there is one; nothing here is removed."""
     remote = store()
     for entry in remote.entries(folder) if remote is not None else ():
         file = data_dir() / entry.name
-        if file.is_file() and (file.stat().st_size, file.stat().st_mtime) == (
-            entry.bytes,
-            entry.changed,
-        ):
-            continue
-        with writing(file), new_file(file.parent) as temporary:
-            if remote is not None and remote.download(entry.name, temporary):
-                temporary.chmod(0o644)
+        here = (file.stat().st_size, file.stat().st_mtime) if file.is_file() else None
+        if remote is not None and here != (entry.bytes, entry.changed):
+            with contextlib.suppress(MissingArtifact), replacing(file) as temporary:
+                if not remote.download(entry.name, temporary):
+                    raise MissingArtifact(f"{entry.name} is gone")
                 os.utime(temporary, (entry.changed, entry.changed))
-                temporary.replace(file)
 
 
 def discard(file: Path) -> None:
@@ -130,14 +117,19 @@ def discard(file: Path) -> None:
     file.unlink(missing_ok=True)
     remote = store()
     if remote is not None:
-        remote.remove([file.relative_to(data_dir()).as_posix()])
+        remote.remove([relative(file)])
 
 
 def share(file: Path) -> None:
     """Put a file of the data folder into the store, if there is one, under its relative path."""
     remote = store()
     if remote is not None:
-        remote.upload(file, file.relative_to(data_dir()).as_posix())
+        remote.upload(file, relative(file))
+
+
+def relative(file: Path) -> str:
+    """Name a file of the data folder as handles and stores do: `artifacts/split/….parquet`."""
+    return file.relative_to(data_dir()).as_posix()
 
 
 @contextmanager
@@ -150,6 +142,19 @@ def new_file(folder: Path, suffix: str = "") -> Iterator[Path]:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Yield a temporary file that takes the place of `file`, all at once, if the block succeeds.
+
+    Raises:
+        BadInput: if the disk refuses.
+    """
+    with writing(file), new_file(file.parent) as temporary:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(file)
 
 
 def require_writable() -> None:
@@ -166,22 +171,24 @@ def require_writable() -> None:
 
 
 @contextmanager
-def _new_artifact(stage: str, suffix: str) -> Iterator[tuple[Path, list[Handle]]]:
-    """Yield a temporary path to write to and a list that receives the finished handle."""
-    folder, remote = data_dir() / "artifacts" / stage, store()
+def _new_artifact(stage: str, suffix: str) -> Iterator[Path]:
+    folder = data_dir() / "artifacts" / stage
     with writing(folder), new_file(folder, suffix) as temporary:
-        result = list[Handle]()
-        yield temporary, result
-        with temporary.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            os.fsync(stream.fileno())
-        final = folder / f"{sha256[:20]}{suffix}"
-        path = final.relative_to(data_dir()).as_posix()
-        if remote is not None:  # even if it is there: it may have been altered
-            remote.upload(temporary, path)
-        temporary.chmod(0o644)
-        temporary.replace(final)
-        result.append(Handle(path=path, sha256=sha256, rows=0))
+        yield temporary
+
+
+def _kept(temporary: Path, suffix: str, rows: int = 0) -> Handle:
+    """Move a finished artifact to the name that its content digest gives it."""
+    remote = store()
+    with temporary.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        os.fsync(stream.fileno())
+    final = temporary.with_name(f"{sha256[:20]}{suffix}")
+    if remote is not None:  # even if it is there: it may have been altered
+        remote.upload(temporary, relative(final))
+    temporary.chmod(0o644)
+    temporary.replace(final)
+    return Handle(path=relative(final), sha256=sha256, rows=rows)
 
 
 @cache
@@ -214,29 +221,29 @@ def write_parquet(
     package versions as JSON under `llmkt`; no clock, so that equal work gives equal files.
     """
     metadata = {**(table.schema.metadata or {}), **_metadata(stage, inputs, config)}
-    with _new_artifact(stage, ".parquet") as (path, result):
+    with _new_artifact(stage, ".parquet") as path:
         pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
-    return result[0].model_copy(update={"rows": table.num_rows})
+        return _kept(path, ".parquet", table.num_rows)
 
 
 def write_bytes(stage: str, suffix: str, content: bytes, rows: int = 0) -> Handle:
     """Write `content` (model weights, a report) under its digest, like `write_parquet`."""
-    with _new_artifact(stage, suffix) as (path, result):
+    with _new_artifact(stage, suffix) as path:
         path.write_bytes(content)
-    return result[0].model_copy(update={"rows": rows})
+        return _kept(path, suffix, rows)
 
 
 def write_file(stage: str, suffix: str, source: Path) -> Handle:
     """Take in a file of any size under its digest, like `write_bytes`; copied only if it is new."""
     sha256 = _digest(source)
-    there = data_dir() / "artifacts" / stage / f"{sha256[:20]}{suffix}"
-    known = Handle(path=there.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0)
     with contextlib.suppress(MissingArtifact):
+        path = f"artifacts/{stage}/{sha256[:20]}{suffix}"
+        known = Handle(path=path, sha256=sha256, rows=0)
         known.verify()
         return known
-    with _new_artifact(stage, suffix) as (path, result):
-        shutil.copyfile(source, path)
-    return result[0]
+    with _new_artifact(stage, suffix) as copy:
+        shutil.copyfile(source, copy)
+        return _kept(copy, suffix)
 
 
 def write_batches(
@@ -247,14 +254,14 @@ def write_batches(
     config: Mapping[str, Any] | None = None,
 ) -> Handle:
     """Like `write_parquet`, of a table that need not fit into memory; cast to `schema`."""
+    whole = schema.with_metadata(_metadata(stage, inputs, config))
     rows = 0
-    with _new_artifact(stage, ".parquet") as (path, result):
-        whole = schema.with_metadata(_metadata(stage, inputs, config))
+    with _new_artifact(stage, ".parquet") as path:
         with pq.ParquetWriter(path, whole, compression="zstd") as writer:
             for batch in batches:
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema))
                 rows += batch.num_rows
-    return result[0].model_copy(update={"rows": rows})
+        return _kept(path, ".parquet", rows)
 
 
 def read_parquet(handle: Handle, columns: list[str] | None = None) -> pa.Table:

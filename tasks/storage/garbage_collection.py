@@ -1,10 +1,9 @@
 """Housekeeping: removes what no result that is kept refers to.
 
 Mark and sweep. The roots are Prefect's results that are young enough or among the newest of their
-stage, the manifests of what is published, and the records of what was downloaded; they keep the
-artifacts whose handles they hold.
-Databases, answers, embeddings, batches and quarantine are never looked at. Of a store, its objects
-are swept and the copies that this machine has of them.
+stage, the manifests of what is published, and the records of downloads; they keep the artifacts
+whose handles they hold. Databases, answers, embeddings, batches and quarantine stay. Of a store,
+its objects are swept and the copies that this machine has of them.
 """
 
 import re
@@ -28,6 +27,18 @@ _HANDLE = re.compile(r"artifacts/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+|reports/[^\"\\]
 _RESULT = re.compile(r"cache/(?P<stage>[^/]+)-v[0-9]+-[0-9a-f]{32}")
 _RECORDS = re.compile(r"published/.+/manifest\.json|downloads/[^/]+\.json")
 _SWEPT = re.compile(rf"artifacts/(?!{_QUARANTINE}/).+|reports/[^/]+\.html")
+
+
+_FOLDERS = (
+    "artifacts",
+    "cache",
+    "checkpoints",
+    "downloads",
+    "progress",
+    "published",
+    "reports",
+    "scratch",
+)
 
 
 class Removal(BaseModel):
@@ -66,16 +77,15 @@ def sweep(keep_days: float, keep_count: int, dry_run: bool = False) -> Swept:
     here = _entries(root)
     there = here if remote is None else remote.entries("")
     kept, old = _results(there, now - keep_days * _DAY, keep_count)
-    records = [*kept, *(of for of in there if _RECORDS.fullmatch(of.name))]
+    records = [*kept, *(entry for entry in there if _RECORDS.fullmatch(entry.name))]
     live = set(_references(records, root, remote))
-    removed = [_removal(of, "result is old") for of in old]
-    removed += [
-        _removal(of, "no result refers to it") for of in _unreferenced(there, live, now - _DAY)
-    ]
-    local = _leftovers(root, {Path(of.name).name for of in kept}, now, keep_days)
+    removed = [_removal(entry, "result is old") for entry in old]
+    unreferenced = _unreferenced(there, live, now - _DAY)
+    removed += [_removal(entry, "no result refers to it") for entry in unreferenced]
+    local = _leftovers(here, {Path(entry.name).name for entry in kept}, now, keep_days * _DAY)
     if remote is not None:
         copies = _unreferenced(here, live, now - _DAY)
-        local += [_removal(of, "a copy that no result refers to") for of in copies]
+        local += [_removal(entry, "a copy that no result refers to") for entry in copies]
     if not dry_run:
         with writing(root):
             for removal in [*(removed if remote is None else ()), *local]:
@@ -93,7 +103,7 @@ def _require_quiet(root: Path) -> None:
             lock.acquire(timeout=0)
         except Timeout:
             raise BadInput(
-                f"a run is at work in {root} (it holds {path.name}); try again when it has ended"
+                f"a run is at work in {root} (it holds {path.name}). Try again when it has ended."
             ) from None
         lock.release()
 
@@ -101,9 +111,10 @@ def _require_quiet(root: Path) -> None:
 def _entries(root: Path) -> list[Entry]:
     """Files of the folders that can be swept, or that say what must stay."""
     return [
-        Entry(path.relative_to(root).as_posix(), path.stat().st_size, _modified(path))
-        for part in ("artifacts", "cache", "downloads", "published", "reports")
-        for path in sorted(_files(root / part))
+        Entry(path.relative_to(root).as_posix(), path.stat().st_size, path.stat().st_mtime)
+        for folder in _FOLDERS
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file()
     ]
 
 
@@ -118,9 +129,9 @@ def _results(
             by_stage.setdefault(match["stage"], []).append(entry)
     kept: list[Entry] = []
     old: list[Entry] = []
-    for of_stage in by_stage.values():
-        of_stage.sort(key=lambda entry: entry.changed, reverse=True)
-        for place, entry in enumerate(of_stage):
+    for results in by_stage.values():
+        results.sort(key=lambda entry: entry.changed, reverse=True)
+        for place, entry in enumerate(results):
             young = place < keep_count or entry.changed >= since
             (kept if young else old).append(entry)
     return kept, old
@@ -146,39 +157,27 @@ def _unreferenced(entries: Iterable[Entry], live: set[str], before: float) -> li
     ]
 
 
-def _leftovers(root: Path, kept: set[str], now: float, keep_days: float) -> list[Removal]:
+def _leftovers(
+    here: Iterable[Entry], kept: set[str], now: float, keep_seconds: float
+) -> list[Removal]:
     """What killed runs leave: temporary files, progress, checkpoints that are done or forgotten."""
-    found = [
-        _left(root, path, "a killed run was writing it")
-        for part in ("artifacts", "cache", "checkpoints", "reports", "progress")
-        for path in _files(root / part)
-        if path.name.startswith(TEMPORARY) and _modified(path) < now - _DAY
-    ]
-    found += [
-        _left(root, path, "a killed run was reading into it")
-        for path in _files(root / "scratch")
-        if _modified(path) < now - _DAY
-    ]
-    found += [_left(root, path, "its run has ended") for path in (root / "progress").glob("*.json")]
-    for path in (root / "checkpoints").glob("*.pt"):
-        if path.stem in kept:
-            found.append(_left(root, path, "its training is finished"))
-        elif _modified(path) < now - keep_days * _DAY:
-            found.append(_left(root, path, "its training was given up"))
+    found = []
+    for entry in here:
+        path, age = Path(entry.name), now - entry.changed
+        folder, why = path.parts[0], None
+        if folder == "scratch":
+            why = "a killed run was reading into it" if age > _DAY else None
+        elif path.name.startswith(TEMPORARY):
+            why = "a killed run was writing it" if age > _DAY else None
+        elif folder == "progress" and path.suffix == ".json":
+            why = "its run has ended"
+        elif folder == "checkpoints" and path.suffix == ".pt":
+            why = "its training was given up" if age > keep_seconds else None
+            why = "its training is finished" if path.stem in kept else why
+        if why is not None:
+            found.append(_removal(entry, why))
     return found
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-
-
-def _modified(path: Path) -> float:
-    return path.stat().st_mtime
-
-
-def _removal(of: Entry, why: str) -> Removal:
-    return Removal(path=of.name, bytes=of.bytes, why=why)
-
-
-def _left(root: Path, path: Path, why: str) -> Removal:
-    return Removal(path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, why=why)
+def _removal(entry: Entry, why: str) -> Removal:
+    return Removal(path=entry.name, bytes=entry.bytes, why=why)

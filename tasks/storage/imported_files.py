@@ -24,7 +24,7 @@ Vectors = tuple[pa.Array, Any, pa.Table | None]
 """Ids, string (rows,); one vector per row, unchecked; the histories' records, if any."""
 
 
-def take_in_profiles(config: Profiles) -> Handle | None:
+def profile_file(config: Profiles) -> Handle | None:
     """The imported profiles as a raw artifact, named by content; None for other providers.
 
     Doing this before the cached stage makes the stage's key depend on what the file holds.
@@ -34,20 +34,20 @@ def take_in_profiles(config: Profiles) -> Handle | None:
     """
     if config.path is None:
         return None
-    return _taken_in(config.path, "profiles.path", (*_DIALECTS, ".json", ".jsonl", ".parquet"))
+    return _artifact(config.path, "profiles.path", (*_DIALECTS, ".json", ".jsonl", ".parquet"))
 
 
-def take_in_embeddings(config: Embeddings) -> dict[str, Handle]:
-    """Like `take_in_profiles`: `vectors`, and `ids` if they are in a file of their own."""
+def vector_files(config: Embeddings) -> dict[str, Handle]:
+    """The imported vectors likewise: `vectors`, and `ids` if they are in a file of their own."""
     if config.path is None:
         return {}
     formats = (".parquet", ".npy", ".pt", ".json")
-    handles = {"vectors": _taken_in(config.path, "embeddings.path", formats)}
+    handles = {"vectors": _artifact(config.path, "embeddings.path", formats)}
     file = Path(config.path).expanduser()
     beside = [file.with_name(f"{file.stem}.ids{suffix}") for suffix in (".txt", ".json")]
     ids = config.ids or next((str(path) for path in beside if path.is_file()), None)
     if ids is not None and file.suffix in (".npy", ".pt"):
-        handles["ids"] = _taken_in(ids, "embeddings.ids", (".txt", ".json"))
+        handles["ids"] = _artifact(ids, "embeddings.ids", (".txt", ".json"))
     elif file.suffix == ".npy":
         raise BadInput(
             f"embeddings.ids: {file} holds no ids and neither {beside[0].name} nor "
@@ -56,7 +56,7 @@ def take_in_embeddings(config: Embeddings) -> dict[str, Handle]:
     return handles
 
 
-def _taken_in(path: str, key: str, formats: tuple[str, ...]) -> Handle:
+def _artifact(path: str, key: str, formats: tuple[str, ...]) -> Handle:
     file = Path(path).expanduser()
     if file.suffix not in formats:
         raise BadInput(
@@ -99,7 +99,7 @@ def read_profiles(handle: Handle, columns: Columns, source: str, side: Side = "u
 def read_vectors(
     files: dict[str, Handle], columns: Columns, source: str, side: Side = "users"
 ) -> Vectors:
-    """Read imported vectors; see `models.embeddings.import_checks.matrix_of` for their check.
+    """Read imported vectors; see `models.embeddings.text_batches.stacked` for their check.
 
     Args:
         files: `vectors` and, for bare matrices, `ids`.

@@ -135,7 +135,8 @@ class Store:
         self.write(_MARKER, content)
         if self.read(_MARKER) != content:
             raise BadInput(
-                f"{self.url} does not hand back what was written to it; name another store"
+                f"{self.url}: read back different bytes than were written. Use a store with "
+                "read-after-write consistency."
             )
 
     def _path(self, name: str) -> str:

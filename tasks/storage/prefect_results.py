@@ -2,8 +2,7 @@
 
 from prefect.filesystems import LocalFileSystem, WritableFileSystem
 
-from tasks.storage.artifacts import data_dir, new_file
-from tasks.storage.disk_errors import writing
+from tasks.storage.artifacts import data_dir, replacing
 from tasks.storage.object_store import store
 
 FOLDER = "cache"
@@ -21,9 +20,8 @@ class ResultFolder(LocalFileSystem):
     ) -> str:
         """Write by temporary file and atomic rename."""
         final = self._resolve_path(path)
-        with writing(final), new_file(final.parent) as temporary:
+        with replacing(final) as temporary:
             temporary.write_bytes(content)
-            temporary.replace(final)
         return str(final)
 
 

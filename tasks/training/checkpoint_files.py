@@ -12,8 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from tasks.storage.artifacts import data_dir, new_file, versions
-from tasks.storage.disk_errors import writing
+from tasks.storage.artifacts import data_dir, replacing, versions
 
 if TYPE_CHECKING:
     from models.training.training_state import State
@@ -68,7 +67,7 @@ class CheckpointFile:
             return None
         return dict(found["state"])
 
-    def offer(self, state: "Callable[[], State]") -> None:
+    def save(self, state: "Callable[[], State]") -> None:
         """Replace the file, unless that would exceed `SHARE` of the time."""
         now = perf_counter()
         cost = _size(state()) / _BYTES_PER_SECOND if self._cost is None else self._cost
@@ -84,12 +83,10 @@ class CheckpointFile:
         stream = io.BytesIO()
         torch.save({"identity": self._identity, "state": state}, stream)
         payload = stream.getbuffer()
-        with writing(self.path), new_file(self.path.parent) as temporary:
-            # Not forced to the disk: after a loss of power the digest tells a torn file.
-            with temporary.open("wb") as file:
-                file.write(hashlib.sha256(payload).digest())
-                file.write(payload)
-            temporary.replace(self.path)
+        # Not forced to the disk: after a loss of power the digest tells a torn file.
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            file.write(hashlib.sha256(payload).digest())
+            file.write(payload)
 
     def _moved(self, storage: Any, location: str) -> Any:
         """What was on a GPU goes to this training's device; what was on the CPU stays there."""
@@ -109,7 +106,7 @@ def _size(value: Any) -> int:
     """Bytes of all tensors in a state."""
     if isinstance(value, dict):
         return sum(map(_size, value.values()))
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return sum(map(_size, value))
     return int(getattr(value, "nbytes", 0))
 

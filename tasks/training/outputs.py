@@ -8,7 +8,7 @@ from tasks.storage.artifacts import Handle, Handoff
 
 
 class Trained(Handoff):
-    """One trained model: what it offers, its weights and the course of training.
+    """One trained model: its rankings, its weights and the course of training.
 
     `rankings` has the schema `RANKINGS`; where likes are predicted, it holds the validation
     part's `PREDICTIONS`, and `predictions` the test part's, made after training.

@@ -71,13 +71,13 @@ def test_check_tells_what_a_data_set_holds(tmp_path):
     }  # fmt: skip
     assert found["kept"]["interactions"] == 4
     assert found["ingestion"]["read"] == 9
-    assert [(of["step"], of["rows"]) for of in found["ingestion"]["dropped"]] == [
+    assert [(drop["step"], drop["rows"]) for drop in found["ingestion"]["dropped"]] == [
         ("bad_rows", 2),
         ("bad_rows", 1),
         ("duplicates", 1),
         ("rating_from", 1),
     ]
-    assert [(of["what"], of["rows"], of["count"]) for of in found["problems"]] == [
+    assert [(fault["what"], fault["rows"], fault["count"]) for fault in found["problems"]] == [
         ("rating is NaN or infinite", [7, 9], 2),
         ("rating is not a number", [8], 1),
     ]

@@ -200,7 +200,7 @@ def embed(path, monkeypatch, vectors, *overrides: str):
 
     @contextmanager
     def model(_config, texts):
-        yield TextModel(lambda batch: [vectors(text) for text in batch], [1] * len(texts))
+        yield TextModel(lambda batch: [vectors(text) for text in batch], [1] * len(texts), 16)
 
     monkeypatch.setattr(embeddings_task, "open_text_model", model)
     pipeline = load(path, overrides)

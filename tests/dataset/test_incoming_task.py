@@ -229,6 +229,11 @@ UNREADABLE = {
         "it cannot be read",
     ),
     "ids are floats": ("a.parquet", FLOATS, "column user_id holds double, not text or whole"),
+    "ids are lists": (
+        "a.parquet",
+        pa.table({**{name: FLOATS[name] for name in FLOATS.column_names}, "user_id": [["u"]]}),
+        "column user_id holds list<element: string>, not text or whole",
+    ),
     "parquet column": ("a.parquet", FLOATS.drop_columns(["rating"]), "no column rating"),
 }
 

@@ -190,7 +190,7 @@ def test_bad_rows_stop_or_are_set_aside(tmp_path, row, reason):
     assert f"ratings.csv, row 3: {reason}" in str(refused.value)
     assert "dataset.bad_rows to quarantine" in str(refused.value)
     data = csv(tmp_path, body, bad_rows="quarantine")
-    assert [of[0] for of in rows(data)] == ["x", "y"]
+    assert [row[0] for row in rows(data)] == ["x", "y"]
     assert (data.ingestion.read, data.ingestion.kept) == (3, 2)
     (aside,) = read_parquet(data.ingestion.quarantine).to_pylist()
     assert (aside["row"], aside["file"]) == (3, str(tmp_path / "ratings.csv"))

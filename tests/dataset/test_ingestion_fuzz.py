@@ -101,7 +101,7 @@ def test_every_row_of_a_dirty_file_is_accounted_for(tmp_path, table):
         assert not any(good(row) for row in table)
         return
     assert data.ingestion.read == len(table)
-    assert data.ingestion.kept + sum(of.rows for of in data.ingestion.dropped) == len(table)
+    assert data.ingestion.kept + sum(drop.rows for drop in data.ingestion.dropped) == len(table)
     assert len(rows(data)) == data.ingestion.kept == len({row[:2] for row in table if good(row)})
     assert (data.ingestion.quarantine.rows if data.ingestion.quarantine else 0) == sum(
         not good(row) for row in table

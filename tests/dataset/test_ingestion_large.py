@@ -49,7 +49,7 @@ def test_twelve_million_rows(tmp_path):
     data = load({"interactions": str(file), "bad_rows": "quarantine", "rating_from": 2})
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     assert data.ingestion.read == N_ROWS + 1
-    assert data.ingestion.kept + sum(of.rows for of in data.ingestion.dropped) == N_ROWS + 1
+    assert data.ingestion.kept + sum(drop.rows for drop in data.ingestion.dropped) == N_ROWS + 1
     assert data.ingestion.quarantine.rows == 1
     assert data.interactions.rows == data.ingestion.kept > N_ROWS * 0.75
     assert grown < 4.0, f"{grown:.1f} GB"

@@ -317,13 +317,13 @@ def impatient(monkeypatch):
 def test_a_connection_that_breaks_is_taken_up_again(store):
     store.breaks_at, store.heals_after = 250, 2
     assert len(rows(movielens(store.url))) == 3
-    assert [of for of in store.ranges if of[0] == 0] == [(0, 100)]
+    assert [part for part in store.ranges if part[0] == 0] == [(0, 100)]
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_download_goes_on_where_it_stopped(store, data_dir):
     store.breaks_at = 250
-    with pytest.raises(BadInput, match=r"could not be fetched.*200 bytes are kept: run again"):
+    with pytest.raises(BadInput, match=r"could not be fetched.*200 bytes are kept\. Run again"):
         movielens(store.url)
     store.breaks_at, store.ranges = None, []
     assert len(rows(movielens(store.url))) == 3

@@ -22,7 +22,7 @@ from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.outputs import Described, origin
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import PROJECT_ROOT, read_parquet, write_parquet
-from tasks.storage.imported_files import take_in_embeddings, take_in_profiles
+from tasks.storage.imported_files import profile_file, vector_files
 from tests.support.toy_world import catalogue, train
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
@@ -37,14 +37,14 @@ MATRIX = [[1.0, 1.5], [2.0, 2.5], [3.0, 3.5]]
 def imported(path, table=TRAIN, **settings):
     config = Profiles.model_validate({"provider": "import", "path": str(path)} | settings)
     handles = write_parquet("split", table), write_parquet("items", catalogue())
-    done = profiles.fn(config, "", *handles, take_in_profiles(config))
+    done = profiles.fn(config, "", *handles, profile_file(config))
     return done, read_parquet(done.profiles)
 
 
 def vectors(path, table=TRAIN, **settings):
     config = Embeddings.model_validate({"provider": "import", "path": str(path)} | settings)
     handle = write_parquet("split", table)
-    done = embeddings.fn(config, None, handle, take_in_embeddings(config))
+    done = embeddings.fn(config, None, handle, vector_files(config))
     found = read_parquet(done.embeddings)
     return done, found["user_id"].to_pylist(), to_matrix(found["embedding"]).tolist()
 
@@ -111,10 +111,10 @@ def test_the_files_content_decides_and_not_its_path(tmp_path):
     moved.write_bytes(first.read_bytes())
     settings = [Profiles(provider="import", path=str(path)) for path in (first, moved)]
     assert settings[0].digest() == settings[1].digest()
-    handles = [take_in_profiles(config) for config in settings]
+    handles = [profile_file(config) for config in settings]
     assert handles[0] == handles[1]
     first.write_text(first.read_text().replace("Bond", "James Bond"))
-    assert take_in_profiles(settings[0]).sha256 != handles[1].sha256
+    assert profile_file(settings[0]).sha256 != handles[1].sha256
 
 
 def test_missing_and_blank_profiles_are_masked_with_their_reason(tmp_path):
@@ -134,7 +134,7 @@ def test_missing_and_blank_profiles_are_masked_with_their_reason(tmp_path):
 def test_unknown_users_stop_unless_dropped(tmp_path):
     strangers = [(f"s{n}", "x") for n in range(12)]
     path = written(tmp_path, "csv", [*TEXTS.items(), *strangers])
-    with pytest.raises(BadInput, match=r"12 of 15 user ids are not .*: s0, .*s9, …; .*drop") as e:
+    with pytest.raises(BadInput, match=r"12 of 15 user ids are not .*: s0, .*s9, …\. .*drop") as e:
         imported(path)
     assert "s10" not in str(e.value)
     table = imported(path, unknown_users="drop")[1]
@@ -144,7 +144,7 @@ def test_unknown_users_stop_unless_dropped(tmp_path):
 @pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
 def test_duplicate_users_are_named(tmp_path, kind):
     path = written(tmp_path, kind, [*TEXTS.items(), ("7", "again"), ("ann", "again")])
-    with pytest.raises(BadInput, match=r"2 of 3 user ids occur more than once: ann, 7; keep"):
+    with pytest.raises(BadInput, match=r"2 of 3 user ids occur more than once: ann, 7. Keep"):
         imported(path)
     path = tmp_path / "map.json"
     path.write_text('{"ann": "x", "7": "y", "ann": "z", "007": "w"}')
@@ -264,9 +264,7 @@ def test_a_parquet_of_vectors_may_carry_the_record(tmp_path):
 @pytest.mark.parametrize("kind", ["json", "parquet", "pt-mapping"])
 def test_vectors_of_mixed_width_are_refused_with_their_row(tmp_path, kind):
     path = saved(tmp_path, kind, rows=[[1.0, 2.0], [1.0], [1.0, 2.0]])
-    with pytest.raises(
-        BadInput, match=r"row 2 \(user 7\): the vector has width 1, those before it have 2"
-    ):
+    with pytest.raises(BadInput, match=r"row 2 \(user 7\): the vector has width 1, others have 2"):
         vectors(path)
 
 
@@ -274,7 +272,7 @@ def test_vectors_of_mixed_width_are_refused_with_their_row(tmp_path, kind):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused_with_their_row(tmp_path, kind, value):
     path = saved(tmp_path, kind, rows=[[1.0, 2.0], [1.0, 2.0], [value, 2.0]])
-    with pytest.raises(BadInput, match=r"row 3 \(user 007\): .*NaN or infinite.* 1 of 3 rows"):
+    with pytest.raises(BadInput, match=r"row 3 \(user 007\): .*NaN or infinite.* 1 of 3 vectors"):
         vectors(path)
 
 
@@ -284,7 +282,7 @@ def test_vector_ids_are_checked(tmp_path, kind):
     with pytest.raises(BadInput, match=r"1 of 2 user ids occur more than once: ann"):
         vectors(path)
     path = saved(tmp_path, kind, ids=["ann", "7", "0007"])
-    with pytest.raises(BadInput, match=r"1 of 3 user ids are not in .*: 0007;.*embeddings\.unkn"):
+    with pytest.raises(BadInput, match=r"1 of 3 user ids are not in .*: 0007\..*embeddings\.unkn"):
         vectors(path)
     with pytest.raises(BadInput, match=r"1 of 3 users \(33\.3%\).*: 007; embeddings\.max_missing"):
         vectors(path, unknown_users="drop")
@@ -343,7 +341,7 @@ def test_gpt_profiles_go_through_import_with_their_split():
     parts = split.fn(pipeline.split, data.interactions, split_files(pipeline.split))
     assert (parts.train.rows + parts.valid.rows, parts.test.rows) == (80_000, 20_000)
     config = pipeline.profiles
-    done = profiles.fn(config, "", parts.train, data.items, take_in_profiles(config))
+    done = profiles.fn(config, "", parts.train, data.items, profile_file(config))
     table = read_parquet(done.profiles)
     assert (table.num_rows, done.missing, done.provenance) == (943, 0, "unknown")
     first = table["text"][table["user_id"].to_pylist().index("1")].as_py()

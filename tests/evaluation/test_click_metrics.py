@@ -183,7 +183,7 @@ def likes_of(models: dict[str, dict], arms: tuple[str, ...] = ("baseline",)) -> 
 @pytest.mark.parametrize(
     ("part", "ratings", "message"),
     [
-        ("train", [5, None, 3, None], "2 of 4 interactions of the train part have none"),
+        ("train", [5, None, 3, None], "2 of 4 interactions of the train part have no rating"),
         ("valid", [5, 4], "the valid part holds likes only"),
         ("test", [1, 3.9], "the test part holds dislikes only"),
     ],

@@ -7,12 +7,12 @@ import pytest
 
 from models.config import Evaluation
 from models.evaluation.slices import (
-    Catalogue,
     Slice,
     beyond_accuracy,
     sliced,
     sliced_clicks,
     slicing,
+    surprise,
 )
 from models.evaluation.user_scores import score
 from models.schemas import PREDICTIONS
@@ -50,7 +50,7 @@ def found(profiled=None, ranked=RANKED):
 def test_users_by_length_of_history():
     # Counts 1 2 3 3: the quartiles are 1.75, 2.5 and 3, so that both 3 fall into the third.
     parts = slicing(TRAIN, ITEMS, None)
-    assert {part: ids.to_pylist() for part, ids in parts.users.items()} == {
+    assert {part: ids.to_pylist() for part, ids in parts["user_id"].items()} == {
         Slice("history", "1 coldest", 1, 1): ["u1"],
         Slice("history", "2", 2, 2): ["u2"],
         Slice("history", "3", 3, 3): ["u3", "u4"],
@@ -64,7 +64,7 @@ def test_users_by_length_of_history():
 def test_held_out_items_of_head_and_tail():
     # Of 9 interactions the head must hold 7.2: i1 and i2 have 7, so i3 (4 3 1) belongs to it.
     parts = slicing(TRAIN, ITEMS, None)
-    assert {part: sorted(ids.to_pylist()) for part, ids in parts.items.items()} == {
+    assert {part: sorted(ids.to_pylist()) for part, ids in parts["item_id"].items()} == {
         Slice("popularity", "head", 1, 4): ["i1", "i2", "i3"],
         Slice("popularity", "tail", 0, 1): ["i4", "i5"],
     }
@@ -137,11 +137,11 @@ def test_slices_of_users_make_up_the_whole():
 
 
 def test_coverage_and_novelty():
-    catalogue = Catalogue.of(ITEMS, TRAIN)
+    bits = surprise(ITEMS, TRAIN)
     # Of 4 users 4 have i1, 3 i2, and one each i3 and i4; i5, which nobody has, counts as if one.
-    assert catalogue.surprise == pytest.approx([0.0, math.log2(4 / 3), 2.0, 2.0, 2.0])
+    assert bits == pytest.approx([0.0, math.log2(4 / 3), 2.0, 2.0, 2.0])
     ranked = rankings(u1=["i1", "i3"], u2=["i2", "i5"], u3=["i1"], u4=[])
-    of_system = beyond_accuracy(ranked, "test", catalogue, (1, 2))
+    of_system = beyond_accuracy(ranked, "test", ITEMS, bits, (1, 2))
     assert of_system == {
         ("coverage", 1): pytest.approx(2 / 5),
         ("novelty", 1): pytest.approx(math.log2(4 / 3) / 3),  # u1 0 bits, u2 .415, u3 0

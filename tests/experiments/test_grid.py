@@ -104,7 +104,7 @@ def test_a_grid_that_is_too_large_says_how_large_without_being_made():
             {"grid": {"transfer.alpha": [0.5]}, "points": {"b": {}}},
             "points alpha=0.5 and b have the same settings",
         ),
-        ({"models": ["NeuMF"]}, "models: the base has no NeuMF, only BPR, EASE"),
+        ({"models": ["NeuMF"]}, r"models: the base has no NeuMF\. Set some of BPR, EASE"),
         ({"overrides": {"transfer.alpha.x": 1}}, "overrides: transfer.alpha.x: alpha is a value"),
         ({"points": {"a": {"transfer..x": 1}}}, "point a: 'transfer..x' is not a dotted key"),
     ],

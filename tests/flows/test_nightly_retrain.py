@@ -366,7 +366,7 @@ def test_what_cannot_be_published_is_refused(world):
     likes = {"evaluation": liking, "training": {"valid_metric": "auc"}}
     with pytest.raises(BadInput, match=r"publishes rankings, not likes"):
         night(given | likes, min_new_interactions=0)
-    with pytest.raises(BadInput, match=r"knowledge does not enter Pop: set nightly.arm to base"):
+    with pytest.raises(BadInput, match=r"knowledge does not enter Pop\. Set nightly.arm to base"):
         night(given | {"models": {"Pop": {}}}, min_new_interactions=0)
 
 

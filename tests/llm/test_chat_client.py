@@ -8,7 +8,7 @@ from werkzeug import Response
 
 from models.errors import BadInput
 from models.schemas import LLM_CALLS
-from tasks.llm import asking, endpoint
+from tasks.llm import answer_run, endpoint
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import read_parquet
 from tests.support.fake_llm import KEY, completion, config, data, failure, reasons, run, slow, texts
@@ -86,14 +86,14 @@ def test_an_unusable_answer_is_asked_again_with_another_seed_and_on_the_bill(llm
 @pytest.mark.parametrize(
     ("trouble", "reason", "requests"),
     [
-        (lambda _: completion(None, refusal="I cannot"), "refused", asking.ATTEMPTS),
-        (lambda _: completion("x", "content_filter"), "refused", asking.ATTEMPTS),
+        (lambda _: completion(None, refusal="I cannot"), "refused", answer_run.ATTEMPTS),
+        (lambda _: completion("x", "content_filter"), "refused", answer_run.ATTEMPTS),
         (
             lambda _: completion("half a sen", "length"),
             "truncated at max_tokens",
-            asking.ATTEMPTS,
+            answer_run.ATTEMPTS,
         ),
-        (lambda _: completion("  "), "empty", asking.ATTEMPTS),
+        (lambda _: completion("  "), "empty", answer_run.ATTEMPTS),
         (lambda _: Response("{", content_type="application/json"), "malformed answer", 3),
         (lambda _: failure(503), "HTTP 503", 2),
         (slow(0.5), "timed out", 2),
@@ -108,7 +108,7 @@ def test_lasting_trouble_leaves_a_profile_missing_with_its_reason(llm, trouble, 
     assert result.missing == 1
     assert llm.titles() == {"Heat": requests, "Fargo": 1}
     # Answers of no use cost money too.
-    assert result.answers_paid == (2 if requests == asking.ATTEMPTS else 1)
+    assert result.answers_paid == (2 if requests == answer_run.ATTEMPTS else 1)
 
 
 def test_too_many_missing_stop_the_run_but_keep_the_answers(llm):

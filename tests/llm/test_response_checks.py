@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from models.config import Profiles
 from models.llm.response_checks import is_refusal, judge, repeats_itself, response_format
-from tasks.llm import asking
+from tasks.llm import answer_run
 from tests.support.fake_llm import completion, config, reasons, run, texts
 
 pytest_plugins = ("tests.support.fake_llm",)
@@ -170,7 +170,7 @@ def test_lasting_nonsense_is_missing_with_its_reason(llm):
     settings = config(llm, max_missing=0.75).model_copy(update={"max_words": 2})
     result = run(settings, *nonsense, "Brazil")
     assert reasons(result) == ["refused", "repeats itself", "longer than max_words", None]
-    assert llm.titles() == dict.fromkeys(nonsense, asking.ATTEMPTS) | {"Brazil": 1}
+    assert llm.titles() == dict.fromkeys(nonsense, answer_run.ATTEMPTS) | {"Brazil": 1}
 
 
 @pytest.mark.usefixtures("data_dir")

@@ -6,10 +6,11 @@ import pyarrow as pa
 import pytest
 
 from models.config import History, Profiles
+from models.errors import BadInput
 from models.profiles.provenance import provenance
 from models.profiles.user_history import whole
 from models.schemas import INTERACTIONS, PROFILES
-from tasks.llm import asking
+from tasks.llm import answer_run
 from tasks.profiles.outputs import Profiled
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import read_parquet, write_parquet
@@ -158,10 +159,13 @@ def test_other_settings_keep_nothing(llm, settings, prompt):
 def test_what_may_be_missing_is_a_share_of_all_users(llm):
     first = run(config(llm), BASE)
     later = [*BASE, ("user-99", "new", 5, 900)]
-    llm.script["Novelty"] = [lambda _: completion(None, refusal="no")] * asking.ATTEMPTS
+    llm.script["Novelty"] = [lambda _: completion(None, refusal="no")] * answer_run.ATTEMPTS
     second = run(config(llm, 0.02), later, first)
     assert (second.kept, second.missing) == (N, 1)
     assert rows_of(second)["user-99"]["text"] is None
+    llm.script["Novelty"] = [lambda _: completion(None, refusal="no")] * answer_run.ATTEMPTS
+    with pytest.raises(BadInput, match=r"1 of 51 users \(2.0%\).*max_missing allows 1.0%"):
+        run(config(llm, 0.01), later, first)
     llm.requests.clear()
     third = run(config(llm), later, second)
     assert (third.kept, third.missing, len(llm.requests)) == (

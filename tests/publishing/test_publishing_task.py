@@ -17,7 +17,7 @@ from tasks.nightly.promotion_log import promotions, record
 from tasks.publishing.manifest import Manifest, current, folder_of, read, the_experiment, versions
 from tasks.publishing.outputs import Promotion
 from tasks.publishing.recommendation_lookup import recommended
-from tasks.publishing.versions import NewVersion, Overtaken, prune, publish, rollback
+from tasks.publishing.versions import Overtaken, prune, publish, rollback
 from tasks.results.database import database
 from tasks.storage.artifacts import MissingArtifact, write_bytes, write_parquet
 from tests.support.toy_runs import pipeline as small_pipeline
@@ -88,7 +88,7 @@ def release(version: str, previous: str | None) -> Manifest:
             "x", pa.table({"user_id": ["a", "b", "c"]}, schema=USERS)
         ),
     }
-    return publish(NewVersion(manifest(version, previous), sources))
+    return publish(manifest(version, previous), sources)
 
 
 def content(folder: Path) -> dict[str, bytes | str]:
@@ -160,7 +160,7 @@ def test_a_reader_sees_the_old_or_the_new_and_never_a_mixture(data_dir):
     assert len(versions("tiny")) == min(last, 400)
 
 
-@pytest.mark.parametrize("at", ["_copy", "_point", "_flush_folder"])
+@pytest.mark.parametrize("at", ["_copy", "_point", "_flush"])
 def test_whatever_fails_while_publishing_leaves_the_published_set_as_it_was(
     data_dir, monkeypatch, at
 ):
@@ -168,8 +168,9 @@ def test_whatever_fails_while_publishing_leaves_the_published_set_as_it_was(
     release("1", None)
     before = content(folder_of("tiny"))
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def full(path, *_):
+        if at != "_flush" or path.is_dir():
+            raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(f"tasks.publishing.versions.{at}", full)
@@ -193,7 +194,7 @@ def test_a_source_that_was_altered_is_not_published(data_dir):
     source = write_bytes("x", ".safetensors", b"good")
     source.file.write_bytes(b"evil")
     with pytest.raises(MissingArtifact, match="was altered"):
-        publish(NewVersion(manifest("2", "1"), {"weights.safetensors": source}))
+        publish(manifest("2", "1"), {"weights.safetensors": source})
     assert current("tiny").version == "1"
 
 
@@ -252,7 +253,7 @@ def test_pruning_spares_what_counts_and_what_it_leads_back_to(data_dir):
     for _ in range(3):
         rollback("tiny")  # 2 counts, and leads back to 1: the two oldest
     assert prune("tiny", keep=3) == ["4", "3"]
-    assert [of.version for of in versions("tiny")] == ["5", "2", "1"]
+    assert [kept.version for kept in versions("tiny")] == ["5", "2", "1"]
     assert prune("tiny", keep=2) == ["5"]
     assert current("tiny").version == "2"
 
@@ -261,20 +262,20 @@ def test_recommendations_are_read_with_titles(data_dir):
     assert data_dir
     release("7", None)
     found = recommended("tiny", "a")
-    assert [(of.rank, of.item_id, of.title, of.year) for of in found.items] == [
+    assert [(row.rank, row.item_id, row.title, row.year) for row in found.items] == [
         (1, "i1", "First", 1999),
         (2, "i2", None, None),
     ]
     assert found.version == "7"
     assert len(recommended("tiny", "a", 1).items) == 1
-    with pytest.raises(BadInput, match=r"has 2 recommendations for user a; raise nightly.k"):
+    with pytest.raises(BadInput, match=r"has 2 recommendations for user a\. Raise nightly.k"):
         recommended("tiny", "a", 3)
     with pytest.raises(BadInput, match=r"user c has no recommendations in 7 .* held out"):
         recommended("tiny", "c")
     with pytest.raises(BadInput, match="user nobody is not known to 7 of tiny"):
         recommended("tiny", "nobody")
     (current("tiny").folder / "recommendations.parquet").write_bytes(b"PAR1")
-    with pytest.raises(BadInput, match="not what was published"):
+    with pytest.raises(BadInput, match="not as published"):
         recommended("tiny", "a")
 
 
@@ -283,7 +284,7 @@ def test_which_experiment_is_meant(data_dir):
         the_experiment(None)
     release("1", None)
     assert the_experiment(None) == the_experiment("tiny") == "tiny"
-    with pytest.raises(BadInput, match=r"other is not published; choose .* one of tiny"):
+    with pytest.raises(BadInput, match=r"other is not published\. Choose .* one of tiny"):
         the_experiment("other")
     another = data_dir / "published" / "another"
     another.mkdir()
@@ -293,7 +294,7 @@ def test_which_experiment_is_meant(data_dir):
     with pytest.raises(BadInput, match=r"nowhere/manifest.json cannot be read"):
         current("another")
     (data_dir / "published/tiny/1/manifest.json").write_text('{"version": "1"}')
-    with pytest.raises(BadInput, match=r"point .*current to another version"):
+    with pytest.raises(BadInput, match=r"Point .*current to another version"):
         read("tiny", "1")
 
 

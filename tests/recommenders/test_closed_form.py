@@ -33,11 +33,11 @@ def interactions(n_users=N_USERS, n_items=N_ITEMS, share=0.3) -> sparse.csr_matr
 
 def knowledge(items=True, users=True, masked=False) -> SideInformation:
     rng = np.random.default_rng(6)
-    of_items, of_users = rng.normal(size=(N_ITEMS, 5)) + 1, rng.normal(size=(N_USERS, 4)) - 2
+    items_given, users_given = rng.normal(size=(N_ITEMS, 5)) + 1, rng.normal(size=(N_USERS, 4)) - 2
     return SideInformation(
-        of_items.astype(np.float32) if items else None,
+        items_given.astype(np.float32) if items else None,
         np.arange(N_ITEMS) % 4 != 1 if masked else None,
-        of_users.astype(np.float32) if users else None,
+        users_given.astype(np.float32) if users else None,
         np.arange(N_USERS) % 3 != 2 if masked else None,
     )
 
@@ -211,8 +211,8 @@ def test_unknown_rows_are_never_read_and_change_nobody(method):
     assert (model.scores(everyone) == other.scores(everyone)).all()
 
     plain = ease(train, REG)
-    of_items = SideInformation(side.items, side.items_known)
-    weights = fit(train, REG, method, ALPHA, of_items).item_weights
+    items_alone = SideInformation(side.items, side.items_known)
+    weights = fit(train, REG, method, ALPHA, items_alone).item_weights
     unknown = ~side.items_known
     assert np.allclose(weights[:, unknown], plain[:, unknown], atol=1e-7)
     if method == "add-ease":
@@ -267,7 +267,7 @@ def test_saved_and_loaded_it_scores_the_same(tmp_path, side):
     loaded = ClosedForm.from_weights(load_file(tmp_path / "weights.safetensors"))
     users = np.arange(N_USERS)
     assert (loaded.scores(users) == model.scores(users)).all()
-    with pytest.raises(BadInput, match="lack 'user_weights'; train the model again"):
+    with pytest.raises(BadInput, match=r"lack 'user_weights'\. Train the model again"):
         ClosedForm.from_weights(
             {key: value for key, value in model.weights().items() if key != "user_weights"}
         )
@@ -322,11 +322,11 @@ def test_the_memory_named_is_enough(method):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reg_weight": 0.0}, "reg_weight is 0.0; set it to a number above 0"),
+        ({"reg_weight": 0.0}, "reg_weight is 0.0. Set it to a number above 0"),
         ({"reg_weight": float("nan")}, "reg_weight is nan"),
         ({"side_reg": -1.0}, "side_reg is -1.0"),
-        ({"alpha": 1.5}, "alpha is 1.5; set it to a number from 0 to 1"),
-        ({"method": "slim"}, "method is slim; set it to one of add-ease, collective, l3ae"),
+        ({"alpha": 1.5}, "alpha is 1.5. Set it to a number from 0 to 1"),
+        ({"method": "slim"}, "method is slim. Set it to one of add-ease, collective, l3ae"),
         (
             {"side": SideInformation(items=np.ones((3, 2)))},
             r"12 items need embeddings of shape \(12, width\) .* not \(3, 2\) and \(12,\)",

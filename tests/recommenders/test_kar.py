@@ -98,7 +98,7 @@ def test_users_and_items_must_be_embedded_alike():
     built = plain("DeepFM")
     users = built.align(USERS, np.ones((len(USERS), 4), np.float32), "users")
     items = built.align(ITEMS, np.ones((len(ITEMS), 6), np.float32), "items")
-    with pytest.raises(BadInput, match="4 and 6 wide; embed both with one text model"):
+    with pytest.raises(BadInput, match=r"4 and 6 wide\. Embed both with one text model"):
         built.rebuild_with_features(Kar(), {"users": users, "items": items})
 
 

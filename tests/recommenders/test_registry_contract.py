@@ -177,7 +177,7 @@ def test_targets_reach_their_own_users_and_items(model, side):
     named = [rows[row.numpy().tobytes()] for row in seen["target"]]
     raw = built.user_tokens if side == "users" else built.item_tokens
     batch_tokens = {raw[i] for i in built.ids(side, batch).tolist()}
-    if model != "LINE" and tap.pool is None and model not in ("SASRec", "GRU4Rec", "BERT4Rec"):
+    if model != "LINE" and tap.pool is None and MODELS[model].family != "sequential":
         assert set(named) <= batch_tokens
     # A token's rows are one vector, wherever the model has no noise: two tokens' are not.
     if tap.kind == "parameter" or tap.rows == "all":
@@ -288,18 +288,18 @@ def test_personal_models_beat_chance_on_two_tastes():
 
 
 def test_ease_takes_embeddings_and_alpha_zero_is_ease_to_the_bit():
-    plain, knowing = recommender("EASE"), recommender("EASE")
-    aligned = {side: knowing.align(*targets(side), side) for side in ("users", "items")}
-    knowing.refit_with_embeddings(0.0, aligned)
-    assert knowing.weights().keys() == plain.weights().keys()
+    plain, extended = recommender("EASE"), recommender("EASE")
+    aligned = {side: extended.align(*targets(side), side) for side in ("users", "items")}
+    extended.refit_with_embeddings(0.0, aligned)
+    assert extended.weights().keys() == plain.weights().keys()
     users = torch.arange(1, plain.n_users)
-    assert torch.equal(knowing.scores(users), plain.scores(users))
-    knowing.refit_with_embeddings(0.5, {"items": aligned["items"]})
-    scores = knowing.scores(users)
+    assert torch.equal(extended.scores(users), plain.scores(users))
+    extended.refit_with_embeddings(0.5, {"items": aligned["items"]})
+    scores = extended.scores(users)
     assert not torch.allclose(scores, plain.scores(users), atol=1e-3)
     loaded = recommender("EASE")
-    loaded.restore(knowing.weights())
+    loaded.restore(extended.weights())
     assert torch.equal(loaded.scores(users), scores)
-    knowing.refit_with_embeddings(0.5, aligned)
-    loaded.restore(knowing.weights())
-    assert torch.equal(loaded.scores(users), knowing.scores(users)), "users' weights come along"
+    extended.refit_with_embeddings(0.5, aligned)
+    loaded.restore(extended.weights())
+    assert torch.equal(loaded.scores(users), extended.scores(users)), "users' weights come along"

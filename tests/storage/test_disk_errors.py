@@ -79,7 +79,7 @@ def limited(code: str, data: Path, limit: int) -> subprocess.CompletedProcess[st
 CHECKPOINT = (
     "import torch; from tasks.training import checkpoint_files; checkpoint_files.SHARE = 1e9; "
     "from tasks.training.checkpoint_files import CheckpointFile; "
-    f"CheckpointFile('key').offer(lambda: {{'x': torch.zeros({BIG})}})"
+    f"CheckpointFile('key').save(lambda: {{'x': torch.zeros({BIG})}})"
 )
 WRITERS = {
     "artifact": "from tasks.storage.artifacts import write_bytes"
@@ -112,7 +112,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(data_dir, monkeypatch):
 
     monkeypatch.setattr(checkpoint_files, "SHARE", math.inf)
     first = CheckpointFile("key")
-    first.offer(lambda: {"epoch": torch.tensor(1)})
+    first.save(lambda: {"epoch": torch.tensor(1)})
     done = limited(CHECKPOINT, data_dir, limit=200_000)
     assert "key.pt: there is no space left" in done.stderr.strip().splitlines()[-1]
     assert CheckpointFile("key").newest() == {"epoch": torch.tensor(1)}

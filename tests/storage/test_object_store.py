@@ -196,7 +196,7 @@ def test_housekeeping_sweeps_the_store_and_the_copies(move, tmp_path):
         assert paths == [f"cache/split-v1-{2:032x}", forgotten.path, forgotten.path]
     remote = store()
     assert remote is not None
-    assert [of.name for of in remote.entries("artifacts")] == [needed.path]
+    assert [entry.name for entry in remote.entries("artifacts")] == [needed.path]
     assert needed.file.exists()
     assert not forgotten.file.exists()
 
@@ -210,7 +210,7 @@ def test_what_is_published_counts_on_every_machine(s3, move):
     assert on("one") is None
     release("1", None)
     assert on("reader") == "1"
-    assert [of.item_id for of in recommended("tiny", "a").items] == ["i1", "i2"]
+    assert [row.item_id for row in recommended("tiny", "a").items] == ["i1", "i2"]
     assert on("one") == "1"
     release("2", "1")
     assert on("reader") == "2"
@@ -222,7 +222,7 @@ def test_what_is_published_counts_on_every_machine(s3, move):
     kept = {name.split("/")[2] for name in s3.keys("nights") if name.startswith("published/")}
     assert kept == {"current", "1", "3"}
     assert on("yet another") == "3"
-    assert [of.version for of in versions("tiny")] == ["3", "1"]
+    assert [kept.version for kept in versions("tiny")] == ["3", "1"]
 
 
 @pytest.mark.parametrize(
@@ -253,10 +253,10 @@ def test_any_other_protocol_of_fsspec_will_do(move, tmp_path, url):
     assert read_parquet(handle)["n"].to_pylist() == [1, 2]
     remote = store()
     assert remote is not None
-    assert [(of.name, of.bytes) for of in remote.entries("artifacts")] == [
+    assert [(entry.name, entry.bytes) for entry in remote.entries("artifacts")] == [
         (handle.path, handle.file.stat().st_size)
     ]
-    assert all(of.changed > 1.7e9 for of in remote.entries("artifacts"))
+    assert all(entry.changed > 1.7e9 for entry in remote.entries("artifacts"))
     remote.remove([handle.path, "artifacts/never/was.there"])
     assert remote.entries("artifacts") == []
 
@@ -276,7 +276,7 @@ def digests(folder: Path) -> set[str]:
 
 
 def states(summary: Summary) -> set[str]:
-    return {of.state for of in summary.stages}
+    return {stage.state for stage in summary.stages}
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -300,7 +300,7 @@ def test_a_run_in_a_store_is_the_same_and_another_machine_trains_nothing(
     s3.put("toy", victim, whole[:-1] + b"?")
     move("other", s3.url("toy"))
     other = knowledge_transfer(small)
-    assert [of.name for of in other.stages if of.state != "cached"] == ["targets"]
+    assert [stage.name for stage in other.stages if stage.state != "cached"] == ["targets"]
     assert other.comparison == here.comparison
     assert s3.get("toy", victim) == whole
     move("third", s3.url("toy"))

@@ -36,4 +36,4 @@ def catalogue(data) -> dict[str, tuple]:
 
 def dropped(data) -> dict[tuple[str, str], int]:
     """Rows dropped by (step, why)."""
-    return {(of.step, of.why): of.rows for of in data.ingestion.dropped}
+    return {(drop.step, drop.why): drop.rows for drop in data.ingestion.dropped}

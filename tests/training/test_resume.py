@@ -34,7 +34,7 @@ class Kept:
             return None
         return torch.load(io.BytesIO(self.content), weights_only=True)
 
-    def offer(self, state) -> None:
+    def save(self, state) -> None:
         stream = io.BytesIO()
         torch.save(state(), stream)
         self.content = stream.getvalue()
@@ -180,7 +180,7 @@ def written_after(clock, state, epochs: int) -> list[int]:
     for epoch in range(epochs):
         clock[0] += 10.0
         before = clock[0]
-        file.offer(lambda: state)
+        file.save(lambda: state)
         if clock[0] > before:
             written.append(epoch)
     return written

@@ -21,7 +21,7 @@ _HOPELESS = 3
 
 
 @dataclass
-class Asking:
+class AnswerRun:
     """The questions of a store that have no answer yet, and how the run has gone so far.
 
     Attributes:
