@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tasks.execution import dask_cluster
 from tasks.execution.dask_cluster import Place, require_same_code
 from tasks.execution.worker_pool import crew, in_worker
 from tasks.storage.artifacts import PROJECT_ROOT, TEMPORARY
+from tests.support.toy_project import no_workers
 from tests.support.toy_world import MEDIUM
 
 ALPHAS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -159,8 +160,8 @@ def local(tmp_path_factory, grid, prefect_server) -> Path:  # noqa: ARG001
     data = tmp_path_factory.mktemp("local")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMKT_DATA_DIR", "")
-        patch.setattr("flows.experiment.crew", lambda *_: nullcontext())
-        assert ran(data, grid, workers=1)["ran"] == 2 * TRAININGS
+        with no_workers():
+            assert ran(data, grid, workers=1)["ran"] == 2 * TRAININGS
     return data
 
 
