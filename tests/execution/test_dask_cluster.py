@@ -69,7 +69,7 @@ class Cluster:
 
 @contextmanager
 def client(cluster: Cluster) -> Iterator[Client]:
-    with Client(cluster.address, set_as_default=False, timeout=180) as connected:
+    with Client(cluster.address, set_as_default=False, timeout=600) as connected:
         yield connected
 
 
@@ -82,12 +82,12 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         for name in ("one", "other"):
             alone = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", name)
             made.start(name, "worker", *alone)
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not made.file.exists():
             assert time.monotonic() < deadline, made.log("scheduler")
             time.sleep(0.05)
         with client(made) as connected:
-            connected.wait_for_workers(2, timeout=180)
+            connected.wait_for_workers(2, timeout=600)
         yield made
     finally:
         for process in made.processes.values():

@@ -326,11 +326,11 @@ def test_two_nights_never_run_at_once_and_a_killed_one_leaves_no_lock(world):
     other = context.Process(target=hold, args=(taken,))
     other.start()
     try:
-        assert taken.wait(120)
+        assert taken.wait(600)
         with pytest.raises(BadInput, match="a nightly run of toy is at work"):
             night(given)
         os.kill(other.pid, signal.SIGKILL)
-        other.join(60)
+        other.join(600)
         assert night(given).decision == "skipped"
     finally:
         other.kill()
