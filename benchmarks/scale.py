@@ -40,7 +40,7 @@ from rich.table import Table
 
 from benchmarks.synthetic import Size, generate
 from flows.steps.knowledge import describe_all
-from flows.steps.stage_runner import Stages
+from flows.steps.stage_runner import StageRunner
 from models.config import Pipeline, Side
 from models.profiles.prompt_templates import Template
 from tasks.dataset.interactions_task import interactions, raw_files
@@ -190,7 +190,7 @@ def run_stages(home: Path, reduction: str) -> None:
     print(json.dumps(found))
 
 
-class _Measured(Stages):
+class _Measured(StageRunner):
     """Notes of each stage its CPU seconds, and the process's peak memory up to its end."""
 
     def __init__(self) -> None:

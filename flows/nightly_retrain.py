@@ -6,19 +6,17 @@ from pathlib import Path
 from prefect import flow
 from pydantic import BaseModel
 
-from flows.steps.knowledge import describe_all, kept_reducers, sides_of, target_all, target_forms
-from flows.steps.new_interactions import fold_drops
-from flows.steps.stage_runner import Stages
-from flows.steps.trainings import train_all
+from flows.steps.knowledge import kept_reducers
+from flows.steps.preparation import load_data, prepare, taps_of
+from flows.steps.stage_runner import StageRunner
+from flows.steps.trainings import training_pool
 from models.config import Pipeline
 from models.publishing.promotion_gate import Outcome
 from tasks.config.pipeline_file import given
-from tasks.config.prompt_file import prompt_of
-from tasks.dataset.interactions_task import interactions, raw_files
-from tasks.dataset.split_task import split
+from tasks.dataset.incoming_task import SETTLE_SECONDS, Folded, drops, fold_in, incoming
+from tasks.dataset.outputs import Interactions
 from tasks.embeddings.outputs import Described
 from tasks.execution.stage_record import StageRecord
-from tasks.execution.worker_pool import crew
 from tasks.nightly import night as nights
 from tasks.nightly.gate_task import gate
 from tasks.nightly.night import Night
@@ -28,11 +26,10 @@ from tasks.nightly.promotion_log import record
 from tasks.publishing.manifest import current
 from tasks.publishing.outputs import Promotion
 from tasks.publishing.publishing_task import publishing, recommendations
-from tasks.training.tap_points import tap_points
 
 
 class Ended(BaseModel):
-    """What a night hands back: its stages, its decision, and the version that counts now."""
+    """The result of a night: its stages, its decision, and the current version."""
 
     experiment: str
     stages: list[StageRecord]
@@ -52,74 +49,84 @@ def nightly_retrain(
         config: a pipeline, or the path of its YAML file; its section `nightly` has the rules.
         overrides: `dotted.key=value` texts applied over the file.
     """
-    whole = given(config, overrides)
-    pipeline = whole.tonight()
+    pipeline = given(config, overrides).tonight()
     with nights.alone(pipeline.experiment):
-        stages = Stages()
-        fields = pipeline.demographics()
-        raw = raw_files(pipeline.dataset, fields)
-        base = stages.run(interactions, pipeline.dataset, raw, fields)
-        folder, settle = nights.drops_folder(pipeline.nightly), pipeline.nightly.settle_seconds
-        folded = fold_drops(base, folder, stages, settle)
+        stages = StageRunner()
+        base = load_data(pipeline, stages, pipeline.demographics())
+        folder = nights.drops_folder(pipeline.nightly)
+        folded = fold_drops(base, folder, stages, pipeline.nightly.settle_seconds)
         nights.require_rankings(pipeline, folded.data)
         night = nights.begin(pipeline, current(pipeline.experiment), folded)
         skipped = night.skipped()
         if skipped:
             return _end(night, night.ended(skipped), stages)
-        with crew(pipeline):
-            return _challenge(night, stages)
+        return _challenge(night, stages)
 
 
-def _challenge(night: Night, stages: Stages) -> Ended:
+def fold_drops(
+    base: Interactions, folder: Path, stages: StageRunner, settle_seconds: float = SETTLE_SECONDS
+) -> Folded:
+    """Fold every drop of `folder` into `base`; only drops that are new are read.
+
+    Args:
+        base: the data set without drops.
+        folder: where drops arrive; need not exist.
+        stages: runs and records.
+        settle_seconds: as in `drops`.
+    """
+    found = drops(folder, settle_seconds)
+    read = [stages.run(incoming, drop) for drop in found.files]
+    folded: Folded = stages.run(fold_in, base, read)
+    return folded.model_copy(update={"waiting": found.waiting})
+
+
+def _challenge(night: Night, stages: StageRunner) -> Ended:
     """Train tonight's challenger, judge it, and publish it if it may be."""
     pipeline, data = night.pipeline, night.data
-    entered = tap_points(pipeline)
-    nights.require_tap_points(pipeline, entered)
-    sides = sides_of(pipeline, entered)
-    prompts = {side: prompt_of(pipeline, side) for side in sides}
-    forms = {side: target_forms(pipeline, entered, side) for side in sides}
-
-    parts = stages.run(split, pipeline.split, data.interactions, {})
-    earlier, reducers = night.earlier_profiles(), night.earlier_reducers()
-    described = describe_all(pipeline, prompts, data, parts, stages, earlier)
-    targeted = target_all(pipeline, forms, described, parts, data, stages, reducers)
-    initial = night.starting_point()
-    [trained] = train_all(pipeline, entered, data, parts, targeted, stages, initial)
+    nights.require_tap_points(pipeline, taps_of(pipeline, stages))
+    with training_pool(pipeline) as pool:
+        prepared = prepare(pipeline, stages, night=night)
+        pool.start(*prepared.requests)
+        pool.wait_for_all()
+        part = pool.trained(prepared)
+    stages.add_trainings(pool.ended())
+    [trained], [request] = part.trained, prepared.requests
     judged = stages.run(
-        gate, pipeline.nightly, pipeline.evaluation, trained, parts, data, night.champion
+        gate, pipeline.nightly, pipeline.evaluation, trained, part.splits, data, night.champion
     )
-    made = nights.Made(parts, trained, tuple(described), targeted.get(night.training, {}), initial)
+    targeted = prepared.knowledge.get(night.training, {})
+    initial = request.inputs["initial"]
+    made = nights.Made(part.splits, trained, part.described, targeted, initial)
     row = night.judged(judged, made, stages.computed("profiles"))
     if judged.decision != "published":
-        return _end(night, row, stages, judged, described)
+        return _end(night, row, stages, judged, part.described)
 
-    offered = stages.run(recommendations, trained, parts, data, pipeline.nightly.k)
-    reducers = kept_reducers(targeted, pipeline.targets.refit)
+    offered = stages.run(recommendations, trained, part.splits, data, pipeline.nightly.k)
+    reducers = kept_reducers(prepared.knowledge, pipeline.targets.refit)
     manifest = nights.manifest(night, row, judged, offered, made, reducers)
-    published = stages.run(
-        publishing, manifest, trained, parts, data, offered, pipeline.nightly.keep_versions
-    )
+    keep = pipeline.nightly.keep_versions
+    published = stages.run(publishing, manifest, trained, part.splits, data, offered, keep)
     if published is None:
         row = nights.overtaken(row)
-    return _end(night, row, stages, judged, described)
+    return _end(night, row, stages, judged, part.described)
 
 
 def _end(
     night: Night,
     row: Promotion,
-    stages: Stages,
+    stages: StageRunner,
     judged: Judged | None = None,
     described: Sequence[Described] = (),
 ) -> Ended:
-    """Record the night and tell of it."""
+    """Record the night and announce how it ended."""
     record([row])
     announce(row, judged, described)
-    counts = current(night.pipeline.experiment)
+    version = current(night.pipeline.experiment)
     return Ended(
         experiment=row.experiment,
         stages=stages.records,
         decision=row.decision,
         reason=row.reason,
-        version=counts.version if counts else None,
+        version=version.version if version else None,
         promotion=row,
     )

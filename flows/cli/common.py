@@ -3,16 +3,25 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from models.errors import BadInput
+
+if TYPE_CHECKING:
+    from flows.steps.comparison import Summary
+    from tasks.execution.stage_record import StageRecord
+
+M = TypeVar("M", bound=BaseModel)
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="Pipeline file (YAML).")]
 Set = Annotated[
@@ -105,7 +114,27 @@ def _terminable() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def settle(data_dir: str | None, verbose: bool = False) -> None:
+@contextmanager
+def command(
+    data_dir: str | None = None, verbose: bool = False, writes: bool = False
+) -> Iterator[None]:
+    """Set Prefect up for a command, and turn its errors into one sentence and an exit code.
+
+    Args:
+        data_dir: the option of that name.
+        verbose: show Prefect's log and tracebacks.
+        writes: check that the data folder can be written, before Prefect starts a server there.
+    """
+    with plain_errors(verbose):
+        configure_prefect(data_dir, verbose)
+        if writes:
+            from tasks.storage.artifacts import require_writable
+
+            require_writable()
+        yield
+
+
+def configure_prefect(data_dir: str | None, verbose: bool = False) -> None:
     """Fix what Prefect reads when it is imported: where it keeps its state and how it logs.
 
     `[tool.prefect]` in pyproject.toml says the same for `prefect` itself, but holds only in the
@@ -117,8 +146,7 @@ def settle(data_dir: str | None, verbose: bool = False) -> None:
     if data_dir is not None:
         where = data_dir if places.is_url(data_dir) else str(Path(data_dir).expanduser().resolve())
         os.environ["LLMKT_DATA_DIR"] = where
-    with plain_errors(verbose):
-        home = places.data_dir()
+    home = places.data_dir()
     with suppress(OSError):  # a folder that cannot be written may still be read
         home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
@@ -132,3 +160,44 @@ def wide_console() -> Console:
     """A console on which a comparison's columns fit, also where there is no terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=140)
+
+
+def emit(found: M, as_json: bool, print_it: Callable[[Console, M], None]) -> None:
+    """Print a result as one line of JSON, or as `print_it` does for people."""
+    if as_json:
+        typer.echo(found.model_dump_json())
+    else:
+        print_it(wide_console(), found)
+
+
+def print_lines(console: Console, *lines: str) -> None:
+    """Print lines as they are, without markup and without breaking paths."""
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def plain_table(*columns: str) -> Table:
+    """A table without lines."""
+    return Table(*columns, box=None, pad_edge=False)
+
+
+def stage_table(records: "Iterable[StageRecord]") -> Table:
+    """One row per stage: its name, whom it concerns, state and seconds."""
+    table = plain_table("stage", "", "state", "seconds")
+    for record in records:
+        concerned = f"{record.model} {record.arm}" if record.model else record.side or ""
+        table.add_row(record.name, concerned, record.state, f"{record.seconds:.1f}")
+    return table
+
+
+def print_comparison(console: Console, summary: "Summary") -> None:
+    """Print the comparison of a run or an experiment, its reference models and its report."""
+    from tasks.results.queries import comparison_rows
+    from tasks.results.tables import comparison_table
+
+    if summary.comparison:
+        console.print(comparison_table(comparison_rows(summary.experiment)))
+        print_lines(console, f"All metrics: llmkt compare {summary.experiment} --all")
+    print_lines(console, *(reference.sentence() for reference in summary.references))
+    if summary.report:
+        print_lines(console, f"Report: {summary.report}")

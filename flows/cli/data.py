@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.common import AsJson, Config, DataDir, Set, plain_errors, settle, wide_console
+from flows.cli.common import AsJson, Config, DataDir, Set, command, emit, plain_table, print_lines
 
 if TYPE_CHECKING:
+    from tasks.dataset.outputs import Ingestion
     from tasks.inspection.dataset_check import Checked, Contents, Problem
     from tasks.inspection.starter_config import Started
 
@@ -35,17 +36,13 @@ def check(
     data_dir: DataDir = None,
 ) -> None:
     """Describe a data set and list its problems; exit with 2 if a run would stop."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.execution.progress import bars
         from tasks.inspection.dataset_check import check as look
 
         with bars(Console(stderr=True)):
             found = look(config, overrides or [])
-        if as_json:
-            typer.echo(found.model_dump_json())
-        else:
-            _print_checked(wide_console(), found)
+        emit(found, as_json, _print_checked)
     if found.refused:
         raise typer.Exit(2)
 
@@ -63,41 +60,38 @@ def init(
     data_dir: DataDir = None,
 ) -> None:
     """Write a pipeline file for your own data; show the evidence of every guess."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.inspection.starter_config import init as start
 
         started = start(interactions, items, output, force)
-        if as_json:
-            typer.echo(started.model_dump_json())
-        else:
-            _print_started(wide_console(), started)
+        emit(started, as_json, _print_started)
 
 
 def _print_started(console: Console, started: "Started") -> None:
-    table = Table("file", "setting", "guess", "because", box=None, pad_edge=False)
-    for of in started.guesses:
-        value = of.value.replace("\t", "\\t")
-        table.add_row(*map(Text, (of.file, of.setting, value, of.evidence)))
+    table = plain_table("file", "setting", "guess", "because")
+    for guess in started.guesses:
+        value = guess.value.replace("\t", "\\t")
+        table.add_row(*map(Text, (guess.file, guess.setting, value, guess.evidence)))
     console.print(table)
     _print_checked(console, started.checked)
-    for line in (
+    print_lines(
+        console,
         f"Written: {started.path}",
         f"Next: llmkt data check {started.path}",
         f"      llmkt run {started.path}",
-    ):
-        console.print(Text(line), soft_wrap=True)
+    )
 
 
 def _print_checked(console: Console, found: "Checked") -> None:
     console.rule(f"{found.dataset}, {found.format}")
     for role, file in found.files.items():
         size = f"{file.bytes:,} bytes, sha256 {file.sha256}"
-        console.print(Text(f"{role}: {file.name}, {size}"), soft_wrap=True)
+        print_lines(console, f"{role}: {file.name}, {size}")
     if found.read:
         console.print(_contents(found.read, found.kept))
         _print_ratings(console, found.kept or found.read)
-    _print_account(console, found)
+    if found.ingestion:
+        _print_ingestion(console, found.ingestion)
     for problem in found.problems:
         console.print(_problem(problem), soft_wrap=True)
     if found.refused:
@@ -109,53 +103,57 @@ def _print_checked(console: Console, found: "Checked") -> None:
 
 
 def _contents(read: "Contents", kept: "Contents | None") -> Table:
-    table = Table("", box=None, pad_edge=False)
-    shown = [("readable", read)] + ([("kept", kept)] if kept else [])
-    for name, _ in shown:
+    table = plain_table("")
+    shown = {"readable": read} | ({"kept": kept} if kept else {})
+    for name in shown:
         table.add_column(name, justify="right")
-    lines = {
-        "interactions": [f"{of.interactions:,}" for _, of in shown],
-        "users": [f"{of.users:,}" for _, of in shown],
-        "items": [f"{of.items:,}" for _, of in shown],
-        "density": [f"{of.density:.4%}" for _, of in shown],
-        "first (UTC)": [of.first or "–" for _, of in shown],
-        "last (UTC)": [of.last or "–" for _, of in shown],
-        "repeated pairs": [f"{of.repeated:,}" for _, of in shown],
-        "mean rating": [f"{of.ratings.mean:.3f}" if of.ratings else "–" for _, of in shown],
-    }
-    for side in ("user", "item"):
-        spreads = [getattr(of, f"per_{side}") for _, of in shown]
-        label = f"per {side}: min, 25 %, median, 75 %, max"
-        lines[label] = [
-            " ".join(f"{value:g}" for name, value in of.items() if name != "mean") or "–"
-            for of in spreads
-        ]
-    for label, values in lines.items():
-        table.add_row(label, *values)
+    columns = [_values(contents) for contents in shown.values()]
+    for label in columns[0]:
+        table.add_row(label, *(values[label] for values in columns))
     return table
 
 
-def _print_ratings(console: Console, of: "Contents") -> None:
-    if of.ratings is None:
+def _values(contents: "Contents") -> dict[str, str]:
+    values = {
+        "interactions": f"{contents.interactions:,}",
+        "users": f"{contents.users:,}",
+        "items": f"{contents.items:,}",
+        "density": f"{contents.density:.4%}",
+        "first (UTC)": contents.first or "–",
+        "last (UTC)": contents.last or "–",
+        "repeated pairs": f"{contents.repeated:,}",
+        "mean rating": f"{contents.ratings.mean:.3f}" if contents.ratings else "–",
+    }
+    for side, spread in (("user", contents.per_user), ("item", contents.per_item)):
+        numbers = [f"{value:g}" for name, value in spread.items() if name != "mean"]
+        values[f"per {side}: min, 25 %, median, 75 %, max"] = " ".join(numbers) or "–"
+    return values
+
+
+def _print_ratings(console: Console, contents: "Contents") -> None:
+    ratings = contents.ratings
+    if ratings is None:
         return
-    most = max(count for _, count in of.ratings.values)
-    table = Table("rating", "", "", box=None, pad_edge=False)
-    for value, count in of.ratings.values:
+    most = max(count for _, count in ratings.values)
+    table = plain_table("rating", "", "")
+    for value, count in ratings.values:
         bar = "█" * max(1, round(_BAR * count / most))
-        table.add_row(f"{value:g}{' …' if of.ratings.ranges else ''}", bar, f"{count:,}")
+        table.add_row(f"{value:g}{' …' if ratings.ranges else ''}", bar, f"{count:,}")
     console.print(table)
 
 
-def _print_account(console: Console, found: "Checked") -> None:
-    if found.ingestion is None:
-        return
-    console.print(f"{found.ingestion.read:,} rows read, {found.ingestion.kept:,} kept")
-    for of in found.ingestion.dropped:
-        console.print(Text(f"  {of.rows:,} rows dropped by {of.step}: {of.why}"), soft_wrap=True)
-    for of in found.ingestion.items:
-        console.print(Text(f"  {of.rows:,} items dropped by {of.step}: {of.why}"), soft_wrap=True)
-    for note in found.ingestion.notes:
-        console.print(Text(f"  {note}"), soft_wrap=True)
+def _print_ingestion(console: Console, ingestion: "Ingestion") -> None:
+    dropped = {"rows": ingestion.dropped, "items": ingestion.items}
+    print_lines(
+        console,
+        f"{ingestion.read:,} rows read, {ingestion.kept:,} kept",
+        *(
+            f"  {step.rows:,} {noun} dropped by {step.step}: {step.why}"
+            for noun, steps in dropped.items()
+            for step in steps
+        ),
+        *(f"  {note}" for note in ingestion.notes),
+    )
 
 
 def _problem(problem: "Problem") -> Text:

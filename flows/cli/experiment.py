@@ -2,20 +2,31 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from flows.cli.common import AsJson, DataDir, Set, Verbose, plain_errors, settle, wide_console
+from flows.cli.common import (
+    AsJson,
+    DataDir,
+    Set,
+    Verbose,
+    command,
+    plain_table,
+    print_comparison,
+    print_lines,
+    wide_console,
+)
 
 if TYPE_CHECKING:
     from flows.experiment import ExperimentSummary
     from flows.grid.dry_run import Plan
-    from tasks.config.experiment_file import Loaded
+    from tasks.config.experiment_file import LoadedExperiment
 
 _MOST_SHOWN = 30
 
@@ -42,30 +53,25 @@ def experiment(
 
     A failed point is recorded, and the others continue. A rerun continues an interrupted run.
     """
-    settle(data_dir, verbose)
     console = Console(stderr=True) if as_json else wide_console()
-    with plain_errors(verbose):
-        from tasks.storage.artifacts import require_writable
-
-        require_writable()  # before Prefect tries to start a server there
-
+    with command(data_dir, verbose, writes=True):
         from flows.grid.dry_run import plan
         from tasks.config.experiment_file import load_experiment
 
         loaded = [load_experiment(config, overrides or []) for config in configs]
         _require_different_names(loaded)
-        plans = [plan(of, workers) for of in loaded]
-        for of_plan in plans:
-            _print_plan(console, of_plan)
+        plans = [plan(each, workers) for each in loaded]
+        for planned in plans:
+            _print_plan(console, planned)
         if dry_run:
             if as_json:
-                _print_json([of.model_dump_json() for of in plans])
+                _print_json(plans)
             return
         if not yes and sys.stdin.isatty() and sys.stdout.isatty():
             typer.confirm("Start?", abort=True)
-        summaries = [_run(of, overrides or [], workers) for of in loaded]
+        summaries = [_run(each, overrides or [], workers) for each in loaded]
         if as_json:
-            _print_json([of.model_dump_json() for of in summaries])
+            _print_json(summaries)
         else:
             for summary in summaries:
                 _print_summary(console, summary)
@@ -73,20 +79,22 @@ def experiment(
         raise typer.Exit(1)
 
 
-def _require_different_names(loaded: "list[Loaded]") -> None:
+def _require_different_names(loaded: "list[LoadedExperiment]") -> None:
     from models.errors import BadInput
 
     files: dict[str, Path] = {}
-    for of in loaded:
-        other = files.setdefault(of.name, of.file)
-        if other != of.file:
+    for each in loaded:
+        other = files.setdefault(each.name, each.file)
+        if other != each.file:
             raise BadInput(
-                f"{other} and {of.file} are both called {of.name}, so that the second would "
-                "replace the first one's results; rename one"
+                f"{other} and {each.file} are both called {each.name}, so that the second would "
+                "replace the first one's results. Rename one"
             )
 
 
-def _run(loaded: "Loaded", overrides: list[str], workers: int | None) -> "ExperimentSummary":
+def _run(
+    loaded: "LoadedExperiment", overrides: list[str], workers: int | None
+) -> "ExperimentSummary":
     from flows.experiment import experiment as flow
     from tasks.execution.progress import bars
 
@@ -94,31 +102,26 @@ def _run(loaded: "Loaded", overrides: list[str], workers: int | None) -> "Experi
         return flow(loaded.file, overrides, workers)
 
 
-def _print_json(texts: list[str]) -> None:
-    """One experiment's object as it is; several as a list."""
-    objects = [json.loads(text) for text in texts]
+def _print_json(results: Sequence[BaseModel]) -> None:
+    """Print one experiment's object as it is, several as a list."""
+    objects = [result.model_dump(mode="json") for result in results]
     typer.echo(json.dumps(objects[0] if len(objects) == 1 else {"experiments": objects}))
 
 
 def _print_plan(console: Console, plan: "Plan") -> None:
-    table = Table("point", "trainings", "cached", box=None, pad_edge=False)
+    table = plain_table("point", "trainings", "cached")
     for point in plan.points[:_MOST_SHOWN]:
         table.add_row(Text(point.point), str(point.trainings), str(point.cached))
     console.print(Text(plan.experiment, style="bold"))
     console.print(table)
     if len(plan.points) > _MOST_SHOWN:
         console.print(f"… and {len(plan.points) - _MOST_SHOWN} more points")
-    for line in _lines(plan):
-        console.print(Text(line), soft_wrap=True)
+    print_lines(console, *_lines(plan))
 
 
 def _lines(plan: "Plan") -> list[str]:
-    sizes = [
-        _count(len(plan.points), "point"),
-        _count(len(plan.models), "model"),
-        _count(len(plan.arms), "arm"),
-        _count(len(plan.seeds), "seed"),
-    ]
+    counts = [len(plan.points), len(plan.models), len(plan.arms), len(plan.seeds)]
+    sizes = map(_count, counts, ["point", "model", "arm", "seed"])
     excluded = f"; {len(plan.excluded)} excluded" if plan.excluded else ""
     lines = [
         f"{' × '.join(sizes)}{excluded}",
@@ -135,17 +138,14 @@ def _time(plan: "Plan") -> str:
     if not time.trainings:
         return "Time: nothing left to train"
     minutes = time.seconds / plan.workers / 60
-    took = "less than a minute" if minutes < 1 else f"about {_minutes(minutes)}"
+    long = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    took = "less than a minute" if minutes < 1 else f"about {long}"
     source = {
         0: "by past runs",
         time.trainings: "a guess: no past run is like these",
     }.get(time.guessed, f"by past runs, {time.guessed} of {time.trainings} guessed")
     workers = _count(plan.workers, "worker")
     return f"Time: {took} for {time.trainings} trainings with {workers} ({source})"
-
-
-def _minutes(minutes: float) -> str:
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _money(plan: "Plan") -> str:
@@ -160,10 +160,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _print_summary(console: Console, summary: "ExperimentSummary") -> None:
-    from tasks.results.queries import comparison_rows
-    from tasks.results.tables import comparison_table
-
-    table = Table("point", "state", "trained", "cached", "failed", box=None, pad_edge=False)
+    table = plain_table("point", "state", "trained", "cached", "failed")
     for point in summary.points:
         counts = (str(n) for n in (point.ran, point.cached, point.failed))
         table.add_row(Text(point.point), point.state, *counts)
@@ -175,10 +172,4 @@ def _print_summary(console: Console, summary: "ExperimentSummary") -> None:
         f"{summary.ran} trained, {summary.cached} cached, {summary.failed} failed"
         + (f", {summary.trials} trials" if summary.trials else "")
     )
-    if summary.comparison:
-        console.print(comparison_table(comparison_rows(summary.experiment)))
-        console.print(f"All metrics: llmkt compare {summary.experiment} --all", soft_wrap=True)
-    for reference in summary.references:
-        console.print(reference.sentence())
-    if summary.report:
-        console.print(f"Report: {summary.report}", soft_wrap=True)
+    print_comparison(console, summary)

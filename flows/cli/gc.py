@@ -1,11 +1,15 @@
 """`llmkt gc`: removes what no result that is kept refers to."""
 
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.console import Console
 
-from flows.cli.common import AsJson, DataDir, plain_errors, settle, wide_console
+from flows.cli.common import AsJson, DataDir, command, emit, plain_table
+
+if TYPE_CHECKING:
+    from tasks.storage.garbage_collection import Swept
 
 
 def gc(
@@ -20,18 +24,17 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove old results, and files that no kept or published result needs."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.storage.garbage_collection import sweep
 
-        swept = sweep(keep_days, keep_count, dry_run)
-        if as_json:
-            typer.echo(swept.model_dump_json())
-            return
-        table = Table("file", "bytes", "why", box=None, pad_edge=False)
-        for removal in swept.removed:
-            table.add_row(removal.path, f"{removal.bytes:,}", removal.why)
-        if swept.removed:
-            wide_console().print(table)
-        verb = "would be removed" if dry_run else "removed"
-        typer.echo(f"{len(swept.removed)} files, {swept.bytes:,} bytes {verb}")
+        emit(sweep(keep_days, keep_count, dry_run), as_json, partial(_print_swept, dry_run))
+
+
+def _print_swept(dry_run: bool, console: Console, swept: "Swept") -> None:
+    table = plain_table("file", "bytes", "why")
+    for removal in swept.removed:
+        table.add_row(removal.path, f"{removal.bytes:,}", removal.why)
+    if swept.removed:
+        console.print(table)
+    verb = "would be removed" if dry_run else "removed"
+    console.print(f"{len(swept.removed)} files, {swept.bytes:,} bytes {verb}", highlight=False)

@@ -20,14 +20,18 @@ from flows.cli.common import (
     DataDir,
     Set,
     Verbose,
-    plain_errors,
-    settle,
+    command,
+    emit,
+    print_comparison,
+    print_lines,
+    stage_table,
     wide_console,
 )
 from flows.cli.experiment import experiment
 
 if TYPE_CHECKING:
-    from flows.knowledge_transfer import Summary
+    from flows.steps.comparison import Summary
+    from tasks.inspection.model_taps import Inspected
 
 app = typer.Typer(
     help="Transfer LLM knowledge into collaborative filtering, and measure whether it helps.",
@@ -59,24 +63,15 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Run a pipeline and compare its arms; cached stages are not repeated."""
-    settle(data_dir, verbose)
-    errors = Console(stderr=True)
-    with plain_errors(verbose):
-        from tasks.storage.artifacts import require_writable
-
-        require_writable()  # before Prefect tries to start a server there
-
+    with command(data_dir, verbose, writes=True):
         from flows.knowledge_transfer import knowledge_transfer
         from tasks.config.pipeline_file import load
         from tasks.execution.progress import bars
 
         pipeline = load(config, overrides or [])
-        with bars(errors):
+        with bars(Console(stderr=True)):
             summary = knowledge_transfer(pipeline)
-        if as_json:
-            typer.echo(summary.model_dump_json())
-        else:
-            _show(summary)
+        emit(summary, as_json, _print_summary)
 
 
 @app.command()
@@ -90,8 +85,7 @@ def report(
     data_dir: DataDir = None,
 ) -> None:
     """Print the path of an experiment's report."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.report.report_task import find_report
 
         path = find_report(experiment)
@@ -126,36 +120,22 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """List the layers of a model that can be tapped, with shapes on a toy data set."""
-    with plain_errors():
+    with command():
         from tasks.config.pipeline_file import load
         from tasks.inspection.model_taps import inspected
 
         chosen = load(config, overrides or []).models.get(model) if config else None
-        found = inspected(model, chosen)
-        if as_json:
-            typer.echo(found.model_dump_json())
-            return
-        table = Table("", "kind", "name", "yields in one step", "fires")
-        for row in found.taps:
-            table.add_row(row.mark, row.kind, row.name, row.shape, str(row.fires))
-        wide_console().print(table)
-        for side, text in found.chosen.items():
-            typer.echo(f"{side}: {text}")
+        emit(inspected(model, chosen), as_json, _print_taps)
 
 
-def _show(summary: "Summary") -> None:
-    from tasks.results.queries import comparison_rows
-    from tasks.results.tables import comparison_table
+def _print_taps(console: Console, found: "Inspected") -> None:
+    table = Table("", "kind", "name", "yields in one step", "fires")
+    for row in found.taps:
+        table.add_row(row.mark, row.kind, row.name, row.shape, str(row.fires))
+    console.print(table)
+    print_lines(console, *(f"{side}: {text}" for side, text in found.chosen.items()))
 
-    console = wide_console()
-    stages = Table("stage", "", "state", "seconds", box=None, pad_edge=False)
-    for record in summary.stages:
-        of = f"{record.model} {record.arm}" if record.model else record.side or ""
-        stages.add_row(record.name, of, record.state, f"{record.seconds:.1f}")
-    console.print(stages)
-    if summary.comparison:
-        console.print(comparison_table(comparison_rows(summary.experiment)))
-        console.print("All metrics: llmkt compare --all, and in the report.")
-    for reference in summary.references:
-        console.print(reference.sentence())
-    console.print(f"Report: {summary.report}", soft_wrap=True)
+
+def _print_summary(console: Console, summary: "Summary") -> None:
+    console.print(stage_table(summary.stages))
+    print_comparison(console, summary)

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from flows.cli.common import (
     AsJson,
@@ -13,14 +12,18 @@ from flows.cli.common import (
     DataDir,
     Set,
     Verbose,
-    plain_errors,
-    settle,
+    command,
+    emit,
+    plain_table,
+    print_lines,
+    stage_table,
     wide_console,
 )
 
 if TYPE_CHECKING:
     from flows.nightly_retrain import Ended
     from tasks.publishing.manifest import Manifest
+    from tasks.publishing.recommendation_lookup import Found
 
 app = typer.Typer()
 champion = typer.Typer(help="Show or roll back the published version.", no_args_is_help=True)
@@ -40,8 +43,7 @@ def nightly(
     verbose: Verbose = False,
 ) -> None:
     """Train a challenger on all interactions; publish it if it is not worse than the champion."""
-    settle(data_dir, verbose)
-    with plain_errors(verbose):
+    with command(data_dir, verbose, writes=True):
         from flows.nightly_retrain import nightly_retrain
         from tasks.config.pipeline_file import load
         from tasks.execution.progress import bars
@@ -49,17 +51,13 @@ def nightly(
         pipeline = load(config, overrides or [])
         with bars(Console(stderr=True)):
             ended = nightly_retrain(pipeline)
-        if as_json:
-            typer.echo(ended.model_dump_json())
-        else:
-            _show_night(ended)
+        emit(ended, as_json, _print_night)
 
 
 @champion.command()
 def show(experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show the published version, the kept versions and the last nights."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.nightly.promotion_log import promotions
         from tasks.publishing.manifest import current, the_experiment, versions
 
@@ -71,15 +69,16 @@ def show(experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJso
             found = {
                 "experiment": name,
                 "current": now.model_dump(mode="json"),
-                "versions": [of.version for of in kept],
+                "versions": [version.version for version in kept],
                 "nights": nights,
             }
             typer.echo(json.dumps(found, default=str))
             return
         _show_champion(now, kept)
-        table = Table("night (UTC)", "decision", "reason", box=None, pad_edge=False)
-        for of in nights[:10]:
-            table.add_row(f"{of['decided_at']:%Y-%m-%d %H:%M}", of["decision"], of["reason"])
+        table = plain_table("night (UTC)", "decision", "reason")
+        for night in nights[:10]:
+            when = f"{night['decided_at']:%Y-%m-%d %H:%M}"
+            table.add_row(when, night["decision"], night["reason"])
         wide_console().print(table)
 
 
@@ -88,8 +87,7 @@ def rollback(
     experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJson = False
 ) -> None:
     """Make the previous version current again; repeat to go further back."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.publishing.manifest import the_experiment
         from tasks.publishing.versions import rollback as go_back
 
@@ -112,41 +110,39 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Show the published recommendations of a user."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.publishing.manifest import the_experiment
         from tasks.publishing.recommendation_lookup import recommended
 
         found = recommended(the_experiment(experiment), user, k)
-        if as_json:
-            typer.echo(found.model_dump_json())
-            return
-        table = Table("", "item", "title", "score", box=None, pad_edge=False)
-        for row in found.items:
-            title = row.title or ""
-            if row.year is not None:
-                title = f"{title} ({row.year})".strip()
-            table.add_row(str(row.rank), row.item_id, title, f"{row.score:.4f}")
-        console = wide_console()
-        console.print(table)
-        console.print(f"{found.experiment} {found.version}", highlight=False)
+        emit(found, as_json, _print_recommended)
 
 
-def _show_night(ended: "Ended") -> None:
-    console = wide_console()
-    table = Table("stage", "", "state", "seconds", box=None, pad_edge=False)
-    for record in ended.stages:
-        of = f"{record.model} {record.arm}" if record.model else record.side or ""
-        table.add_row(record.name, of, record.state, f"{record.seconds:.1f}")
+def _print_recommended(console: Console, found: "Found") -> None:
+    table = plain_table("", "item", "title", "score")
+    for row in found.items:
+        title = row.title or ""
+        if row.year is not None:
+            title = f"{title} ({row.year})".strip()
+        table.add_row(str(row.rank), row.item_id, title, f"{row.score:.4f}")
     console.print(table)
-    console.print(f"{ended.decision}: {ended.reason}", highlight=False)
-    console.print(f"Current version: {ended.version or 'none'}", highlight=False)
+    print_lines(console, f"{found.experiment} {found.version}")
+
+
+def _print_night(console: Console, ended: "Ended") -> None:
+    console.print(stage_table(ended.stages))
+    print_lines(
+        console,
+        f"{ended.decision}: {ended.reason}",
+        f"Current version: {ended.version or 'none'}",
+    )
 
 
 def _show_champion(now: "Manifest", kept: "list[Manifest]") -> None:
     source = now.knowledge.get("profile_source")
     known = f", profiles {source} ({now.knowledge['profile_provenance']})" if source else ""
-    lines = [
+    print_lines(
+        wide_console(),
         f"{now.experiment}: {now.version}, published {now.created_at:%Y-%m-%d %H:%M} UTC",
         f"{now.job.model} {now.job.arm} seed {now.job.seed} on {now.dataset}{known}",
         f"{now.decision.decision}: {now.decision.reason}",
@@ -154,8 +150,5 @@ def _show_champion(now: "Manifest", kept: "list[Manifest]") -> None:
         "training interactions",
         *(f"Vectors of {side}: {meaning}" for side, meaning in now.vectors.items()),
         f"Folder: {now.folder}",
-        f"Kept versions: {', '.join(of.version for of in kept)}",
-    ]
-    console = wide_console()
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        f"Kept versions: {', '.join(version.version for version in kept)}",
+    )

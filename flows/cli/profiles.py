@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.common import AsJson, Config, DataDir, Set, plain_errors, settle, wide_console
+from flows.cli.common import AsJson, Config, DataDir, Set, command, emit
 
 if TYPE_CHECKING:
     from models.profiles.text_diff import Word
@@ -40,15 +40,11 @@ def preview(
     data_dir: DataDir = None,
 ) -> None:
     """Show rendered prompts, their tokens and the cost of the whole run. Needs no key."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.inspection.prompt_cost import preview as look
 
         found = look(config, overrides or [], n, side)
-        if as_json:
-            typer.echo(found.model_dump_json())
-        else:
-            _print_preview(wide_console(), found)
+        emit(found, as_json, _print_preview)
 
 
 @app.command()
@@ -64,16 +60,12 @@ def show(
     data_dir: DataDir = None,
 ) -> None:
     """Show one profile, the interactions it was written from, and its provenance."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.inspection.current_profiles import Configured
         from tasks.inspection.current_profiles import show as look
 
         found = look(Configured.read(config, overrides or []), user, side)
-        if as_json:
-            typer.echo(found.model_dump_json())
-        else:
-            _print_shown(wide_console(), found)
+        emit(found, as_json, _print_shown)
 
 
 @app.command()
@@ -94,16 +86,12 @@ def diff(
     data_dir: DataDir = None,
 ) -> None:
     """Show how profiles and their vectors differ between two configurations."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.inspection.current_profiles import Configured
         from tasks.inspection.profile_diff import diff as look
 
         found = look(Configured.read(a, set_a or []), Configured.read(b, set_b or []), n, side)
-        if as_json:
-            typer.echo(found.model_dump_json())
-        else:
-            _print_difference(wide_console(), found)
+        emit(found, as_json, _print_difference)
 
 
 def _print_preview(console: Console, found: "Preview") -> None:

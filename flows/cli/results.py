@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.common import DataDir, plain_errors, settle, wide_console
+from flows.cli.common import DataDir, command, wide_console
 from models.errors import BadInput
 
 
@@ -50,8 +50,7 @@ def compare(
     data_dir: DataDir = None,
 ) -> None:
     """Show the comparison of arms in finished runs."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from models.config import BASELINE
         from tasks.results.queries import comparison_rows, slice_rows
         from tasks.results.tables import comparison_table, comparison_text
@@ -87,8 +86,7 @@ def sql(
     data_dir: DataDir = None,
 ) -> None:
     """Query the results database, read-only; docs/reference/database.md lists its tables."""
-    settle(data_dir)
-    with plain_errors():
+    with command(data_dir):
         from tasks.results.queries import query
         from tasks.results.tables import query_table, query_text
 

@@ -1,17 +1,16 @@
-"""What an experiment will do, looked up before anything starts."""
+"""A dry run: what an experiment would do, looked up before anything starts."""
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from flows.grid.checks import checked, workers_of
-from flows.grid.hyperparameter_search import Searched, recall_searches
+from flows.grid.hyperparameter_search import ArmSearch, recall_searches, searches_of
 from flows.steps.knowledge import sides_of
-from flows.steps.preparation import Bench, Request
-from flows.steps.stage_runner import NotCached, Peeking
-from models.config import BASELINE, Job, Pipeline, Side
-from tasks.config.experiment_file import Chosen, Loaded
+from flows.steps.preparation import Request, jobs_of, prepare, taps_of
+from flows.steps.stage_runner import NotCached, StageRunner
+from models.config import BASELINE, Job, Pipeline
+from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.execution.cache_key import cache_key
 from tasks.inspection.time_and_cost import Duration, Money, duration, money
 
@@ -55,118 +54,121 @@ class Plan(BaseModel):
     money: Money
 
 
-def plan(loaded: Loaded, workers: int | None = None) -> Plan:
+class _Training(NamedTuple):
+    """A training of a point; its request is known where all before it is cached."""
+
+    key: str
+    dataset: str
+    job: Job
+    request: Request | None
+
+    @property
+    def cached(self) -> bool:
+        return self.request is not None and self.request.cached() is not None
+
+
+def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
     """Look every training's cache key up, without running a stage that trains, asks or embeds.
 
     Raises:
         BadInput: if the file, or any point of it, is wrong.
     """
-    bench = Bench(Peeking())
-    searches = checked(loaded, bench)
-    looked = [_Look(bench, chosen, searches) for chosen in loaded.points]
-    done: dict[str, bool] = {}
-    missing: dict[str, tuple[str, Job]] = {}
-    for look in looked:
-        done |= look.done
-        missing |= look.missing
-    stopped = recall_searches(searches, bench)
-    trials = sum(of.search.trials for of in searches)
-    trials_cached = sum(len(of.trials) for of in searches)
-    left = [*missing.values(), *_left_of_trials(searches)]
+    stages = StageRunner(dry=True)
+    searches = searches_of(loaded, stages)
+    searched = {search.chosen.name for search in searches}
+    points = {
+        chosen.name: _trainings(chosen, chosen.name in searched, stages) for chosen in loaded.points
+    }
+    different = {training.key: training for found in points.values() for training in found}
+    cached = {key for key, training in different.items() if training.cached}
+    stopped = recall_searches(searches, stages)
+    missing = [training for key, training in different.items() if key not in cached]
+    left = [(training.dataset, training.job) for training in missing] + _trials_left(searches)
+    known = [training.request for training in different.values()]
     pipelines = [chosen.pipeline for chosen in loaded.points]
     return Plan(
         experiment=loaded.name,
-        points=[look.planned() for look in looked],
-        excluded=[
-            PlannedPoint(point=of.name, trainings=0, cached=0, reason=of.excluded)
-            for of in loaded.excluded
+        points=[
+            PlannedPoint(
+                point=point,
+                trainings=len(trainings),
+                cached=sum(training.key in cached for training in trainings),
+            )
+            for point, trainings in points.items()
         ],
-        models=_each(model for of in pipelines for model in of.models),
-        arms=_each(arm for of in pipelines for arm in of.training.arms),
-        seeds=_each(seed for of in pipelines for seed in of.training.seeds),
-        trainings=sum(len(look.done) for look in looked),
-        different=len(done),
-        cached=sum(done.values()),
-        trials=trials,
-        trials_cached=trials_cached,
-        workers=workers or workers_of(loaded),
-        time=duration(left, _interactions([*stopped, *(r for of in looked for r in of.requests)])),
-        money=money([(of, _asking_sides(of, bench)) for of in pipelines]),
+        excluded=[
+            PlannedPoint(point=point.name, trainings=0, cached=0, reason=point.excluded)
+            for point in loaded.excluded
+        ],
+        models=_each(model for pipeline in pipelines for model in pipeline.models),
+        arms=_each(arm for pipeline in pipelines for arm in pipeline.training.arms),
+        seeds=_each(seed for pipeline in pipelines for seed in pipeline.training.seeds),
+        trainings=sum(map(len, points.values())),
+        different=len(different),
+        cached=len(cached),
+        trials=sum(search.search.trials for search in searches),
+        trials_cached=sum(len(search.trials) for search in searches),
+        workers=workers or loaded.workers,
+        time=duration(left, _interactions([*stopped, *known])),
+        money=money(
+            [(pipeline, sides_of(pipeline, taps_of(pipeline, stages))) for pipeline in pipelines],
+        ),
     )
 
 
-class _Look:
-    """One point's trainings: known by key where all before them is cached."""
-
-    def __init__(self, bench: Bench, chosen: Chosen, searches: list[Searched]) -> None:
-        self._chosen = chosen
-        self.requests: list[Request] = []
-        self.done: dict[str, bool] = {}
-        self.missing: dict[str, tuple[str, Job]] = {}
-        pipeline = chosen.pipeline
-        searched = {(of.model, of.arm) for of in searches if of.chosen is chosen}
-        for job in bench.jobs(pipeline):
-            key = _guess(pipeline, job, chosen.name if searched else None)
-            self.done[key], self.missing[key] = False, (pipeline.dataset.name, job)
-        if not searched:
-            self._look_up(bench, pipeline)
-
-    def _look_up(self, bench: Bench, pipeline: Pipeline) -> None:
-        for request in _requests(bench, pipeline):
-            guess = _guess(pipeline, request.job, None)
-            self.requests.append(request)
-            self.done.pop(guess)
-            self.missing.pop(guess)
-            self.done[request.key] = request.cached() is not None
-            if not self.done[request.key]:
-                self.missing[request.key] = (pipeline.dataset.name, request.job)
-
-    def planned(self) -> PlannedPoint:
-        return PlannedPoint(
-            point=self._chosen.name, trainings=len(self.done), cached=sum(self.done.values())
-        )
+def _trainings(chosen: ExperimentPoint, searched: bool, stages: StageRunner) -> list[_Training]:
+    """One point's trainings."""
+    pipeline, point = chosen.pipeline, chosen.name if searched else None
+    requests = {} if searched else _requests(pipeline, stages)
+    trainings = []
+    for job in jobs_of(pipeline, stages):
+        key = _key_in_place(pipeline, job, point)
+        request = requests.get(key)
+        key = request.key if request else key
+        trainings.append(_Training(key, pipeline.dataset.name, job, request))
+    return trainings
 
 
-def _requests(bench: Bench, pipeline: Pipeline) -> tuple[Request, ...]:
+def _requests(pipeline: Pipeline, stages: StageRunner) -> dict[str, Request]:
     """All trainings, or baselines alone where targets are not there yet, or none."""
-    try:
-        return bench.prepare(pipeline).requests
-    except NotCached:
-        pass
-    if BASELINE not in pipeline.training.arms:
-        return ()
-    training = pipeline.training.model_copy(update={"arms": (BASELINE,)})
-    return bench.prepare(pipeline.model_copy(update={"training": training})).requests
+    baselines = pipeline.training.model_copy(update={"arms": (BASELINE,)})
+    for arms in (pipeline.training, baselines):
+        if not set(arms.arms) <= set(pipeline.training.arms):
+            return {}
+        try:
+            prepared = prepare(pipeline.model_copy(update={"training": arms}), stages)
+        except NotCached:
+            continue
+        return {_key_in_place(pipeline, each.job, None): each for each in prepared.requests}
+    return {}
 
 
-def _guess(pipeline: Pipeline, job: Job, point: str | None) -> str:
+def _key_in_place(pipeline: Pipeline, job: Job, point: str | None) -> str:
     """Stands for a key that is not known yet: alike for points whose knowledge is made alike."""
-    known = (
+    known = [
         pipeline.profiles_of(side).identity() | pipeline.embeddings_of(side).identity()
         for side in job.sides
+    ]
+    targets = pipeline.targets_of(job.model).identity() if job.sides else None
+    data = [pipeline.dataset, pipeline.split]
+    return cache_key(
+        "unknown", 0, {"job": job, "known": [known, targets], "data": data, "point": point}
     )
-    settings = [list(known), pipeline.targets_of(job.model).identity() if job.sides else None]
-    ground = [pipeline.dataset, pipeline.split]
-    return cache_key("unknown", 0, {"job": job, "of": settings, "ground": ground, "point": point})
 
 
-def _left_of_trials(searches: Iterable[Searched]) -> list[tuple[str, Job]]:
-    """The trainings that searches have still to do."""
+def _trials_left(searches: Iterable[ArmSearch]) -> list[tuple[str, Job]]:
+    """The trainings that searches have still to do, by data set."""
     left = []
-    for of in searches:
-        pipeline = of.chosen.pipeline
-        job = Job.of(pipeline, of.model, of.arm, pipeline.training.seeds[0], {})
-        left += [(pipeline.dataset.name, job)] * (of.search.trials - len(of.trials))
+    for search in searches:
+        pipeline = search.chosen.pipeline
+        job = Job.of(pipeline, search.model, search.arm, pipeline.training.seeds[0], {})
+        left += [(pipeline.dataset.name, job)] * (search.search.trials - len(search.trials))
     return left
 
 
-def _interactions(requests: Iterable[Request]) -> int | None:
+def _interactions(requests: Sequence[Request | None]) -> int | None:
     """How many the first training learns from."""
-    return next((of.inputs["train_pairs"].rows for of in requests), None)
-
-
-def _asking_sides(pipeline: Pipeline, bench: Bench) -> tuple[Side, ...]:
-    return sides_of(pipeline, bench.entered(pipeline))
+    return next((request.inputs["train_pairs"].rows for request in requests if request), None)
 
 
 def _each(values: Iterable[T]) -> list[T]:

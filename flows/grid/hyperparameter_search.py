@@ -5,61 +5,61 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.grid.training_pool import Pool, Result
-from flows.steps.preparation import Bench, Request
-from flows.steps.stage_runner import NotCached
+from flows.steps.preparation import Request, jobs_of, prepare, taps_of
+from flows.steps.stage_runner import NotCached, StageRunner
+from flows.steps.trainings import Result, TrainingPool
 from models.config import ArmName, Pipeline, Search
 from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
-from tasks.config.experiment_file import Chosen
+from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.evaluation.inputs import Trial, TrialState
 from tasks.training.outputs import Trained
 
 Steps = Generator[Request, Result, None]
-"""Yields trainings and is sent what came of them."""
+"""Yields trainings and is sent their results."""
 
 
 @dataclass
-class Searched:
-    """The search of one arm of one model at one point."""
+class ArmSearch:
+    """The search of one arm of one model at one point.
 
-    chosen: Chosen
+    Attributes:
+        problem: the error of the last trial that failed.
+    """
+
+    chosen: ExperimentPoint
     model: str
     arm: ArmName
     search: Search
     trials: list[Trial] = field(default_factory=list)
-    settings: list[Mapping[str, Any]] = field(default_factory=list)
     problem: str | None = None
-    """Why the last trial that failed did."""
 
-    @property
-    def best(self) -> int | None:
-        """Place of the best complete trial, the earliest of equals; None where all failed."""
-        complete = [of for of in self.trials if of.state == "complete"]
-        if not complete:
-            return None
-        return max(complete, key=lambda of: (of.valid_score or 0.0, -of.trial)).trial
+    def best(self) -> Trial | None:
+        """The best complete trial, the earliest of equals; None where all failed."""
+        complete = [trial for trial in self.trials if trial.state == "complete"]
+        return max(complete, key=lambda one: (one.valid_score or 0.0, -one.trial), default=None)
 
-    def pipeline(self) -> Pipeline:
-        """With the best setting, for all seeds.
+    def best_pipeline(self) -> Pipeline:
+        """The pipeline with the best setting, for all seeds.
 
         Raises:
             BadInput: if every trial failed.
         """
-        if self.best is None:
+        best = self.best()
+        if best is None:
             raise BadInput(
                 f"all {len(self.trials)} trials of {self.model} {self.arm} failed, the last with: "
                 f"{self.problem}"
             )
-        return self.chosen.varied(self.model, self.arm, self.settings[self.best])
+        return self.chosen.varied(self.model, self.arm, json.loads(best.params))
 
-    def told(self) -> list[Trial]:
+    def marked_trials(self) -> list[Trial]:
         """The trials, the best marked."""
-        best = self.best
-        return [of.model_copy(update={"is_best": of.trial == best}) for of in self.trials]
+        best = self.best()
+        return [trial.model_copy(update={"is_best": trial == best}) for trial in self.trials]
 
-    def steps(self, bench: Bench) -> Steps:
-        """All trials in turn. Nothing here reads the test part, or what is worth on it."""
+    def steps(self, stages: StageRunner) -> Steps:
+        """All trials in turn. Nothing here reads the test part, or a score on it."""
         study = Study(self.search, space_of(self.search, self.model, self.arm))
         for _ in range(self.search.trials):
             setting = study.ask()
@@ -67,27 +67,38 @@ class Searched:
             pruned = False
             try:
                 if self.search.pruning != "none":
-                    short = yield self._request(bench, setting, self.search.pruning_epochs)
+                    short = yield self._request(stages, setting, self.search.pruning_epochs)
                     score = self._score(short)
                     pruned = score is not None and study.prune(score)
                 if not pruned:
-                    score = self._score((yield self._request(bench, setting)))
+                    score = self._score((yield self._request(stages, setting)))
                     study.tell(score)
             except (NotCached, Unavailable):
                 raise
             except Exception as error:  # one setting's fault; the others go on
                 self.problem, score = str(error), None
                 study.tell(None)
-            self._note(setting, score, pruned)
+            state: TrialState = "pruned" if pruned else "failed" if score is None else "complete"
+            self.trials.append(
+                Trial(
+                    point=self.chosen.name,
+                    model=self.model,
+                    arm=self.arm,
+                    trial=len(self.trials),
+                    params=json.dumps(setting, sort_keys=True),
+                    valid_score=score,
+                    state=state,
+                )
+            )
 
     def _request(
-        self, bench: Bench, setting: Mapping[str, Any], epochs: int | None = None
+        self, stages: StageRunner, setting: Mapping[str, Any], epochs: int | None = None
     ) -> Request:
         """One trial's training: the first seed, with the setting."""
         seed = self.chosen.pipeline.training.seeds[0]
         budget = {} if epochs is None else {"epochs": epochs, "transfer_epochs": None}
         pipeline = self.chosen.varied(self.model, self.arm, setting, seeds=[seed], **budget)
-        (request,) = bench.prepare(pipeline).requests
+        (request,) = prepare(pipeline, stages).requests
         return request
 
     def _score(self, result: Result) -> float | None:
@@ -97,51 +108,55 @@ class Searched:
         self.problem = str(result)
         return None
 
-    def _note(self, setting: Mapping[str, Any], score: float | None, pruned: bool) -> None:
-        state: TrialState = "pruned" if pruned else "failed" if score is None else "complete"
-        self.settings.append(setting)
-        self.trials.append(
-            Trial(
-                point=self.chosen.name,
-                model=self.model,
-                arm=self.arm,
-                trial=len(self.trials),
-                params=json.dumps(setting, sort_keys=True),
-                valid_score=score,
-                state=state,
-            )
-        )
 
+def searches_of(loaded: LoadedExperiment, stages: StageRunner) -> list[ArmSearch]:
+    """The searches of all points, one per model and arm, after a check of every point's models.
 
-def searches_of(chosen: Chosen, search: Search, bench: Bench) -> list[Searched]:
-    """One search per model and arm of a point; none for a model that the space leaves out.
+    A model that the search space leaves out has none.
 
     Raises:
-        BadInput: if arms would have unequal numbers of trials, or the space holds what makes no
-            pipeline.
+        BadInput: naming file and point, if a model or its tap is wrong, if arms would have unequal
+            numbers of trials, or if the space holds what makes no pipeline.
     """
-    arms = list(dict.fromkeys((job.model, job.arm) for job in bench.jobs(chosen.pipeline)))
+    searches = []
+    for chosen in loaded.points:
+        try:
+            taps_of(chosen.pipeline, stages)
+        except BadInput as error:
+            raise BadInput(f"{chosen.where}: {error}") from error
+        if loaded.config.search is not None:
+            searches += _searches_of_point(chosen, loaded.config.search, stages)
+    return searches
+
+
+def _searches_of_point(
+    chosen: ExperimentPoint, search: Search, stages: StageRunner
+) -> list[ArmSearch]:
+    jobs = jobs_of(chosen.pipeline, stages)
+    arms = list(dict.fromkeys((job.model, job.arm) for job in jobs))
     try:
         require_equal_trials(search, arms)
     except BadInput as error:
         raise BadInput(f"{chosen.file}: {error}") from error
-    found = [Searched(chosen, *of, search) for of in arms if space_of(search, *of)]
-    for of in found:
-        space = space_of(search, of.model, of.arm)
-        for end in (0, -1):
+    searches = []
+    for model, arm in arms:
+        space = space_of(search, model, arm)
+        for end in (0, -1) if space else ():
             ends = {
                 key: values.choices[end] if values.choices else (values.low, values.high)[end]
                 for key, values in space.items()
             }
-            bench.jobs(chosen.varied(of.model, of.arm, ends))
-    return found
+            taps_of(chosen.varied(model, arm, ends), stages)
+        if space:
+            searches.append(ArmSearch(chosen, model, arm, search))
+    return searches
 
 
-def run_searches(searches: Sequence[Searched], bench: Bench, pool: Pool) -> None:
+def run_searches(searches: Sequence[ArmSearch], stages: StageRunner, pool: TrainingPool) -> None:
     """Run all trials; a search waits for its own last trial, never for another's."""
     waiting: dict[str, list[tuple[Steps, Request]]] = {}
 
-    def go_on(steps: Steps, request: Request) -> None:
+    def advance(steps: Steps, request: Request) -> None:
         """Feed a search results that are there, until it needs one that is not."""
         while True:
             pool.start(request)
@@ -155,24 +170,20 @@ def run_searches(searches: Sequence[Searched], bench: Bench, pool: Pool) -> None
                 return
 
     for search in searches:
-        steps = search.steps(bench)
+        steps = search.steps(stages)
         first = next(steps, None)
         if first is not None:
-            go_on(steps, first)
+            advance(steps, first)
     while waiting:
-        for steps, request in waiting.pop(pool.settle(), []):
-            go_on(steps, request)
+        for steps, request in waiting.pop(pool.wait_for_one(), []):
+            advance(steps, request)
 
 
-def recall_searches(searches: Sequence[Searched], bench: Bench) -> list[Request]:
-    """Take each search as far as cached trials lead.
-
-    Returns:
-        The trainings at which searches stopped, for they are not cached.
-    """
+def recall_searches(searches: Sequence[ArmSearch], stages: StageRunner) -> list[Request]:
+    """Take each search as far as cached trials lead; the trainings at which they stopped."""
     stopped = []
     for search in searches:
-        steps = search.steps(bench)
+        steps = search.steps(stages)
         try:
             request = next(steps)
             while (result := request.cached()) is not None:

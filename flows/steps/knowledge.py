@@ -1,9 +1,9 @@
 """From profiles to the targets of every single training."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import product
 
-from flows.steps.stage_runner import Stages
+from flows.steps.stage_runner import StageRunner
 from models.config import SIDES, Arm, ArmName, Pipeline, Refit, Side, Targets
 from models.errors import BadInput
 from models.profiles.prompt_templates import Template
@@ -13,8 +13,6 @@ from tasks.embeddings.outputs import Described
 from tasks.embeddings.pooling_task import pooling
 from tasks.profiles.outputs import Previous
 from tasks.profiles.profiles_task import profiles
-from tasks.report.profile_map_task import profile_map
-from tasks.storage.artifacts import Handle
 from tasks.storage.imported_files import profile_file, vector_files
 from tasks.targets.outputs import Kept, Targeted
 from tasks.targets.targets_task import controls, targets
@@ -30,14 +28,14 @@ Reducers = Mapping[str, Kept]
 """An earlier run's reducers, by what `_reducer_name` calls them."""
 
 
-def sides_of(pipeline: Pipeline, entered: TapPoints) -> tuple[Side, ...]:
+def sides_of(pipeline: Pipeline, taps: TapPoints) -> tuple[Side, ...]:
     """Whose profiles the run needs; users who are described by their items need the items'."""
     taken = {arm.takes for arm in pipeline.training.arm_rows}
     if taken == {"nothing"}:
         return ()
     if "features" in taken:
         return SIDES
-    needed = {side for of_model in entered.values() for side in of_model}
+    needed = {side for points in taps.values() for side in points}
     if "users" in needed and pipeline.profiles.pooled:
         return SIDES
     return tuple(side for side in SIDES if side in needed)
@@ -47,8 +45,8 @@ def describe_all(
     pipeline: Pipeline,
     prompts: Mapping[Side, Template],
     data: Interactions,
-    parts: Splits,
-    stages: Stages,
+    splits: Splits,
+    stages: StageRunner,
     earlier: Mapping[Side, Previous] | None = None,
 ) -> list[Described]:
     """Profiles and embeddings of every side that has a prompt, items first: users may need them.
@@ -60,19 +58,19 @@ def describe_all(
         if side not in prompts:
             continue
         if side == "users" and pipeline.profiles.pooled:
-            described[side] = _by_items(described["items"], parts, stages)
+            items = described["items"]
+            embedded = stages.run(pooling, items.embedded, splits.train, side="users")
+            described[side] = Described(
+                side="users",
+                profiled=None,
+                embedded=embedded,
+                pooled=True,
+                item_profiles=items.profiled,
+            )
         else:
             before = (earlier or {}).get(side)
-            described[side] = _describe(pipeline, side, prompts[side], data, parts, stages, before)
+            described[side] = _describe(pipeline, side, prompts[side], data, splits, stages, before)
     return [described[side] for side in SIDES if side in described]
-
-
-def _by_items(items: Described, parts: Splits, stages: Stages) -> Described:
-    """Users described by their items' profiles."""
-    embedded = stages.run(pooling, items.embedded, parts.train, side="users")
-    return Described(
-        side="users", profiled=None, embedded=embedded, pooled=True, item_profiles=items.profiled
-    )
 
 
 def _describe(
@@ -80,52 +78,44 @@ def _describe(
     side: Side,
     prompt: Template,
     data: Interactions,
-    parts: Splits,
-    stages: Stages,
-    previous: Previous | None = None,
+    splits: Splits,
+    stages: StageRunner,
+    previous: Previous | None,
 ) -> Described:
     """Profiles and their embeddings; vectors made elsewhere need no profiles."""
-    of_profiles, of_vectors = pipeline.profiles_of(side), pipeline.embeddings_of(side)
-    vectors = vector_files(of_vectors)
+    writing, embedding = pipeline.profiles_of(side), pipeline.embeddings_of(side)
+    vectors = vector_files(embedding)
     if vectors and side == "items" and pipeline.item_embeddings is None:
         raise BadInput(
-            "embeddings imports the users' vectors, but a transfer needs the items' too: set "
-            "item_embeddings"
+            "embeddings: these are the users' imported vectors, but a transfer needs the items' "
+            "too. Set item_embeddings"
         )
     if vectors:
-        embedded = stages.run(embeddings, of_vectors, None, parts.train, vectors, side, side=side)
+        embedded = stages.run(embeddings, embedding, None, splits.train, vectors, side, side=side)
         return Described(side=side, profiled=None, embedded=embedded)
-    texts = profile_file(of_profiles)
     profiled = stages.run(
         profiles,
-        of_profiles,
+        writing,
         prompt,
-        data.interactions if pipeline.sees_all(side) else parts.train,
+        data.interactions if pipeline.sees_all(side) else splits.train,
         data.items,
-        texts,
+        profile_file(writing),
         side,
         data.demographics if side == "users" else None,
         previous,
         side=side,
     )
-    embedded = stages.run(embeddings, of_vectors, profiled.profiles, side=side)
+    embedded = stages.run(embeddings, embedding, profiled.profiles, side=side)
     return Described(side=side, profiled=profiled, embedded=embedded)
-
-
-def map_of(described: Described, parts: Splits, items: Handle) -> Any:
-    """The report's map: a stage like others, but one of the page alone, so not in the record."""
-    profiles = described.profiled.profiles if described.profiled else None
-    embeddings = described.embedded.embeddings
-    return Stages().run(profile_map, described.side, embeddings, profiles, parts.train, items)
 
 
 def target_all(
     pipeline: Pipeline,
     forms: Mapping[Side, Forms],
     described: Sequence[Described],
-    parts: Splits,
+    splits: Splits,
     data: Interactions,
-    stages: Stages,
+    stages: StageRunner,
     kept: Reducers | None = None,
 ) -> Knowledge:
     """Make what every training with knowledge takes: targets, of controls too, or features.
@@ -134,34 +124,41 @@ def target_all(
         pipeline: the run's configuration.
         forms: from `target_forms`, by side.
         described: each side's profiles and embeddings.
-        parts: the split.
+        splits: train, valid and test.
         data: interactions, items and users.
         stages: runs and records.
         kept: an earlier run's reducers, from `kept_reducers`; empty keeps this run's for later
             ones, None keeps none.
     """
-    targeted: Knowledge = {}
-    items = next((known for known in described if known.side == "items"), None)
+    knowledge: Knowledge = {}
     for known in described:
         own = _make_targets(forms[known.side], known, stages, kept)
-        for arm in pipeline.training.arm_rows:
-            features = _features(arm, known, pipeline, stages)
-            for seed in pipeline.training.seeds:
-                if arm.replaces == "targets":
-                    taken = _controls(arm, seed, known.side, pipeline, own, parts, data, stages)
-                elif arm.replaces == "item vectors":
-                    taken = _of_shuffled_items(
-                        arm, seed, known, items, forms[known.side], parts, stages
+        for arm, seed in product(pipeline.training.arm_rows, pipeline.training.seeds):
+            if arm.replaces == "targets":
+                inputs = splits.train, data.items, seed
+                taken = {
+                    model: stages.run(
+                        controls,
+                        pipeline.targets_of(model),
+                        arm.name,
+                        made.targets,
+                        *inputs,
+                        side=known.side,
                     )
-                else:
-                    taken = own if arm.takes == "targets" else features
-                for model, given in taken.items():
-                    targeted.setdefault((model, arm.name, seed), {})[known.side] = given
-    return targeted
+                    for model, made in own.items()
+                }
+            elif arm.replaces == "item vectors" and forms[known.side]:
+                shuffled = _by_shuffled_items(arm, seed, known, described, splits, stages)
+                taken = _make_targets(forms[known.side], shuffled, stages, None)
+            else:
+                taken = own if arm.takes == "targets" else _features(arm, known, pipeline, stages)
+            for model, targeted in taken.items():
+                knowledge.setdefault((model, arm.name, seed), {})[known.side] = targeted
+    return knowledge
 
 
 def _make_targets(
-    forms: Forms, described: Described, stages: Stages, kept: Reducers | None
+    forms: Forms, described: Described, stages: StageRunner, kept: Reducers | None
 ) -> dict[str, Targeted]:
     """Each model's targets; models that want the same share them."""
     made: dict[tuple[str | None, int | None], Targeted] = {}
@@ -176,7 +173,7 @@ def _make_targets(
                 (kept or {}).get(_reducer_name(described.side, settings.reduction, width)),
                 side=described.side,
             )
-    return {model: made[of.reduction, width] for model, (of, width) in forms.items()}
+    return {model: made[form.reduction, width] for model, (form, width) in forms.items()}
 
 
 def _reducer_name(side: Side, reduction: str | None, width: int | None) -> str:
@@ -184,71 +181,43 @@ def _reducer_name(side: Side, reduction: str | None, width: int | None) -> str:
     return f"{side} none" if reduction == "none" else f"{side} {reduction or 'umap'} {width}"
 
 
-def kept_reducers(targeted: Knowledge, refit: Refit) -> dict[str, Kept]:
+def kept_reducers(knowledge: Knowledge, refit: Refit) -> dict[str, Kept]:
     """The reducers of a run that kept them, for the next one.
 
     Args:
-        targeted: from `target_all`.
+        knowledge: from `target_all`.
         refit: the policy under which the next run may use them.
     """
     found: dict[str, Kept] = {}
-    for of_sides in targeted.values():
-        for side, of in of_sides.items():
-            reducer = of.kept(refit)
+    for sides in knowledge.values():
+        for side, targeted in sides.items():
+            reducer = targeted.kept(refit)
             if reducer is not None:
-                found[_reducer_name(side, of.reduction, of.width)] = reducer
+                found[_reducer_name(side, targeted.reduction, targeted.width)] = reducer
     return found
 
 
-def _controls(
-    arm: Arm,
-    seed: int,
-    side: Side,
-    pipeline: Pipeline,
-    own: Mapping[str, Targeted],
-    parts: Splits,
-    data: Interactions,
-    stages: Stages,
-) -> dict[str, Targeted]:
-    """Each model's targets in a control that replaces the profiles' targets."""
-    return {
-        model: stages.run(
-            controls,
-            pipeline.targets_of(model),
-            arm.name,
-            made.targets,
-            parts.train,
-            data.items,
-            seed,
-            side=side,
-        )
-        for model, made in own.items()
-    }
-
-
-def _of_shuffled_items(
+def _by_shuffled_items(
     arm: Arm,
     seed: int,
     users: Described,
-    items: Described | None,
-    forms: Forms,
-    parts: Splits,
-    stages: Stages,
-) -> dict[str, Targeted]:
-    """Each model's targets where users are the mean of items that have each other's vectors."""
-    if not forms:
-        return {}
+    described: Sequence[Described],
+    splits: Splits,
+    stages: StageRunner,
+) -> Described:
+    """Users as the mean of items that have each other's vectors."""
+    items = next((known for known in described if known.side == "items"), None)
     if not users.pooled or items is None:
         raise BadInput(
-            f"training.arms: {arm.name} is for users who are described by their items; set "
+            f"training.arms: {arm.name} is for users who are described by their items. Set "
             "profiles.provider to items and transfer.side to users, or remove the arm"
         )
-    shuffled = stages.run(pooling, items.embedded, parts.train, seed, side="users")
-    return _make_targets(forms, users.model_copy(update={"embedded": shuffled}), stages, None)
+    shuffled = stages.run(pooling, items.embedded, splits.train, seed, side="users")
+    return users.model_copy(update={"embedded": shuffled})
 
 
 def _features(
-    arm: Arm, described: Described, pipeline: Pipeline, stages: Stages
+    arm: Arm, described: Described, pipeline: Pipeline, stages: StageRunner
 ) -> dict[str, Targeted]:
     """The whole embeddings of one side, for models that take them as features in this arm."""
     models = [model for model in pipeline.models if arm.suits(model, ())]
@@ -260,17 +229,17 @@ def _features(
     return dict.fromkeys(models, whole)
 
 
-def target_forms(pipeline: Pipeline, entered: TapPoints, side: Side) -> Forms:
+def target_forms(pipeline: Pipeline, taps: TapPoints, side: Side) -> Forms:
     """How each model's targets are made, and how wide: as its tapped layer, if not otherwise.
 
     A model without a tap takes whole embeddings.
     """
     asked = pipeline.targets.width
     forms: Forms = {}
-    for model, of_model in entered.items():
-        if side not in of_model:
+    for model, points in taps.items():
+        if side not in points:
             continue
-        tap, width = of_model[side].tap, of_model[side].width
+        tap, width = points[side].tap, points[side].width
         settings = pipeline.targets_of(model)
         if tap is None:
             forms[model] = settings.model_copy(update={"reduction": "none"}), None
@@ -279,7 +248,7 @@ def target_forms(pipeline: Pipeline, entered: TapPoints, side: Side) -> Forms:
         if asked not in (None, width) and not bridging:
             raise BadInput(
                 f"targets.width is {asked}, but the tapped layer {tap.name} of {model} is {width} "
-                f"wide; leave targets.width empty, or set models.{model}.tap with start and stop"
+                f"wide. Leave targets.width empty, or set models.{model}.tap with start and stop"
             )
         forms[model] = settings, asked or width
     return forms

@@ -1,20 +1,18 @@
-"""What a point needs before its trainings; what points have in common is done once."""
+"""Everything that comes before the trainings of a pipeline: a run's, a point's or a night's."""
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flows.steps.knowledge import describe_all, sides_of, target_all, target_forms
-from flows.steps.stage_runner import Stages
-from flows.steps.trainings import jobs_of, trainings_of
-from models.config import Job, Pipeline
+from flows.steps.knowledge import Knowledge, describe_all, sides_of, target_all, target_forms
+from flows.steps.stage_runner import StageRunner
+from models.config import Job, Pipeline, Side
 from tasks.config.prompt_file import prompt_of
 from tasks.dataset.interactions_task import interactions, raw_files
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.dataset.requirements import require_enough_items, require_likes
 from tasks.dataset.split_task import split, split_files
-from tasks.embeddings.outputs import Described
+from tasks.evaluation.inputs import Part
+from tasks.nightly.night import Night
 from tasks.storage.artifacts import Handle
 from tasks.training.outputs import Trained
 from tasks.training.tap_points import TapPoints, tap_points
@@ -23,96 +21,130 @@ from tasks.training.training_task import training
 
 @dataclass(frozen=True)
 class Request:
-    """One training that a point asks for, and its cache key."""
+    """A training to do, with the inputs of the stage `training`."""
 
     job: Job
     inputs: dict[str, Any]
 
     @property
     def key(self) -> str:
-        """Equal for equal trainings."""
+        """The training's cache key: equal for equal trainings."""
         return training.key(self.job, **self.inputs)
 
     def cached(self) -> Trained | None:
-        """What came of it in an earlier run, if it is there."""
+        """The model that an earlier run trained, if it is still there."""
         found: Trained | None = training.cached(self.job, **self.inputs)
         return found
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a pipeline's trainings need."""
+    """A pipeline whose trainings can start.
 
-    pipeline: Pipeline
+    Attributes:
+        part: as its evaluation is given it, still without trained models.
+        data: interactions, items and users.
+        knowledge: the targets of every training with knowledge.
+        requests: its trainings.
+    """
+
+    part: Part
     data: Interactions
-    parts: Splits
-    described: tuple[Described, ...]
+    knowledge: Knowledge
     requests: tuple[Request, ...]
 
 
-class Bench:
-    """Prepares pipelines; remembers what it has looked up, since points differ in little."""
+def prepare(
+    pipeline: Pipeline,
+    stages: StageRunner,
+    *,
+    point: str | None = None,
+    search_trials: int = 0,
+    night: Night | None = None,
+) -> Prepared:
+    """Run, or find, every stage before the trainings.
 
-    def __init__(self, stages: Stages) -> None:
-        self.stages = stages
-        self._entered: dict[str, TapPoints] = {}
-        self._files: dict[str, Any] = {}
+    Args:
+        pipeline: the configuration.
+        stages: runs and records.
+        point: the point of an experiment that it is of.
+        search_trials: settings that were tried before this one.
+        night: the night that it is of, which has its data, and the champion's profiles, reducers
+            and weights to start from.
 
-    def entered(self, pipeline: Pipeline) -> TapPoints:
-        """As `tasks.training.tap_points.tap_points`, each different question once."""
-        transfers = {model: pipeline.transfer_of(model) for model in pipeline.models}
-        question = [
-            {model: of.model_dump(mode="json") for model, of in pipeline.models.items()},
-            {model: [of.sides, of.columns] for model, of in transfers.items()},
-            [arm.name for arm in pipeline.training.arm_rows if arm.models],
-            pipeline.evaluation.like_from,
-        ]
-        key = json.dumps(question, sort_keys=True, default=str)
-        if key not in self._entered:
-            self._entered[key] = tap_points(pipeline)
-        return self._entered[key]
+    Raises:
+        BadInput: as the stages do.
+        NotCached: in a dry run, for a stage that has not run yet.
+    """
+    taps = taps_of(pipeline, stages)
+    sides = sides_of(pipeline, taps)
+    prompts = {side: prompt_of(pipeline, side) for side in sides}
+    forms = {side: target_forms(pipeline, taps, side) for side in sides}
+    data = night.data if night else load_data(pipeline, stages, pipeline.demographics(sides))
+    splits = split_data(pipeline, data, stages)
+    earlier = night.earlier_profiles() if night else None
+    described = describe_all(pipeline, prompts, data, splits, stages, earlier)
+    reducers = night.earlier_reducers() if night else None
+    knowledge = target_all(pipeline, forms, described, splits, data, stages, reducers)
+    common = {
+        "train_pairs": splits.train,
+        "valid_pairs": splits.valid,
+        "users": data.users,
+        "items": data.items,
+        **({"initial": night.starting_point()} if night else {}),
+    }
+    requests = [
+        Request(job, {**common, "targets": _targets_of(job, knowledge)})
+        for job in jobs_of(pipeline, stages)
+    ]
+    part = Part(
+        point=point,
+        pipeline=pipeline,
+        splits=splits,
+        described=tuple(described),
+        items=data.items,
+        search_trials=search_trials,
+    )
+    return Prepared(part, data, knowledge, tuple(requests))
 
-    def jobs(self, pipeline: Pipeline) -> list[Job]:
-        """The trainings of a pipeline, without what they are given."""
-        return jobs_of(pipeline, self.entered(pipeline))
 
-    def ground(self, pipeline: Pipeline, fields: tuple[str, ...]) -> tuple[Interactions, Splits]:
-        """Interactions and split."""
-        raw: dict[str, Handle] = self._taken(
-            ["raw", pipeline.dataset.model_dump(), fields],
-            lambda: raw_files(pipeline.dataset, fields),
-        )
-        data = self.stages.run(interactions, pipeline.dataset, raw, fields)
-        require_enough_items(pipeline, data)
-        files: dict[str, Handle] = self._taken(
-            ["split", pipeline.split.model_dump()], lambda: split_files(pipeline.split)
-        )
-        parts = self.stages.run(split, pipeline.split, data.interactions, files)
-        require_likes(pipeline, parts)
-        return data, parts
+def taps_of(pipeline: Pipeline, stages: StageRunner) -> TapPoints:
+    """The tap points of a pipeline's models; points that ask the same share the answer."""
+    transfers = {model: pipeline.transfer_of(model) for model in pipeline.models}
+    question = [
+        {model: settings.model_dump() for model, settings in pipeline.models.items()},
+        {model: [transfer.sides, transfer.columns] for model, transfer in transfers.items()},
+        [arm.name for arm in pipeline.training.arm_rows if arm.models],
+        pipeline.evaluation.like_from,
+    ]
+    return stages.once(question, lambda: tap_points(pipeline))
 
-    def prepare(self, pipeline: Pipeline) -> Prepared:
-        """Run, or find, every stage before the trainings.
 
-        Raises:
-            BadInput: as the stages do.
-            NotCached: when peeking, for a stage that has not run yet.
-        """
-        entered = self.entered(pipeline)
-        sides = sides_of(pipeline, entered)
-        prompts = {side: prompt_of(pipeline, side) for side in sides}
-        data, parts = self.ground(pipeline, pipeline.demographics(sides))
-        forms = {side: target_forms(pipeline, entered, side) for side in sides}
-        described = describe_all(pipeline, prompts, data, parts, self.stages)
-        targeted = target_all(pipeline, forms, described, parts, data, self.stages)
-        requests = [
-            Request(job, inputs)
-            for job, inputs in trainings_of(pipeline, entered, data, parts, targeted)
-        ]
-        return Prepared(pipeline, data, parts, tuple(described), tuple(requests))
+def jobs_of(pipeline: Pipeline, stages: StageRunner) -> list[Job]:
+    """Every training that a pipeline asks for, without its inputs."""
+    taps = taps_of(pipeline, stages)
+    return pipeline.jobs(
+        {model: {side: at.tap for side, at in sides.items()} for model, sides in taps.items()}
+    )
 
-    def _taken(self, question: list[Any], take: Callable[[], Any]) -> Any:
-        key = json.dumps(question, sort_keys=True, default=str)
-        if key not in self._files:
-            self._files[key] = take()
-        return self._files[key]
+
+def load_data(pipeline: Pipeline, stages: StageRunner, fields: tuple[str, ...]) -> Interactions:
+    """Interactions, items and users, with the given demographic fields of users."""
+    question = [pipeline.dataset.model_dump(), fields]
+    raw = stages.once(question, lambda: raw_files(pipeline.dataset, fields))
+    data: Interactions = stages.run(interactions, pipeline.dataset, raw, fields)
+    return data
+
+
+def split_data(pipeline: Pipeline, data: Interactions, stages: StageRunner) -> Splits:
+    """Train, valid and test, if data and configuration go together."""
+    require_enough_items(pipeline, data)
+    files = stages.once(pipeline.split.model_dump(), lambda: split_files(pipeline.split))
+    splits: Splits = stages.run(split, pipeline.split, data.interactions, files)
+    require_likes(pipeline, splits)
+    return splits
+
+
+def _targets_of(job: Job, knowledge: Knowledge) -> dict[Side, Handle]:
+    given = knowledge.get((job.model, job.arm, job.seed), {})
+    return {side: targeted.targets for side, targeted in given.items()}

@@ -1,116 +1,151 @@
-"""All trainings of a run, side by side in worker processes."""
+"""Trainings in worker processes, each different one once, side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
-from prefect.futures import PrefectFuture, wait
+from prefect.futures import PrefectConcurrentFuture, PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.steps.knowledge import Knowledge
-from flows.steps.stage_runner import Stages
+from flows.steps.preparation import Prepared, Request
 from models.config import Job, Pipeline
-from tasks.dataset.outputs import Interactions, Splits
-from tasks.execution.worker_pool import ended_at_once
-from tasks.storage.artifacts import Handle
+from models.errors import Unavailable
+from tasks.evaluation.inputs import Part
+from tasks.execution.progress import Tracker, track
+from tasks.execution.worker_pool import ended_at_once, require_workers, worker_pool
 from tasks.training.outputs import Trained
-from tasks.training.tap_points import TapPoints
 from tasks.training.training_task import predictions, training
 
+Result = Trained | Exception
+"""A trained model, or the error that kept it from being trained."""
 
-def train_all(
-    pipeline: Pipeline,
-    entered: TapPoints,
-    data: Interactions,
-    parts: Splits,
-    targeted: Knowledge,
-    stages: Stages,
-    initial: Handle | None = None,
-) -> list[Trained]:
-    """Train every model, arm and seed in worker processes.
 
-    All trainings end before a failure is raised, so that none is lost to another's mistake.
+@contextmanager
+def training_pool(pipeline: Pipeline, workers: int | None = None) -> Iterator["TrainingPool"]:
+    """Open a pool of worker processes, which start when the first training needs them.
 
     Args:
-        pipeline: the run's configuration.
-        entered: where knowledge enters each model.
-        data: interactions, items and users.
-        parts: the split.
-        targeted: what each training with knowledge is given.
-        stages: records.
-        initial: what trainings start from, see `tasks.training.training_task.training`; None is a
-            cold start.
+        pipeline: names the experiment, and says whether a cluster trains.
+        workers: trainings at the same time; None means `training.workers`.
     """
-    asked = trainings_of(pipeline, entered, data, parts, targeted)
-    jobs, inputs = [job for job, _ in asked], [given for _, given in asked]
-    workers = min(pipeline.training.workers, len(jobs))
-    runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=workers)
-    with runner, ended_at_once():
+    n = workers or pipeline.training.workers
+    runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=n)
+    with (
+        track(f"experiment {pipeline.experiment}", 1) as tracker,
+        worker_pool(pipeline, n),
+        runner,
+        ended_at_once(),
+    ):
+        yield TrainingPool(runner, tracker)
+
+
+class TrainingPool:
+    """Takes requests, finds what is cached, trains the rest, and keeps every result.
+
+    Attributes:
+        jobs: every different training that was asked for, by key.
+        ran: keys of those that were trained here, successfully or not.
+        results: of those that have ended, by key.
+    """
+
+    def __init__(self, runner: ThreadPoolTaskRunner[Trained], tracker: Tracker) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.ran: set[str] = set()
+        self.results: dict[str, Result] = {}
+        self._runner, self._tracker = runner, tracker
+        self._futures: dict[str, PrefectConcurrentFuture[Trained]] = {}
+        self._ended: SimpleQueue[str] = SimpleQueue()
+
+    def start(self, *requests: Request) -> None:
+        """Train what is neither cached, nor done, nor under way.
+
+        Raises:
+            Unavailable: if there is no cluster to train it.
+        """
+        for request in requests:
+            key = request.key
+            if key in self.jobs:
+                continue
+            self.jobs[key] = request.job
+            found = request.cached()
+            if found is not None:
+                self.results[key] = found
+                self._show()
+                continue
+            require_workers()
+            self.ran.add(key)
+            given = {"job": request.job, **request.inputs}
+            future = self._runner.submit(training, parameters=given)
+            self._futures[key] = future
+            future.add_done_callback(partial(self._note_end, key))
+
+    def result(self, request: Request) -> Result | None:
+        """The result of a training; None while it is under way."""
+        return self.results.get(request.key)
+
+    def wait_for_one(self) -> str:
+        """Wait until one more training has ended; its key.
+
+        Raises:
+            Unavailable: if the cluster is lost.
+        """
+        key = self._ended.get()
+        future = self._futures.pop(key)
+        future.wait()
+        result = future.result(raise_on_failure=False)
+        if isinstance(result, Unavailable):
+            raise result
+        self.results[key] = result
+        self._show()
+        return key
+
+    def wait_for_all(self) -> None:
+        """Wait until no training is under way, so that none is lost to another's mistake."""
+        while self._futures:
+            self.wait_for_one()
+
+    def trained(self, prepared: Prepared) -> Part:
+        """A prepared pipeline with its trained models, and where likes are predicted, with those.
+
+        Raises:
+            Exception: the first of its trainings' that failed.
+        """
+        trained = []
+        for request in prepared.requests:
+            result = self.results[request.key]
+            if isinstance(result, Exception):
+                raise result
+            trained.append(result)
+        if prepared.part.pipeline.evaluation.like_from is not None:
+            trained = self._predicted(prepared, trained)
+        return prepared.part.model_copy(update={"trained": tuple(trained)})
+
+    def _predicted(self, prepared: Prepared, trained: list[Trained]) -> list[Trained]:
+        """Let every model predict the likes of the test part."""
+        test = {"test_pairs": prepared.part.splits.test}
         futures: list[PrefectFuture[Trained]] = [
-            runner.submit(training, parameters={"job": job, "initial": initial, **given})
-            for job, given in zip(jobs, inputs, strict=True)
+            self._runner.submit(predictions, parameters={"trained": model, **test, **given.inputs})
+            for model, given in zip(trained, prepared.requests, strict=True)
         ]
         wait(futures)
-        results = [future.result() for future in futures]
-        states = [future.state for future in futures]
-        results = predict_all(pipeline, results, inputs, parts.test, runner)
-    stages.add_trainings(list(zip(jobs, states, results, strict=True)))
-    return results
+        return [future.result() for future in futures]
 
+    def ended(self) -> list[tuple[Job, bool, Result]]:
+        """Every different training: its job, whether it was cached, and its result."""
+        return [(job, key not in self.ran, self.results[key]) for key, job in self.jobs.items()]
 
-def predict_all(
-    pipeline: Pipeline,
-    trained: Sequence[Trained],
-    inputs: Sequence[Mapping[str, Any]],
-    test: Handle,
-    runner: ThreadPoolTaskRunner[Trained],
-) -> list[Trained]:
-    """Where likes are predicted, let every trained model predict those of the test part.
+    def counts(self, keys: Iterable[str]) -> dict[str, Any]:
+        """How many trainings ran, were cached or failed."""
+        keys = set(keys)
+        failed = {key for key in keys if not isinstance(self.results.get(key), Trained)}
+        ran = (keys & self.ran) - failed
+        return {"ran": len(ran), "failed": len(failed), "cached": len(keys - ran - failed)}
 
-    Args:
-        pipeline: the run's configuration.
-        trained: what was trained.
-        inputs: what each training was given, in the same order.
-        test: the pairs to predict.
-        runner: an open one.
-    """
-    if pipeline.evaluation.like_from is None:
-        return list(trained)
-    futures: list[PrefectFuture[Trained]] = [
-        runner.submit(predictions, parameters={"trained": of, "test_pairs": test, **given})
-        for of, given in zip(trained, inputs, strict=True)
-    ]
-    wait(futures)
-    return [future.result() for future in futures]
+    def _note_end(self, key: str, _: object) -> None:
+        self._ended.put(key)
 
-
-def trainings_of(
-    pipeline: Pipeline,
-    entered: TapPoints,
-    data: Interactions,
-    parts: Splits,
-    targeted: Knowledge,
-) -> list[tuple[Job, dict[str, Any]]]:
-    """Every training that a pipeline asks for, and what the stage is given beside the job."""
-    return [
-        (
-            job,
-            {
-                "train_pairs": parts.train,
-                "valid_pairs": parts.valid,
-                "users": data.users,
-                "items": data.items,
-                "targets": {
-                    side: of.targets
-                    for side, of in targeted.get((job.model, job.arm, job.seed), {}).items()
-                },
-            },
-        )
-        for job in jobs_of(pipeline, entered)
-    ]
-
-
-def jobs_of(pipeline: Pipeline, entered: TapPoints) -> list[Job]:
-    """Every training that a pipeline asks for."""
-    return pipeline.jobs(
-        {model: {side: at.tap for side, at in sides.items()} for model, sides in entered.items()}
-    )
+    def _show(self) -> None:
+        self._tracker.total = max(self._tracker.total, len(self.jobs))
+        self._tracker(len(self.results))

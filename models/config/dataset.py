@@ -49,13 +49,13 @@ class DataColumns(Section):
     year: str | None = Field(None, description="The year, in the item file.")
     genres: str | None = Field(None, description="The genres, in the item file.")
     item_file_item: str | None = Field(
-        None, description="The item id in the item file, if its column has another name there."
+        None, description="The item id in the item file, if named differently."
     )
     user_file_user: str | None = Field(
-        None, description="The user id in the user file, if its column has another name there."
+        None, description="The user id in the user file, if named differently."
     )
     text: tuple[str, ...] = Field(
-        (), description="Columns appended to the title: `Title – Artist`."
+        (), description="Columns to append to the title: `Title – Artist`."
     )
 
 
@@ -77,25 +77,16 @@ class Dataset(Section):
     The content of the files decides a result, not their paths.
     """
 
-    name: str = Field(
-        "ml-100k",
-        description="Name of the data set; atomic: the files are NAME.inter and NAME.item.",
-    )
+    name: str = Field("ml-100k", description="Name; atomic: of the files NAME.inter and NAME.item.")
     path: str | None = unkeyed(
         None,
         description="atomic: folder of the files; empty: the copy inside the RecBole wheel. "
         "movielens: the published zip file or its folder, as a path or URL.",
     )
-    title: str | None = Field(
-        "movie_title", description="atomic: column of NAME.item with the title."
-    )
-    year: str | None = Field(
-        "release_year", description="atomic: column of NAME.item with the year."
-    )
-    genres: str | None = Field("class", description="atomic: column of NAME.item with the genres.")
-    format: Format | None = Field(
-        None, description="File format; empty: inferred from the files' names."
-    )
+    title: str | None = Field("movie_title", description="atomic: the title, in NAME.item.")
+    year: str | None = Field("release_year", description="atomic: the year, in NAME.item.")
+    genres: str | None = Field("class", description="atomic: the genres, in NAME.item.")
+    format: Format | None = Field(None, description="File format; empty: inferred from file names.")
     interactions: str | None = unkeyed(
         None, description="Interactions: a path or URL (http, https, s3, … by fsspec)."
     )
@@ -112,23 +103,17 @@ class Dataset(Section):
     )
     columns: DataColumns = DataColumns()
     delimiter: str | None = Field(
-        None, min_length=1, description="One or more characters; empty: comma for csv, tab for tsv."
+        None, min_length=1, description="Empty: comma for csv, tab for tsv."
     )
-    encoding: str = Field(
-        "utf-8", description="Encoding of text files: utf-8, latin-1, cp1252, utf-16, …"
-    )
+    encoding: str = Field("utf-8", description="Encoding of text files, such as latin-1 or utf-16.")
     quoting: Literal["double", "none"] | None = Field(
         None,
         description="double: values may stand in double quotes; none: quotes are text. Empty: "
         "double for csv, none for tsv.",
     )
     header: bool = Field(True, description="Whether the first line names the columns.")
-    genre_separator: str = Field(
-        "|", min_length=1, description="Separator between the genres of an item."
-    )
-    year_from_title: bool = Field(
-        False, description="Take the year from the end of the title: `Heat (1995)`."
-    )
+    genre_separator: str = Field("|", min_length=1, description="Separator of an item's genres.")
+    year_from_title: bool = Field(False, description="Take the year from the title: `Heat (1995)`.")
     timestamp_unit: Literal["s", "ms", "iso"] = Field(
         "s",
         description="s: Unix seconds; ms: Unix milliseconds; iso: ISO 8601 dates and times (UTC).",
@@ -145,9 +130,7 @@ class Dataset(Section):
         description="Which interaction of a user and an item to keep; of equally new ones the last "
         "in the file. Duplicates are resolved before rating_from.",
     )
-    rating_from: float | None = Field(
-        None, description="Drop interactions with a lower or missing rating."
-    )
+    rating_from: float | None = Field(None, description="Drop lower and missing ratings.")
     k_core: KCore = KCore()
 
     @field_validator("since", "until")

@@ -42,9 +42,7 @@ class Embeddings(Placed):
         description="sentence-transformers: all-MiniLM-L6-v2 (ships in a package) or a local "
         "folder; openai: text-embedding-3-small, text-embedding-ada-002, …",
     )
-    base_url: str | None = Field(
-        None, description="openai only: URL of the endpoint; empty: api.openai.com."
-    )
+    base_url: str | None = Field(None, description="openai only: endpoint; empty: api.openai.com.")
     api_key_env: str = unkeyed(
         "OPENAI_API_KEY",
         description="openai only: name of the environment variable that holds the key.",
@@ -52,11 +50,7 @@ class Embeddings(Placed):
     api_key_secret: str | None = unkeyed(
         None, description="openai only: name of a Prefect Secret block that holds the key."
     )
-    dimensions: int = Field(
-        384,
-        ge=2,
-        description="hashing only: width of the vectors.",
-    )
+    dimensions: int = Field(384, ge=2, description="hashing only: width of the vectors.")
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16",
         description="sentence-transformers only: bfloat16 is about twice as fast on recent CPUs, "

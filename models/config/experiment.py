@@ -24,7 +24,7 @@ class Space(Section):
     log: bool = Field(False, description="Draw on a logarithmic scale; low must be above 0.")
     step: int | float | None = Field(None, gt=0, description="Step between values; not with log.")
     choices: list[Any] | None = Field(
-        None, min_length=1, description="The values, in place of a range."
+        None, min_length=1, description="Values, in place of a range."
     )
 
     @model_validator(mode="after")
@@ -76,10 +76,10 @@ class Experiment(Section):
 
     experiment: Name = Field(description="Name of the results; the file's name if left out.")
     base: str | dict[str, Any] = Field(
-        description="A pipeline file, relative to this file's folder, or its settings."
+        description="A pipeline's file, relative to this one, or its keys."
     )
     overrides: Overrides = Field(
-        default_factory=dict, description="Values by dotted key for all points, over the base."
+        default_factory=dict, description="Keys of all points, over the base."
     )
     grid: dict[str, list[Any]] = Field(
         default_factory=dict,
@@ -93,7 +93,7 @@ class Experiment(Section):
         description="Grid points to leave out: those with all these values.",
     )
     models: tuple[str, ...] | None = Field(
-        None, min_length=1, description="Train only these models of the base."
+        None, min_length=1, description="Models of the base to keep."
     )
     arms: tuple[ArmName, ...] | None = Field(
         None, min_length=1, description="Replaces training.arms."

@@ -27,9 +27,7 @@ class Nightly(Section):
     """The nightly challenger, the gate that it has to pass, and the published set."""
 
     model: str | None = Field(None, description="Which of `models` to publish; empty: the first.")
-    arm: ServedArm = Field(
-        TRANSFER, description="Whether the published model learns from profiles."
-    )
+    arm: ServedArm = Field(TRANSFER, description="Arm of the published model.")
     seed: int = Field(1, description="Of the training.")
     split: NightlySplit = Field(
         NightlySplit(),

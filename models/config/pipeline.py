@@ -25,7 +25,7 @@ class Pipeline(Section):
     """One configuration file: one pipeline, one comparison."""
 
     experiment: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the results and the report."
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the results."
     )
     preset: str | None = unkeyed(  # the settings that come of it decide
         None,
@@ -43,12 +43,10 @@ class Pipeline(Section):
     item_profiles: ItemProfiles = ItemProfiles()
     embeddings: Embeddings = Embeddings()
     item_embeddings: Embeddings | None = Field(
-        None, description="The text model of items' profiles; empty: as `embeddings`."
+        None, description="As `embeddings`, for items; empty: the same."
     )
     targets: Targets = Targets()
-    models: dict[str, Model] = Field(
-        min_length=1, description="The models to train, by RecBole's names."
-    )
+    models: dict[str, Model] = Field(min_length=1, description="The models, by RecBole's names.")
     transfer: Transfer = Transfer()
     kar: Kar = Kar()
     training: Training = Training()

@@ -109,7 +109,7 @@ class Profiles(Section):
     )
     prompt: str = Field(
         "user-movies",
-        description="Prompt template: a name in prompts/ (without .j2) or a path to a .j2 file.",
+        description="Template: a name in prompts/ or a path of a .j2 file.",
     )
     history: History = History()
     fields: dict[str, str] = Field(
@@ -193,7 +193,7 @@ class ItemProfiles(Profiles):
 
     prompt: str = Field(
         "item-movies",
-        description="Prompt template: a name in prompts/ (without .j2) or a path to a .j2 file.",
+        description="Template: a name in prompts/ or a path of a .j2 file.",
     )
     history: ItemHistory = ItemHistory()
 

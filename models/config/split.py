@@ -25,9 +25,7 @@ class Split(Section):
         None, description="files only: as train; empty: a share of each user's train, by seed."
     )
     test: str | None = unkeyed(None, description="files only: as train.")
-    valid_share: float = Field(
-        0.1, gt=0, lt=1, description="files only: share of train that becomes valid."
-    )
+    valid_share: float = Field(0.1, gt=0, lt=1, description="files only: valid's share of train.")
     ratios: tuple[float, float, float] = Field(
         (0.7, 0.1, 0.2), description="Shares of train, valid and test (random and temporal)."
     )

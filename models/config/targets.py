@@ -30,7 +30,7 @@ class Refit(Section):
         0.2,
         ge=0,
         le=1,
-        description="Refit when more than this share of the users is new since the fit.",
+        description="Refit if a larger share of users is new.",
     )
     drift: float = Field(
         0.1,
@@ -50,7 +50,7 @@ class Targets(Section):
         "`relational`, umap for the others.",
     )
     width: int | None = Field(
-        None, ge=1, description="Target width; empty means the width of each model's tapped layer."
+        None, ge=1, description="Target width; empty: that of each tapped layer."
     )
     seed: int = Field(42, description="Seed of UMAP, samples and random control targets.")
     centre: bool = Field(True, description="Subtract each coordinate's mean over users.")

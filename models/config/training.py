@@ -14,14 +14,10 @@ class Model(Section):
     """One RecBole model of the run."""
 
     hyperparameters: dict[str, Any] = Field(
-        default_factory=dict, description="By RecBole's names; unknown names are errors."
+        default_factory=dict, description="By RecBole's names; unknown ones are errors."
     )
-    tap: Tap | None = Field(
-        None, description="The layer to align for users; empty: the model's default."
-    )
-    item_tap: Tap | None = Field(
-        None, description="The layer to align for items, with the keys of `tap`."
-    )
+    tap: Tap | None = Field(None, description="Layer to align for users; empty: the default.")
+    item_tap: Tap | None = Field(None, description="Layer to align for items; keys as `tap`.")
     transfer: dict[str, Any] = Field(
         default_factory=dict, description="Values of the section `transfer` for this model only."
     )
@@ -44,9 +40,7 @@ class Budget(Placed):
         description="Stop after this many epochs without a better validation score. Counting "
         "starts with the second half of the epochs, in every arm.",
     )
-    valid_metric: str = Field(
-        "ndcg@10", description="The metric of early stopping: METRIC@K, auc or logloss."
-    )
+    valid_metric: str = Field("ndcg@10", description="Metric of early stopping.")
     threads: int = unkeyed(1, ge=1, description="CPU threads per training.")
     precision: Precision | Literal["auto"] = Field(
         "float32",
@@ -65,9 +59,7 @@ class Budget(Placed):
 class Training(Budget):
     """The budget, and which trainings are made with it."""
 
-    seeds: tuple[int, ...] = Field(
-        (1, 2), min_length=1, description="One training per seed, model and arm."
-    )
+    seeds: tuple[int, ...] = Field((1, 2), min_length=1, description="Seeds of each model and arm.")
     arms: tuple[ArmName, ...] = Field(
         (BASELINE, TRANSFER),
         min_length=1,

@@ -25,9 +25,7 @@ class Transfer(Section):
         description="; ".join(f"{name}: {row.description}" for name, row in ALIGNMENTS.items())
         + ".",
     )
-    side: Side | Literal["both"] = Field(
-        "users", description="Whose profiles the model learns from."
-    )
+    side: Side | Literal["both"] = Field("users", description="Whose profiles are transferred.")
     alpha: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
     )
@@ -48,7 +46,7 @@ class Transfer(Section):
         "file.",
     )
     temperature: Annotated[float, Field(gt=0)] = Field(
-        0.2, description="contrastive only: InfoNCE's temperature."
+        0.2, description="contrastive only: of InfoNCE."
     )
     mask: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.2, description="generative only: share of the tapped vector's columns that are hidden."
@@ -83,9 +81,7 @@ class Tap(Section):
         "module", description="A module's output, a parameter, or a method's return value."
     )
     name: str = Field(description="Name inside the model, as `llmkt inspect MODEL` prints it.")
-    output: int | None = Field(
-        None, ge=0, description="Which element, where a module or method returns a tuple."
-    )
+    output: int | None = Field(None, ge=0, description="Element of a returned tuple.")
     rows: Literal["batch", "all"] = Field(
         "batch",
         description="batch: one row per row of the batch or per looked-up id; all: one row per "

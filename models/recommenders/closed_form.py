@@ -46,13 +46,13 @@ from scipy.linalg import lapack
 from torch import Tensor, nn
 
 from models.errors import BadInput
+from models.recommenders.hyperparameters import SIDE_REG
 from models.schemas import USER
 
 Method = Literal["add-ease", "collective", "l3ae"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-SIDE_REG = 10.0
 MAX_ITEMS = 20_000
 PEAK_MATRICES = 4
 """At most so many float64 (n_items, n_items) are held at a time."""

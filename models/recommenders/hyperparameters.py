@@ -9,8 +9,10 @@ from typing import Any
 
 from models.config import parse_yaml
 from models.errors import BadInput
-from models.recommenders.closed_form import SIDE_REG
 from models.recommenders.registry import entry
+
+SIDE_REG = 10.0
+"""Default ridge of the EASE on embeddings, see `models.recommenders.closed_form`."""
 
 _TRAINING_ARGUMENTS = (
     "learner",
@@ -22,6 +24,7 @@ _TRAINING_ARGUMENTS = (
     "require_pow",
 )
 _SEQUENCE_ARGUMENTS: dict[str, Any] = {"MAX_ITEM_LIST_LENGTH": 50}
+SIDE_REG = 10.0
 _EASE_ARGUMENTS: dict[str, Any] = {"method": "l3ae", "side_reg": SIDE_REG}
 """Ours, not RecBole's: how embeddings enter EASE, see `models.recommenders.closed_form.fit`."""
 _SET_ELSEWHERE = {

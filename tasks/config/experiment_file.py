@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from models.config import ArmName, Experiment, Pipeline
 from models.errors import BadInput
 from models.experiments.grid import Point, expand, set_at
 from tasks.config.pipeline_file import layer, validated
-from tasks.config.yaml_settings import apply, explain, parse_override, read_settings
+from tasks.config.yaml_settings import apply, parse_override, read_settings, validate
 from tasks.storage.artifacts import PROJECT_ROOT
 
 _DOTTED = ("overrides", "grid", "search.space")
@@ -19,13 +17,13 @@ _DOTTED = ("overrides", "grid", "search.space")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ExperimentPoint:
     """A point that will be run.
 
     Attributes:
-        file: where it stands.
+        file: the experiment's.
         point: its settings as written.
-        pipeline: what they make.
+        pipeline: the same, validated.
     """
 
     file: Path
@@ -34,12 +32,12 @@ class Chosen:
 
     @property
     def name(self) -> str:
-        """The point's."""
+        """Unique in the experiment."""
         return self.point.name
 
     @property
     def where(self) -> str:
-        """What errors name first."""
+        """The file and the point, for errors."""
         return f"{self.file}, point {self.name}"
 
     def varied(
@@ -70,12 +68,12 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedExperiment:
     """An experiment file and its points."""
 
     file: Path
     config: Experiment
-    points: tuple[Chosen, ...]
+    points: tuple[ExperimentPoint, ...]
     excluded: tuple[Point, ...]
 
     @property
@@ -83,8 +81,13 @@ class Loaded:
         """The experiment's."""
         return self.config.experiment
 
+    @property
+    def workers(self) -> int:
+        """Trainings at the same time, if nobody says: the most that a point asks for."""
+        return max(chosen.pipeline.training.workers for chosen in self.points)
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperiment:
     """Read an experiment file and validate every point of it.
 
     Args:
@@ -98,30 +101,28 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     """
     raw = read_settings(path, "experiment file")
     if "base" not in raw and "dataset" in raw:
-        raise BadInput(f"{path} is a pipeline, not an experiment: llmkt run {path}")
+        raise BadInput(f"{path}: this is a pipeline, not an experiment. Use llmkt run {path}")
     raw.setdefault("experiment", path.stem)
     for override in overrides:
         _apply(raw, override)
     try:
-        config = Experiment.model_validate(raw)
-    except ValidationError as error:
-        raise BadInput(f"{path}: " + "; ".join(explain(error, Experiment))) from error
-    try:
+        config = validate(Experiment, raw)
         base = _base(path, config.base)
         config = _sized(config, base)
         points = expand(config, base)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
-    chosen = [
-        Chosen(path, point, validated(point.settings, f"{path}, point {point.name}"))
+    chosen = tuple(
+        ExperimentPoint(path, point, validated(point.settings, f"{path}, point {point.name}"))
         for point in points
         if not point.excluded
-    ]
+    )
     if not chosen:
-        raise BadInput(f"{path}: every point is excluded; remove an exclusion")
-    excluded = tuple(point for point in points if point.excluded)
+        raise BadInput(f"{path}: every point is excluded. Remove an exclusion")
     _require_different(path, chosen)
-    return Loaded(path, config, tuple(chosen), excluded)
+    return LoadedExperiment(
+        path, config, chosen, tuple(point for point in points if point.excluded)
+    )
 
 
 def _sized(config: Experiment, base: Mapping[str, Any]) -> Experiment:
@@ -140,7 +141,7 @@ def _base(path: Path, base: str | dict[str, Any]) -> dict[str, Any]:
     places = [path.parent / given, given, PROJECT_ROOT / given]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise BadInput(f"base: there is no file {places[0]}")
+        raise BadInput(f"base: there is no file {places[0]}. Correct the path")
     return read_settings(found)
 
 
@@ -160,23 +161,17 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         return
     if key in (raw.get("grid") or {}):
         raise BadInput(
-            f"--set {override}: {key} is an axis of the grid; set grid.{key} to a list of values"
+            f"--set {override}: {key} is an axis of the grid. Set grid.{key} to a list of values"
         )
     raw["overrides"] = {**(raw.get("overrides") or {}), key: value}
 
 
-def _require_different(path: Path, chosen: Sequence[Chosen]) -> None:
+def _require_different(path: Path, points: Sequence[ExperimentPoint]) -> None:
     """Refuse points that differ in how they are written, but not in what they mean."""
     seen: dict[str, str] = {}
-    for of in chosen:
-        alike = _without_preset(of.pipeline).model_dump_json()
-        same = seen.setdefault(alike, of.name)
-        if same != of.name:
+    for point in points:
+        same = seen.setdefault(point.pipeline.model_dump_json(exclude={"preset"}), point.name)
+        if same != point.name:
             raise BadInput(
-                f"{path}: points {same} and {of.name} come to the same pipeline; remove one"
+                f"{path}: points {same} and {point.name} come to the same pipeline. Remove one"
             )
-
-
-def _without_preset(pipeline: Pipeline) -> Pipeline:
-    """The pipeline without the name of the preset that its settings came of."""
-    return pipeline.model_copy(update={"preset": None})

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from models.config import Pipeline
 from models.errors import BadInput
 from models.experiments.grid import merged
 from tasks.config.prompt_file import SECTIONS, with_front_matter
-from tasks.config.yaml_settings import apply, explain, read_settings
+from tasks.config.yaml_settings import apply, read_settings, validate
 from tasks.execution.devices import placed
 from tasks.storage.artifacts import PROJECT_ROOT
 
@@ -21,8 +19,8 @@ _LAYERS = {key: PROJECT_ROOT / "configs" / f"{key}s" for key in ("preset", "size
 def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline configuration.
 
-    Where an LLM writes profiles, what file and overrides name goes before the front matter of
-    the prompt, and that before the defaults; whoever asks the result sees the outcome.
+    Values come from, the first that has one: overrides, the file, its preset, its size, where an
+    LLM writes profiles the front matter of the prompt, the defaults.
 
     Args:
         path: the YAML file.
@@ -39,7 +37,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 
 
 def given(config: Pipeline | Path, overrides: Sequence[str] = ()) -> Pipeline:
-    """What a flow was called with, as a pipeline for this machine; see `load`."""
+    """The pipeline that a flow was called with, for this machine; see `load`."""
     return placed(config) if isinstance(config, Pipeline) else load(config, overrides)
 
 
@@ -56,14 +54,12 @@ def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
         BadInput: as `load`.
     """
     try:
-        pipeline = Pipeline.model_validate(_layered(raw))
+        pipeline = validate(Pipeline, _layered(raw))
         profiles = {
             section: with_front_matter(pipeline.profiles_of(side), side)
             for side, section in SECTIONS.items()
         }
         return placed(pipeline.model_copy(update=profiles))
-    except ValidationError as error:
-        raise BadInput(f"{where}: " + "; ".join(explain(error, Pipeline))) from error
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from error
 
@@ -93,5 +89,5 @@ def layer(key: str, name: object) -> dict[str, Any]:
     """
     known = sorted(file.stem for file in _LAYERS[key].glob("*.yaml"))
     if name not in known:
-        raise BadInput(f"{key}: there is no {name}, only {', '.join(known)}")
+        raise BadInput(f"{key}: there is no {name}. Choose one of {', '.join(known)}")
     return read_settings(_LAYERS[key] / f"{name}.yaml", key)

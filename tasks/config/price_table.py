@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from models.errors import BadInput
 from models.llm.pricing import PriceTable
-from tasks.config.yaml_settings import explain, read_settings
+from tasks.config.yaml_settings import read_settings, validate
 
 _PRICES = Path(__file__).parent / "prices.yaml"
 
@@ -21,7 +18,4 @@ def price_table(path: Path | str | None) -> PriceTable:
         BadInput: for a missing or malformed file and for every wrong or missing field.
     """
     path = Path(path).expanduser() if path else _PRICES
-    try:
-        return PriceTable.model_validate(read_settings(path, "price table"))
-    except ValidationError as error:
-        raise BadInput(f"{path}: " + "; ".join(explain(error, PriceTable))) from error
+    return validate(PriceTable, read_settings(path, "price table"), path)

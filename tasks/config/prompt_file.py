@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from models.config import LLM, History, ItemHistory, Pipeline, Profiles, Sampling, Side, parse_yaml
 from models.errors import BadInput
 from models.profiles.prompt_templates import Prompt, Template
-from tasks.config.yaml_settings import explain
+from tasks.config.yaml_settings import validate
 from tasks.storage.artifacts import PROJECT_ROOT
 
 SECTIONS: dict[Side, str] = {"users": "profiles", "items": "item_profiles"}
@@ -126,11 +126,7 @@ def parse_prompt(content: str, name: str, side: Side = "users") -> tuple[Templat
             f"prompt {name}: {key} in its front matter belongs in the configuration, as "
             f"profiles.llm.{key}. A prompt may set {', '.join(kind.model_fields)}"
         )
-    try:
-        front = kind.model_validate(settings)
-    except ValidationError as error:
-        problems = "; ".join(explain(error, kind))
-        raise BadInput(f"prompt {name}, front matter: {problems}") from error
+    front = validate(kind, settings, f"prompt {name}, front matter")
     text, first_line = content[found.end() :], found[0].count("\n") + 1
     return Template(text=text, system=front.system, first_line=first_line), front
 

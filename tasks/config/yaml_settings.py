@@ -1,8 +1,9 @@
 """YAML settings, overrides on the command line, and errors that name the key."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -11,21 +12,26 @@ from models.config import parse_yaml
 from models.errors import BadInput
 from models.experiments.grid import set_at
 
+M = TypeVar("M", bound=BaseModel)
+
 
 def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Read the mapping that a YAML file holds.
 
     Raises:
         BadInput: if there is no such file, or it holds something else.
     """
     if not path.is_file():
-        raise BadInput(f"{what} {path} does not exist")
+        raise BadInput(f"{path}: this {what} does not exist. Correct the path")
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid YAML: {error}") from error
+        raise BadInput(f"{path}: this is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
-        raise BadInput(f"{path} must hold a mapping of settings, not {type(raw).__name__}")
+        raise BadInput(
+            f"{path}: the file must hold a mapping of settings, not {type(raw).__name__}. Write "
+            "lines of the form KEY: VALUE"
+        )
     return raw
 
 
@@ -43,22 +49,40 @@ def apply(raw: dict[str, Any], override: str) -> None:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Key and value of a `dotted.key=value` text.
+    """Take a `dotted.key=value` text apart.
 
     Raises:
         BadInput: if it is not of that form.
     """
     key, separator, text = override.partition("=")
     if not separator or not all(key.strip().split(".")):
-        raise BadInput(f"--set {override}: write it as dotted.key=value")
+        raise BadInput(f"--set {override}: this is no key with a value. Write dotted.key=value")
     try:
         return key.strip(), parse_yaml(text)
     except yaml.YAMLError as error:
         raise BadInput(f"--set {override}: the value is not valid YAML: {error}") from error
 
 
-def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """One sentence per problem, with a suggestion for a misspelt key."""
+def validate(model: type[M], settings: Mapping[str, Any], where: str | Path = "") -> M:
+    """Validate settings as written.
+
+    Args:
+        model: what they are to make.
+        settings: as written.
+        where: what errors name first, if anything.
+
+    Raises:
+        BadInput: with every unknown key and wrong value, and a suggestion for a misspelt key.
+    """
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        problems = "; ".join(_explain(error, model))
+        raise BadInput(f"{where}: {problems}" if where else problems) from error
+
+
+def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """One sentence per problem."""
     sentences = []
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"]) or "the configuration"

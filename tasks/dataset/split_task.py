@@ -26,7 +26,7 @@ PARTS = ("train", "valid", "test")
 
 
 def split_files(config: Split) -> dict[str, Handle]:
-    """The files of strategy files as raw artifacts, named by their content; else nothing.
+    """Write the files of strategy files as raw artifacts; nothing for other strategies.
 
     Doing this before the cached stage makes the stage's key depend on what the files hold.
 
@@ -45,7 +45,7 @@ def split_files(config: Split) -> dict[str, Handle]:
     return files
 
 
-@stage("split", version=1)
+@stage("split", version=1, cheap=True)
 def split(config: Split, interactions: Handle, files: dict[str, Handle] | None = None) -> Splits:
     """Divide the interactions; see `models.dataset.splitting` for strategies and errors.
 

@@ -5,13 +5,12 @@ from itertools import chain
 
 import pyarrow as pa
 from prefect.artifacts import create_table_artifact
-from prefect.context import FlowRunContext
+from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 from slugify import slugify
 
 from models.config import BASELINE
 from models.evaluation.slices import Slice
-from models.report import wording
 from models.schemas import LLM_CALLS
 from models.statistics.contrasts import Contrast, contrasts, slice_contrasts
 from tasks.evaluation import result_rows
@@ -87,26 +86,13 @@ def evaluation(
     get_run_logger().info(
         "%d runs and %d comparisons written to %s", len(runs), len(found), database_path()
     )
-    return evaluated
-
-
-def show_in_prefect(evaluated: Evaluated, points: Sequence[PointResult]) -> None:
-    """Attach the points and their comparison to the flow run, if there is one."""
-    if FlowRunContext.get() is None:
-        return
-    key = slugify(evaluated.experiment)
-    create_table_artifact(
-        key=f"points-{key}",
-        table=[point.model_dump() for point in points],
-        description=f"What became of the points of {evaluated.experiment}.",
-    )
-    primary = [contrast.row() for contrast in evaluated.contrasts if contrast.is_primary]
-    if primary:
+    if points and TaskRunContext.get() is not None:
         create_table_artifact(
-            key=f"comparison-{key}",
-            table=[wording.readable(row, show_point=True) for row in primary],
-            description=" ".join(wording.notes(primary)),
+            key=f"points-{slugify(experiment)}",
+            table=[point.model_dump() for point in points],
+            description=f"How the points of {experiment} ended.",
         )
+    return evaluated
 
 
 def _identity(

@@ -57,7 +57,9 @@ class Scored:
         )
 
 
-def of_job(pipeline: Pipeline, job: Job, described: Sequence[Described]) -> dict[str, str | None]:
+def knowledge_of(
+    pipeline: Pipeline, job: Job, described: Sequence[Described]
+) -> dict[str, str | None]:
     """What a job knows of profiles and how it was reduced; nothing where it knows none."""
     known = knowledge([side for side in described if side.side in job.sides])
     if not job.sides or not ARMS[job.arm].knows_profiles:
@@ -97,7 +99,7 @@ def run_rows(
                 "precision": precision_of(job.model, job.budget.precision),
                 **asdict(run.terms),
                 "point": points[run.run_id],
-                **of_job(pipeline, job, run.part.described),
+                **knowledge_of(pipeline, job, run.part.described),
             }
         )
     return rows

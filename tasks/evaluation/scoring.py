@@ -125,7 +125,7 @@ def _users_described(described: Sequence[Described]) -> pa.Array | None:
 def _run_id(part: Part, trained: Trained) -> str:
     """Digest of what decides a run: for a baseline, nothing that concerns profiles."""
     job, pipeline = trained.job, part.pipeline
-    known = result_rows.of_job(pipeline, job, part.described) if job.sides else None
+    known = result_rows.knowledge_of(pipeline, job, part.described) if job.sides else None
     return digest(
         {
             "experiment": pipeline.experiment,

@@ -1,10 +1,9 @@
-"""A Dask cluster: reached through prefect-dask, its workers checked, work handed to them.
+"""A Dask cluster: reached through prefect-dask, its workers checked, functions submitted to it.
 
 Prefect's tasks stay threads of the flow, so that caching, locks, states and the database are in
-one place; what a cluster is given are plain functions, which it simply calls again elsewhere when a
-worker dies. (`DaskTaskRunner.submit` runs Prefect's engine on every worker, which starts a server
-where none is configured, and runs completed tasks again when the worker with their results is
-lost.)
+one place; a cluster calls plain functions, and calls them again elsewhere when a worker dies.
+(`DaskTaskRunner.submit` runs Prefect's engine on every worker, which starts a server where none is
+configured, and runs completed tasks again when the worker with their results is lost.)
 """
 
 import hashlib
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from models.config import Dask
 from models.errors import BadInput, Unavailable
@@ -40,12 +39,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _SECONDS_BETWEEN_LOOKS = 5.0
-_ALONE = threading.Lock()
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where code runs, and which.
+class Environment:
+    """The machine, data folder and code of a flow or a worker.
 
     Attributes:
         host: the machine's name.
@@ -64,41 +63,41 @@ class Place:
 def _code() -> dict[str, str]:
     """Python, the packages that decide results, and a digest of the project's own code."""
     digest = hashlib.sha256()
-    for room in ("models", "tasks"):
-        for file in sorted((PROJECT_ROOT / room).rglob("*.py")):
+    for package in ("models", "tasks"):
+        for file in sorted((PROJECT_ROOT / package).rglob("*.py")):
             digest.update(file.relative_to(PROJECT_ROOT).as_posix().encode())
             digest.update(file.read_bytes())
     python = platform.python_version()
     return {"python": python, "code": digest.hexdigest()[:12], **versions()}
 
 
-def _here() -> Place:
-    return Place(socket.gethostname(), str(data_dir()), _code())
+def _environment() -> Environment:
+    return Environment(socket.gethostname(), str(data_dir()), _code())
 
 
-def _greet(flow: Place, probe: Handle) -> Place:
-    """A worker's answer to a flow: who it is, and what keeps it from working, if anything."""
-    here = _here()
+def _check_worker(flow: Environment, probe: Handle) -> Environment:
+    """Run on a worker: its environment, with what keeps it from working for the flow, if so."""
+    worker = _environment()
     try:
-        require_same_code(flow, here)
+        require_same_code(flow, worker)
         probe.verify()
         require_writable()
     except MissingArtifact:
-        return replace(here, problem=_elsewhere(flow, here))
+        return replace(worker, problem=_other_data(flow, worker))
     except BadInput as error:
-        return replace(here, problem=f"the worker on {here.host}: {error}")
-    return here
+        return replace(worker, problem=f"the worker on {worker.host}: {error}")
+    return worker
 
 
-def _elsewhere(flow: Place, worker: Place) -> str:
+def _other_data(flow: Environment, worker: Environment) -> str:
     return (
         f"the worker on {worker.host} does not find what the flow has written: its "
-        f"LLMKT_DATA_DIR is {worker.data}, the flow's is {flow.data} on {flow.host}; both must "
+        f"LLMKT_DATA_DIR is {worker.data}, the flow's is {flow.data} on {flow.host}. Let both "
         "lead to the same files"
     )
 
 
-def require_same_code(flow: Place, worker: Place) -> None:
+def require_same_code(flow: Environment, worker: Environment) -> None:
     """Refuse a worker that would compute something else.
 
     Raises:
@@ -111,42 +110,35 @@ def require_same_code(flow: Place, worker: Place) -> None:
     ]
     if differences:
         raise BadInput(
-            f"other versions on {worker.host} ({', '.join(differences)}); install there what runs "
+            f"other versions on {worker.host} ({', '.join(differences)}). Install there what runs "
             "here, and start the worker again"
         )
 
 
-def _work(flow: Place, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+def _call(flow: Environment, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
     """Call a function on a worker, which may have come after the others were checked."""
-    here = _here()
-    require_same_code(flow, here)
+    worker = _environment()
+    require_same_code(flow, worker)
     try:
-        with _ALONE:  # RecBole and torch keep global state
+        with _ONE_AT_A_TIME:  # RecBole and torch keep global state
             return function(*args, **kwargs)
     except MissingArtifact as error:
-        raise BadInput(f"{_elsewhere(flow, here)} ({error})") from error
+        raise BadInput(f"{_other_data(flow, worker)} ({error})") from error
 
 
-class Cluster:
-    """Connects, or starts its own workers, when work is first handed out."""
+class Cluster(ExitStack):
+    """A cluster that is connected to, or started on this machine, with the first submission.
+
+    Leaving the context disconnects, and ends what was started here; nothing waits any longer.
+    """
 
     def __init__(self, config: Dask, n: int) -> None:
+        super().__init__()
         self._config, self._n = config, n
-        self._stack = ExitStack()
         self._connecting = threading.Lock()
         self._client: Client | None = None
-        self._here = _here()
+        self._flow = _environment()
         self._size, self._counted_at = 0, float("-inf")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Part with it, and end what was started here; whoever waits for work waits no longer."""
-        self._stack.close()
 
     def connect(self) -> "Client":
         """The connection, made and its workers checked when first asked for.
@@ -156,7 +148,10 @@ class Cluster:
         """
         with self._connecting:
             if self._client is None:
-                self._client = self._connected()
+                client = self._reach()
+                self._require_a_worker(client)
+                self._check(client)
+                self._client = client
             return self._client
 
     def size(self) -> int:
@@ -166,67 +161,62 @@ class Cluster:
             self._size, self._counted_at = len(self.connect().nthreads()), now
         return max(1, self._size)
 
-    def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> "OnCluster[R]":
-        """Hand out a call; it is made again elsewhere if its worker dies."""
-        future = self.connect().submit(
-            _work, self._here, function, *args, **kwargs, key=_key(function), pure=False
+    def submit(
+        self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> "ClusterFuture[R]":
+        """Submit a call; it is made again elsewhere if its worker dies."""
+        name = getattr(function, "__name__", "work")  # readable in Dask's pages and logs
+        key = f"{name}-{os.getpid()}-{uuid.uuid4().hex}"
+        submitted = self.connect().submit(
+            _call, self._flow, function, *args, **kwargs, key=key, pure=False
         )
-        return OnCluster(self, future)
+        return ClusterFuture(self, submitted)
 
     def require_a_worker(self) -> None:
-        """Wait a while for one, if all are gone.
+        """Wait a while for a worker, if all are gone.
 
         Raises:
             Unavailable: if none comes.
         """
         client = self.connect()
         if not client.scheduler_info()["workers"]:
-            self._wait_for_one(client)
+            self._require_a_worker(client)
 
-    def _connected(self) -> "Client":
+    def _reach(self) -> "Client":
         from prefect_dask.task_runners import DaskTaskRunner
 
-        place: dict[str, Any] = {"address": self._config.address}
+        where: dict[str, Any] = {"address": self._config.address}
         if self._config.address is None:
-            place = {"cluster_kwargs": self._own()}
+            # As the processes of `runner: local`: one thread each, no page, no limit of memory.
+            own = {"n_workers": self._n, "threads_per_worker": 1, "memory_limit": 0}
+            where = {"cluster_kwargs": own | {"dashboard_address": None}}
         timeout = {"timeout": self._config.timeout_seconds}
-        runner = self._stack.enter_context(DaskTaskRunner(**place, client_kwargs=timeout))
+        runner = self.enter_context(DaskTaskRunner(**where, client_kwargs=timeout))
         try:
             client: Client = runner.client
         except OSError as error:
             raise Unavailable(
                 f"dask.address: no Dask scheduler answers at {self._config.address} within "
-                f"{self._config.timeout_seconds:g} s; start one (dask scheduler), correct the "
+                f"{self._config.timeout_seconds:g} s. Start one (dask scheduler), correct the "
                 "address, or set runner to local"
             ) from error
-        self._wait_for_one(client)
-        self._check(client)
         return client
 
-    def _own(self) -> dict[str, Any]:
-        """As the processes of `runner: local`: one thread each, no page, no limit of memory."""
-        return {
-            "n_workers": self._n,
-            "threads_per_worker": 1,
-            "memory_limit": 0,
-            "dashboard_address": None,
-        }
-
-    def _wait_for_one(self, client: "Client") -> None:
+    def _require_a_worker(self, client: "Client") -> None:
         try:
             client.wait_for_workers(1, timeout=self._config.timeout_seconds)
         except TimeoutError as error:
             raise Unavailable(
                 f"dask: {self._config.address or 'this machine'} has had no worker for "
-                f"{self._config.timeout_seconds:g} s; start some (dask worker ADDRESS --nthreads "
-                "1), then run again: what was finished is kept"
+                f"{self._config.timeout_seconds:g} s. Start some (dask worker ADDRESS --nthreads "
+                "1), then run again; finished work is kept"
             ) from error
 
     def _check(self, client: "Client") -> None:
         """Refuse workers that would compute something else, or cannot reach the artifacts."""
         probe = write_bytes("probe", ".txt", uuid.uuid4().bytes)
         try:
-            answers = client.run(_greet, self._here, probe, on_error="return")
+            answers = client.run(_check_worker, self._flow, probe, on_error="return")
         finally:
             discard(probe.file)
         threads = client.nthreads()
@@ -234,7 +224,7 @@ class Cluster:
             if isinstance(answer, Exception):
                 raise Unavailable(
                     f"dask: the worker {address} cannot run this project "
-                    f"({type(answer).__name__}: {answer}); install there what runs here, and "
+                    f"({type(answer).__name__}: {answer}). Install there what runs here, and "
                     "start it again"
                 ) from answer
             if answer.problem is not None:
@@ -242,21 +232,22 @@ class Cluster:
             if threads.get(address, 1) != 1:
                 raise Unavailable(
                     f"dask: the worker {address} has {threads[address]} threads, but trainings "
-                    "share no process; start one worker per core, with --nthreads 1"
+                    "share no process. Start one worker per core, with --nthreads 1"
                 )
 
 
-class OnCluster(Generic[R]):
-    """A call that was handed out."""
+@dataclass(frozen=True)
+class ClusterFuture(Generic[R]):
+    """A call that was submitted."""
 
-    def __init__(self, cluster: Cluster, future: "Future[R]") -> None:
-        self._cluster, self._future = cluster, future
+    cluster: Cluster
+    submitted: "Future[R]"
 
     def result(self) -> R:
-        """What came of it; its exception is raised here.
+        """Wait for the result; the call's exception is raised here.
 
         Raises:
-            BadInput: if every worker that took it died.
+            BadInput: if every worker that took the call died.
             Unavailable: if the scheduler, or all workers, are gone.
         """
         from distributed import CancelledError, KilledWorker
@@ -266,29 +257,23 @@ class OnCluster(Generic[R]):
         except KilledWorker as error:
             raise BadInput(
                 f"{error.allowed_failures + 1} workers in turn died of this work, probably for "
-                "want of memory; see their logs, give them more, and run again"
+                "want of memory. See their logs, give them more, and run again"
             ) from error
         except CancelledError as error:
             raise Unavailable(
-                "dask: the scheduler was lost; start it and its workers again, then run again: "
-                "what was finished is kept"
+                "dask: the scheduler was lost. Start it and its workers again, then run again; "
+                "finished work is kept"
             ) from error
         finally:
             # Dask computes what is still wanted anew when the worker that holds it is lost.
-            self._future.release()
+            self.submitted.release()
         return result
 
     def _wait(self) -> Any:
         while True:
             try:
-                return self._future.result(timeout=_SECONDS_BETWEEN_LOOKS)
+                return self.submitted.result(timeout=_SECONDS_BETWEEN_LOOKS)
             except TimeoutError:
-                if self._future.done():
+                if self.submitted.done():
                     raise
-                self._cluster.require_a_worker()
-
-
-def _key(function: Callable[..., Any]) -> str:
-    """Readable in Dask's pages and logs, and unlike all others."""
-    name = getattr(function, "__name__", "work")
-    return f"{name}-{os.getpid()}-{uuid.uuid4().hex}"
+                self.cluster.require_a_worker()

@@ -1,4 +1,4 @@
-"""Which devices this machine has, and what a configuration that asks for one gets."""
+"""The devices of this machine, and which one a configuration gets."""
 
 import logging
 
@@ -12,7 +12,7 @@ from models.recommenders.registry import entry
 
 
 def placed(pipeline: Pipeline) -> Pipeline:
-    """The pipeline with `auto` settled for this machine, so that its keys say what is done.
+    """The pipeline with `auto` resolved for this machine, so that cache keys name the device.
 
     Torch is imported only where something but the CPU is asked for.
 
@@ -20,16 +20,17 @@ def placed(pipeline: Pipeline) -> Pipeline:
         BadInput: if a GPU is asked for that is not there.
     """
     training = pipeline.training
-    kind = _settled("training", training)
+    kind = _resolved("training", training)
     precision = training.precision
     if precision == "auto":
         precision = "bfloat16" if kind != "cpu" and _has_bfloat16() else "float32"
     changes: dict[str, object] = {
         "training": training.model_copy(update={"device": kind, "precision": precision}),
-        "embeddings": _embedding("embeddings", pipeline.embeddings),
     }
-    if pipeline.item_embeddings is not None:
-        changes["item_embeddings"] = _embedding("item_embeddings", pipeline.item_embeddings)
+    for name in ("embeddings", "item_embeddings"):
+        section = getattr(pipeline, name)
+        if section is not None:
+            changes[name] = section.model_copy(update={"device": _resolved(name, section)})
     return pipeline.model_copy(update=changes)
 
 
@@ -38,21 +39,21 @@ def torch_device(section: Placed, worker: int = 0) -> str:
 
     Args:
         section: what says which device.
-        worker: number of the worker process; `cuda` without a number deals GPUs out in turn.
+        worker: number of the worker process; `cuda` without a number uses all GPUs in turn.
 
     Raises:
-        BadInput: if it is not there: a run may be taken up on another machine.
+        BadInput: if there is no such device: a run may be resumed on another machine.
     """
-    settled = _settled("embeddings" if isinstance(section, Embeddings) else "training", section)
-    if settled != "cuda":
-        return settled
+    device = _resolved("embeddings" if isinstance(section, Embeddings) else "training", section)
+    if device != "cuda":
+        return device
     import torch
 
     return f"cuda:{worker % torch.cuda.device_count()}"
 
 
-def say_what_stays_float32(pipeline: Pipeline) -> None:
-    """Log which models do not take the mixed precision that is asked for, and why."""
+def log_float32_models(pipeline: Pipeline) -> None:
+    """Log which models train in float32 although mixed precision is asked for, and why."""
     if pipeline.training.precision != "bfloat16":
         return
     try:
@@ -65,12 +66,8 @@ def say_what_stays_float32(pipeline: Pipeline) -> None:
             logger.warning("models.%s trains in float32: %s", name, why)
 
 
-def _embedding(name: str, section: Embeddings) -> Embeddings:
-    return section.model_copy(update={"device": _settled(name, section)})
-
-
-def _settled(name: str, section: Placed) -> str:
-    """`cpu`, `cuda` or `cuda:N`, and it is there."""
+def _resolved(name: str, section: Placed) -> str:
+    """The device that a section gets: `cpu`, `cuda` or `cuda:N`."""
     if section.device == "cpu":
         return "cpu"
     n = _gpus()
@@ -78,14 +75,14 @@ def _settled(name: str, section: Placed) -> str:
         return "cuda" if n else "cpu"
     if n == 0:
         raise BadInput(
-            f"{name}.device is {section.device}, but torch finds no GPU here; set it to auto or "
+            f"{name}.device is {section.device}, but torch finds no GPU here. Set it to auto or "
             "cpu, or install the CUDA build of torch on a machine with an NVIDIA GPU"
         )
     number = int(section.device.partition(":")[2] or 0)
     if number >= n:
         raise BadInput(
             f"{name}.device is {section.device}, but there are {n} GPUs here, from cuda:0 to "
-            f"cuda:{n - 1}; choose one of them, or cuda for all"
+            f"cuda:{n - 1}. Choose one of them, or cuda for all"
         )
     return section.device
 

@@ -21,20 +21,23 @@ class KernelFileLocks(LockManager):
         self._held: dict[str, tuple[str, FileLock]] = {}
         self._guard = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._held, self._guard = {}, threading.Lock()
+    def __reduce__(self) -> tuple[type["KernelFileLocks"], tuple[()]]:
+        return KernelFileLocks, ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "KernelFileLocks":
         return self
 
-    def _lock(self, key: str) -> FileLock:
+    def _acquire(self, key: str, timeout: float | None) -> FileLock | None:
+        """The lock of a key, taken; None if it stays busy."""
         folder = data_dir() / "locks"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{Path(key).name}.lock", thread_local=False)
+        lock = FileLock(folder / f"{Path(key).name}.lock", thread_local=False)
+        try:
+            lock.acquire(timeout=-1 if timeout is None else timeout)
+        except Timeout:
+            return None
+        return lock
 
     def acquire_lock(
         self,
@@ -46,10 +49,8 @@ class KernelFileLocks(LockManager):
         """Wait for the key's lock, at most `acquire_timeout` seconds; False if it stays busy."""
         if self.is_lock_holder(key, holder):
             return True
-        lock = self._lock(key)
-        try:
-            lock.acquire(timeout=-1 if acquire_timeout is None else acquire_timeout)
-        except Timeout:
+        lock = self._acquire(key, acquire_timeout)
+        if lock is None:
             return False
         with self._guard:
             self._held[key] = (holder, lock)
@@ -76,13 +77,7 @@ class KernelFileLocks(LockManager):
 
     def is_locked(self, key: str) -> bool:
         """True if any process holds the key's lock."""
-        lock = self._lock(key)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
+        return not self.wait_for_lock(key, timeout=0)
 
     def is_lock_holder(self, key: str, holder: str) -> bool:
         """True if `holder` took the key's lock in this process."""
@@ -91,13 +86,10 @@ class KernelFileLocks(LockManager):
 
     def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
         """Wait until the key's lock is free; False after `timeout` seconds."""
-        lock = self._lock(key)
-        try:
-            lock.acquire(timeout=-1 if timeout is None else timeout)
-        except Timeout:
-            return False
-        lock.release()
-        return True
+        lock = self._acquire(key, timeout)
+        if lock is not None:
+            lock.release()
+        return lock is not None
 
     async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:
         """`wait_for_lock` for Prefect's asynchronous engine."""

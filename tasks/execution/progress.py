@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,22 +68,27 @@ def _read(spool: Path) -> tuple[str, int, int] | None:
 
 
 @contextmanager
-def track(description: str, total: int) -> Iterator[Tracker]:
-    """Follow a stage of `total` steps; yields what the stage reports its steps to."""
-    spool = _folder() / f"{os.getpid()}-{uuid.uuid4().hex}.json"
+def _beside(function: Callable[..., None], *args: object) -> Iterator[None]:
+    """Run a function in a thread; its last argument is an event that is set after the block."""
     finished = threading.Event()
-    thread = threading.Thread(
-        target=contextvars.copy_context().run,
-        args=(_publish, description, spool, finished),
-        daemon=True,
-        name=f"progress of {description}",
-    )
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(function, *args, finished), daemon=True)
     thread.start()
     try:
-        yield Tracker(description, total, spool.name)
+        yield
     finally:
         finished.set()
         thread.join()
+
+
+@contextmanager
+def track(description: str, total: int) -> Iterator[Tracker]:
+    """Follow a stage of `total` steps; yields the tracker that it reports its steps to."""
+    spool = _folder() / f"{os.getpid()}-{uuid.uuid4().hex}.json"
+    try:
+        with _beside(_publish, description, spool):
+            yield Tracker(description, total, spool.name)
+    finally:
         spool.unlink(missing_ok=True)
 
 
@@ -109,24 +114,13 @@ def _publish(description: str, spool: Path, finished: threading.Event) -> None:
 @contextmanager
 def bars(console: Console) -> Iterator[None]:
     """Show a bar for every stage that is being tracked, in this process or another."""
-    folder = _folder()
-    for stale in folder.glob("*.json"):
+    for stale in _folder().glob("*.json"):
         stale.unlink(missing_ok=True)
-    finished = threading.Event()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    text = TextColumn("{task.description}")
+    columns = text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as display:
-        thread = threading.Thread(target=_follow, args=(display, folder, finished), daemon=True)
-        thread.start()
-        try:
+        with _beside(_follow, display, _folder()):
             yield
-        finally:
-            finished.set()
-            thread.join()
 
 
 def _follow(display: Progress, folder: Path, finished: threading.Event) -> None:

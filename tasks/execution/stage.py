@@ -6,6 +6,7 @@ A cached result counts only while every artifact behind it is there, unaltered.
 """
 
 import inspect
+import uuid
 from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, TypeVar
@@ -71,9 +72,11 @@ class Stage(Task[..., Any]):
 
     Attributes:
         key_of: the cache key of a call, given its arguments by name.
+        cheap: whether a command that only looks may compute it: in seconds, and for no money.
     """
 
     key_of: Callable[[Mapping[str, Any]], str]
+    cheap: bool = False
 
     @property
     def result_storage(self) -> WritableFileSystem:
@@ -122,6 +125,7 @@ def stage(
     *,
     ignore: tuple[str, ...] = (),
     optional: tuple[str, ...] = (),
+    cheap: bool = False,
     **options: Any,
 ) -> Callable[[F], Stage]:
     """Make a function a cached stage.
@@ -132,6 +136,7 @@ def stage(
         ignore: parameters that cannot change the result and so stay out of the key.
         optional: parameters that stay out of the key while they are None, so that a parameter
             added later leaves old results valid.
+        cheap: see `Stage`.
         options: passed on to `prefect.task`.
     """
 
@@ -160,7 +165,7 @@ def stage(
             result_serializer=VerifiedJSON(),
             **options,
         )
-        made.key_of = key_of
+        made.key_of, made.cheap = key_of, cheap
         return made
 
     return decorate
@@ -170,6 +175,8 @@ def always(name: str, **options: Any) -> Callable[[F], Stage]:
     """Make a function a stage that runs every time, since it changes what others see."""
 
     def decorate(function: F) -> Stage:
-        return Stage(function, name=name, cache_policy=NO_CACHE, persist_result=False, **options)
+        made = Stage(function, name=name, cache_policy=NO_CACHE, persist_result=False, **options)
+        made.key_of = lambda _: f"{name}-{uuid.uuid4().hex}"
+        return made
 
     return decorate

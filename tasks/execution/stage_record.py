@@ -1,4 +1,4 @@
-"""What is told beside results: how stages went, and the map that the report shows."""
+"""How a stage went, for the terminal, `--json` and the report."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Who does the heavy work of a run: processes of this machine, or the workers of a Dask cluster.
+"""Worker processes of a run: on this machine, or the workers of a Dask cluster.
 
 RecBole and torch keep global state (random numbers, threads), so trainings share no process
 while they run; a process is used again for the next one. Nothing starts before it is needed.
@@ -10,17 +10,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from multiprocessing.sharedctypes import Synchronized
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 
 from models.config import Pipeline
-from tasks.execution.dask_cluster import Cluster
+from tasks.execution.dask_cluster import Cluster, ClusterFuture
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 # By default glibc hands each freed batch of tens of megabytes back to the kernel, which then
@@ -31,37 +30,28 @@ _KEEP_MEMORY = {
 }
 _WAITING_PER_WORKER = 2
 
-_crew: "ProcessPoolExecutor | Cluster | None" = None
+_pool: ProcessPoolExecutor | Cluster | None = None
 _number = 0
 """Of this worker process, from 0 in the order in which they start."""
 
 
-class Pending(Protocol[R_co]):
-    """Work that was handed out."""
-
-    def result(self) -> R_co:
-        """Wait for it."""
-
-
 @contextmanager
-def crew(pipeline: Pipeline, workers: int | None = None) -> Iterator[None]:
+def worker_pool(pipeline: Pipeline, workers: int | None = None) -> Iterator[None]:
     """Let `in_worker` and `spread` use processes of this machine, or a cluster.
 
     Args:
         pipeline: its `runner` decides which.
         workers: how many processes, where they are started here; None means `training.workers`.
     """
-    global _crew
+    global _pool
     for name, value in _KEEP_MEMORY.items():
         os.environ.setdefault(name, value)
     n = workers or pipeline.training.workers
-    hired: AbstractContextManager[ProcessPoolExecutor | Cluster]
-    hired = Cluster(pipeline.dask, n) if pipeline.runner == "dask" else _processes(n)
-    with hired as _crew:
+    with Cluster(pipeline.dask, n) if pipeline.runner == "dask" else _processes(n) as _pool:
         try:
             yield
         finally:
-            _crew = None
+            _pool = None
 
 
 @contextmanager
@@ -75,8 +65,8 @@ def ended_at_once() -> Iterator[None]:
     except Exception:
         raise
     except BaseException:
-        if isinstance(_crew, Cluster):
-            _crew.close()
+        if isinstance(_pool, Cluster):
+            _pool.close()
         for process in active_children():
             process.terminate()
         raise
@@ -108,7 +98,7 @@ def _start_worker(parent: int, started: "Synchronized[int]") -> None:
 
 
 def worker_number() -> int:
-    """Of this process in its crew, from 0; a cluster's worker sees but the GPU it is given."""
+    """Number of this process in its pool, from 0; a cluster's worker sees only its own GPU."""
     return _number
 
 
@@ -118,20 +108,20 @@ def require_workers() -> None:
     Raises:
         Unavailable: see `tasks.execution.dask_cluster.Cluster`.
     """
-    if isinstance(_crew, Cluster):
-        _crew.connect()
+    if isinstance(_pool, Cluster):
+        _pool.connect()
 
 
 def on_cluster() -> bool:
     """Whether work is spread over a cluster."""
-    return isinstance(_crew, Cluster)
+    return isinstance(_pool, Cluster)
 
 
 def in_worker(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call `function` in a worker process; in this one where there are none."""
-    if _crew is None:
+    if _pool is None:
         return function(*args, **kwargs)
-    return _crew.submit(function, *args, **kwargs).result()
+    return _pool.submit(function, *args, **kwargs).result()
 
 
 def spread(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -139,11 +129,11 @@ def spread(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
     A few items per worker are on their way at a time, so that neither `items` nor results pile up.
     """
-    assert isinstance(_crew, Cluster)
-    waiting: deque[Pending[R]] = deque()
+    assert isinstance(_pool, Cluster)
+    waiting: deque[ClusterFuture[R]] = deque()
     for item in items:
-        if len(waiting) >= _WAITING_PER_WORKER * _crew.size():
+        if len(waiting) >= _WAITING_PER_WORKER * _pool.size():
             yield waiting.popleft().result()
-        waiting.append(_crew.submit(function, item))
+        waiting.append(_pool.submit(function, item))
     while waiting:
         yield waiting.popleft().result()

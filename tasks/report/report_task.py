@@ -98,8 +98,9 @@ def _show_in_prefect(experiment: str, rows: Sequence[wording.Row], page: Path) -
         link=page.as_uri(), link_text=page.name, key=f"report-{key}", description=str(page)
     )
     if rows:
+        show_point = any(row.get("point") for row in rows)
         create_table_artifact(
-            table=[wording.readable(row) for row in rows],
+            table=[wording.readable(row, show_point=show_point) for row in rows],
             key=f"comparison-{key}",
             description=" ".join([sentence(rows), *wording.notes(rows)]),
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from models.config import Pipeline, Side
 from models.errors import BadInput
 from models.recommenders.registry import entry
-from tasks.execution.devices import say_what_stays_float32
+from tasks.execution.devices import log_float32_models
 
 if TYPE_CHECKING:
     from models.recommenders.tap_probe import TapPoint
@@ -29,7 +29,7 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
     from models.recommenders.tap_probe import probe
 
     _require_clicks(pipeline)
-    say_what_stays_float32(pipeline)
+    log_float32_models(pipeline)
     found: TapPoints = {}
     for name, settings in pipeline.models.items():
         found[name] = {}

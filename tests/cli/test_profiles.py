@@ -10,6 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from flows.cli import common
 from flows.cli import profiles as profiles_commands
 from models.llm.pricing import PriceTable
 from models.profiles.text_diff import cosines, distribution, words_changed
@@ -64,7 +65,7 @@ def world(tmp_path, data_dir, llm, monkeypatch):
     }
     path = tmp_path / "toy.yaml"
     path.write_text(yaml.safe_dump(settings))
-    monkeypatch.setattr(profiles_commands, "settle", lambda *_: None)
+    monkeypatch.setattr(common, "configure_prefect", lambda *_: None)
     return path
 
 

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import results as results_commands
+from flows.cli import common
 from flows.cli.main import app
 from models.errors import BadInput
 from tasks.results import queries
@@ -184,7 +184,7 @@ def test_the_line_for_parquet_works(documented):
 @pytest.fixture
 def llmkt(monkeypatch):
     """The command in this process, whose Prefect is left as it is."""
-    monkeypatch.setattr(results_commands, "settle", lambda *_: None)
+    monkeypatch.setattr(common, "configure_prefect", lambda *_: None)
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from flows.steps.knowledge import describe_all
-from flows.steps.stage_runner import Stages
+from flows.steps.stage_runner import StageRunner
 from models.config import ItemProfiles, Job, Pipeline, Profiles, Tap, Transfer
 from models.errors import BadInput
 from models.evaluation.user_scores import UserValues
@@ -36,7 +36,9 @@ def test_a_preset_goes_below_what_the_file_says(tmp_path):
     assert pipeline.targets.umap.n_neighbors == 64
     assert (pipeline.training.epochs, pipeline.training.transfer_epochs) == (20, 30)
     assert pipeline.profiles.interactions == "all"
-    with pytest.raises(BadInput, match=r"toy\.yaml: preset: there is no best, only as-published"):
+    with pytest.raises(
+        BadInput, match=r"toy\.yaml: preset: there is no best\. Choose one of as-published"
+    ):
         load(written(tmp_path), ["preset=best"])
 
 
@@ -65,7 +67,7 @@ def test_held_out_interactions_are_read_only_where_that_is_meant(section):
 ROWS = [("ann", "a", 5, 1), ("ann", "b", 1, 2), ("bob", "a", 2, 3), ("bob", "c", 4, 4)]
 
 
-class OfProfiles(Stages):
+class OfProfiles(StageRunner):
     """Computes profiles, and nothing after them."""
 
     def run(self, stage, *inputs, side=None):  # noqa: ARG002

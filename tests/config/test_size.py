@@ -77,7 +77,7 @@ def test_a_result_is_keyed_by_what_a_size_sets_and_not_by_its_name(tmp_path):
 
 
 def test_an_unknown_size_is_refused(tmp_path):
-    message = r"toy\.yaml: size: there is no huge, only default, quick, thorough"
+    message = r"toy\.yaml: size: there is no huge\. Choose one of default, quick, thorough"
     with pytest.raises(BadInput, match=message):
         load(written(tmp_path, models={"BPR": {}}, size="huge"))
 

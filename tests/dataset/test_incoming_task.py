@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from flows.steps.new_interactions import fold_drops
-from flows.steps.stage_runner import Stages
+from flows.nightly_retrain import fold_drops
+from flows.steps.stage_runner import StageRunner
 from models.schemas import INTERACTIONS, ITEMS, QUARANTINE, USERS
 from tasks.dataset.incoming_task import Folded, drops, fold_in, incoming
 from tasks.dataset.outputs import Interactions
@@ -409,7 +409,7 @@ def test_each_file_is_read_once_and_the_young_are_reported(folder):
 
     @flow
     def night() -> tuple[Folded, list[tuple[str, str]]]:
-        stages = Stages()
+        stages = StageRunner()
         result = fold_drops(data, folder, stages)
         return result, [(record.name, record.state) for record in stages.records]
 

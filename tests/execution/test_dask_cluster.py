@@ -23,8 +23,8 @@ from flows.cli.main import app
 from models.config import Pipeline
 from models.errors import BadInput, Unavailable
 from tasks.execution import dask_cluster
-from tasks.execution.dask_cluster import Place, require_same_code
-from tasks.execution.worker_pool import crew, in_worker
+from tasks.execution.dask_cluster import Environment, require_same_code
+from tasks.execution.worker_pool import in_worker, worker_pool
 from tasks.storage.artifacts import PROJECT_ROOT, TEMPORARY
 from tests.support.toy_project import no_workers
 from tests.support.toy_world import MEDIUM
@@ -251,7 +251,7 @@ def test_a_worker_with_another_data_folder_is_refused(cluster, tmp_path, grid):
 
 
 def test_other_code_is_refused_with_what_differs():
-    here = Place("desk", "/data", {"code": "abc", "torch": "2.13.0"})
+    here = Environment("desk", "/data", {"code": "abc", "torch": "2.13.0"})
     require_same_code(here, replace(here, host="other"))
     other = replace(here, host="other", code={"code": "abc", "torch": "2.12.0"})
     with pytest.raises(BadInput, match=r"on other \(torch 2.12.0 instead of 2.13.0\)"):
@@ -265,7 +265,7 @@ def pipeline(**dask_settings) -> Pipeline:
 
 @pytest.mark.usefixtures("data_dir")
 def test_a_cluster_of_ones_own_ends_with_the_run():
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), crew(pipeline()):
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), worker_pool(pipeline()):
         pid = in_worker(os.getpid)
         assert pid != os.getpid()
         with pytest.raises(ZeroDivisionError):
@@ -280,7 +280,7 @@ def test_a_cluster_of_ones_own_ends_with_the_run():
 def test_a_lost_scheduler_is_told(cluster, monkeypatch):
     """The last test here: the cluster is gone after it."""
     monkeypatch.setenv("LLMKT_DATA_DIR", str(cluster.data))
-    with crew(pipeline(address=cluster.address, timeout_seconds=120)):
+    with worker_pool(pipeline(address=cluster.address, timeout_seconds=120)):
         assert in_worker(os.getpid) != os.getpid()
         monkeypatch.setattr(dask_cluster, "_SECONDS_BETWEEN_LOOKS", 0.2)
         cluster.processes["scheduler"].kill()

@@ -10,9 +10,10 @@ import yaml
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from flows.grid import hyperparameter_search
 from flows.grid.hyperparameter_search import recall_searches, run_searches, searches_of
-from flows.steps.preparation import Bench
-from flows.steps.stage_runner import Stages
+from flows.steps.preparation import load_data, prepare, split_data
+from flows.steps.stage_runner import StageRunner
 from models.errors import BadInput
 from tasks.config.experiment_file import load_experiment
 from tasks.storage.artifacts import PROJECT_ROOT
@@ -172,18 +173,11 @@ def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, wr
     assert ran(path)[1]["ran"] == 0
 
 
-class Plain(Stages):
-    """Stages without Prefect, each call once."""
+class Plain(StageRunner):
+    """Stages without Prefect."""
 
-    def __init__(self):
-        super().__init__()
-        self.done = {}
-
-    def run(self, stage, *inputs, side=None):  # noqa: ARG002
-        key = stage.key(*inputs)
-        if key not in self.done:
-            self.done[key] = stage.recall(*inputs)
-        return self.done[key]
+    def _run(self, stage, inputs, side):  # noqa: ARG002
+        return stage.recall(*inputs)
 
 
 class PlainPool:
@@ -208,77 +202,78 @@ def searching(data_dir, write, no_run_logger, request):  # noqa: ARG001
     """Searches of both arms, ready to run, and how to make them anew."""
     search = {"trials": 4, "space": SPACE, **getattr(request, "param", {})}
     loaded = load_experiment(write("plain", search=search))
-    bench = Bench(Plain())
+    stages = Plain()
     (chosen,) = loaded.points
 
     def made():
-        return searches_of(chosen, loaded.config.search, bench), bench
+        return searches_of(loaded, stages), stages
 
     return chosen, made
 
 
 def test_a_search_never_reads_the_test_part(searching):
     chosen, made = searching
-    searches, bench = made()
-    _, parts = bench.ground(chosen.pipeline, ())
+    searches, stages = made()
+    data = load_data(chosen.pipeline, stages, ())
+    parts = split_data(chosen.pipeline, data, stages)
     parts.test.file.unlink()
-    run_searches(searches, bench, PlainPool())
+    run_searches(searches, stages, PlainPool())
     assert not parts.test.file.exists()
     assert [[trial.state for trial in of.trials] for of in searches] == [["complete"] * 4] * 2
 
 
 def test_a_killed_search_goes_on_with_the_same_trials(searching, monkeypatch):
     _, made = searching
-    searches, bench = made()
+    searches, stages = made()
     whole = PlainPool()
-    run_searches(searches, bench, whole)
-    expected = [of.told() for of in searches]
+    run_searches(searches, stages, whole)
+    expected = [of.marked_trials() for of in searches]
 
     killed = PlainPool(limit=3)
     with pytest.raises(KeyboardInterrupt):
-        run_searches(made()[0], bench, killed)
+        run_searches(made()[0], stages, killed)
     known = dict(killed.results)
     monkeypatch.setattr("flows.steps.preparation.Request.cached", lambda self: known.get(self.key))
     half = made()[0]
-    stopped = recall_searches(half, bench)
+    stopped = recall_searches(half, stages)
     assert [len(of.trials) for of in half] == [3, 0]
     assert [request.job.arm for request in stopped] == ["baseline", "transfer"]
 
     resumed = made()[0]
     killed.limit = 99
-    run_searches(resumed, bench, killed)
-    assert [of.told() for of in resumed] == expected
+    run_searches(resumed, stages, killed)
+    assert [of.marked_trials() for of in resumed] == expected
     assert whole.results.keys() == killed.results.keys()
 
 
 @pytest.mark.parametrize("searching", [{"pruning": "median", "pruning_epochs": 1}], indirect=True)
 def test_pruning_tries_as_many_settings_in_every_arm(searching):
     _, made = searching
-    searches, bench = made()
+    searches, stages = made()
     pool = PlainPool()
-    run_searches(searches, bench, pool)
-    states = [[trial.state for trial in of.told()] for of in searches]
+    run_searches(searches, stages, pool)
+    states = [[trial.state for trial in of.marked_trials()] for of in searches]
     assert [len(of_arm) for of_arm in states] == [4, 4]
     pruned = sum(of_arm.count("pruned") for of_arm in states)
     assert 0 < pruned < 8
     epochs = [len(trained.epochs) for trained in pool.results.values()]
     assert (epochs.count(1), epochs.count(2)) == (8, 8 - pruned)
-    assert all(of.trials[of.best].state == "complete" for of in searches)
+    assert all(search.best().state == "complete" for search in searches)
 
 
 def test_a_setting_that_fails_costs_its_trial_alone(searching, monkeypatch):
     _, made = searching
-    searches, bench = made()
-    prepare, prepared = Bench.prepare, []
+    searches, stages = made()
+    prepared = []
 
-    def fails_once(self, pipeline):
+    def fails_once(pipeline, stages):
         prepared.append(pipeline)
         if len(prepared) == 2:
             raise RuntimeError("the disk is on fire")
-        return prepare(self, pipeline)
+        return prepare(pipeline, stages)
 
-    monkeypatch.setattr(Bench, "prepare", fails_once)
-    run_searches(searches, bench, PlainPool())
+    monkeypatch.setattr(hyperparameter_search, "prepare", fails_once)
+    run_searches(searches, stages, PlainPool())
     baseline, transfer = ([trial.state for trial in of.trials] for of in searches)
     assert baseline == ["complete", "failed", "complete", "complete"]
     assert transfer == ["complete"] * 4

@@ -7,7 +7,7 @@ import pytest
 from prefect import flow
 from werkzeug import Response
 
-from flows.steps.stage_runner import Stages
+from flows.steps.stage_runner import StageRunner
 from models.errors import BadInput
 from models.llm.pricing import Price, Tariff
 from tasks.llm.budget import Budget
@@ -193,7 +193,7 @@ def test_a_run_that_stopped_for_its_budget_does_not_count_for_the_next(
 
     @flow
     def asked(budget: float | None):
-        stages = Stages()
+        stages = StageRunner()
         settings = config(llm, 1.0, budget_usd=budget, concurrency=1, **dear)
         result = stages.run(profiles, settings, TEMPLATE, *handles)
         return [result.missing, stages.records[0].state]

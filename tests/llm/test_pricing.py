@@ -77,5 +77,5 @@ def test_what_is_wrong_with_a_price_table_is_said(tmp_path, text, message):
 
 
 def test_a_price_table_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(BadInput, match=r"price table .*absent.yaml does not exist"):
+    with pytest.raises(BadInput, match=r"absent.yaml: this price table does not exist"):
         price_table(tmp_path / "absent.yaml")

@@ -11,7 +11,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from flows.knowledge_transfer import Summary, knowledge_transfer
+from flows.knowledge_transfer import knowledge_transfer
+from flows.steps.comparison import Summary
 from models.config import Pipeline
 from models.errors import BadInput
 from tasks.config.pipeline_file import load

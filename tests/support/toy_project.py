@@ -34,8 +34,7 @@ evaluation: {{k: [5, 10], primary: ndcg@10}}
 def no_workers() -> Iterator[None]:
     """Let flows train in this process: a worker takes longer to start than to train."""
     with pytest.MonkeyPatch.context() as patch:
-        for flow in ("knowledge_transfer", "experiment", "nightly_retrain"):
-            patch.setattr(f"flows.{flow}.crew", lambda *_: nullcontext())
+        patch.setattr("flows.steps.trainings.worker_pool", lambda *_: nullcontext())
         yield
 
 
