@@ -76,7 +76,7 @@ def ran(*arguments, workers=0):
     """Exit code and summary; without workers, which take long to start, trainings run here."""
     with pytest.MonkeyPatch.context() as patch:
         if not workers:
-            patch.setattr("flows.experiment.crew", lambda *_: nullcontext())
+            patch.setattr("flows.steps.trainings.worker_pool", lambda *_: nullcontext())
         done = llmkt(*arguments, "--workers", workers or 1, "--json")
     return done.exit_code, json.loads(done.stdout.splitlines()[-1])
 
