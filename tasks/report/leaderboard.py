@@ -39,17 +39,14 @@ def stored(evaluated: Evaluated, metric: str, k: int | None) -> StoredEvaluation
         metric: the primary metric.
         k: its cut-off.
     """
-    of_experiment = "WHERE experiment = $experiment"
+    own = {"experiment": evaluated.experiment}
     with database(read_only=True) as connection:
         runs = select(
             connection, _RUNS.read_text(), run_ids=list(evaluated.run_ids), metric=metric, k=k
         )
-        contrasts, slices = (
-            select(connection, sql, experiment=evaluated.experiment)
-            for sql in (
-                f"FROM contrasts_all {of_experiment}",
-                f"FROM slice_comparison {of_experiment} AND is_primary",
-            )
+        contrasts = select(connection, "FROM contrasts_all WHERE experiment = $experiment", **own)
+        slices = select(
+            connection, "FROM slice_comparison WHERE experiment = $experiment AND is_primary", **own
         )
     runs = [{**run, "config": json.loads(run["config"])} for run in runs]
     return StoredEvaluation(runs, contrasts, slices)

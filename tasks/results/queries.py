@@ -5,7 +5,7 @@ Imports nothing that trains, so that a question is answered at once.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Rows = list[dict[str, Any]]
-View = Literal["comparison", "contrasts_all", "slice_comparison"]
 
 READ_WAIT_SECONDS = 15.0
 """An evaluation holds the database for a second or two."""
@@ -69,35 +68,24 @@ def slice_rows(experiment: str | None = None) -> Rows:
     return rows
 
 
-def _rows(view: View, experiment: str | None) -> Rows:
+def _rows(view: str, experiment: str | None) -> Rows:
+    chosen = "$experiment IS NULL OR experiment = $experiment"
     with reading() as connection:
-        if experiment is not None:
-            require_experiment(connection, experiment)
-        require_results(connection)
-        rows = select(connection, f"FROM {view}")
-    return [row for row in rows if experiment in (None, row["experiment"])]
+        require_experiment(connection, experiment)
+        return select(connection, f"FROM {view} WHERE {chosen}", experiment=experiment)
 
 
-def require_results(connection: "DuckDBPyConnection") -> None:
-    """Refuse a database without tables.
-
-    Raises:
-        BadInput: if no run has written to it.
-    """
-    if not connection.execute("SELECT * FROM duckdb_views() WHERE NOT internal").fetchall():
-        raise BadInput(f"{database_path()}: holds no results. Run `llmkt run CONFIG` first.")
-
-
-def require_experiment(connection: "DuckDBPyConnection", name: str) -> None:
-    """Refuse an experiment that is not there.
+def require_experiment(connection: "DuckDBPyConnection", name: str | None) -> None:
+    """Refuse a database without results, and an experiment that is not in it.
 
     Raises:
         BadInput: with the names of those that are.
     """
-    require_results(connection)
+    if not connection.execute("SELECT * FROM duckdb_views() WHERE NOT internal").fetchall():
+        raise BadInput(f"{database_path()}: holds no results. Run `llmkt run CONFIG` first.")
     found = connection.execute("SELECT DISTINCT experiment FROM runs ORDER BY ALL").fetchall()
     names = [known for (known,) in found]
-    if name not in names:
+    if name not in (None, *names):
         raise BadInput(
             f"{database_path()}: no experiment '{name}'. Choose one of {', '.join(names)}."
         )

@@ -157,14 +157,14 @@ def parts(ratings: dict[str, list[float | None]]) -> Splits:
     tables = {
         name: pa.table(
             {
-                "user_id": [f"u{n}" for n in range(len(of))],
-                "item_id": ["i"] * len(of),
-                "rating": pa.array(of, pa.float32()),
-                "timestamp": pa.nulls(len(of), pa.int64()),
+                "user_id": [f"u{n}" for n in range(len(values))],
+                "item_id": ["i"] * len(values),
+                "rating": pa.array(values, pa.float32()),
+                "timestamp": pa.nulls(len(values), pa.int64()),
             },
             schema=INTERACTIONS,
         )
-        for name, of in ratings.items()
+        for name, values in ratings.items()
     }
     return Splits(**{name: write_parquet("split", table) for name, table in tables.items()})
 

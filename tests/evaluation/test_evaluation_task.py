@@ -365,7 +365,7 @@ def test_scoring_does_not_depend_on_row_order():
     relevant = {tuple(pair.values()) for pair in held.to_pylist()}
     by_hand = [
         sum((user, item) in relevant for item in lists[users.index(user)][:10])
-        / sum(of == user for of, _ in relevant)
+        / sum(owner == user for owner, _ in relevant)
         for user in expected.users
     ]
     np.testing.assert_allclose(expected.values["recall", 10], by_hand)

@@ -42,8 +42,8 @@ def found(profiled=None, ranked=RANKED):
     values = score(ranked, HELD, "test", CONFIG)
     parts = slicing(TRAIN, ITEMS, profiled)
     return {
-        (part.kind, part.name): (of.users.tolist(), of.values["recall", 2].tolist())
-        for part, of in sliced(values, ranked, HELD, parts, CONFIG).items()
+        (part.kind, part.name): (users.users.tolist(), users.values["recall", 2].tolist())
+        for part, users in sliced(values, ranked, HELD, parts, CONFIG).items()
     }
 
 
@@ -75,9 +75,9 @@ def test_held_out_items_of_head_and_tail():
 
 
 def test_users_with_and_without_a_profile():
-    of_profiles = found(pa.array(["u1", "u3", "u9"]))
-    assert of_profiles["profile", "with"] == (["u1", "u3"], [0.5, 1.0])
-    assert of_profiles["profile", "without"] == (["u2"], [1.0])
+    profiles = found(pa.array(["u1", "u3", "u9"]))
+    assert profiles["profile", "with"] == (["u1", "u3"], [0.5, 1.0])
+    assert profiles["profile", "without"] == (["u2"], [1.0])
     assert ("profile", "with") not in found()
     everyone = found(pa.array(["u1", "u2", "u3", "u4"]))
     assert ("profile", "without") not in everyone
@@ -96,8 +96,8 @@ def test_predicted_likes_within_slices():
     columns = [list(column) for column in zip(*pairs, strict=True)]
     config = Evaluation(like_from=4, metrics=("auc", "logloss"), primary="auc")
     found = {
-        (part.kind, part.name): of
-        for part, of in sliced_clicks(
+        (part.kind, part.name): users
+        for part, users in sliced_clicks(
             pa.table(columns, schema=PREDICTIONS),
             slicing(TRAIN, ITEMS, pa.array(["u1", "u2"])),
             config,
@@ -105,7 +105,7 @@ def test_predicted_likes_within_slices():
     }
     # In the head three of four pairs of a like and a dislike are in order; the tail has likes only,
     # like users 3 and 4, who are also those without a profile.
-    assert {key: float(of.values["auc", None].mean()) for key, of in found.items()} == {
+    assert {key: float(users.values["auc", None].mean()) for key, users in found.items()} == {
         ("history", "1 coldest"): pytest.approx(1.0),
         ("history", "2"): pytest.approx(0.0),
         ("profile", "with"): pytest.approx(0.75),
@@ -127,9 +127,9 @@ def test_slices_of_users_make_up_the_whole():
     )
     values = score(ranked, held, "test", CONFIG)
     parts = sliced(values, ranked, held, slicing(log, items, items), CONFIG)
-    of_history = [of for part, of in parts.items() if part.kind == "history"]
-    assert sorted(np.concatenate([of.users for of in of_history])) == values.users.tolist()
-    total = sum(of.values["recall", 2].sum() for of in of_history)
+    history = [users for part, users in parts.items() if part.kind == "history"]
+    assert sorted(np.concatenate([users.users for users in history])) == values.users.tolist()
+    total = sum(users.values["recall", 2].sum() for users in history)
     assert total == pytest.approx(values.values["recall", 2].sum())
     bounds = [(part.low, part.high) for part in parts if part.kind == "history"]
     assert bounds == sorted(bounds)
@@ -141,8 +141,8 @@ def test_coverage_and_novelty():
     # Of 4 users 4 have i1, 3 i2, and one each i3 and i4; i5, which nobody has, counts as if one.
     assert bits == pytest.approx([0.0, math.log2(4 / 3), 2.0, 2.0, 2.0])
     ranked = rankings(u1=["i1", "i3"], u2=["i2", "i5"], u3=["i1"], u4=[])
-    of_system = beyond_accuracy(ranked, "test", ITEMS, bits, (1, 2))
-    assert of_system == {
+    system = beyond_accuracy(ranked, "test", ITEMS, bits, (1, 2))
+    assert system == {
         ("coverage", 1): pytest.approx(2 / 5),
         ("novelty", 1): pytest.approx(math.log2(4 / 3) / 3),  # u1 0 bits, u2 .415, u3 0
         ("coverage", 2): pytest.approx(4 / 5),

@@ -68,7 +68,7 @@ def test_an_external_image_would_be_refused(shown):
         "document.body.append(Object.assign(new Image(), {src: 'http://x.test/'}))"
     )
     browser.until(
-        lambda: any("Content Security" in of["message"] for of in shown.get_log("browser"))
+        lambda: any("Content Security" in entry["message"] for entry in shown.get_log("browser"))
     )
 
 

@@ -60,8 +60,8 @@ def test_too_few_equal_or_narrow_vectors_have_no_map(vectors):
 
 @pytest.mark.usefixtures("data_dir", "no_run_logger")
 def test_the_stage_keeps_who_where_what_and_first_words():
-    of, train = toy_report.described(), toy_runs.splits().train
-    profiles, embeddings = of.profiled.profiles, of.embedded.embeddings
+    described, train = toy_report.described(), toy_runs.splits().train
+    profiles, embeddings = described.profiled.profiles, described.embedded.embeddings
     mapped = profile_map.fn("users", embeddings, profiles, train, toy_report.catalogue())
     assert (mapped.method, mapped.total, mapped.points.rows) == ("pca", 12, 12)
     rows = {row["id"]: row for row in read_parquet(mapped.points).to_pylist()}

@@ -74,7 +74,7 @@ def test_controls_speak_where_transfer_was_not_run():
     assert verdict(rows) == "On NDCG@10, noise is worse than its own baseline for BPR (−1.0 %)."
 
 
-def test_points_of_an_experiment_are_told_apart():
+def test_points_of_an_experiment_are_named():
     rows = [
         row("BPR", "better", gain=3.0, point="alpha=0.1"),
         row("BPR", "worse", gain=-2.0, point="alpha=0.9"),

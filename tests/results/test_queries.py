@@ -59,7 +59,7 @@ def test_controls_and_references_stand_apart_from_the_baseline():
         comparison_rows("tiny", "noise")
 
 
-def test_a_table_of_contrasts_names_what_arms_are_held_against():
+def test_a_table_of_contrasts_names_the_other_arm():
     evaluate()
     text = shown(comparison_rows("tiny", "all"))
     assert "model arm against metric mean of the other mean of the arm gain" in text
@@ -67,7 +67,7 @@ def test_a_table_of_contrasts_names_what_arms_are_held_against():
     assert "against" not in shown(comparison_rows("tiny"))
 
 
-def test_baselines_alone_are_held_against_references():
+def test_baselines_alone_are_compared_with_references():
     config = toy_runs.pipeline(models={"BPR": {}, "EASE": {}})
     made = [
         toy_runs.trained(config, model, "baseline", seed)
@@ -255,7 +255,7 @@ def test_experiments_with_points_are_compared_point_by_point():
     assert notes == []
 
 
-def test_an_experiment_without_points_is_held_against_every_point():
+def test_an_experiment_without_points_is_compared_with_every_point():
     evaluate("plain")
     evaluate_grid("grid", {name: ALPHAS[name] for name in ("alpha=0.1", "alpha=0.2")})
     for one, other in (("plain", "grid"), ("grid", "plain")):
