@@ -11,6 +11,7 @@ from models.config.embeddings import Embeddings
 from models.config.evaluation import CLICK_METRICS, Evaluation, Metric, parse_metric
 from models.config.experiment import Experiment, Search, Space
 from models.config.llm import LLM, Sampling
+from models.config.metrics import RANKING_METRICS, PerUser, RankingMetric
 from models.config.nightly import Nightly
 from models.config.pipeline import Job, Pipeline
 from models.config.profiles import Columns, History, ItemHistory, ItemProfiles, Profiles

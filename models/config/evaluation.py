@@ -5,17 +5,11 @@ from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import Field, model_validator
 
+from models.config.metrics import RANKING_METRICS, RankingMetricName
 from models.config.section import Section
 
-RankingMetric = Literal["ndcg", "recall", "hit", "precision", "mrr", "map"]
-
-
 ClickMetric = Literal["auc", "logloss"]
-
-
-Metric = RankingMetric | ClickMetric
-
-
+Metric = RankingMetricName | ClickMetric
 CLICK_METRICS: tuple[ClickMetric, ...] = get_args(ClickMetric)
 
 
@@ -27,12 +21,10 @@ def parse_metric(text: str) -> tuple[Metric, int | None]:
     """
     if text in CLICK_METRICS:
         return cast(Metric, text), None
-    names = get_args(RankingMetric)
-    match = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", text)
-    if match is None or match[1] not in names:
-        raise ValueError(
-            f"{text!r} is not METRIC@K with METRIC one of {', '.join(names)}, nor auc or logloss"
-        )
+    match = re.fullmatch(r"(\w+)@([1-9][0-9]*)", text)
+    if match is None or match[1] not in RANKING_METRICS:
+        names = ", ".join(RANKING_METRICS)
+        raise ValueError(f"{text!r} is not METRIC@K with METRIC one of {names}, nor auc or logloss")
     return cast(Metric, match[1]), int(match[2])
 
 
@@ -48,7 +40,7 @@ class Evaluation(Section):
 
     metrics: tuple[Metric, ...] = Field(
         ("ndcg", "recall", "hit", "precision", "mrr", "map"),
-        description="Rankings are judged by the first six, predicted likes by auc and logloss.",
+        description="auc and logloss judge predicted likes, the others judge rankings.",
     )
     k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (5, 10, 20), min_length=1, description="Cut-offs; the largest is the rankings' length."

@@ -43,7 +43,7 @@ class Guess:
 
 
 def header_guess(first: Sequence[str], rows: Sequence[Sequence[str]]) -> Guess:
-    """Whether the first line names columns: it has no number where others have only numbers."""
+    """Guess whether the first line names columns: it has no number where all rows have one."""
     numeric = [all(_is_number(row[n]) for row in rows) and bool(rows) for n in range(len(first))]
     named = [name for name, numbers in zip(first, numeric, strict=True) if numbers]
     named = [name for name in named if not _is_number(name)]

@@ -104,7 +104,7 @@ def read(
 
 
 def column_names(source: Source, dialect: Dialect, file: str) -> list[str]:
-    """The names in a file's first record, without RecBole's types (`user_id:token`).
+    """Read the names in a file's first record, without RecBole's types (`user_id:token`).
 
     Raises:
         BadInput: if the file is empty or cannot be decoded.
@@ -120,9 +120,14 @@ def column_names(source: Source, dialect: Dialect, file: str) -> list[str]:
 
 
 def records(source: Source, dialect: Dialect, file: str) -> Iterator[pa.RecordBatch]:
-    """Blocks of records: `row`, the number of the first line, and `line`, the text.
+    """Divide a file into records; a quoted value may join lines, and blank lines are no records.
 
-    Lines that a quoted value runs across are joined. Blank lines are no records.
+    Returns:
+        Blocks of `row`, the number of a record's first line from 1, int64, and `line`, its text,
+        large_string.
+
+    Raises:
+        BadInput: for another encoding, an endless line, and a quote that never closes.
     """
     waiting, n_lines = pa.array([], pa.large_string()), 0
     for lines in _lines(source, dialect, file):
@@ -238,7 +243,7 @@ def _named(found: pa.RecordBatch, dialect: Dialect, file: str) -> tuple[list[str
 
 
 def cells(record: str, dialect: Dialect) -> list[str]:
-    """The values of one record."""
+    """Divide one record into its values."""
     if dialect.quoted and '"' in record:
         with contextlib.suppress(csv.Error):
             return next(csv.reader([record], delimiter=dialect.delimiter))
@@ -307,7 +312,7 @@ def _values(text: pa.Array, dialect: Dialect, n_values: int, places: list[int]) 
             strings_can_be_null=False,
         ),
     )
-    assert table.num_rows == len(text), "records and what is read of them must agree"
+    assert table.num_rows == len(text), "each record must give one row"
     return [column.combine_chunks() for column in table.columns]
 
 
@@ -336,8 +341,8 @@ def detect(source: Source, file: str) -> tuple[Dialect, list[list[str]], list[Gu
     mark = delimiter_guess(lines)
     quoted = any('"' in line for line in lines) and len(str(mark.value)) == 1
     dialect = Dialect(str(mark.value), quoted, encoding=encoding)
-    first, *others = (cells(line, dialect) for line in lines)
-    rows = [row for row in others if len(row) == len(first)]
+    first, *rows = (cells(line, dialect) for line in lines)
+    rows = [row for row in rows if len(row) == len(first)]
     header = header_guess(first, rows)
     guesses = [
         Guess("encoding", encoding, seen),

@@ -91,7 +91,7 @@ MOVIELENS: dict[Role, dict[str, Layout]] = {
 
 
 def layout(config: Dataset, role: Role, tag: str) -> Layout:
-    """The layout of the file of a role.
+    """Look up the layout of the file of a role.
 
     Args:
         config: the data set.
@@ -110,7 +110,7 @@ def layout(config: Dataset, role: Role, tag: str) -> Layout:
 
 
 def drop_layout(suffix: str) -> Layout:
-    """The layout of a drop of new interactions: the columns of `INTERACTIONS`, one row a line.
+    """Give the layout of a drop of new interactions: columns of `INTERACTIONS`, one row a line.
 
     Args:
         suffix: `.csv` for commas and quotes, `.parquet`, or another for tabs.

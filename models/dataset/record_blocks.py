@@ -1,4 +1,4 @@
-"""Records of files of every format in one form: blocks of text columns, and what was refused."""
+"""Records of files of every format in one form: blocks of text columns and refused records."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def all_records(
     """Join the blocks of a file of which every record must be good.
 
     Args:
-        blocks: what was read.
+        blocks: the records in their order.
         file: its name, for messages.
         wanted: the columns, for a file without records.
         filled: the columns whose values must not be empty.

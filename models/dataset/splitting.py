@@ -1,4 +1,4 @@
-"""Dividing interactions into train, valid and test, before anything else sees them.
+"""Split interactions into train, valid and test, before any other stage sees them.
 
 All strategies work on integer codes in sorted (user, item) order, so that the result
 depends on the interactions and the seed alone, never on the order of rows in a file. They may
@@ -39,7 +39,7 @@ def split(interactions: pa.Table, config: Split) -> tuple[pa.Table, pa.Table, pa
 def divide(
     tables: Iterable[pa.Table], timestamps: pa.ChunkedArray, config: Split
 ) -> NDArray[np.int8]:
-    """The part that each interaction belongs to, for `split`.
+    """Assign each interaction to a part, for `split`.
 
     Args:
         tables: schema `INTERACTIONS`, sorted by user and item: whole users, in any number of
@@ -95,7 +95,7 @@ def divide(
 def split_as_given(
     interactions: pa.Table, given: Mapping[str, pa.Table], config: Split
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Divide `interactions` as files say; what no file has is left out.
+    """Divide `interactions` as files say; interactions in no file are left out.
 
     Ratings and times are the data set's own. Without a valid part, each user with at least two
     training interactions gives `valid_share` of them, rounded down but at least one.
@@ -162,9 +162,9 @@ def _require_free(
 ) -> None:
     shared = rows[parts[rows] != DROPPED]
     if len(shared):
-        others = sorted({("train", "valid", "test")[code] for code in parts[shared]})
+        files = sorted({("train", "valid", "test")[code] for code in parts[shared]})
         raise BadInput(
-            f"split.{name}: {len(shared)} user-item pairs are in split.{' and '.join(others)} as "
+            f"split.{name}: {len(shared)} user-item pairs are in split.{' and '.join(files)} as "
             f"well: {_shown(_pairs(table.take(pa.array(shared))))}. Keep each pair in one file."
         )
 

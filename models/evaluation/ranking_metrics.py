@@ -1,17 +1,11 @@
-"""Full-ranking metrics for binary relevance, one value per user.
+"""Full-ranking metrics for binary relevance, one value per user."""
 
-Definitions are RecBole 1.2.1's (recbole/evaluator/metrics.py); its own evaluator loops over
-users in Python for three of the six, here all are array expressions.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import Metric
-
-PerUser = NDArray[np.float64]
+from models.config import RANKING_METRICS, Metric, PerUser
 
 
 class HeldOut:
@@ -64,7 +58,7 @@ def ranking_metrics(
     Args:
         hits: bool (n_users, K_max), whether the item at rank r + 1 is relevant.
         n_relevant: int64 (n_users,), relevant items of each user, at least 1.
-        metrics: names; each is a function of this module.
+        metrics: names of rows of `models.config.metrics.RANKING_METRICS`.
         ks: cut-offs, none above K_max.
 
     Returns:
@@ -78,50 +72,7 @@ def ranking_metrics(
     if hits.shape[0] and n_relevant.min() < 1:
         raise ValueError("users without relevant items must be left out")
     return {
-        (metric, k): _FUNCTIONS[metric](hits[:, :k], n_relevant) for metric in metrics for k in ks
+        (metric, k): RANKING_METRICS[metric].score(hits[:, :k], n_relevant)
+        for metric in metrics
+        for k in ks
     }
-
-
-def hit(hits: NDArray[np.bool_], _: NDArray[np.int64]) -> PerUser:
-    """1 where any of the k items is relevant, else 0."""
-    return np.asarray(hits.any(axis=1), dtype=np.float64)
-
-
-def precision(hits: NDArray[np.bool_], _: NDArray[np.int64]) -> PerUser:
-    """Relevant items among the k, divided by k."""
-    return np.asarray(hits.sum(axis=1) / hits.shape[1])
-
-
-def recall(hits: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> PerUser:
-    """Relevant items among the k, divided by all relevant items."""
-    return np.asarray(hits.sum(axis=1) / n_relevant)
-
-
-def mrr(hits: NDArray[np.bool_], _: NDArray[np.int64]) -> PerUser:
-    """Reciprocal rank of the first relevant item; 0 where none is among the k."""
-    return np.asarray(hits.any(axis=1) / (hits.argmax(axis=1) + 1.0))
-
-
-def average_precision(hits: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> PerUser:
-    """Precision at the rank of every relevant item, summed, divided by min(n_relevant, k)."""
-    k = hits.shape[1]
-    at_rank = hits.cumsum(axis=1, dtype=np.float64) / np.arange(1, k + 1)
-    return np.asarray((at_rank * hits).sum(axis=1) / np.minimum(n_relevant, k))
-
-
-def ndcg(hits: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> PerUser:
-    """DCG with gain 1 and discount log2(rank + 1), over that of min(n_relevant, k) hits on top."""
-    k = hits.shape[1]
-    discounts = 1.0 / np.log2(np.arange(2, k + 2))
-    ideal = discounts.cumsum()[np.minimum(n_relevant, k) - 1]
-    return np.asarray(hits @ discounts / ideal)
-
-
-_FUNCTIONS: dict[str, Callable[[NDArray[np.bool_], NDArray[np.int64]], PerUser]] = {
-    "ndcg": ndcg,
-    "recall": recall,
-    "hit": hit,
-    "precision": precision,
-    "mrr": mrr,
-    "map": average_precision,
-}

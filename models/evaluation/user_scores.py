@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.config import Evaluation
+from models.config import Evaluation, PerUser
 from models.errors import BadInput
 from models.evaluation.click_metrics import per_user, require_both
-from models.evaluation.ranking_metrics import HeldOut, PerUser, ranking_metrics
+from models.evaluation.ranking_metrics import HeldOut, ranking_metrics
 from models.schemas import ITEM, USER
 
 

@@ -7,7 +7,7 @@ profiles may be missing.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.config import BASELINE
+from models.config import BASELINE, RANKING_METRICS
 from models.statistics.paired_comparison import BETTER, NO_DIFFERENCE, NOT_COMPARABLE, WORSE
 
 Row = Mapping[str, Any]
@@ -17,12 +17,7 @@ _SHARED = "(several)"
 _LEAKY = " (leaky)"
 
 _METRICS = {
-    "ndcg": "NDCG",
-    "recall": "Recall",
-    "hit": "Hit rate",
-    "precision": "Precision",
-    "mrr": "MRR",
-    "map": "MAP",
+    **{name: metric.label for name, metric in RANKING_METRICS.items()},
     "coverage": "Coverage",
     "novelty": "Novelty",
     "auc": "AUC",

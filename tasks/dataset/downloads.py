@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 CHUNK = 1 << 22
-"""Bytes that a download asks for at once; what came before is kept when one fails."""
+"""Bytes that a download asks for at once; the earlier ones are kept when a request fails."""
 
 _PACKED = (".gz", ".bz2", ".xz")
 
 
 def is_remote(where: str) -> bool:
-    """Whether a place is a URL that is not on this machine's disk."""
+    """Tell whether a place is a URL that is not on this machine's disk."""
     return "://" in where and not where.startswith("file://")
 
 
 def downloads() -> Path:
-    """The folder of records and of files that are being fetched."""
+    """Create the folder of records and of unfinished downloads."""
     folder = data_dir() / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,4 +1,4 @@
-"""Files of any format into scratch tables: what can be read, and what cannot, with reasons."""
+"""Files of any format into scratch tables: good rows, and refused rows with reasons."""
 
 import ast
 import json
@@ -126,7 +126,7 @@ def read_users(
 
 
 def file_name(config: Dataset, role: Role) -> str:
-    """What to call a role's file in messages."""
+    """Name a role's file, for messages."""
     if config.kind == "atomic":
         suffix = {"interactions": "inter", "items": "item", "users": "user"}[role]
         return f"{config.name}.{suffix}"

@@ -144,7 +144,7 @@ def _outside_of_core(connection: "duckdb.DuckDBPyConnection", config: Dataset) -
 def _catalogue(
     connection: "duckdb.DuckDBPyConnection", config: Dataset
 ) -> tuple[list[Dropped], list[str]]:
-    """Fill the catalogue; the items that are left out of it, and notes on the others."""
+    """Fill the catalogue; return the items that are left out, and notes on the rest."""
     set_variables(connection, only_touched=config.k_core.items > 0)
     execute(connection, "catalogue")
     dropped = _bad_rows(connection, "items")

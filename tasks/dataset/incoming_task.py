@@ -42,21 +42,21 @@ class Drop(Handoff):
 
 
 class Drops(Handoff):
-    """The files to fold in, sorted by name, and those that somebody may still be writing to."""
+    """The files to fold in, sorted by name, and the names of unfinished ones."""
 
     files: tuple[Drop, ...]
     waiting: tuple[str, ...] = ()
 
 
 class Incoming(Handoff):
-    """What one drop holds: schema `INTERACTIONS` in the file's order, and `QUARANTINE`."""
+    """The content of one drop: schema `INTERACTIONS` in the file's order, and `QUARANTINE`."""
 
     interactions: Handle
     quarantine: Handle
 
 
 class Folded(Handoff):
-    """A data set with all drops folded in; without anything new in them, the data set itself.
+    """A data set with all drops folded in; the data set itself if they hold nothing new.
 
     Every good row of a drop is one of `new_interactions` (a pair that the data set did not have),
     `updated` (a newer interaction of a pair that it had) or `repeated` (the rest: older ones, and

@@ -42,8 +42,8 @@ def interactions(
     Args:
         config: formats, columns and filters.
         raw: the files that `tasks.dataset.source_files.raw_files` found.
-        demographics: the columns of the user file to keep, in an artifact of their own; the
-            others are never read into one.
+        demographics: the columns of the user file to keep, in an artifact of their own; no other
+            column of that file reaches an artifact.
 
     Raises:
         BadInput: naming file, row and fix for what cannot be read, unless `bad_rows` is
@@ -61,7 +61,7 @@ def interactions(
 
 
 def fix_of(reason: str) -> str:
-    """What to do about rows that were refused for a reason."""
+    """Name the fix for rows that were refused for a reason."""
     return _FIXES.get(reason, "Mend or remove it")
 
 

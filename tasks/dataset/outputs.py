@@ -1,4 +1,4 @@
-"""What stages hand each other: small records of handles and facts, never data frames.
+"""Hand-offs of the dataset stages: small records of handles and facts, never data frames.
 
 They are what Prefect persists per task, so they hold no secrets and stay a few kilobytes.
 """
@@ -18,7 +18,7 @@ class Dropped(Handoff):
 
 
 class Ingestion(Handoff):
-    """What was read, and what became of every row."""
+    """How many rows were read, kept and dropped, and why."""
 
     read: int
     """Rows of interactions in the file, `dropped` and `kept` together."""

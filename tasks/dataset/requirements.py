@@ -1,4 +1,4 @@
-"""What a data set must have for a pipeline's models and metrics."""
+"""Requirements of a pipeline's models and metrics on its data set."""
 
 from models.config import Pipeline
 from models.errors import BadInput
@@ -16,8 +16,8 @@ def require_enough_items(pipeline: Pipeline, data: Interactions) -> None:
     longest = max(pipeline.evaluation.k)
     if longest > data.items.rows:
         raise BadInput(
-            f"evaluation.k: {longest} is larger than the number of items, {data.items.rows}; "
-            "remove it"
+            f"evaluation.k: {longest} is larger than the number of items, {data.items.rows}. "
+            "Remove it."
         )
 
 

@@ -26,7 +26,7 @@ def scratch_tables() -> Iterator["duckdb.DuckDBPyConnection"]:
 
 
 def sql(script: str) -> str:
-    """The text of one of tasks/dataset/sql/*.sql."""
+    """Read one of tasks/dataset/sql/*.sql."""
     return (_SQL / f"{script}.sql").read_text()
 
 
@@ -44,7 +44,7 @@ def set_variables(connection: "duckdb.DuckDBPyConnection", **variables: Any) -> 
 def rows_of(
     connection: "duckdb.DuckDBPyConnection", query: str, **values: Any
 ) -> list[tuple[Any, ...]]:
-    """The rows of a small result."""
+    """Run a query with a small result and return its rows."""
     return connection.execute(query, values or None).fetchall()
 
 

@@ -57,7 +57,7 @@ def raw_files(config: Dataset, demographics: tuple[str, ...] = ()) -> dict[str, 
 
 
 def source_file(raw: dict[str, Handle], role: Role) -> tuple[str, Handle] | None:
-    """The tag and the handle that `raw_files` found for a role."""
+    """Look up the tag and the handle that `raw_files` found for a role."""
     for key, handle in raw.items():
         if key.startswith(role):
             return key.removeprefix(role).lstrip("/"), handle

@@ -26,7 +26,7 @@ PARTS = ("train", "valid", "test")
 
 
 def split_files(config: Split) -> dict[str, Handle]:
-    """The files of strategy files as raw artifacts, named by their content; else nothing.
+    """Write the files of strategy files as raw artifacts; nothing for other strategies.
 
     Doing this before the cached stage makes the stage's key depend on what the files hold.
 

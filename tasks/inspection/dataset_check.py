@@ -1,4 +1,4 @@
-"""`llmkt data check`: what a data set holds, and what is wrong with it, without a run."""
+"""`llmkt data check`: the content of a data set and its faults, without a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +96,7 @@ def check(path: Path, overrides: Sequence[str] = ()) -> Checked:
     """Check the data set of a configuration; nothing is trained and nothing paid.
 
     Raises:
-        BadInput: only for the configuration itself; what is wrong with the data is in the result.
+        BadInput: only for the configuration itself; faults of the data are in the result.
     """
     return check_pipeline(load(path, overrides))
 

@@ -15,7 +15,7 @@ from tasks.storage.artifacts import Handle
 from tasks.storage.scratch_database import scratch
 
 ROWS_AT_ONCE = 1 << 20
-"""Interactions per batch. A batch of them with all that is computed of it stays below 1 GB."""
+"""Interactions per batch: with everything computed from it, a batch stays below 1 GB."""
 _SORTED = "SELECT * FROM read_parquet($path) ORDER BY user_id, item_id"
 
 
@@ -37,14 +37,14 @@ class Stream:
         return cls(handle.verify(), handle.rows)
 
     def tables(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Its rows in their order, at most `rows` at once."""
+        """Read the rows in their order, at most `rows` at once."""
         # Row groups are read piece by piece: to prefetch them would hold them whole.
         with pq.ParquetFile(self.path, pre_buffer=False) as file:
             for batch in file.iter_batches(rows, columns=columns):
                 yield pa.Table.from_batches([batch])
 
     def by_user(self, rows: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
-        """Interactions sorted by user and item, in tables that hold whole users.
+        """Read interactions sorted by user and item, in tables that hold whole users.
 
         Args:
             rows: about how many at once; of a user with more, all.
@@ -93,6 +93,6 @@ def _whole_users(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def record_batches(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
-    """What `write_batches` takes."""
+    """Convert tables to the record batches that `write_batches` takes."""
     for table in tables:
         yield from table.combine_chunks().to_batches()

@@ -25,7 +25,7 @@ Vectors = tuple[pa.Array, Any, pa.Table | None]
 
 
 def profile_file(config: Profiles) -> Handle | None:
-    """The imported profiles as a raw artifact, named by content; None for other providers.
+    """Write the imported profiles as a raw artifact; None for other providers.
 
     Doing this before the cached stage makes the stage's key depend on what the file holds.
 
@@ -38,7 +38,7 @@ def profile_file(config: Profiles) -> Handle | None:
 
 
 def vector_files(config: Embeddings) -> dict[str, Handle]:
-    """The imported vectors likewise: `vectors`, and `ids` if they are in a file of their own."""
+    """Write imported vectors likewise: `vectors`, and `ids` if these are in a file of their own."""
     if config.path is None:
         return {}
     formats = (".parquet", ".npy", ".pt", ".json")
@@ -81,7 +81,7 @@ def read_profiles(handle: Handle, columns: Columns, source: str, side: Side = "u
         `history_sha256` (string) and `history_count` (int32); rows in the file's order.
 
     Raises:
-        BadInput: naming the file and what is wrong in it.
+        BadInput: naming the file, the place in it and the fix.
     """
     path, wanted = handle.verify(), [columns.ids(side), columns.text]
     if path.suffix in _DIALECTS:
@@ -108,7 +108,7 @@ def read_vectors(
         side: whose vectors they are.
 
     Raises:
-        BadInput: naming the file and what is wrong in it.
+        BadInput: naming the file, the place in it and the fix.
     """
     path, wanted = files["vectors"].verify(), [columns.ids(side), columns.embedding]
     if path.suffix in (".npy", ".pt"):

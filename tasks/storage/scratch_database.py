@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import duckdb
 
 MEMORY_LIMIT = "2GB"
-"""What does not fit goes to disk."""
+"""Beyond it, DuckDB spills to disk."""
 
 
 @contextmanager
 def scratch() -> Iterator["duckdb.DuckDBPyConnection"]:
-    """A database of its own, on disk, gone afterwards."""
+    """Open a temporary database on disk; it is deleted afterwards."""
     import duckdb
 
     home = data_dir() / "scratch"

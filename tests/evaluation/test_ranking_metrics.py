@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.config import Evaluation
+from models.config import RANKING_METRICS, RankingMetric, parse_metric
 from models.evaluation.ranking_metrics import HeldOut, ranking_metrics
 
 ALL = Evaluation().metrics
@@ -130,3 +131,15 @@ def test_fast_enough_for_every_epoch():
         return perf_counter() - began
 
     assert min(validation() for _ in range(20)) < 0.02
+
+
+def test_a_metric_is_one_row(monkeypatch):
+    last = RankingMetric("Last hit", lambda hits, _: hits[:, -1].astype(float))
+    monkeypatch.setitem(RANKING_METRICS, "last", last)
+    assert parse_metric("last@2") == ("last", 2)
+    hits = np.array([[False, True], [True, False]])
+    found = ranking_metrics(hits, np.array([1, 1]), ["last"], [1, 2])
+    assert {key: values.tolist() for key, values in found.items()} == {
+        ("last", 1): [0.0, 1.0],
+        ("last", 2): [1.0, 0.0],
+    }

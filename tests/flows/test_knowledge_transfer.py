@@ -203,7 +203,7 @@ def test_a_user_with_a_single_interaction_and_an_empty_data_set(world, tmp_path)
     rows = "".join(f"a\ti{i}\t3\t{i}\n" for i in range(12)) + "lonely\ti1\t3\t1\n"
     (tmp_path / "toy.inter").write_text(header + rows)
     message = world.refused(*elsewhere)
-    assert "user lonely (1); set split.short_histories" in message
+    assert "user lonely (1). Set split.short_histories" in message
 
 
 def test_compare_and_report_find_what_a_run_left(world, first):

@@ -1,4 +1,4 @@
--- One block of lines of JSON (`lines`: row, line): those that hold an object, and the others.
+-- One block of lines of JSON (`lines`: row, line): objects, and refused lines.
 CREATE OR REPLACE TEMP TABLE refused AS
 SELECT row, left(line, 500) AS line, 'it is not a JSON object' AS reason
 FROM lines WHERE NOT coalesce(try(json_type(line)) = 'OBJECT', FALSE);

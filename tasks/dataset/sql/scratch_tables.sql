@@ -1,4 +1,4 @@
--- What is read of a data set's files, in a scratch database.
+-- The rows of a data set's files, in a scratch database.
 -- Times without an offset are UTC, wherever this runs.
 SET TimeZone = 'UTC';
 SET VARIABLE control = '[\x00-\x1f\x7f]';
