@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.config import Evaluation
-from models.config import RANKING_METRICS, RankingMetric, parse_metric
+from models.config import RANKING_METRICS, Evaluation, RankingMetric, parse_metric
 from models.evaluation.ranking_metrics import HeldOut, ranking_metrics
 
 ALL = Evaluation().metrics
