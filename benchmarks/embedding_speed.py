@@ -33,7 +33,8 @@ from sentence_transformers import SentenceTransformer
 from models.config import Dataset, Embeddings, Profiles, Split
 from models.embeddings.text_batches import to_matrix
 from models.schemas import EMBEDDING, TEXT
-from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.interactions_task import interactions
+from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.text_models import minilm_folder

@@ -43,7 +43,8 @@ from flows.steps.knowledge import describe_all
 from flows.steps.stage_runner import StageRunner
 from models.config import Pipeline, Side
 from models.profiles.prompt_templates import Template
-from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.interactions_task import interactions
+from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split
 from tasks.execution.stage import Stage
 from tasks.targets.targets_task import targets

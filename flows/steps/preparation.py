@@ -7,9 +7,10 @@ from flows.steps.knowledge import Knowledge, describe_all, sides_of, target_all,
 from flows.steps.stage_runner import StageRunner
 from models.config import Job, Pipeline, Side
 from tasks.config.prompt_file import prompt_of
-from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.interactions_task import interactions
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.dataset.requirements import require_enough_items, require_likes
+from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split, split_files
 from tasks.evaluation.inputs import Part
 from tasks.nightly.night import Night

@@ -33,7 +33,7 @@ def record(selected: pa.Table) -> pa.Table:
     order = np.lexsort((codes(selected[ITEM]), codes(selected[USER])))
     ordered = selected.take(pa.array(order)).combine_chunks()
     users, offsets = user_offsets(ordered)
-    digests = _digests(offsets, _lines(ordered, ITEM))
+    digests = _digests(offsets, lines_of(ordered, ITEM))
     return _records(USER, users, digests, np.diff(offsets).tolist())
 
 
@@ -46,12 +46,13 @@ def record_of_items(train: pa.Table) -> pa.Table:
     Returns:
         `item_id` in sorted order, `history_sha256` (string), `history_count` (int32).
     """
-    lines, items = _lines(train, USER, ITEM), distinct(train[ITEM])
+    lines, items = lines_of(train, USER, ITEM), distinct(train[ITEM])
     digests = _digests(np.array([0, len(lines)]), lines.take(pc.sort_indices(lines)))
     return _records(ITEM, items, digests * len(items), [train.num_rows] * len(items))
 
 
-def _lines(interactions: pa.Table, *ids: str) -> pa.Array:
+def lines_of(interactions: pa.Table, *ids: str) -> pa.Array:
+    """Join ids, rating and timestamp of each interaction by tabs; missing values are empty."""
     values = [interactions[name].cast(pa.string()) for name in (*ids, RATING, TIMESTAMP)]
     return flat(pc.binary_join_element_wise(*values, "\t", null_handling="replace"))
 
@@ -76,14 +77,20 @@ def provenance(profiles: pa.Table, expected: pa.Table) -> Literal["train-only", 
     Returns:
         "train-only" if every text carries the record of exactly what its subject may see.
     """
-    key = expected.column_names[0]
     written = profiles.filter(pc.is_valid(profiles[TEXT]))
-    row = pc.index_in(written[key], expected[key])
-    for column in (HISTORY_SHA256, HISTORY_COUNT):
-        same = pc.fill_null(pc.equal(written[column], expected[column].take(row)), False)
-        if not pc.all(same, min_count=0).as_py():
-            return "unknown"
-    return "train-only"
+    proved = pc.all(has_record(written, expected), min_count=0).as_py()
+    return "train-only" if proved else "unknown"
+
+
+def has_record(profiles: pa.Table, expected: pa.Table) -> pa.ChunkedArray:
+    """Tell which profiles carry the `expected` record of their subject: bool (rows,)."""
+    key = expected.column_names[0]
+    row = pc.index_in(profiles[key], expected[key])
+    same = [
+        pc.fill_null(pc.equal(profiles[column], expected[column].take(row)), False)
+        for column in (HISTORY_SHA256, HISTORY_COUNT)
+    ]
+    return pc.and_(*same)
 
 
 def provenance_of(

@@ -12,19 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.arrow import codes
 from models.config import History
-from models.profiles.provenance import record
+from models.profiles.provenance import has_record, lines_of, record
 from models.profiles.user_history import select
 from models.schemas import (
-    HISTORY_COUNT,
-    HISTORY_SHA256,
     INTERACTIONS,
     ITEM,
     PROFILES,
-    RATING,
     TEXT,
-    TIMESTAMP,
     USER,
 )
 
@@ -44,22 +39,22 @@ class KeptProfiles:
     proved: pa.Table
 
     def others(self, table: pa.Table) -> pa.Table:
-        """The rows of users whose profile is not kept."""
+        """Select the rows of users whose profile is not kept."""
         if not self.profiles.num_rows:
             return table
         users = self.profiles[USER].combine_chunks()
         return table.filter(pc.invert(pc.is_in(table[USER], users)))
 
     def with_others(self, written: pa.Table) -> pa.Table:
-        """All profiles, sorted by user."""
+        """Join all profiles, sorted by user."""
         return pa.concat_tables([written, self.profiles]).sort_by(USER)
 
     def proof(self, expected: pa.Table) -> pa.Table:
-        """What every profile may have seen: `expected` of the others, `proved` of these."""
+        """Join what every profile may have seen: `expected` of the others, `proved` of these."""
         return pa.concat_tables([self.others(expected), self.proved]).sort_by(USER)
 
     def all_seen(self, train: pa.Table) -> pa.Table:
-        """`seen` of all profiles, where those of the others see `train` as it is now."""
+        """Join `seen` of all profiles, where those of the others see `train` as it is now."""
         both = pa.concat_tables([self.others(train).select(INTERACTIONS.names), self.seen])
         return both.sort_by([(USER, "ascending"), (ITEM, "ascending")])
 
@@ -84,11 +79,12 @@ def keep(
     seen = seen.filter(pc.is_in(seen[USER], earlier[USER].combine_chunks()))
     users = pc.unique(train[USER])
     known = _counts(seen, users)
-    lost = _counts(seen.filter(pa.array(~_is_in(seen, train))), users)
+    is_there = pc.is_in(lines_of(seen, USER, ITEM), lines_of(train, USER, ITEM))
+    lost = _counts(seen.filter(pc.invert(is_there)), users)
     new = _counts(train, users) - known
     keeps = users.filter(pa.array((known > 0) & (lost == 0) & (new < min_new)))
     proved = record(select(seen.filter(pc.is_in(seen[USER], keeps)), policy))
-    profiles = earlier.filter(pc.is_in(earlier[USER], _confirmed(earlier, proved)))
+    profiles = earlier.filter(has_record(earlier, proved))
     keeps = profiles[USER].combine_chunks()
     return KeptProfiles(
         profiles.select(PROFILES.names).cast(PROFILES).sort_by(USER),
@@ -97,30 +93,7 @@ def keep(
     )
 
 
-def _confirmed(profiles: pa.Table, proved: pa.Table) -> pa.Array:
-    """The users whose profile carries the record that was recomputed."""
-    row = pc.index_in(profiles[USER], proved[USER].combine_chunks())
-    same: Any = True
-    for column in (HISTORY_SHA256, HISTORY_COUNT):
-        equal = pc.equal(profiles[column], proved[column].take(row))
-        same = pc.and_(pc.fill_null(equal, False), same)
-    return profiles[USER].filter(same).combine_chunks()
-
-
 def _counts(rows: pa.Table, users: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """How many rows each of the users has: int64 (users,)."""
+    """Count the rows of each user: int64 (users,)."""
     found = pc.index_in(rows[USER], users).drop_null()
     return np.bincount(np.asarray(found, dtype=np.int64), minlength=len(users))
-
-
-def _is_in(rows: pa.Table, table: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which rows are in `table` with equal rating and time, too: bool (rows,)."""
-    both = pa.concat_tables([rows, table.select(INTERACTIONS.names).replace_schema_metadata(None)])
-    rating = both[RATING].cast(pa.float64()).fill_null(-1e300)
-    columns = [codes(both[USER]), codes(both[ITEM])]
-    columns += [np.asarray(rating), np.asarray(both[TIMESTAMP].fill_null(-1))]
-    numbers = np.zeros(both.num_rows, dtype=np.int64)
-    for column in columns:
-        values, number = np.unique(column, return_inverse=True)
-        numbers = np.unique(numbers * len(values) + number, return_inverse=True)[1]
-    return np.isin(numbers[: rows.num_rows], numbers[rows.num_rows :])

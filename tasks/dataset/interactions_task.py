@@ -13,7 +13,6 @@ from tasks.dataset.file_reading import file_name, read, read_users
 from tasks.dataset.filters import filtered
 from tasks.dataset.outputs import Ingestion, Interactions
 from tasks.dataset.scratch_tables import count, rows_of, scratch_tables, write_query
-from tasks.dataset.source_files import raw_files as raw_files
 from tasks.execution.stage import stage
 from tasks.storage.artifacts import Handle, write_parquet
 

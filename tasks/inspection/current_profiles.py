@@ -18,7 +18,8 @@ from models.profiles.user_history import describe, presentable, select
 from models.schemas import ITEM, KEYS, RATING, TEXT, TIMESTAMP, TITLE, USER, YEAR, noun
 from tasks.config.pipeline_file import load
 from tasks.config.prompt_file import prompt_of
-from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.interactions_task import interactions
+from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split, split_files
 from tasks.llm.answer_store import answer_store
 from tasks.profiles.llm_writer import answered

@@ -9,11 +9,11 @@ from models.errors import BadInput
 from tasks.config.pipeline_file import load
 from tasks.dataset.file_reading import file_name, read
 from tasks.dataset.filters import filtered
-from tasks.dataset.interactions_task import fix_of, interactions, raw_files
+from tasks.dataset.interactions_task import fix_of, interactions
 from tasks.dataset.outputs import Ingestion, Interactions
 from tasks.dataset.requirements import require_enough_items
 from tasks.dataset.scratch_tables import count, rows_of, scratch_tables, sql
-from tasks.dataset.source_files import source_file
+from tasks.dataset.source_files import raw_files, source_file
 from tasks.dataset.split_task import split, split_files
 from tasks.storage.artifacts import Handle, Handoff
 

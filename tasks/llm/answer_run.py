@@ -98,8 +98,8 @@ class AnswerRun:
             return None
         causes = ", ".join(f"{n} {reason}" for reason, n in Counter(missing).most_common())
         summary = (
-            f"{len(missing)} of {self.subjects} users ({len(missing) / self.subjects:.1%}) "
-            f"are without a profile: {causes}"
+            f"{len(missing)} of {self.subjects} profiles "
+            f"({len(missing) / self.subjects:.1%}) are missing: {causes}"
         )
         if self.budget and self.over_budget:
             summary += f". {self._left(self.budget)}"

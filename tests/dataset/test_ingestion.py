@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from models.config import Dataset
 from models.errors import BadInput
-from tasks.dataset.interactions_task import raw_files
+from tasks.dataset.source_files import raw_files
 from tasks.storage.artifacts import read_parquet
 from tests.support.dataset_files import HEADER, catalogue, dropped, load, rows, write
 

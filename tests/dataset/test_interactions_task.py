@@ -4,7 +4,8 @@ import pytest
 
 from models.config import Dataset
 from models.errors import BadInput
-from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.interactions_task import interactions
+from tasks.dataset.source_files import raw_files
 from tasks.storage.artifacts import read_parquet
 
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"

@@ -123,6 +123,12 @@ def test_movielens_10m_has_the_same_names_and_utf_8(tmp_path):
     assert catalogue(movielens(folder(tmp_path, files)))["661"][0] == "Misérables, Les"
 
 
+def test_titles_in_a_detected_encoding_that_is_damaged(tmp_path):
+    files = {**ML_1M, "movies.dat": "661::Heat (1995)::Drama\n".encode("utf-16")[:-1]}
+    with pytest.raises(BadInput, match=r"row 1: it is not utf-16\. Set dataset\.encoding"):
+        movielens(folder(tmp_path, files))
+
+
 def test_movielens_100k_as_published(tmp_path):
     data = movielens(folder(tmp_path, ML_100K))
     assert rows(data) == [("186", "302", 3.0, 891717742), ("196", "242", 3.0, 881250949)]
@@ -147,7 +153,7 @@ def test_movielens_of_today(tmp_path):
 
 def test_a_zip_file_and_its_folder_are_the_same_configuration(tmp_path):
     from models.config import Dataset
-    from tasks.dataset.interactions_task import raw_files
+    from tasks.dataset.source_files import raw_files
 
     paths = folder(tmp_path, ML_1M), packed(tmp_path, ML_1M)
     one, two = (Dataset(format="movielens", path=path) for path in paths)

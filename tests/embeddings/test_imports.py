@@ -16,7 +16,8 @@ from models.errors import BadInput
 from models.profiles.provenance import record
 from models.schemas import PROFILES
 from tasks.config.pipeline_file import load
-from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.interactions_task import interactions
+from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split, split_files
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.outputs import Described, origin

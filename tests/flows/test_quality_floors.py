@@ -13,7 +13,8 @@ from models.recommenders.top_k import rank
 from models.training.training_loop import fit
 from models.training.validation import Holdout
 from models.transfer.wrapper import ModelWrapper
-from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.interactions_task import interactions
+from tasks.dataset.source_files import raw_files
 from tasks.storage.artifacts import read_parquet
 
 torch.set_num_threads(1)

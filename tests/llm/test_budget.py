@@ -112,7 +112,7 @@ def test_too_small_a_budget_says_what_is_spent_and_left_and_loses_nothing(llm, d
     with pytest.raises(BadInput) as error:
         run(settings, *TITLES)
     message = str(error.value)
-    assert "3 of 5 users (60.0%) are without a profile: 3 not asked. Of" in message
+    assert "3 of 5 profiles (60.0%) are missing: 3 not asked. Of" in message
     assert "budget_usd, 21 USD, 8 are spent on 2 answers" in message
     assert "3 questions are left, about 12, at most 48 USD" in message
     assert "Run again: the answers received are kept, so only the others are asked for" in message

@@ -118,7 +118,7 @@ def test_too_many_missing_stop_the_run_but_keep_the_answers(llm):
         "Alien": [lambda _: completion(None, refusal="no")] * 3,
     }
     titles = ("Heat", "Fargo", "Alien", "Brazil", "Crash")
-    with pytest.raises(BadInput, match=r"3 of 5 users \(60.0%\).*2 refused, 1 truncated.*50.0%"):
+    with pytest.raises(BadInput, match=r"3 of 5 profiles \(60.0%\).*2 refused, 1 truncated.*50.0%"):
         run(config(llm, max_missing=0.5), *titles)
     result = run(config(llm), *titles)
     assert llm.titles() == {"Heat": 4, "Fargo": 4, "Alien": 4, "Brazil": 1, "Crash": 1}

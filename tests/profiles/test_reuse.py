@@ -164,7 +164,7 @@ def test_what_may_be_missing_is_a_share_of_all_users(llm):
     assert (second.kept, second.missing) == (N, 1)
     assert rows_of(second)["user-99"]["text"] is None
     llm.script["Novelty"] = [lambda _: completion(None, refusal="no")] * answer_run.ATTEMPTS
-    with pytest.raises(BadInput, match=r"1 of 51 users \(2.0%\).*max_missing allows 1.0%"):
+    with pytest.raises(BadInput, match=r"1 of 51 profiles \(2.0%\).*max_missing allows 1.0%"):
         run(config(llm, 0.01), later, first)
     llm.requests.clear()
     third = run(config(llm), later, second)

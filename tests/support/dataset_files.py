@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from models.config import Dataset
-from tasks.dataset.interactions_task import interactions, raw_files
+from tasks.dataset.interactions_task import interactions
+from tasks.dataset.source_files import raw_files
 from tasks.storage.artifacts import read_parquet
 
 HEADER = "user_id,item_id,rating,timestamp\n"
