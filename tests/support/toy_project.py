@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which has to be loaded by now
+from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
 from flows.cli.main import app
@@ -58,7 +60,8 @@ class World:
                 patch.setenv(name, value)
             if not self.in_workers:
                 patch.setattr("flows.steps.trainings.worker_pool", lambda *_: nullcontext())
-            done = CliRunner().invoke(app, arguments)
+            with threadpool_limits(1):  # as trainings here set it; sums depend on the number
+                done = CliRunner().invoke(app, arguments)
         return Done(done.exit_code, done.stdout, done.stderr)
 
     def process(self, *arguments: str, **environment: str) -> Done:
