@@ -50,7 +50,7 @@ def _properties(name: str) -> dict[str, Any]:
 
 
 def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """RecBole's defaults for `model` with the given values over them, checked.
+    """Merge checked values over RecBole's defaults for `model`.
 
     Raises:
         BadInput: for an unsupported model, an unknown hyper-parameter (with the nearest known
@@ -66,10 +66,10 @@ def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
         place = f"models.{model}.hyperparameters.{key}"
         if key in _SET_ELSEWHERE:
-            raise BadInput(f"{place}: set {_SET_ELSEWHERE[key]} instead, which holds for all arms")
+            raise BadInput(f"{place}: set {_SET_ELSEWHERE[key]} instead, which holds for all arms.")
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}."
             raise BadInput(f"{place} is not a hyper-parameter of RecBole's {model}; {hint}")
         _check_type(place, value, known[key])
     merged = known | dict(given)
@@ -89,5 +89,5 @@ def _check_type(place: str, value: Any, default: Any) -> None:
     if isinstance(value, bool) != isinstance(default, bool) or not same_kind:
         raise BadInput(
             f"{place}: {value!r} is a {type(value).__name__}, RecBole expects a "
-            f"{type(default).__name__} such as {default!r}"
+            f"{type(default).__name__} such as {default!r}."
         )

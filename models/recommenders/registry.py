@@ -181,7 +181,7 @@ def catalogue() -> list[dict[str, Any]]:
     `tap` is the users' default tap in words; `reason` says why a model is not supported, or
     trains as a baseline only.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[object, ...]] = []
     for name, row in MODELS.items():
         tap = described(row.tap) if row.tap else None
         reason = None if tap else "computed, not trained by gradient: a baseline"
@@ -190,16 +190,11 @@ def catalogue() -> list[dict[str, Any]]:
                 "computed; where models.NAME.transfer is set, the whole embeddings enter its "
                 "regulariser"
             )
-        rows.append(_listed(name, row.family, True, tap, reason))
-    return rows + [
-        _listed(name, family, False, None, reason) for name, (family, reason) in UNSUPPORTED.items()
-    ]
-
-
-def _listed(
-    model: str, family: Family, supported: bool, tap: str | None, reason: str | None
-) -> dict[str, Any]:
-    return {"model": model, "family": family, "supported": supported, "tap": tap, "reason": reason}
+        rows.append((name, row.family, True, tap, reason))
+    for name, (family, reason) in UNSUPPORTED.items():
+        rows.append((name, family, False, None, reason))
+    columns = ("model", "family", "supported", "tap", "reason")
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def described(tap: Tap) -> str:

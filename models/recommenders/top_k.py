@@ -1,25 +1,15 @@
 """Full ranking: the best K items of the whole catalogue for every user."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.recommenders.recommender import Recommender
+
 _SCORES_AT_ONCE = 1 << 24
-
-
-class Scorer(Protocol):
-    """What ranking needs of a recommender."""
-
-    module: torch.nn.Module
-    n_items: int
-    device: torch.device
-
-    def scores(self, users: Tensor) -> Tensor:
-        """Scores of all items: float32 (len(users), n_items)."""
 
 
 class Seen:
@@ -44,7 +34,7 @@ class Seen:
 
 
 def rank(
-    recommender: Scorer, users: NDArray[np.int64], seen: Seen, k: int
+    recommender: Recommender, users: NDArray[np.int64], seen: Seen, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Rank all items for `users`, seen items and padding excluded.
 
@@ -64,7 +54,7 @@ def rank(
 
 
 def _rank_blocks(
-    recommender: Scorer, users: Tensor, seen: Seen, k: int
+    recommender: Recommender, users: Tensor, seen: Seen, k: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     for block in users.split(max(_SCORES_AT_ONCE // recommender.n_items, 1)):
         # A copy: some models return a view of what they keep.

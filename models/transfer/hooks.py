@@ -78,8 +78,8 @@ class HookManager:
         available = self.available(model, tap.kind)
         if tap.name not in available:
             raise BadInput(
-                f"{type(model).__name__} has no {tap.kind} {tap.name} to tap; "
-                f"it has {', '.join(available)}"
+                f"{type(model).__name__} has no {tap.kind} {tap.name} to tap. Choose one of "
+                f"{', '.join(available)}."
             )
         module = model.get_submodule(tap.name) if tap.kind == "module" else None
         self.table = module if isinstance(module, nn.Embedding) else None
@@ -151,7 +151,7 @@ class HookManager:
         if not isinstance(output, Tensor) or output.dim() < 2:
             raise BadInput(
                 f"{type(self.model).__name__}: the {self.tap.kind} {self.tap.name} does not "
-                f"yield rows of vectors but {_shape(output)}; choose another tap, or set its output"
+                f"yield rows of vectors but {_shape(output)}. Choose another tap, or set output."
             )
         return output
 
@@ -162,7 +162,7 @@ class HookManager:
         if not start < stop <= width:
             raise BadInput(
                 f"{type(self.model).__name__}: the tap's slice {start}:{stop} does not fit "
-                f"{self.tap.name}, which is {width} wide"
+                f"{self.tap.name}, which is {width} wide. Correct start and stop."
             )
         return slice(start, stop)
 
@@ -172,7 +172,7 @@ class HookManager:
         if not isinstance(ids, Tensor) or ids.shape != source.shape[:-1] or ids.dim() != 2:
             raise BadInput(
                 f"{type(self.model).__name__}: the {self.tap.kind} {self.tap.name} does not yield "
-                f"sequences, so tap.pool {self.tap.pool} does not apply; remove it"
+                f"sequences, so tap.pool {self.tap.pool} does not apply. Remove it."
             )
         present = (ids != 0).float()
         if self.tap.pool == "mean":

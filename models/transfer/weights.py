@@ -9,7 +9,7 @@ from models.errors import BadInput
 
 
 class WeightsManager:
-    """Holds layers still for a phase of training.
+    """Freeze layers for a phase of training.
 
     A frozen parameter gets no gradient, so that no optimizer moves it, momentum included.
     """
@@ -34,8 +34,8 @@ class WeightsManager:
             }
             if not matched:
                 raise BadInput(
-                    f"freeze: {pattern} matches no parameter of {type(self.model).__name__}; "
-                    f"it has {', '.join(names)}"
+                    f"freeze: {pattern} matches no parameter of {type(self.model).__name__}. "
+                    f"Choose among {', '.join(names)}."
                 )
             found |= matched
         return found

@@ -159,7 +159,7 @@ class _Transferred:
         if not transfer.method.bridges and knowledge.width != target_width:
             raise BadInput(
                 f"the tapped layer {knowledge.tap.name} is {knowledge.width} wide, the targets "
-                f"are {target_width} wide; set targets.width or the tap's slice"
+                f"are {target_width} wide. Set targets.width or the tap's slice."
             )
         align = AlignmentLoss(transfer, knowledge.width, target_width, seed)
         self.losses = LossManager(align.to(self.targets.vectors.device), transfer.balance)
@@ -207,7 +207,7 @@ class _Transferred:
             if n_rows < self._rows.stop:
                 raise BadInput(
                     f"the tap {tap.name} yields {n_rows} rows, but there are {len(self._rows)} "
-                    f"{self.side}; choose a tap with one row for each, or tap.rows batch"
+                    f"{self.side}. Choose a tap with one row for each, or tap.rows batch."
                 )
             ids = self.recommender.ids(self.side, batch).unique()
             ids = ids[self.targets.known[ids]]
@@ -233,7 +233,7 @@ class _Transferred:
         if n_rows == 0 or len(ids) % n_rows:
             raise BadInput(
                 f"the tap {self.hooks.tap.name} yields {n_rows} rows for {len(ids)} {self.side} "
-                f"of the batch: they cannot be matched; choose a tap with one row for each"
+                f"of the batch: they cannot be matched. Choose a tap with one row for each."
             )
         return ids[:n_rows]
 
@@ -261,7 +261,7 @@ def _require_own_table(model: str, hooks: HookManager, rows: range, side: Side) 
     if has < len(rows) or not own:
         raise BadInput(
             f"models.{model}: the tap {hooks.tap.name} has {has} rows, but there are {len(rows)} "
-            f"{side} (padding counted); it is not the {side}' table, choose another tap"
+            f"{side} (padding counted); it is not the {side}' table. Choose another tap."
         )
 
 

@@ -8,7 +8,7 @@ from models.recommenders.registry import described
 
 
 class TapRow(BaseModel):
-    """Something in a model that can be tapped; `mark` names the side whose tap it is."""
+    """A tap point of a model; `mark` names the side whose tap it is."""
 
     mark: str
     kind: str
@@ -18,14 +18,14 @@ class TapRow(BaseModel):
 
 
 class Inspected(BaseModel):
-    """What can be tapped in a model, and what the chosen taps yield, by side, in words."""
+    """A model's tap points, and what the chosen ones yield, by side, in words."""
 
     taps: list[TapRow]
     chosen: dict[str, str]
 
 
 def inspected(model: str, settings: Model | None) -> Inspected:
-    """Look into `model` on a toy data set, with the given hyper-parameters and taps.
+    """Inspect `model` on a toy data set, with the given hyper-parameters and taps.
 
     Raises:
         BadInput: for an unsupported model, a wrong hyper-parameter or tap.
@@ -35,7 +35,7 @@ def inspected(model: str, settings: Model | None) -> Inspected:
     settings = settings or Model()
     built = toy(model, settings.hyperparameters)
     if built.entry.loader is None:
-        raise BadInput(f"{model} is computed, not trained by gradient: it has no layer to tap")
+        raise BadInput(f"{model} is computed, not trained by gradient: it has no layer to tap.")
     chosen: dict[str, str] = {}
     marks: dict[tuple[str, str], list[str]] = {}
     for side in SIDES:
@@ -46,17 +46,9 @@ def inspected(model: str, settings: Model | None) -> Inspected:
             continue
         chosen[side] = f"{described(found.tap)}, {found.width} wide"
         marks.setdefault((found.tap.kind, found.tap.name), []).append(side)
-    return Inspected(
-        taps=[
-            TapRow(
-                mark=", ".join(marks.get((seen.kind, seen.name), [])),
-                kind=seen.kind,
-                name=seen.name,
-                shape=seen.shape,
-                fires=seen.fires,
-            )
-            for seen in sightings(built)
-            if seen.rows
-        ],
-        chosen=chosen,
-    )
+    taps = [
+        TapRow(mark=", ".join(marks.get((seen.kind, seen.name), [])), **vars(seen))
+        for seen in sightings(built)
+        if seen.rows
+    ]
+    return Inspected(taps=taps, chosen=chosen)

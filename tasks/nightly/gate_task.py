@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from prefect.logging import get_run_logger
 from models.config import Evaluation, Metric, Nightly, parse_metric
 from models.errors import BadInput
 from models.evaluation.user_scores import UserValues, score
-from models.publishing import promotion_gate
+from models.publishing.promotion_gate import Decision, decide, first_champion, too_few_users
 from models.report import wording
 from models.schemas import ITEM, USER
 from models.statistics.paired_comparison import compare
@@ -77,72 +78,50 @@ def gate(
             "nightly: nobody with held-out interactions has training interactions, so that the "
             "challenger cannot be judged. Change nightly.split.ratios, or bring more data."
         )
-    if champion is None:
-        judged = _first_champion(ours, metric, k)
-    else:
+    theirs = None
+    if champion is not None:
         with _whole(champion):
             theirs = _values(champion.trained_model(), holdout, computed)
-        judged = _compared(rule, (metric, k), ours, theirs, champion.version, holdout.seen)
+    decision, numbers = _decide(rule, (metric, k), ours, theirs)
+    judged = Judged(
+        decision=decision.outcome,
+        reason=decision.reason + _remarks(holdout.seen, numbers.get("unknown_to_champion", 0)),
+        metric=metric,
+        k=k,
+        champion_version=champion and champion.version,
+        metrics=_means(ours),
+        champion_metrics=_means(theirs) if theirs else {},
+        seen_by_champion=holdout.seen,
+        **numbers,
+    )
     get_run_logger().info("%s: %s", judged.decision, judged.reason)
     return judged
 
 
-def _first_champion(ours: UserValues, metric: Metric, k: int) -> Judged:
-    mean, users = float(ours.values[metric, k].mean()), len(ours.users)
-    decision = promotion_gate.first_champion(wording.metric_name(metric, k), mean, users)
-    return Judged(
-        decision=decision.outcome,
-        reason=decision.reason,
-        metric=metric,
-        k=k,
-        challenger_mean=mean,
-        users=users,
-        metrics=_means(ours),
-    )
-
-
-def _compared(
-    rule: Nightly,
-    by: tuple[Metric, int],
-    ours: UserValues,
-    theirs: UserValues,
-    champion: str,
-    seen: int,
-) -> Judged:
-    """Pair the users that both can serve, and decide."""
+def _decide(
+    rule: Nightly, by: tuple[Metric, int], ours: UserValues, theirs: UserValues | None
+) -> tuple[Decision, dict[str, Any]]:
+    """Pair the users that both can serve; the decision, and its numbers by `Judged`'s names."""
+    name = wording.metric_name(*by)
+    if theirs is None:
+        mean, users = float(ours.values[by].mean()), len(ours.users)
+        return first_champion(name, mean, users), {"challenger_mean": mean, "users": users}
     _, left, right = np.intersect1d(
         ours.users, theirs.users, assume_unique=True, return_indices=True
     )
-    unknown = len(ours.users) - len(left)
-    found = None
+    counts = {"users": len(left), "unknown_to_champion": len(ours.users) - len(left)}
     if len(left) < 2:
-        decision = promotion_gate.too_few_users(len(left))
-    else:
-        found = compare(
-            ours.values[by][None, left],
-            theirs.values[by][None, right],
-            confidence=rule.confidence,
-        )
-        decision = promotion_gate.decide(
-            found, wording.metric_name(*by), rule.confidence, rule.tolerance
-        )
-    return Judged(
-        decision=decision.outcome,
-        reason=decision.reason + _remarks(seen, unknown),
-        metric=by[0],
-        k=by[1],
-        champion_version=champion,
-        metrics=_means(ours),
-        champion_metrics=_means(theirs),
-        seen_by_champion=seen,
-        unknown_to_champion=unknown,
-        champion_mean=found and found.baseline_mean,
-        challenger_mean=found and found.arm_mean,
-        difference=found and found.difference,
-        ci_low=found and found.ci_low,
-        ci_high=found and found.ci_high,
-        users=len(left),
-    )
+        return too_few_users(len(left)), counts
+    pairs = ours.values[by][None, left], theirs.values[by][None, right]
+    found = compare(*pairs, confidence=rule.confidence)
+    return decide(found, name, rule.confidence, rule.tolerance), {
+        **counts,
+        "champion_mean": found.baseline_mean,
+        "challenger_mean": found.arm_mean,
+        "difference": found.difference,
+        "ci_low": found.ci_low,
+        "ci_high": found.ci_high,
+    }
 
 
 def _with_metric(evaluation: Evaluation, metric: Metric, k: int) -> Evaluation:

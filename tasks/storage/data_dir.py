@@ -48,12 +48,12 @@ def store_url() -> str | None:
         return None
     if _CREDENTIALS.search(url) or "?" in url or "#" in url:
         raise BadInput(
-            f"{_USER_PART.sub('//…@', url).partition('?')[0]} as data folder has more in it than a "
-            "place: leave credentials and options to the environment (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_ENDPOINT_URL)"
+            f"{_USER_PART.sub('//…@', url).partition('?')[0]} as data folder holds more than a "
+            "place. Leave credentials and options to the environment (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_ENDPOINT_URL)."
         )
     if not url.partition("://")[2].strip("/"):
-        raise BadInput(f"{url} as data folder names no bucket or folder: write s3://BUCKET/PREFIX")
+        raise BadInput(f"{url} as data folder names no bucket or folder. Write s3://BUCKET/PREFIX.")
     return url.rstrip("/")
 
 

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or forbidden: one sentence instead of a traceback."""
+"""A full, read-only or forbidden disk: a message with its fix instead of a traceback."""
 
 import errno
 import re
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from models.errors import BadInput
 
-_FULL = "there is no space left on the disk; free some"
-_READ_ONLY = "it cannot be written: the disk is read-only; make it writable or set LLMKT_DATA_DIR"
-_FORBIDDEN = "it cannot be written: permission denied; allow it or set LLMKT_DATA_DIR"
+_FULL = "there is no space left on the disk. Free some"
+_READ_ONLY = "it cannot be written: the disk is read-only. Make it writable or set LLMKT_DATA_DIR"
+_FORBIDDEN = "it cannot be written: permission denied. Allow it or set LLMKT_DATA_DIR"
 _BY_NUMBER = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -21,7 +21,7 @@ _BY_NUMBER = {
 }
 _BY_TEXT = {
     r"no space left|disk is full|quota exceeded|file too large": _FULL,
-    r"disk i/o error": "the disk cannot be written to; check it",
+    r"disk i/o error": "the disk cannot be written to. Check it",
     r"read-?only (file system|database)": _READ_ONLY,
     r"permission denied|unable to open database file": _FORBIDDEN,
 }
@@ -29,7 +29,7 @@ _BY_TEXT = {
 
 
 def reason(error: BaseException | None) -> str | None:
-    """Why the disk refused, with what to do, if that is what is behind `error`."""
+    """Say why the disk refused, and the fix, if a refusal is behind `error`; None if not."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -45,7 +45,7 @@ def reason(error: BaseException | None) -> str | None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Do something that writes to `path`.
+    """Guard a write to `path`.
 
     Raises:
         BadInput: if the disk refuses; other errors pass.
@@ -58,4 +58,4 @@ def writing(path: Path) -> Iterator[None]:
         why = reason(error)
         if why is None:
             raise
-        raise BadInput(f"{path}: {why}, then run again; what was finished is kept") from error
+        raise BadInput(f"{path}: {why}, then run again: finished stages are kept.") from error

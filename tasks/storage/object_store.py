@@ -199,7 +199,7 @@ def _changed(info: dict[str, Any]) -> float:
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Do something with a store.
+    """Guard a use of a store.
 
     Raises:
         BadInput: naming the store and the fix, whatever went wrong; no credential is in it.
@@ -212,29 +212,29 @@ def reaching(url: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _DISK:
             raise
-        raise BadInput(f"{url}: {_why(error, url)}, then run again") from error
+        raise BadInput(f"{url}: {_why(error, url)}, then run again.") from error
 
 
 def _why(error: Exception, url: str) -> str:
-    """What went wrong, and what to do."""
+    """The problem and its fix."""
     kind = type(error).__name__
     if isinstance(error, ImportError):
-        return f"a package for {url.partition('://')[0]}:// is missing ({error}); install it"
+        return f"a package for {url.partition('://')[0]}:// is missing ({error}). Install it"
     if isinstance(error, FileNotFoundError):
-        return "there is no such bucket or folder; create it, or correct LLMKT_DATA_DIR"
+        return "there is no such bucket or folder. Create it, or correct LLMKT_DATA_DIR"
     if isinstance(error, PermissionError):
         return (
-            f"access is denied ({error}); allow the credentials in the environment to read, write, "
+            f"access is denied ({error}). Allow the credentials in the environment to read, write, "
             "list and delete there, or choose others"
         )
     if "Credential" in kind or "Token" in kind:
         return (
-            f"there are no usable credentials ({kind}); set AWS_ACCESS_KEY_ID and "
+            f"there are no usable credentials ({kind}). Set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )
     if isinstance(error, ConnectionError | TimeoutError) or "Connect" in kind or "Timeout" in kind:
         return (
-            f"it cannot be reached ({kind}); check the network, and AWS_ENDPOINT_URL if the store "
+            f"it cannot be reached ({kind}). Check the network, and AWS_ENDPOINT_URL if the store "
             "is not Amazon's"
         )
-    return f"it cannot be used ({kind}: {error}); correct that"
+    return f"it cannot be used ({kind}: {error}). Correct that"

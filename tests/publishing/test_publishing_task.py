@@ -338,6 +338,9 @@ def test_vectors_are_what_is_scored():
             scores = built.scores(toy_recommender.torch.tensor([3, 5])).numpy()[:, 1:]
             rows = users.matrix[np.searchsorted(users.ids, [3, 5])]
             np.testing.assert_allclose(rows @ items.matrix.T, scores, rtol=1e-4, atol=1e-5)
+    small = toy_recommender.recommender("NeuMF")  # everything is close to nothing, and unequal
+    small.restore({name: 1e-3 * value for name, value in small.weights().items()})
+    assert not scored_by_product(small, vectors(small, "users"), vectors(small, "items"))
     vae = toy_recommender.recommender("MultiVAE")
     assert vectors(vae, "users").matrix.shape == (toy_recommender.N_USERS, 64)
     assert vectors(vae, "items") is None

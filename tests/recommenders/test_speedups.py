@@ -46,6 +46,16 @@ def test_neumf_drops_out_by_ours():
     assert torch.nn.Dropout not in kinds
 
 
+@pytest.mark.parametrize("towers", [(True, True), (True, False), (False, True)])
+def test_neumf_ranks_with_either_tower(towers):
+    built = recommender("NeuMF", mf_train=towers[0], mlp_train=towers[1])
+    built.module.eval()
+    users = torch.tensor([1, 2, 3])
+    order = built.scores(users)[:, 1:].argsort(dim=1, descending=True)
+    slow = built.pairwise_scores(users).view(3, -1)[:, 1:]
+    assert (slow.gather(1, order).diff(dim=1) <= 1e-5 * slow.abs().max()).all()
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
 def test_dropout_hides_its_share_and_keeps_the_mean(rate):
     torch.manual_seed(0)

@@ -177,4 +177,8 @@ def test_a_row_holds_the_contrast_and_its_estimate_side_by_side():
     row = first.row()
     assert (row["model"], row["against"], row["k"]) == ("BPR", "baseline", 10)
     assert {key: row[key] for key in vars(first.estimate)} == vars(first.estimate)
-    assert "estimate" not in row
+    assert list(row) == [
+        *("model", "arm", "against", "metric", "k", "is_primary", "point"),
+        *("baseline_mean", "baseline_sd", "arm_mean", "arm_sd", "gain_percent", "difference"),
+        *("ci_low", "ci_high", "p_value", "p_adjusted", "effect_size", "seeds", "users", "verdict"),
+    ]

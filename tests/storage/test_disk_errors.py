@@ -50,7 +50,7 @@ def test_a_refusal_names_the_path_and_what_to_do(data_dir, monkeypatch, number, 
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(artifacts.os, "fsync", refuse)
-    with pytest.raises(BadInput, match=rf"artifacts/numbers: .*{words}.*; .*run again"):
+    with pytest.raises(BadInput, match=rf"artifacts/numbers: .*{words}.*\. .*run again"):
         write_parquet("numbers", pa.table({"n": [1]}))
     assert everything(data_dir) == before
     assert kept.verify()
@@ -100,7 +100,7 @@ def test_every_store_reports_a_full_disk_in_one_sentence(data_dir, writer):
     done = limited(code, data_dir, limit=200_000)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("models.errors.BadInput"), done.stderr
-    assert "there is no space left on the disk; free some" in last
+    assert "there is no space left on the disk. Free some" in last
     assert str(data_dir) in last
     assert before.items() <= everything(data_dir).items()
     left = [path for path in everything(data_dir) if ".writing-" in path]

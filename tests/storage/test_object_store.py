@@ -232,8 +232,8 @@ def test_what_is_published_counts_on_every_machine(s3, move):
         ("s3://no-such-bucket-here/x", "s3://no-such-bucket-here/x: there is no such bucket"),
         ("gs://bucket/x", "gs://bucket/x: a package for gs:// is missing .*gcsfs"),
         ("nonsense://bucket/x", "Protocol not known: nonsense"),
-        ("s3://KEYID:se/cret@bucket/x", r"s3://…@bucket/x .* leave credentials .* environment"),
-        ("s3://bucket/x?token=secret", "s3://bucket/x .* leave credentials"),
+        ("s3://KEYID:se/cret@bucket/x", r"s3://…@bucket/x .* Leave credentials .* environment"),
+        ("s3://bucket/x?token=secret", "s3://bucket/x .* Leave credentials"),
         ("s3://", "names no bucket"),
     ],
 )
@@ -313,4 +313,4 @@ def test_a_run_in_a_bucket_that_is_not_there_ends_before_it_begins(s3, tmp_path)
     world = World(tmp_path, tmp_path / "data", tmp_path / "any.yaml", "http://127.0.0.1:1/api")
     place = {"LLMKT_DATA_DIR": "s3://not-there/x", "LLMKT_LOCAL_DIR": str(tmp_path / "one")}
     said = world.refused(**place, **s3.environment)
-    assert "s3://not-there/x: there is no such bucket or folder; create it" in said
+    assert "s3://not-there/x: there is no such bucket or folder. Create it" in said

@@ -1,6 +1,8 @@
 """The transfer core's arithmetic: losses, masks, scale, freezing, and taps that are wrong."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from models.recommenders.tap_probe import probe
 from models.training.training_loop import phases, second_half
 from models.transfer.losses import AlignmentLoss
 from models.transfer.weights import WeightsManager
+from tasks.storage.artifacts import PROJECT_ROOT
 from tests.support.toy_recommender import USERS, WIDTH, recommender, targets, train, weights, wrap
 
 
@@ -127,6 +130,16 @@ def test_init_starts_the_table_from_the_targets():
 def test_init_needs_a_table():
     with pytest.raises(BadInput, match=r"init starts a table .* method get_UI_aggregation of Simp"):
         wrap(recommender("SimpleX"), Transfer(alignment="init"))
+    # FISM's users are means of items' rows: the table that is tapped is not theirs.
+    with pytest.raises(BadInput, match=r"init starts a table .* module item_src_embedding of FISM"):
+        wrap(recommender("FISM"), Transfer(alignment="init"))
+
+
+def test_a_configuration_loads_without_torch():
+    code = "import sys, models.config; sys.exit('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=False).returncode == 0
+    )
 
 
 def test_both_sides_at_one_method():
@@ -270,7 +283,9 @@ def test_freeze_by_name_layer_and_glob():
     assert frozen == ["predict_layer.bias"]
     manager.thaw()
     assert all(parameter.requires_grad for parameter in built.module.parameters())
-    with pytest.raises(BadInput, match=r"freeze: nonsense matches no parameter of NeuMF; it has"):
+    with pytest.raises(
+        BadInput, match=r"freeze: nonsense matches no parameter of NeuMF\. Choose among"
+    ):
         manager.matching(["nonsense"])
 
 
@@ -294,7 +309,10 @@ def test_freezing_holds_only_in_its_phase():
 @pytest.mark.parametrize(
     ("tap", "message"),
     [
-        (Tap(name="user_tower"), "BPR has no module user_tower to tap; it has user_embedding"),
+        (
+            Tap(name="user_tower"),
+            r"BPR has no module user_tower to tap\. Choose one of user_embedding",
+        ),
         (Tap(kind="method", name="aggregate"), "BPR has no method aggregate.*get_user_embedding"),
         (Tap(kind="parameter", name="w"), r"BPR has no parameter w .*user_embedding\.weight"),
         (Tap(name="user_embedding", start=10, stop=80), "slice 10:80 does not fit.*64 wide"),
