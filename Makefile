@@ -39,13 +39,14 @@ $(READY): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/llmkt run configs/ml-100k.yaml
 
-# Tests of one file share a process, and with it what they set up: a server, a first run. In the
-# order of names, the longest files (crash, pipeline) are not the last.
+# Tests of one group (tests/conftest.py) share a process, in the order that is made there.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 test-slow: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(PYTEST) -m slow
 
 lint: setup
 	$(BIN)/ruff check .

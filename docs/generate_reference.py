@@ -173,10 +173,8 @@ def _type(annotation: Any) -> str:
     """A type in the words of a YAML file."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        schemas = [
-            extra.json_schema for extra in arguments[1:] if isinstance(extra, WithJsonSchema)
-        ]
-        return _choices(schemas[0]["enum"]) if schemas else _type(arguments[0])
+        schemas = [extra.json_schema for extra in arguments if isinstance(extra, WithJsonSchema)]
+        return _choices(schemas[0]["enum"]) if schemas and schemas[0] else _type(arguments[0])
     if origin is Literal:
         return _choices(arguments)
     if origin in (Union, types.UnionType):

@@ -6,8 +6,27 @@ from pathlib import Path
 
 import pytest
 
+FOLDER = Path(__file__).parent
+LONG = ("flows/test_kill_and_resume", "execution/test_dask_cluster", "flows/", "recommenders/")
+"""Starts of the paths of files that take long, the longest first."""
+WITH_UMAP = ("targets/", "report/", "embeddings/test_batched", "flows/test_knowledge_transfer")
+"""UMAP compiles for a quarter of a minute, once in each process."""
+
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of a file share a process, and with it what they set up; long files first."""
+    ranks = {}
+    for item in items:
+        path = item.path.relative_to(FOLDER).as_posix()
+        group = "umap" if path.startswith(WITH_UMAP) else path
+        item.add_marker(pytest.mark.xdist_group(group))
+        first = "flows/" if group == "umap" else path
+        place = [number for number, start in enumerate(LONG) if first.startswith(start)]
+        ranks[item] = (min(place, default=len(LONG)), group)
+    items.sort(key=ranks.__getitem__)
 
 
 @pytest.fixture
@@ -33,5 +52,5 @@ def prefect_server() -> Iterator[str]:
     from prefect.settings import get_current_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=600):
         yield str(get_current_settings().api.url)

@@ -29,7 +29,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set a key over the file, such as training.epochs=5; may be repeated.",
+        help="Set a key, such as training.epochs=5; repeatable.",
     ),
 ]
 DataDir = Annotated[
@@ -41,9 +41,7 @@ DataDir = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write one line of JSON to standard output.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show Prefect's log and tracebacks.")
-]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log, tracebacks.")]
 
 
 TERMINATED = 128 + signal.SIGTERM

@@ -49,7 +49,7 @@ def check(
 
 def init(
     interactions: Annotated[
-        Path, typer.Option("--from", help="Interactions: CSV, TSV, Parquet or JSON lines.")
+        Path, typer.Option("--from", help="Interactions: CSV, TSV, Parquet, JSON lines.")
     ],
     items: Annotated[Path | None, typer.Option(help="Items, in the same formats.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Pipeline file to write.")] = Path(

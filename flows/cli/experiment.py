@@ -34,15 +34,10 @@ _MOST_SHOWN = 30
 def experiment(
     configs: Annotated[
         list[Path],
-        typer.Argument(metavar="CONFIG", help="Experiment files (YAML), run one after another."),
+        typer.Argument(metavar="CONFIG", help="Experiment files (YAML)."),
     ],
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of trainings at the same time, over all points."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan; start nothing.")
-    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trainings at the same time.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without a question.")] = False,
     overrides: Set = None,
     data_dir: DataDir = None,

@@ -18,7 +18,7 @@ def gc(
         float, typer.Option(min=0, help="Keep results younger than this many days.")
     ] = 30.0,
     keep_count: Annotated[
-        int, typer.Option(min=0, help="Keep the newest results of each stage, however old.")
+        int, typer.Option(min=0, help="Keep this many newest results of each stage.")
     ] = 20,
     data_dir: DataDir = None,
     as_json: AsJson = False,

@@ -79,9 +79,7 @@ def report(
     experiment: Annotated[
         str | None, typer.Argument(metavar="EXPERIMENT", help="Default: the newest.")
     ] = None,
-    open_it: Annotated[
-        bool, typer.Option("--open", help="Open the report in the browser.")
-    ] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Print the path of an experiment's report."""

@@ -29,9 +29,7 @@ app = typer.Typer()
 champion = typer.Typer(help="Show or roll back the published version.", no_args_is_help=True)
 app.add_typer(champion, name="champion")
 
-Experiment = Annotated[
-    str | None, typer.Option(help="Required if several experiments are published.")
-]
+Experiment = Annotated[str | None, typer.Option(help="Required if several are published.")]
 
 
 @app.command()
@@ -102,9 +100,7 @@ def rollback(
 @app.command()
 def recommend(
     user: Annotated[str, typer.Argument(metavar="USER", help="Raw id of the user.")],
-    k: Annotated[
-        int | None, typer.Option("-k", min=1, help="Length of the list. Default: up to 10.")
-    ] = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Length; default: up to 10.")] = None,
     experiment: Experiment = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,

@@ -50,10 +50,7 @@ def preview(
 @app.command()
 def show(
     config: Config,
-    user: Annotated[
-        str,
-        typer.Argument(metavar="ID", help="Raw id of the user (with --side items: of the item)."),
-    ],
+    user: Annotated[str, typer.Argument(metavar="ID", help="Raw id of the user or item.")],
     side: SideOption = "users",
     overrides: Set = None,
     as_json: AsJson = False,
@@ -71,9 +68,7 @@ def show(
 @app.command()
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help="Pipeline file before the change.")],
-    b: Annotated[
-        Path, typer.Argument(metavar="B", help="Pipeline file after it; may be the same file.")
-    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Pipeline file after the change.")],
     n: Annotated[int, typer.Option("-n", min=0, help="Number of profiles to show.")] = 3,
     side: SideOption = "users",
     set_a: Annotated[

@@ -30,9 +30,7 @@ def compare(
             "the second, point by point.",
         ),
     ] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="The experiment, instead of FIRST.")
-    ] = None,
+    experiment: Annotated[str | None, typer.Option(help="Experiment, instead of FIRST.")] = None,
     against: Annotated[
         str | None,
         typer.Option(

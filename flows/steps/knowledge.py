@@ -1,7 +1,6 @@
 """From profiles to the targets of every single training."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 
 from flows.steps.stage_runner import StageRunner
 from models.config import SIDES, Arm, ArmName, Pipeline, Refit, Side, Targets
@@ -133,27 +132,18 @@ def target_all(
     knowledge: Knowledge = {}
     for known in described:
         own = _make_targets(forms[known.side], known, stages, kept)
-        for arm, seed in product(pipeline.training.arm_rows, pipeline.training.seeds):
-            if arm.replaces == "targets":
-                inputs = splits.train, data.items, seed
-                taken = {
-                    model: stages.run(
-                        controls,
-                        pipeline.targets_of(model),
-                        arm.name,
-                        made.targets,
-                        *inputs,
-                        side=known.side,
-                    )
-                    for model, made in own.items()
-                }
-            elif arm.replaces == "item vectors" and forms[known.side]:
-                shuffled = _by_shuffled_items(arm, seed, known, described, splits, stages)
-                taken = _make_targets(forms[known.side], shuffled, stages, None)
-            else:
-                taken = own if arm.takes == "targets" else _features(arm, known, pipeline, stages)
-            for model, targeted in taken.items():
-                knowledge.setdefault((model, arm.name, seed), {})[known.side] = targeted
+        for arm in pipeline.training.arm_rows:
+            same = own if arm.takes == "targets" else _features(arm, known, pipeline, stages)
+            for seed in pipeline.training.seeds:
+                if arm.replaces == "targets":
+                    taken = _controls(arm, seed, known.side, pipeline, own, splits, data, stages)
+                elif arm.replaces == "item vectors" and forms[known.side]:
+                    shuffled = _by_shuffled_items(arm, seed, known, described, splits, stages)
+                    taken = _make_targets(forms[known.side], shuffled, stages, None)
+                else:
+                    taken = same
+                for model, targeted in taken.items():
+                    knowledge.setdefault((model, arm.name, seed), {})[known.side] = targeted
     return knowledge
 
 
@@ -195,6 +185,26 @@ def kept_reducers(knowledge: Knowledge, refit: Refit) -> dict[str, Kept]:
             if reducer is not None:
                 found[_reducer_name(side, targeted.reduction, targeted.width)] = reducer
     return found
+
+
+def _controls(
+    arm: Arm,
+    seed: int,
+    side: Side,
+    pipeline: Pipeline,
+    own: Mapping[str, Targeted],
+    splits: Splits,
+    data: Interactions,
+    stages: StageRunner,
+) -> dict[str, Targeted]:
+    """Each model's targets in a control that replaces the profiles' targets."""
+    inputs = splits.train, data.items, seed
+    return {
+        model: stages.run(
+            controls, pipeline.targets_of(model), arm.name, made.targets, *inputs, side=side
+        )
+        for model, made in own.items()
+    }
 
 
 def _by_shuffled_items(

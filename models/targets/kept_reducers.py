@@ -37,7 +37,9 @@ def dump(reducer: Reducer) -> bytes:
     if reducer.mean is not None and reducer.components is not None:
         arrays |= {"mean": reducer.mean, "components": reducer.components}
     if reducer.manifold is not None:
-        arrays[_MANIFOLD] = np.frombuffer(_pickled(reducer.manifold), dtype=np.uint8)
+        stream = io.BytesIO()
+        _ByName(stream, protocol=5).dump(reducer.manifold)
+        arrays[_MANIFOLD] = np.frombuffer(stream.getvalue(), dtype=np.uint8)
     record = {"settings": reducer.settings, "versions": _versions()}
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return save(contiguous, {"llmkt": json.dumps(record, sort_keys=True)})
@@ -84,12 +86,6 @@ class _ByName(pickle.Pickler):
             return NotImplemented
         found = getattr(sys.modules.get(function.__module__), function.__qualname__, None)
         return function.__qualname__ if found is value else NotImplemented
-
-
-def _pickled(value: Any) -> bytes:
-    stream = io.BytesIO()
-    _ByName(stream, protocol=5).dump(value)
-    return stream.getvalue()
 
 
 def _versions() -> dict[str, str]:

@@ -135,7 +135,10 @@ def fit(source: Source, rows: int, width: int | None, config: Targets) -> Fitted
         variances, parts["components"] = _principal(covariance, rows, width)
         mean = np.zeros(width)
     else:
-        sample = _sample(rows, config)
+        sample = np.arange(rows)
+        if rows > config.umap.fit_sample:
+            rng = np.random.default_rng(config.seed)
+            sample = np.sort(rng.choice(rows, config.umap.fit_sample, replace=False))
         embeddings = _rows(source, sample)
         columns = embeddings.shape[1]
         placed, parts["manifold"] = _fit_umap(embeddings, width, config)
@@ -197,13 +200,6 @@ def _principal(covariance: Matrix, rows: int, width: int) -> tuple[Matrix, Matri
     components = vectors[:, ::-1][:, :width].T
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
     return np.maximum(values[::-1][:width], 0), np.ascontiguousarray(components * np.sign(largest))
-
-
-def _sample(rows: int, config: Targets) -> NDArray[np.int64]:
-    most = config.umap.fit_sample
-    if rows <= most:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(config.seed).choice(rows, most, replace=False))
 
 
 def _rows(source: Source, wanted: NDArray[np.int64]) -> NDArray[Any]:

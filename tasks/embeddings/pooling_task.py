@@ -1,13 +1,12 @@
 """Stage *pooling*: users' vectors from those of the items that they chose."""
 
-from itertools import chain
-
 from prefect.logging import get_run_logger
 
 from models.embeddings.pooling import pooled
 from models.schemas import EMBEDDING, ITEM, USER, vectors
 from tasks.embeddings.outputs import Embedded
 from tasks.execution.stage import stage
+from tasks.storage.artifact_batches import record_batches
 from tasks.storage.artifacts import Handle, read_parquet, write_batches
 
 
@@ -25,11 +24,10 @@ def pooling(items: Embedded, train: Handle, shuffle: int | None = None) -> Embed
     """
     interactions = read_parquet(train, [USER, ITEM])
     tables = pooled(interactions, read_parquet(items.embeddings), shuffle)
-    batches = chain.from_iterable(table.to_batches() for table in tables)
     made = write_batches(
         "embeddings",
         vectors(EMBEDDING, items.width, USER),
-        batches,
+        record_batches(tables),
         {"items": items.embeddings, "train": train},
         {"pooled": "mean", "shuffle": shuffle},
     )

@@ -27,7 +27,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 OPENAI_BATCH = 128
 OPENAI_TIMEOUT_SECONDS = 60.0
 OPENAI_RETRIES = 6
-HASHING_BATCH = 2048
+HASHED = 2048
+"""Texts per batch of the provider hashing."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,12 @@ def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextMana
     Raises:
         BadInput: on entry if the model is missing, in use if the endpoint fails.
     """
+    lengths = [len(text) for text in texts]
     if config.provider == "openai":
-        return _remote_model(config, texts)
+        return _remote_model(config, lengths)
     if config.provider == "hashing":
-        return nullcontext(
-            TextModel(
-                lambda batch: list(hashed(batch, config.dimensions)),
-                [len(text) for text in texts],
-                HASHING_BATCH,
-            )
-        )
+        model = TextModel(lambda batch: list(hashed(batch, config.dimensions)), lengths, HASHED)
+        return nullcontext(model)
     return _local_model(config, texts)
 
 
@@ -209,7 +206,7 @@ def _token_counts(model: "SentenceTransformer", texts: list[str]) -> list[int]:
 
 
 @contextmanager
-def _remote_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
+def _remote_model(config: Embeddings, lengths: list[int]) -> Iterator[TextModel]:
     """An OpenAI-compatible endpoint.
 
     Its errors are raised without their causes: those carry the request and with it the key.
@@ -240,7 +237,7 @@ def _remote_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
     with openai.OpenAI(
         api_key=key, base_url=url, timeout=OPENAI_TIMEOUT_SECONDS, max_retries=OPENAI_RETRIES
     ) as client:
-        yield TextModel(embed, [len(text) for text in texts], OPENAI_BATCH)
+        yield TextModel(embed, lengths, OPENAI_BATCH)
 
 
 def _in_order(answer: Any, url: str) -> list[Any]:

@@ -114,8 +114,12 @@ def _transformed(
     lost = int((~np.isfinite(matrix).all(axis=1)).sum())
     if lost:
         return f"{lost} without a neighbour at the fit"
+    made = kept.targets
+    if not np.array_equal(rows, np.arange(made.rows)):  # somebody changed, came or left
+        inputs = {"embeddings": embeddings, "reducer": kept.reducer, "earlier": kept.targets}
+        made = _write(now, matrix, inputs, {**config.identity(), "width": matrix.shape[1]})
     return Targeted(
-        targets=_written(config, embeddings, now, rows, matrix, kept),
+        targets=made,
         reduction=config.reduction or "umap",
         width=matrix.shape[1],
         embeddings=embeddings,
@@ -127,23 +131,16 @@ def _transformed(
     )
 
 
-def _written(
-    config: Targets,
-    embeddings: Handle,
-    now: pa.Table,
-    rows: NDArray[np.int64],
+def _write(
+    like: pa.Table,
     matrix: NDArray[np.float32],
-    kept: Kept,
+    inputs: dict[str, Handle],
+    config: dict[str, object],
 ) -> Handle:
-    """The artifact of transformed targets; the earlier one where nobody changed, came or left."""
-    if np.array_equal(rows, np.arange(kept.targets.rows)):
-        return kept.targets
-    return write_parquet(
-        "targets",
-        to_table(now.column(0).combine_chunks(), TARGET, matrix, now.column_names[0]),
-        {"embeddings": embeddings, "reducer": kept.reducer, "earlier": kept.targets},
-        {**config.identity(), "width": matrix.shape[1]},
-    )
+    """Write targets, float32 (n, width), of the users (items) of another table of vectors."""
+    key = like.column_names[0]
+    table = to_table(like[key].combine_chunks(), TARGET, matrix, key)
+    return write_parquet("targets", table, inputs, config)
 
 
 @stage("controls", version=3)
@@ -168,10 +165,6 @@ def controls(
     log, catalogue = read_parquet(train), read_parquet(items)
     inputs = ControlInputs(profiles, key, table[key].to_pylist(), log, catalogue, seed, config)
     made = control_targets(arm, inputs)
-    written = write_parquet(
-        "targets",
-        to_table(table[key].combine_chunks(), TARGET, made, key),
-        {"targets": targeted, "train": train, "items": items},
-        {**config.identity(), "arm": arm, "seed": seed},
-    )
+    made_of = {"targets": targeted, "train": train, "items": items}
+    written = _write(table, made, made_of, {**config.identity(), "arm": arm, "seed": seed})
     return Targeted(targets=written, reduction=arm, width=made.shape[1])

@@ -93,10 +93,10 @@ def test_a_run_describes_users_by_their_items_and_a_control_by_other_items(world
 
 
 def test_the_control_needs_users_who_are_described_by_items(world):
-    assert "set profiles.provider to items" in world.refused(*ARMS)
+    assert "Set profiles.provider to items" in world.refused(*ARMS)
 
 
 def test_users_without_texts_cannot_be_shown(world):
     done = world.llmkt("profiles", "show", str(world.config), "u1", *BY_ITEMS)
     assert done.returncode == 2
-    assert "describes users by their items" in " ".join(done.stderr.split())
+    assert "users are described by their items" in " ".join(done.stderr.split())

@@ -21,10 +21,9 @@ from tasks.execution.devices import placed, torch_device
 from tasks.training.checkpoint_files import CheckpointFile
 from tasks.training.tap_points import tap_points
 from tasks.training.training_task import training
-from tests.support.toy_recommender import interactions, recommender, train, weights, wrap
+from tests.support.toy_recommender import TRAINED, interactions, recommender, train, weights, wrap
 from tests.training.test_training_task import inputs, job
 
-TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
 ON_THE_CPU_FIRST = {"DGCF", "DMF", "DiffRec", "FiGNN", "GCMC", "LDiffRec", "LightGCN", "NCL"} | {
     *("NGCF", "SGL", "SpectralCF", "Random", "ADMMSLIM"),
 }

@@ -69,9 +69,12 @@ def test_sigterm_ends_server_and_workers_too(endless):
     assert any("prefect.server" in command for command in commands)
     assert any("spawn_main" in command for command in commands)
     process.send_signal(signal.SIGTERM)
-    assert "Stopped; whatever was finished stays cached." in process.communicate(timeout=120)[1]
+    assert (
+        "Stopped; whatever was finished stays cached."
+        in process.communicate(timeout=PATIENCE_SECONDS)[1]
+    )
     assert process.returncode == TERMINATED == 143
-    _, alive = psutil.wait_procs(children, timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_SECONDS)
     assert alive == []
 
 

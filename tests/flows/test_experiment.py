@@ -18,6 +18,7 @@ from models.errors import BadInput
 from tasks.config.experiment_file import load_experiment
 from tasks.storage.artifacts import PROJECT_ROOT
 from tasks.training.training_task import training
+from tests.support.toy_project import no_workers
 from tests.support.toy_world import MEDIUM
 
 SHIPPED = sorted((PROJECT_ROOT / "configs" / "experiments").glob("*.yaml"))
@@ -74,9 +75,7 @@ def llmkt(*arguments):
 
 def ran(*arguments, workers=0):
     """Exit code and summary; without workers, which take long to start, trainings run here."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not workers:
-            patch.setattr("flows.steps.trainings.worker_pool", lambda *_: nullcontext())
+    with nullcontext() if workers else no_workers():
         done = llmkt(*arguments, "--workers", workers or 1, "--json")
     return done.exit_code, json.loads(done.stdout.splitlines()[-1])
 

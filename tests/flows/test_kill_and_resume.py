@@ -64,7 +64,7 @@ class Crashing(World):
 
 def finished(process: subprocess.Popen[bytes]) -> dict:
     """The summary of a run that succeeds."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err.decode()
     return json.loads(out.decode().splitlines()[-1])
 

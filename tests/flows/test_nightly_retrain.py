@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from tasks.publishing.versions import rollback
 from tasks.storage.artifacts import MissingArtifact, read_parquet
 from tests.publishing.test_publishing_task import content
 from tests.support.fake_llm import KEY, FakeLLM
+from tests.support.toy_project import no_workers
 from tests.support.toy_world import MEDIUM
 
 pytest_plugins = ("tests.support.fake_llm",)
@@ -85,10 +86,6 @@ def new_rows(data: Path, n: int, second: int) -> list[str]:
     return lines
 
 
-def no_workers(*_):
-    return nullcontext()
-
-
 @pytest.fixture(scope="module")
 def first(tmp_path_factory, prefect_server) -> tuple[Path, dict, Ended]:
     """The data set's folder, the configuration, and the first night, with its data folder."""
@@ -96,21 +93,21 @@ def first(tmp_path_factory, prefect_server) -> tuple[Path, dict, Ended]:
     folder = tmp_path_factory.mktemp("nights")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMKT_DATA_DIR", str(folder / "data"))
-        patch.setattr("flows.steps.trainings.worker_pool", no_workers)  # starting one takes longer
         given = settings(folder)
-        ended = night(given)
+        with no_workers():
+            ended = night(given)
     return folder, given, ended
 
 
 @pytest.fixture
-def world(first, tmp_path, monkeypatch) -> tuple[Path, dict]:
+def world(first, tmp_path, monkeypatch) -> Iterator[tuple[Path, dict]]:
     """A data folder of one's own, as the first night left it, and the configuration."""
     folder, given, _ = first
     data = tmp_path / "data"
     shutil.copytree(folder / "data", data, symlinks=True)
     monkeypatch.setenv("LLMKT_DATA_DIR", str(data))
-    monkeypatch.setattr("flows.steps.trainings.worker_pool", no_workers)
-    return data, given
+    with no_workers():
+        yield data, given
 
 
 def test_the_first_night_publishes(first, world):
@@ -329,11 +326,11 @@ def test_two_nights_never_run_at_once_and_a_killed_one_leaves_no_lock(world):
     other = context.Process(target=hold, args=(taken,))
     other.start()
     try:
-        assert taken.wait(120)
+        assert taken.wait(600)
         with pytest.raises(BadInput, match="a nightly run of toy is at work"):
             night(given)
         os.kill(other.pid, signal.SIGKILL)
-        other.join(60)
+        other.join(600)
         assert night(given).decision == "skipped"
     finally:
         other.kill()

@@ -1,7 +1,6 @@
 """An experiment over prompts: each prompt's profiles are asked for once, and compared."""
 
 import json
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from werkzeug import Request, Response
 from flows.cli.main import app
 from tasks.results.queries import comparison_rows
 from tests.support.fake_llm import KEY, FakeLLM
+from tests.support.toy_project import no_workers
 from tests.support.toy_world import MEDIUM
 
 pytest_plugins = ("tests.support.fake_llm",)
@@ -36,17 +36,12 @@ def embed(request: Request) -> Response:
     return Response(json.dumps(answer), content_type="application/json")
 
 
-def no_workers(*_):
-    return nullcontext()
-
-
 @pytest.fixture
 def grid(tmp_path, llm, server, monkeypatch, prefect_server):  # noqa: ARG001
     """An experiment over two prompt files."""
     server.expect_request("/v1/embeddings", "POST").respond_with_handler(embed)
     monkeypatch.setenv("LLMKT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("flows.steps.trainings.worker_pool", no_workers)  # starting takes longer
     for name in ("plain", "warm"):
         (tmp_path / f"{name}.j2").write_text(PROMPT.replace("MANNER", name))
     base = {
@@ -62,7 +57,8 @@ def grid(tmp_path, llm, server, monkeypatch, prefect_server):  # noqa: ARG001
     path = tmp_path / "prompts.yaml"
     settings = {"experiment": "prompts", "base": base, "grid": {"profiles.prompt": prompts}}
     path.write_text(yaml.safe_dump(settings))
-    return path
+    with no_workers():
+        yield path
 
 
 def ran(path) -> dict:

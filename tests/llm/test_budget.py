@@ -144,9 +144,9 @@ def test_an_unusable_answer_is_not_asked_again_without_money(llm, dear):
 def test_a_lost_request_counts_in_full_for_it_may_be_billed(
     llm, dear, budget, retries, heat, fargo
 ):
-    llm.script = {"Heat": [slow(0.6)] * 9}
+    llm.script = {"Heat": [slow(1.6)] * 9}
     limits = {"budget_usd": budget, "concurrency": 1, "max_retries": retries}
-    run(config(llm, 1.0, timeout_seconds=0.3, **limits, **dear), "Heat", "Fargo")
+    run(config(llm, 1.0, timeout_seconds=0.8, **limits, **dear), "Heat", "Fargo")
     assert llm.titles()["Heat"] == heat
     assert llm.titles()["Fargo"] == fargo
 

@@ -76,7 +76,11 @@ def prefect_database() -> Path:
 
 
 def test_no_file_no_log_and_no_database_holds_the_key(
-    tmp_path: Path, prefect_server: str, server: HTTPServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    prefect_server: str,
+    server: HTTPServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ):
     monkeypatch.delenv("LLMKT_DATA_DIR", raising=False)
     bodies: list[str] = []
@@ -101,11 +105,13 @@ def test_no_file_no_log_and_no_database_holds_the_key(
     assert refused.returncode == 2
     assert "Incorrect API key provided: [key]" in refused.stderr
     llm.default = answer
-    done = world.process("run", str(config), "--verbose", OPENAI_API_KEY=CANARY)
+    done = world.llmkt("run", str(config), "--verbose", OPENAI_API_KEY=CANARY)
     assert done.returncode == 0, done.stderr
 
-    printed = refused.stdout + refused.stderr + done.stdout + done.stderr
-    assert CANARY not in printed
+    printed = "".join(
+        (refused.stdout, refused.stderr, done.stdout, done.stderr, *capfd.readouterr())
+    )
+    assert not [text for text in printed if CANARY in text]
     kept = [file for file in world.data.rglob("*") if file.is_file()]
     database = prefect_database()
     files = [*kept, database, *database.parent.glob(database.name + "-*")]

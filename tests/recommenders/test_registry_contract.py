@@ -16,14 +16,15 @@ from models.transfer.hooks import HookManager, _listening
 from tests.support.toy_recommender import (
     N_ITEMS,
     N_USERS,
+    TRAINED,
     recommender,
     targets,
     train,
+    typical_models,
     weights,
     wrap,
 )
 
-TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
 COMPUTED = [name for name, entry in MODELS.items() if entry.loader is None]
 SIDES = [
     (name, side)
@@ -33,7 +34,6 @@ SIDES = [
 ]
 EVERYBODY = torch.arange(1, N_USERS + 1)
 
-every_model = pytest.mark.parametrize("model", TRAINED)
 every_tap = pytest.mark.parametrize(("model", "side"), SIDES)
 
 
@@ -190,7 +190,7 @@ def test_targets_reach_their_own_users_and_items(model, side):
         torch.testing.assert_close(seen["hidden"], table.detach()[ids])
 
 
-@every_model
+@pytest.mark.parametrize("model", TRAINED)
 def test_alpha_zero_is_the_baseline_to_the_bit(model):
     baseline, silent = recommender(model), recommender(model)
     first = train(baseline, wrap(baseline, None), epochs=3)
@@ -201,7 +201,7 @@ def test_alpha_zero_is_the_baseline_to_the_bit(model):
         np.testing.assert_array_equal(value, weights(silent)[name], err_msg=name)
 
 
-@every_model
+@typical_models
 def test_save_and_load_change_nothing(model):
     built = recommender(model)
     train(built, wrap(built, Transfer()), epochs=2)
@@ -212,7 +212,7 @@ def test_save_and_load_change_nothing(model):
     torch.testing.assert_close(scores(again), trained, rtol=0, atol=0)
 
 
-@every_model
+@typical_models
 def test_nothing_is_left_after_fine_tuning(model):
     built = recommender(model)
     trainable = [parameter.requires_grad for parameter in built.module.parameters()]

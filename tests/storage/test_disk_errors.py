@@ -72,7 +72,7 @@ def limited(code: str, data: Path, limit: int) -> subprocess.CompletedProcess[st
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -140,7 +140,7 @@ def test_the_command_ends_with_one_sentence_and_exit_code_2():
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("Error: /sys/llmkt")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from tasks.storage.object_store import Store, store
 from tasks.storage.prefect_results import ResultObjects
 from tests.publishing.test_publishing_task import release
 from tests.support.fake_llm import config, run, texts
-from tests.support.toy_project import CONFIG, World
+from tests.support.toy_project import CONFIG, World, no_workers
 from tests.support.toy_world import MEDIUM
 
 pytest_plugins = ("tests.support.s3_server", "tests.support.fake_llm", "tests.support.toy_project")
@@ -263,13 +264,14 @@ def test_any_other_protocol_of_fsspec_will_do(move, tmp_path, url):
 
 
 @pytest.fixture
-def small(tmp_path) -> Pipeline:
+def small(tmp_path) -> Iterator[Pipeline]:
     """One model and one seed."""
     MEDIUM.write(tmp_path)
     text = "\n".join(line for line in CONFIG.splitlines() if "MultiVAE" not in line)
     config = tmp_path / "small.yaml"
     config.write_text(text.format(folder=tmp_path))
-    return load(config, ["training.seeds=[1]"])
+    with no_workers():
+        yield load(config, ["training.seeds=[1]"])
 
 
 def digests(folder: Path) -> set[str]:

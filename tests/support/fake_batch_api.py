@@ -159,7 +159,7 @@ def config(batches: FakeBatches, max_missing: float = 0.0, **settings) -> Profil
         "base_url": batches.url,
         "api_key_env": "LLMKT_TEST_KEY",
         "batch_poll_seconds": 0.02,
-        "timeout_seconds": 5,
+        "timeout_seconds": 60,
     }
     llm = LLM.model_validate(endpoint | settings)
     return Profiles(provider="openai-batch", max_missing=max_missing, llm=llm)

@@ -90,7 +90,7 @@ class FakeLLM:
 
 
 def config(llm: FakeLLM, max_missing: float = 0.0, **settings) -> Profiles:
-    endpoint = {"base_url": llm.url, "api_key_env": "LLMKT_TEST_KEY", "timeout_seconds": 5}
+    endpoint = {"base_url": llm.url, "api_key_env": "LLMKT_TEST_KEY", "timeout_seconds": 60}
     return Profiles(
         provider="openai", max_missing=max_missing, llm=LLM.model_validate(endpoint | settings)
     )

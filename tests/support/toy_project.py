@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,15 @@ models:
 training: {{epochs: 4, patience: 2, seeds: [1, 2], workers: 1}}
 evaluation: {{k: [5, 10], primary: ndcg@10}}
 """
+
+
+@contextmanager
+def no_workers() -> Iterator[None]:
+    """Let flows train in this process: a worker takes longer to start than to train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.steps.trainings.worker_pool", lambda *_: nullcontext())
+        with threadpool_limits(1):  # as trainings here set it; sums depend on the number
+            yield
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,7 @@ class World:
             patch.delenv("OPENAI_API_KEY", raising=False)
             for name, value in self._environment(environment).items():
                 patch.setenv(name, value)
-            if not self.in_workers:
-                patch.setattr("flows.steps.trainings.worker_pool", lambda *_: nullcontext())
-            with threadpool_limits(1):  # as trainings here set it; sums depend on the number
+            with nullcontext() if self.in_workers else no_workers():
                 done = CliRunner().invoke(app, arguments)
         return Done(done.exit_code, done.stdout, done.stderr)
 

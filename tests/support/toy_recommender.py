@@ -1,11 +1,13 @@
 """Models to train on the small toy world, and targets that tell its tastes apart."""
 
 import numpy as np
+import pytest
 import torch
 
 from models.config import Budget, Transfer
 from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
+from models.recommenders.registry import MODELS
 from models.recommenders.tap_probe import tapped_layer
 from models.training.training_loop import Fitted, fit
 from models.training.validation import Holdout
@@ -16,6 +18,14 @@ torch.set_num_threads(1)
 
 N_USERS, N_ITEMS, WIDTH = SMALL.n_users, SMALL.n_items, 64
 USERS, ITEMS = SMALL.users, SMALL.items
+
+TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
+TYPICAL = {"BPR", "NeuMF", "MultiVAE", "LightGCN", "NCL", "DiffRec", "DeepFM", "SASRec", "BERT4Rec"}
+"""One of each way to be trained; the others are left to `make test-slow` where a test is long."""
+typical_models = pytest.mark.parametrize(
+    "model",
+    [name if name in TYPICAL else pytest.param(name, marks=pytest.mark.slow) for name in TRAINED],
+)
 
 
 def interactions() -> tuple[Pairs, Pairs]:

@@ -8,14 +8,12 @@ import pytest
 import torch
 
 from models.config import Budget, Transfer
-from models.recommenders.registry import MODELS
 from models.training.training_loop import Fitted, fit
 from models.training.validation import Holdout
 from tasks.training import checkpoint_files
 from tasks.training.checkpoint_files import CheckpointFile
-from tests.support.toy_recommender import interactions, recommender, weights, wrap
+from tests.support.toy_recommender import interactions, recommender, typical_models, weights, wrap
 
-TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
 EPOCHS = 4
 
 
@@ -84,13 +82,13 @@ def require_equal(one, other) -> None:
         np.testing.assert_array_equal(value, other[0][name], err_msg=name)
 
 
-@pytest.mark.parametrize("model", TRAINED)
+@typical_models
 def test_every_model_resumes_to_the_bit(model):
     whole = trained(model, None, epochs=2)
     require_equal(resumed(model, None, [1], epochs=2), whole)
 
 
-@pytest.mark.parametrize("model", TRAINED)
+@typical_models
 def test_every_model_resumes_to_the_bit_with_transfer(model):
     """Killed in the transfer phase, to go on through fine-tuning."""
     whole = trained(model, Transfer())

@@ -9,7 +9,6 @@ import torch
 from models.errors import BadInput
 from models.recommenders.recbole_adapter import Log
 from models.recommenders.recommender import Recommender
-from models.recommenders.registry import MODELS
 from models.training.warm_start import rows_of, start_from
 from tests.support.toy_recommender import (
     ITEMS,
@@ -18,9 +17,8 @@ from tests.support.toy_recommender import (
     USERS,
     interactions,
     recommender,
+    typical_models,
 )
-
-TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
 
 
 def later(model: str, **hyperparameters) -> Recommender:
@@ -94,7 +92,7 @@ def test_fields_that_share_a_table_keep_to_themselves():
     assert torch.equal(warm.weights()[genres][place], weights[genres][rows["genres"].index("war")])
 
 
-@pytest.mark.parametrize("model", TRAINED)
+@typical_models
 def test_every_model_takes_all_that_is_known_and_trains_on(model):
     weights, rows = champion(model)
     warm, fresh = later(model), later(model).weights()
