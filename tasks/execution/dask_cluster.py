@@ -44,13 +44,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True)
 class Environment:
-    """The machine, data folder and code of a flow or a worker.
-
-    Attributes:
-        host: the machine's name.
-        data: its data folder.
-        code: versions of everything that decides a result, by name.
-    """
+    """The machine, data folder and code of a flow or a worker."""
 
     host: str
     data: str
