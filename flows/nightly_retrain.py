@@ -16,7 +16,7 @@ from tasks.config.pipeline_file import given
 from tasks.dataset.incoming_task import SETTLE_SECONDS, Folded, drops, fold_in, incoming
 from tasks.dataset.outputs import Interactions
 from tasks.embeddings.outputs import Described
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord
 from tasks.nightly import night as nights
 from tasks.nightly.gate_task import gate
 from tasks.nightly.night import Night

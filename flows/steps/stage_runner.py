@@ -9,8 +9,7 @@ from prefect import State
 
 from models.config import Job, Side
 from tasks.embeddings.outputs import Embedded
-from tasks.execution.stage import Stage
-from tasks.execution.stage_record import StageRecord, StageState
+from tasks.execution.stage import Stage, StageRecord, StageState
 from tasks.profiles.outputs import Profiled
 from tasks.training.outputs import Trained
 

@@ -18,7 +18,7 @@ from models.report import wording
 from models.report.charts.learning_curves import Course, learning_curves
 from models.report.verdict import sentence
 from tasks.evaluation.evaluation_task import evaluation
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord
 from tasks.report.report_task import find_report, report
 from tasks.results import database
 from tasks.results.queries import comparison_rows

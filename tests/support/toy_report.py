@@ -10,7 +10,7 @@ from prefect.logging import disable_run_logger
 
 from models.schemas import ITEMS, PROFILES, vectors
 from tasks.embeddings.outputs import Described
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord
 from tasks.report.profile_map_task import profile_map
 from tasks.report.report_task import report
 from tasks.results.database import database
