@@ -127,9 +127,9 @@ def target_all(
         for arm in pipeline.training.arm_rows:
             same = own if arm.takes == "targets" else _features(arm, known, pipeline, stages)
             for seed in pipeline.training.seeds:
-                if arm.replaces == "targets":
+                if arm.make_targets:
                     taken = _controls(arm, seed, known.side, pipeline, own, splits, data, stages)
-                elif arm.replaces == "item vectors" and forms[known.side]:
+                elif arm.shuffles_items and forms[known.side]:
                     shuffled = _by_shuffled_items(arm, seed, known, described, splits, stages)
                     taken = _make_targets(forms[known.side], shuffled, stages, None)
                 else:

@@ -25,7 +25,7 @@ from tasks.results.queries import comparison_rows
 from tasks.results.tables import comparison_table, comparison_text
 from tests.support import toy_runs
 from tests.support.html_page import Page
-from tests.support.toy_experiment import evaluated_run, part_of
+from tests.support.toy_runs import evaluated_run, part_of
 
 pytestmark = pytest.mark.usefixtures("data_dir")
 
