@@ -19,7 +19,7 @@ from models.errors import BadInput
 
 if TYPE_CHECKING:
     from flows.steps.comparison import Summary
-    from tasks.execution.stage_record import StageRecord
+    from tasks.execution.stage import StageRecord
 
 M = TypeVar("M", bound=BaseModel)
 

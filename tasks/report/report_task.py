@@ -13,8 +13,7 @@ from models.report import wording
 from models.report.verdict import sentence
 from tasks.embeddings.outputs import Described, origin
 from tasks.evaluation.outputs import Evaluated
-from tasks.execution.stage import stage
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord, stage
 from tasks.report.outputs import Mapped, Reported
 from tasks.report.page import page
 from tasks.storage.artifacts import Handle, data_dir, mirror, replacing, share, write_bytes

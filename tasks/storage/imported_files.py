@@ -68,13 +68,7 @@ def _artifact(path: str, key: str, formats: tuple[str, ...]) -> Handle:
 
 
 def read_profiles(handle: Handle, columns: Columns, source: str, side: Side = "users") -> pa.Table:
-    """Read imported profiles.
-
-    Args:
-        handle: the file.
-        columns: the names of its columns.
-        source: the configuration's key and the file's name, for messages.
-        side: whose profiles they are.
+    """Read imported profiles; `source` is the configuration's key and the file's name.
 
     Returns:
         `user_id` (`item_id`) and `text` (string), and where the file has them
@@ -101,11 +95,7 @@ def read_vectors(
 ) -> Vectors:
     """Read imported vectors; see `models.embeddings.text_batches.stacked` for their check.
 
-    Args:
-        files: `vectors` and, for bare matrices, `ids`.
-        columns: the names of columns.
-        source: the configuration's key and the file's name, for messages.
-        side: whose vectors they are.
+    `files` has `vectors` and, for bare matrices, `ids`; `source` is as in `read_profiles`.
 
     Raises:
         BadInput: naming the file, the place in it and the fix.
