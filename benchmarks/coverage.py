@@ -157,7 +157,7 @@ def _table(world: str, of_seeds: dict[int, Measured]) -> Table:
     for method in next(iter(of_seeds.values())):
         table.add_column(method, justify="right")
     for seeds, methods in of_seeds.items():
-        cells = [f"{of['coverage']:.3f} ({of['width']:.3f})" for of in methods.values()]
+        cells = [f"{method['coverage']:.3f} ({method['width']:.3f})" for method in methods.values()]
         table.add_row(str(seeds), *cells)
     return table
 

@@ -126,14 +126,14 @@ def _table(nights: dict[str, list[Night]]) -> Table:
     table = Table(title=f"A night with {NEW_SHARE:.0%} new interactions, ml-100k")
     for column in ("night", "wall seconds", "stages", "of a first night", "NDCG@10 (seeds)"):
         table.add_column(column, justify="left" if column == "night" else "right")
-    for name, of in nights.items():
-        scores = [night.ndcg for night in of]
+    for name, each in nights.items():
+        scores = [night.ndcg for night in each]
         spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
         table.add_row(
             name,
-            f"{of[0].seconds:.1f}",
-            f"{of[0].stages:.1f}",
-            f"{of[0].seconds / first.seconds:.2f}",
+            f"{each[0].seconds:.1f}",
+            f"{each[0].stages:.1f}",
+            f"{each[0].seconds / first.seconds:.2f}",
             f"{statistics.mean(scores):.4f}{spread} ({len(scores)})",
         )
     return table
@@ -143,7 +143,7 @@ def _summary(nights: dict[str, list[Night]]) -> dict[str, Any]:
     first = nights["first"][0]
     return {
         "ratio": {n: round(nights[n][0].seconds / first.seconds, 3) for n in ("cold", "warm")},
-        "ndcg": {name: [round(night.ndcg, 5) for night in of] for name, of in nights.items()},
+        "ndcg": {name: [round(night.ndcg, 5) for night in each] for name, each in nights.items()},
     }
 
 

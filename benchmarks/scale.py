@@ -118,7 +118,9 @@ def exponent_of(runs: Sequence[Run], stage: str | None = None) -> float | None:
     for run in runs:
         seconds = run.total if stage is None else run.cpu[stage]
         groups[run.size.each].append((np.log(run.size.users), np.log(max(seconds, 1e-3))))
-    centred = np.concatenate([np.array(of) - np.mean(of, axis=0) for of in groups.values()])
+    centred = np.concatenate(
+        [np.array(group) - np.mean(group, axis=0) for group in groups.values()]
+    )
     spread = float((centred[:, 0] ** 2).sum())
     return round(float(centred[:, 0] @ centred[:, 1]) / spread, 3) if spread else None
 
@@ -218,9 +220,15 @@ def table_of(runs: Sequence[Run]) -> Table:
     for column in ("users", "interactions", *STAGES, "all", "exponent", "peak GiB", "disk MB"):
         table.add_column(column, justify="right")
     for run in runs:
-        before = [of for of in runs if of.size.each == run.size.each and of.size != run.size]
-        smaller = [of for of in before if of.size.users < run.size.users]
-        step = exponent_of([max(smaller, key=lambda of: of.size.users), run]) if smaller else None
+        before = [
+            other for other in runs if other.size.each == run.size.each and other.size != run.size
+        ]
+        smaller = [other for other in before if other.size.users < run.size.users]
+        step = (
+            exponent_of([max(smaller, key=lambda other: other.size.users), run])
+            if smaller
+            else None
+        )
         table.add_row(
             f"{run.size.users:,}",
             f"{run.interactions:,}",

@@ -1,4 +1,4 @@
-"""A trained model's vectors of users and items, for whoever wants to search near ones.
+"""A trained model's vectors of users and items, for a nearest-neighbour index.
 
 What is read is the tap's: the vector that profiles are aligned with, which for most models is the
 one that is scored (see `models.recommenders.registry`).

@@ -101,8 +101,8 @@ def test_only_the_first_columns_are_tapped():
     def taps(**transfer):
         pipeline = Pipeline.model_validate(MINIMAL | {"transfer": transfer})
         return {
-            model: (of["users"].tap, of["users"].width)
-            for model, of in tap_points(pipeline).items()
+            model: (points["users"].tap, points["users"].width)
+            for model, points in tap_points(pipeline).items()
         }
 
     narrow, whole = taps(columns=2), taps()

@@ -58,10 +58,10 @@ def test_batches_of_users_make_no_difference(monkeypatch):
 
 def test_shuffled_items_have_the_same_vectors_but_not_their_own():
     alone = train("xa", "yb", "zc")
-    own, dealt = means(alone), means(alone, shuffle=2)
-    assert sorted(own.values()) == sorted(dealt.values())
-    assert own != dealt
-    assert dealt == means(alone, shuffle=2)
+    own, shuffled = means(alone), means(alone, shuffle=2)
+    assert sorted(own.values()) == sorted(shuffled.values())
+    assert own != shuffled
+    assert shuffled == means(alone, shuffle=2)
 
 
 def test_items_cannot_be_described_by_items():

@@ -221,7 +221,7 @@ def test_a_killed_worker_costs_no_training(cluster, grid, local):
     finally:
         over.set()
         killer.join()
-    gone = [of.poll() for of in cluster.processes.values()]
+    gone = [process.poll() for process in cluster.processes.values()]
     assert gone.count(-signal.SIGKILL) == 1
     assert (summary["ran"], summary["cached"], summary["failed"]) == (TRAININGS, 0, 0)
     assert metrics(cluster.data, 2) == metrics(local, 2)

@@ -82,8 +82,8 @@ def test_the_number_of_a_gpu_decides_nothing():
 
 def test_workers_take_gpus_in_turn_unless_one_is_named(monkeypatch):
     machine(monkeypatch, gpus=2)
-    dealt = [torch_device(Budget(device="cuda"), number) for number in range(3)]
-    assert dealt == ["cuda:0", "cuda:1", "cuda:0"]
+    assigned = [torch_device(Budget(device="cuda"), number) for number in range(3)]
+    assert assigned == ["cuda:0", "cuda:1", "cuda:0"]
     assert torch_device(Budget(device="cuda:1"), 0) == "cuda:1"
     assert torch_device(Budget(), 1) == "cpu"
 
@@ -135,7 +135,7 @@ def first_loss(built: Recommender) -> torch.Tensor:
 def test_mixed_precision_moves_a_loss_by_less_than_a_hundredth(model):
     """Or the model stays at float32, because torch refuses."""
     plain, mixed = recommender(model), recommender(model, precision="bfloat16")
-    expected, found = (first_loss(of) for of in (plain, mixed))
+    expected, found = (first_loss(built) for built in (plain, mixed))
     found.backward()
     assert found.dtype in (torch.float32, torch.float64)
     assert mixed.precision == ("float32" if entry(model).float32_only else "bfloat16")
@@ -158,7 +158,9 @@ def test_what_stays_at_float32_has_to(model):
 
 
 @pytest.mark.parametrize(
-    "transfer", [None, Transfer(alpha=0.5)], ids=lambda of: "transfer" if of else "baseline"
+    "transfer",
+    [None, Transfer(alpha=0.5)],
+    ids=lambda transfer: "transfer" if transfer else "baseline",
 )
 @pytest.mark.parametrize("model", ["NeuMF", "MultiVAE", "DeepFM", "SASRec", "ENMF"])
 def test_mixed_precision_agrees_with_float32_within_noise(model, transfer):
@@ -179,8 +181,8 @@ def test_rankings_are_made_in_float32():
     built = recommender("MultiVAE", precision="bfloat16")
     plain = recommender("MultiVAE")
     users = torch.arange(1, 9)
-    for of in (built, plain):
-        of.module.eval()
+    for model in (built, plain):
+        model.module.eval()
     assert torch.equal(built.scores(users), plain.scores(users))
 
 
@@ -237,8 +239,8 @@ def test_a_checkpoint_of_a_gpu_is_read_where_the_training_goes_on():
 @pytest.mark.parametrize("model", ["BPR", "NeuMF", "LightGCN", "MultiVAE", "DeepFM", "SASRec"])
 def test_a_gpu_agrees_with_the_cpu_within_noise(model, precision):
     scores = []
-    for device, of in (("cpu", "float32"), ("cuda", precision)):
-        built = recommender(model, device=device, precision=of)
+    for device, own in (("cpu", "float32"), ("cuda", precision)):
+        built = recommender(model, device=device, precision=own)
         train(built, wrap(built, Transfer()), epochs=8)
         scores.append(Holdout.from_pairs(built, interactions()[1]).score(built, "ndcg", 5))
     assert scores[0] == pytest.approx(scores[1], abs=0.1)

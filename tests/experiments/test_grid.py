@@ -160,11 +160,11 @@ def search(**changes):
 
 
 def test_a_baseline_is_searched_over_what_concerns_it():
-    of = search()
+    searched = search()
     rate, alpha, reg, schedule = SPACE
-    assert list(space_of(of, "BPR", "baseline")) == [rate]
-    assert list(space_of(of, "BPR", "shuffled")) == [rate, alpha, schedule]
-    assert list(space_of(of, "EASE", "baseline")) == [reg]
+    assert list(space_of(searched, "BPR", "baseline")) == [rate]
+    assert list(space_of(searched, "BPR", "shuffled")) == [rate, alpha, schedule]
+    assert list(space_of(searched, "EASE", "baseline")) == [reg]
 
 
 def test_an_arm_without_trials_is_refused():

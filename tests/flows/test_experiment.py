@@ -219,7 +219,9 @@ def test_a_search_never_reads_the_test_part(searching):
     parts.test.file.unlink()
     run_searches(searches, stages, PlainPool())
     assert not parts.test.file.exists()
-    assert [[trial.state for trial in of.trials] for of in searches] == [["complete"] * 4] * 2
+    assert [[trial.state for trial in search.trials] for search in searches] == [
+        ["complete"] * 4
+    ] * 2
 
 
 def test_a_killed_search_goes_on_with_the_same_trials(searching, monkeypatch):
@@ -227,7 +229,7 @@ def test_a_killed_search_goes_on_with_the_same_trials(searching, monkeypatch):
     searches, stages = made()
     whole = PlainPool()
     run_searches(searches, stages, whole)
-    expected = [of.marked_trials() for of in searches]
+    expected = [search.marked_trials() for search in searches]
 
     killed = PlainPool(limit=3)
     with pytest.raises(KeyboardInterrupt):
@@ -236,13 +238,13 @@ def test_a_killed_search_goes_on_with_the_same_trials(searching, monkeypatch):
     monkeypatch.setattr("flows.steps.preparation.Request.cached", lambda self: known.get(self.key))
     half = made()[0]
     stopped = recall_searches(half, stages)
-    assert [len(of.trials) for of in half] == [3, 0]
+    assert [len(search.trials) for search in half] == [3, 0]
     assert [request.job.arm for request in stopped] == ["baseline", "transfer"]
 
     resumed = made()[0]
     killed.limit = 99
     run_searches(resumed, stages, killed)
-    assert [of.marked_trials() for of in resumed] == expected
+    assert [search.marked_trials() for search in resumed] == expected
     assert whole.results.keys() == killed.results.keys()
 
 
@@ -252,7 +254,7 @@ def test_pruning_tries_as_many_settings_in_every_arm(searching):
     searches, stages = made()
     pool = PlainPool()
     run_searches(searches, stages, pool)
-    states = [[trial.state for trial in of.marked_trials()] for of in searches]
+    states = [[trial.state for trial in search.marked_trials()] for search in searches]
     assert [len(of_arm) for of_arm in states] == [4, 4]
     pruned = sum(of_arm.count("pruned") for of_arm in states)
     assert 0 < pruned < 8
@@ -274,7 +276,7 @@ def test_a_setting_that_fails_costs_its_trial_alone(searching, monkeypatch):
 
     monkeypatch.setattr(hyperparameter_search, "prepare", fails_once)
     run_searches(searches, stages, PlainPool())
-    baseline, transfer = ([trial.state for trial in of.trials] for of in searches)
+    baseline, transfer = ([trial.state for trial in search.trials] for search in searches)
     assert baseline == ["complete", "failed", "complete", "complete"]
     assert transfer == ["complete"] * 4
     assert searches[0].problem == "the disk is on fire"
@@ -331,8 +333,8 @@ def test_shipped_experiments_are_valid(path):
 def test_overrides_reach_every_point_or_the_file(write):
     path = write(**GRID)
     loaded = load_experiment(path, ["training.epochs=7", "grid.transfer.alpha=[0.2, 0.4]"])
-    assert [of.name for of in loaded.points] == ["alpha=0.4", "too wide"]
-    assert {of.pipeline.training.epochs for of in loaded.points} == {7}
+    assert [point.name for point in loaded.points] == ["alpha=0.4", "too wide"]
+    assert {point.pipeline.training.epochs for point in loaded.points} == {7}
 
 
 def test_points_that_mean_the_same_are_refused(write):

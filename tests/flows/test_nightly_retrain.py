@@ -113,7 +113,7 @@ def world(first, tmp_path, monkeypatch) -> Iterator[tuple[Path, dict]]:
 def test_the_first_night_publishes(first, world):
     _, _, ended = first
     data, _ = world
-    assert [of.name for of in ended.stages] == [
+    assert [stage.name for stage in ended.stages] == [
         "interactions",
         "fold_in",
         "split",
@@ -158,12 +158,14 @@ def test_the_published_set_holds_what_it_says(world):
         "items": "module item_embedding, 8 wide",
     }
     assert now.scored_by_product
-    vectors = [np.stack(of["vector"].to_numpy()) for of in (users, items)]
+    vectors = [np.stack(table["vector"].to_numpy()) for table in (users, items)]
     scores = vectors[0] @ vectors[1].T
     row = users["user_id"].to_pylist().index("u7")
     of_u7 = lists.filter(pc.equal(lists["user_id"], "u7")).to_pylist()
-    columns = [items["item_id"].to_pylist().index(of["item_id"]) for of in of_u7]
-    np.testing.assert_allclose(scores[row, columns], [of["score"] for of in of_u7], rtol=1e-4)
+    columns = [items["item_id"].to_pylist().index(listed["item_id"]) for listed in of_u7]
+    np.testing.assert_allclose(
+        scores[row, columns], [listed["score"] for listed in of_u7], rtol=1e-4
+    )
 
 
 def test_a_night_without_news_is_skipped(world):
@@ -172,7 +174,7 @@ def test_a_night_without_news_is_skipped(world):
     drop(data, "late.csv", ["u4,i39,5,700", "u2,i39,5,701", "u4,i39,5,702", "broken,,,"])
     ended = night(given)
     assert (ended.decision, ended.reason) == ("skipped", "2 new interactions, 6 needed")
-    assert [of.name for of in ended.stages] == ["interactions", "incoming", "fold_in"]
+    assert [stage.name for stage in ended.stages] == ["interactions", "incoming", "fold_in"]
     assert content(folder_of("toy")) == before
     newest = promotions("toy")[0]
     assert (newest["decision"], newest["new_interactions"]) == ("skipped", 2)
@@ -253,10 +255,10 @@ def test_one_per_cent_of_news_asks_about_changed_users_alone(world, server, tmp_
 
 
 def _histories(train) -> dict[str, set[str]]:
-    of: dict[str, set[str]] = {}
+    items: dict[str, set[str]] = {}
     for user, item in zip(train["user_id"].to_pylist(), train["item_id"].to_pylist(), strict=True):
-        of.setdefault(user, set()).add(item)
-    return of
+        items.setdefault(user, set()).add(item)
+    return items
 
 
 def test_new_users_and_items_a_warm_start_and_the_way_back(world):
@@ -288,8 +290,8 @@ def test_a_champion_that_has_seen_the_holdout_is_judged_on_the_rest(world):
     config = Pipeline.model_validate(early).nightly.split
     held = split(read_parquet(champion.inputs["interactions"]), config)[2]
     pairs = [
-        set(zip(of["user_id"].to_pylist(), of["item_id"].to_pylist(), strict=True))
-        for of in (held, known, read_parquet(champion.handle("inputs/valid.parquet")))
+        set(zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
+        for table in (held, known, read_parquet(champion.handle("inputs/valid.parquet")))
     ]
     seen = len(pairs[0] & (pairs[1] | pairs[2]))
     assert seen > 100
@@ -348,11 +350,11 @@ def test_the_commands(world, tmp_path):
     assert last["decision"] == "skipped"
     shown = json.loads(llmkt.invoke(app, ["champion", "show", "--json"]).stdout)
     assert shown["current"]["version"] == last["version"] == shown["versions"][0]
-    assert [of["decision"] for of in shown["nights"]] == ["skipped", "published"]
+    assert [night["decision"] for night in shown["nights"]] == ["skipped", "published"]
     assert "first champion" in llmkt.invoke(app, ["champion", "show"]).stdout
     listed = json.loads(llmkt.invoke(app, ["recommend", "u3", "-k", "4", "--json"]).stdout)
-    assert [of["rank"] for of in listed["items"]] == [1, 2, 3, 4]
-    assert all(of["title"].startswith("Title") for of in listed["items"])
+    assert [row["rank"] for row in listed["items"]] == [1, 2, 3, 4]
+    assert all(row["title"].startswith("Title") for row in listed["items"])
     assert listed["items"][0]["title"] in llmkt.invoke(app, ["recommend", "u3"]).stdout
     for arguments in (["recommend", "nobody"], ["champion", "rollback"]):
         assert llmkt.invoke(app, arguments).exit_code == 2

@@ -98,7 +98,7 @@ def test_new_interactions_of_others_ask_nobody_else_again(llm):
     assert len(asked_then) == 2
     assert all("Film 7" in prompt for prompt in asked_then)
     assert (second.answers_paid, second.answers_cached) == (2, 2)
-    before, after = (read_parquet(of.profiles).to_pylist() for of in (first, second))
+    before, after = (read_parquet(profiled.profiles).to_pylist() for profiled in (first, second))
     same = {row["user_id"]: row for row in after}
     assert [same[row["user_id"]] == row for row in before] == [True, False, True]
 

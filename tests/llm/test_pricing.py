@@ -18,7 +18,7 @@ TABLE = PriceTable.model_validate(
 
 
 @pytest.mark.parametrize(
-    ("model", "of"),
+    ("model", "priced_as"),
     [
         ("gpt-4o", "gpt-4o"),
         ("gpt-4o-2024-08-06", "gpt-4o"),
@@ -27,8 +27,8 @@ TABLE = PriceTable.model_validate(
         ("gpt-4o-0613", "gpt-4o"),
     ],
 )
-def test_a_snapshot_has_its_model_s_price(model, of):
-    assert TABLE.price_of(model) == TABLE.prices[of]
+def test_a_snapshot_has_its_model_s_price(model, priced_as):
+    assert TABLE.price_of(model) == TABLE.prices[priced_as]
 
 
 @pytest.mark.parametrize(

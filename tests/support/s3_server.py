@@ -23,7 +23,7 @@ class S3:
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=f"{prefix}/"
         )
-        found = [of["Key"] for page in pages for of in page.get("Contents", [])]
+        found = [stored["Key"] for page in pages for stored in page.get("Contents", [])]
         return sorted(key.removeprefix(f"{prefix}/") for key in found)
 
     def get(self, prefix: str, name: str) -> bytes:

@@ -64,11 +64,11 @@ def rich(folder: Path) -> Path:
             else run
             for run in trained
         ]
-        of, parts, items = described(), toy_runs.splits(), catalogue()
+        users, parts, items = described(), toy_runs.splits(), catalogue()
         mapped = profile_map.fn(
-            "users", of.embedded.embeddings, of.profiled.profiles, parts.train, items
+            "users", users.embedded.embeddings, users.profiled.profiles, parts.train, items
         )
-        found = toy_runs.evaluated_run(config, parts, trained, [of], items)
+        found = toy_runs.evaluated_run(config, parts, trained, [users], items)
         with database() as connection:  # as if the two seeds were two points of a grid
             connection.execute("UPDATE runs SET alpha = seed / 4 WHERE arm = 'shuffled'")
-        return report.fn(config, found, trained, [of], [mapped], STAGES).page.file
+        return report.fn(config, found, trained, [users], [mapped], STAGES).page.file

@@ -240,14 +240,16 @@ def test_a_flow_hands_reducers_from_one_night_to_the_next(embeddings):
         return target_all(pipeline, forms, described, None, None, Here(), kept)
 
     once = targets_of(USERS, embeddings, None)
-    assert {of["users"].reducer for of in once.values()} == {None}
+    assert {sides["users"].reducer for sides in once.values()} == {None}
     assert kept_reducers(once, Refit()) == {}
 
     first = targets_of(USERS, embeddings, {})
-    assert {of["users"].refit for of in first.values()} == {"first fit"}
+    assert {sides["users"].refit for sides in first.values()} == {"first fit"}
     kept = kept_reducers(first, Refit())
     assert kept.keys() == {"users umap 5", "users none"}
-    kept = {name: Kept.model_validate_json(of.model_dump_json()) for name, of in kept.items()}
+    kept = {
+        name: Kept.model_validate_json(reducer.model_dump_json()) for name, reducer in kept.items()
+    }
 
     rng = np.random.default_rng(4)
     later = np.vstack([embeddings, rng.normal(size=(1, 16))]).astype(np.float32)
@@ -255,8 +257,8 @@ def test_a_flow_hands_reducers_from_one_night_to_the_next(embeddings):
     assert second.keys() == {
         (m, "transfer", s) for m in ("BPR", "LightGCN", "NeuMF") for s in (1, 2)
     }
-    for of in second.values():
-        assert (of["users"].refit, of["users"].unchanged, of["users"].transformed) == (
+    for sides in second.values():
+        assert (sides["users"].refit, sides["users"].unchanged, sides["users"].transformed) == (
             "kept",
             60,
             1,
