@@ -105,12 +105,8 @@ def describe(selected: pa.Table, catalogue: pa.Table) -> pa.Table:
 def masked(described: pa.Table) -> pa.Table:
     """Put genres and year in place of titles, which an LLM would know items by.
 
-    Args:
-        described: has the columns `title`, `year` and `genres`, presentable.
-
-    Returns:
-        The table, with a `title` such as `Drama, War, 1958`, or `item` where neither is known;
-        `year` and `genres` of their own are null, so that no prompt says them twice.
+    A `title` is then such as `Drama, War, 1958`, or `item` where neither is known; `year` and
+    `genres` of their own are null, so that no prompt says them twice.
     """
     genres = pc.binary_join(described[GENRES].cast(pa.list_(pa.string())), ", ")
     genres = pc.if_else(pc.not_equal(genres, ""), genres, None)

@@ -56,13 +56,7 @@ class Started(Handoff):
 
 
 def init(interactions: Path, items: Path | None, output: Path, force: bool = False) -> Started:
-    """Write a configuration for files of interactions and items.
-
-    Args:
-        interactions: the file of interactions.
-        items: the file of items, if there is one.
-        output: the configuration to write.
-        force: whether to overwrite it.
+    """Write the configuration `output` for files of interactions and items; `force` overwrites.
 
     Raises:
         BadInput: if a file does not exist or cannot be read, or `output` exists already.

@@ -70,17 +70,8 @@ def _figure(
         dashed = {"color": ARMS[BASELINE].colour, "width": 1.5, "dash": "dash"}
         across = {"type": "line", "xref": "paper", "x0": 0, "x1": 1}
         frame["shapes"] = [{**across, "y0": level, "y1": level, "line": dashed}]
-        frame["annotations"] = [
-            {
-                "text": BASELINE,
-                "xref": "paper",
-                "x": 1,
-                "y": level,
-                "xanchor": "right",
-                "yanchor": "bottom",
-                "showarrow": False,
-            }
-        ]
+        above = {"xanchor": "right", "yanchor": "bottom", "showarrow": False}
+        frame["annotations"] = [{"text": BASELINE, "xref": "paper", "x": 1, "y": level, **above}]
     data = [_trace(key, dict(sorted(values.items()))) for key, values in lines.items()]
     return {"data": data, "layout": frame}
 
