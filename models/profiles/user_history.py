@@ -23,16 +23,7 @@ _TRAILING_ARTICLE = r"^(.+), (The|A|An)( \(.*)?$"
 
 
 def histories(train: pa.Table, items: pa.Table, policy: History) -> pa.Table:
-    """The interactions that profiles are written from, with what is known about their items.
-
-    Args:
-        train: schema `INTERACTIONS`, training interactions only.
-        items: schema `ITEMS`.
-        policy: which interactions of a user, and how many.
-
-    Returns:
-        The columns of `select` and `describe`.
-    """
+    """The interactions that profiles are written from: `describe` of what `select` chooses."""
     return describe(select(train, policy), presentable(items))
 
 

@@ -28,11 +28,8 @@ def sweeps(runs: Sequence[RunRow], label: str) -> list[Sweep]:
     """One chart per model and factor of which an arm has several values.
 
     A line joins runs that differ in nothing but the factor and the seed: its points are means
-    over seeds, its whiskers standard deviations. The baseline is a level line.
-
-    Args:
-        runs: rows of table `runs` with their `value`.
-        label: the metric's name on the axis.
+    over seeds, its whiskers standard deviations. The baseline is a level line. The y axis is
+    called `label`.
     """
     found = []
     for model in dict.fromkeys(run["model"] for run in runs):
