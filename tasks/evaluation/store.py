@@ -24,10 +24,9 @@ def digest(value: Mapping[str, Any]) -> str:
 
 
 def store(tables: Mapping[str, Rows | pa.Table | pa.RecordBatchReader]) -> None:
-    """Write all rows or none: an interrupted evaluation leaves the database as it was.
+    """Write all new rows, by table, or none; without `runs` only points and trials are replaced.
 
-    Args:
-        tables: new rows by table; without `runs` only points and trials are replaced.
+    An interrupted evaluation leaves the database as it was.
     """
     scripts = ("store_evaluation", "store_points") if "runs" in tables else ("store_points",)
     with database() as connection:

@@ -18,12 +18,7 @@ _DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 def text_source(path: Path, file: str) -> Source:
-    """The content of a text file, unpacked if its suffix says that it is packed.
-
-    Args:
-        path: the file.
-        file: its name, for messages.
-    """
+    """The content of a text file, unpacked if its suffix says that it is packed."""
     return partial(_content, path, file)
 
 
