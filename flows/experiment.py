@@ -98,14 +98,7 @@ def experiment(
 
 @dataclass
 class _PointRun:
-    """A point at work: its pipeline, or after a search one for each arm.
-
-    Attributes:
-        chosen: the point.
-        prepared: its pipelines whose trainings have started.
-        parts: those whose trainings have all ended well.
-        reason: why it failed, if so.
-    """
+    """A point at work, with its pipelines whose trainings have started, and have ended well."""
 
     chosen: ExperimentPoint
     prepared: list[Prepared] = field(default_factory=list)

@@ -16,15 +16,14 @@ from tasks.config.pipeline_file import given
 from tasks.dataset.incoming_task import SETTLE_SECONDS, Folded, drops, fold_in, incoming
 from tasks.dataset.outputs import Interactions
 from tasks.embeddings.outputs import Described
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord
 from tasks.nightly import night as nights
 from tasks.nightly.gate_task import gate
 from tasks.nightly.night import Night
-from tasks.nightly.outputs import Judged
 from tasks.nightly.prefect_summary import announce
 from tasks.nightly.promotion_log import record
 from tasks.publishing.manifest import current
-from tasks.publishing.outputs import Promotion
+from tasks.publishing.outputs import Judged, Promotion
 from tasks.publishing.publishing_task import publishing, recommendations
 
 
@@ -66,14 +65,7 @@ def nightly_retrain(
 def fold_drops(
     base: Interactions, folder: Path, stages: StageRunner, settle_seconds: float = SETTLE_SECONDS
 ) -> Folded:
-    """Fold every drop of `folder` into `base`; only drops that are new are read.
-
-    Args:
-        base: the data set without drops.
-        folder: where drops arrive; need not exist.
-        stages: runs and records.
-        settle_seconds: as in `drops`.
-    """
+    """Fold every drop of `folder`, which need not exist, into `base`; only new drops are read."""
     found = drops(folder, settle_seconds)
     read = [stages.run(incoming, drop) for drop in found.files]
     folded: Folded = stages.run(fold_in, base, read)

@@ -19,7 +19,7 @@ from models.errors import BadInput
 
 if TYPE_CHECKING:
     from flows.steps.comparison import Summary
-    from tasks.execution.stage_record import StageRecord
+    from tasks.execution.stage import StageRecord
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -101,31 +101,24 @@ def _terminable() -> Iterator[None]:
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, end)
+    after = before
     try:
         yield
     except Terminated:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        after = signal.SIG_IGN
         raise
-    except BaseException:
-        signal.signal(signal.SIGTERM, before)
-        raise
-    signal.signal(signal.SIGTERM, before)
+    finally:
+        signal.signal(signal.SIGTERM, after)
 
 
 @contextmanager
 def command(
     data_dir: str | None = None, verbose: bool = False, writes: bool = False
 ) -> Iterator[None]:
-    """Set Prefect up for a command, and turn its errors into one sentence and an exit code.
-
-    Args:
-        data_dir: the option of that name.
-        verbose: show Prefect's log and tracebacks.
-        writes: check that the data folder can be written, before Prefect starts a server there.
-    """
+    """Set Prefect up for a command, and turn its errors into one sentence and an exit code."""
     with plain_errors(verbose):
         configure_prefect(data_dir, verbose)
-        if writes:
+        if writes:  # checked before Prefect starts a server there
             from tasks.storage.artifacts import require_writable
 
             require_writable()

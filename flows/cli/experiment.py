@@ -50,8 +50,10 @@ def experiment(
     """
     console = Console(stderr=True) if as_json else wide_console()
     with command(data_dir, verbose, writes=True):
+        from flows.experiment import experiment as flow
         from flows.grid.dry_run import plan
         from tasks.config.experiment_file import load_experiment
+        from tasks.execution.progress import bars
 
         loaded = [load_experiment(config, overrides or []) for config in configs]
         _require_different_names(loaded)
@@ -64,7 +66,10 @@ def experiment(
             return
         if not yes and sys.stdin.isatty() and sys.stdout.isatty():
             typer.confirm("Start?", abort=True)
-        summaries = [_run(each, overrides or [], workers) for each in loaded]
+        summaries = []
+        for each in loaded:
+            with bars(Console(stderr=True)):
+                summaries.append(flow(each.file, overrides or [], workers))
         if as_json:
             _print_json(summaries)
         else:
@@ -85,16 +90,6 @@ def _require_different_names(loaded: "list[LoadedExperiment]") -> None:
                 f"{other} and {each.file} are both called {each.name}, so that the second would "
                 "replace the first one's results. Rename one"
             )
-
-
-def _run(
-    loaded: "LoadedExperiment", overrides: list[str], workers: int | None
-) -> "ExperimentSummary":
-    from flows.experiment import experiment as flow
-    from tasks.execution.progress import bars
-
-    with bars(Console(stderr=True)):
-        return flow(loaded.file, overrides, workers)
 
 
 def _print_json(results: Sequence[BaseModel]) -> None:

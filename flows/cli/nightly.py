@@ -94,7 +94,7 @@ def rollback(
         if as_json:
             typer.echo(json.dumps({"experiment": name, "was": was.version, "now": now.version}))
         else:
-            typer.echo(f"{name}: {now.version} counts again, no longer {was.version}")
+            typer.echo(f"{name}: {now.version} is current again, instead of {was.version}")
 
 
 @app.command()

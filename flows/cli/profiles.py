@@ -1,6 +1,6 @@
 """`llmkt profiles`: look at profiles before and after paying for them. No LLM is asked."""
 
-import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -102,8 +102,7 @@ def _print_preview(console: Console, found: "Preview") -> None:
             f"profiles are {found.configured_provider}: a run asks no LLM and pays nothing. "
             f"These are the prompts of provider {found.provider}."
         )
-    exact = found.tokens.startswith("exact")
-    about = "" if exact else "about "
+    about = "" if found.tokens.startswith("exact") else "about "
     console.print(
         f"{found.subjects} {found.side}, {found.prompts} different prompts, "
         f"{found.answered} answered before (nothing to pay)"
@@ -142,7 +141,8 @@ def _print_shown(console: Console, found: "Shown") -> None:
         return
     table = Table("item", "title", "year", "rating", "when (UTC)")
     for seen in found.saw[:_MOST_SEEN]:
-        when = "" if seen.timestamp is None else _day(seen.timestamp)
+        time = seen.timestamp
+        when = "" if time is None else str(datetime.fromtimestamp(time, UTC).date())
         rating = "" if seen.rating is None else f"{seen.rating:g}"
         table.add_row(*map(Text, (seen.item, seen.title, str(seen.year or ""), rating, when)))
     console.print(table)
@@ -189,7 +189,3 @@ def _marked(words: "list[Word]", coloured: bool) -> Text:
         shown = run if coloured else _MARKS[kind].format(run)
         text.append(f"{shown} ", style=_STYLES[kind])
     return text
-
-
-def _day(timestamp: int) -> str:
-    return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).date().isoformat()

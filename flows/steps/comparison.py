@@ -10,7 +10,7 @@ from flows.steps.stage_runner import StageRunner
 from tasks.evaluation.evaluation_task import evaluation
 from tasks.evaluation.inputs import Part, PointResult, Trial
 from tasks.evaluation.outputs import Evaluated, Reference
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord
 from tasks.report.profile_map_task import profile_map
 from tasks.report.report_task import report
 

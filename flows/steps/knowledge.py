@@ -119,15 +119,7 @@ def target_all(
 ) -> Knowledge:
     """Make what every training with knowledge takes: targets, of controls too, or features.
 
-    Args:
-        pipeline: the run's configuration.
-        forms: from `target_forms`, by side.
-        described: each side's profiles and embeddings.
-        splits: train, valid and test.
-        data: interactions, items and users.
-        stages: runs and records.
-        kept: an earlier run's reducers, from `kept_reducers`; empty keeps this run's for later
-            ones, None keeps none.
+    `kept` has an earlier run's reducers; empty keeps this run's for later ones, None keeps none.
     """
     knowledge: Knowledge = {}
     for known in described:
@@ -135,9 +127,9 @@ def target_all(
         for arm in pipeline.training.arm_rows:
             same = own if arm.takes == "targets" else _features(arm, known, pipeline, stages)
             for seed in pipeline.training.seeds:
-                if arm.replaces == "targets":
+                if arm.make_targets:
                     taken = _controls(arm, seed, known.side, pipeline, own, splits, data, stages)
-                elif arm.replaces == "item vectors" and forms[known.side]:
+                elif arm.shuffles_items and forms[known.side]:
                     shuffled = _by_shuffled_items(arm, seed, known, described, splits, stages)
                     taken = _make_targets(forms[known.side], shuffled, stages, None)
                 else:
@@ -172,12 +164,7 @@ def _reducer_name(side: Side, reduction: str | None, width: int | None) -> str:
 
 
 def kept_reducers(knowledge: Knowledge, refit: Refit) -> dict[str, Kept]:
-    """The reducers of a run that kept them, for the next one.
-
-    Args:
-        knowledge: from `target_all`.
-        refit: the policy under which the next run may use them.
-    """
+    """The reducers of a run that kept them, for the next one to use under the policy `refit`."""
     found: dict[str, Kept] = {}
     for sides in knowledge.values():
         for side, targeted in sides.items():

@@ -40,14 +40,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A pipeline whose trainings can start.
-
-    Attributes:
-        part: as its evaluation is given it, still without trained models.
-        data: interactions, items and users.
-        knowledge: the targets of every training with knowledge.
-        requests: its trainings.
-    """
+    """A pipeline whose trainings can start; its evaluation's `part` has no trained models yet."""
 
     part: Part
     data: Interactions
@@ -65,13 +58,7 @@ def prepare(
 ) -> Prepared:
     """Run, or find, every stage before the trainings.
 
-    Args:
-        pipeline: the configuration.
-        stages: runs and records.
-        point: the point of an experiment that it is of.
-        search_trials: settings that were tried before this one.
-        night: the night that it is of, which has its data, and the champion's profiles, reducers
-            and weights to start from.
+    A night brings its data, and the champion's profiles, reducers and weights to start from.
 
     Raises:
         BadInput: as the stages do.

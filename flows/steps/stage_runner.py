@@ -9,8 +9,7 @@ from prefect import State
 
 from models.config import Job, Side
 from tasks.embeddings.outputs import Embedded
-from tasks.execution.stage import Stage
-from tasks.execution.stage_record import StageRecord, StageState
+from tasks.execution.stage import Stage, StageRecord, StageState
 from tasks.profiles.outputs import Profiled
 from tasks.training.outputs import Trained
 
@@ -24,8 +23,7 @@ class NotCached(Exception):
 class StageRunner:
     """Runs each different stage once, however many points need it, and records how it went.
 
-    Args:
-        dry: look results up instead: of all stages only those that are cheap are computed.
+    A dry one looks results up instead, and computes only stages that are cheap.
     """
 
     def __init__(self, dry: bool = False) -> None:
@@ -35,11 +33,6 @@ class StageRunner:
 
     def run(self, stage: Stage, *inputs: Any, side: Side | None = None) -> Any:
         """The result of a stage; its exception, if any, is raised here, every time.
-
-        Args:
-            stage: the stage.
-            inputs: its arguments.
-            side: whom it concerns, for the record.
 
         Raises:
             NotCached: in a dry run, for a stage that is neither cached nor cheap.
@@ -92,19 +85,14 @@ class StageRunner:
         }
 
     def add_trainings(self, trainings: Iterable[tuple[Job, bool, Trained | Exception]]) -> None:
-        """Record trainings: one entry per model and arm, over all seeds.
-
-        Args:
-            trainings: of each its job, whether it was cached, and its result.
-        """
+        """Record `TrainingPool.ended()`: one entry per model and arm, over all seeds."""
         arms: dict[tuple[str, str], list[tuple[bool, Trained | Exception]]] = {}
         for job, cached, result in trainings:
             arms.setdefault((job.model, job.arm), []).append((cached, result))
         for (model, arm), runs in arms.items():
             ran = [result for cached, result in runs if not cached]
-            state: StageState = "cached" if not ran else "ran"
-            if 0 < len(ran) < len(runs):
-                state = "partial"
+            whole: StageState = "ran" if ran else "cached"
+            state: StageState = "partial" if 0 < len(ran) < len(runs) else whole
             seconds = sum(result.train_seconds for result in ran if isinstance(result, Trained))
             self.records.append(
                 StageRecord(

@@ -26,9 +26,7 @@ Result = Trained | Exception
 def training_pool(pipeline: Pipeline, workers: int | None = None) -> Iterator["TrainingPool"]:
     """Open a pool of worker processes, which start when the first training needs them.
 
-    Args:
-        pipeline: names the experiment, and says whether a cluster trains.
-        workers: trainings at the same time; None means `training.workers`.
+    `workers` is how many trainings run at the same time; None means `training.workers`.
     """
     n = workers or pipeline.training.workers
     runner: ThreadPoolTaskRunner[Trained] = ThreadPoolTaskRunner(max_workers=n)

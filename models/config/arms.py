@@ -1,15 +1,49 @@
 """The arms of a comparison, one row each; all that depends on an arm follows from its row.
 
-To add a control, add a row to `ARMS` with `replaces="targets"`, and to
-`models/targets/control_arms.py` the function that makes its targets, named as the arm with
-underscores.
+To add a control, add a row to `ARMS` with the function that makes its targets. A control holds no
+profile: if a shuffled or a random target helps as much, the loss regularises; if the history's own
+SVD does, the profile says no more than the log.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.errors import BadInput
+from models.schemas import GENRES, ITEM, USER
+
 BASELINE, TRANSFER = "baseline", "transfer"
+
+
+@dataclass(frozen=True)
+class ControlInputs:
+    """What a control's targets can be made of.
+
+    Attributes:
+        targets: float32 (n, width), of the profiles.
+        key: `USER` or `ITEM`.
+        subjects: the users or items of the rows, n.
+        train: schema `INTERACTIONS`.
+        items: schema `ITEMS`.
+        seed: the training's, with which random targets are drawn anew.
+        fixed_seed: for what is the same in all trainings.
+        standardise: centres and scales float64 (n, any width) as the configuration says, and
+            reduces or rotates it to float32 (n, width).
+    """
+
+    targets: NDArray[np.float32]
+    key: str
+    subjects: list[str]
+    train: pa.Table
+    items: pa.Table
+    seed: int
+    fixed_seed: int
+    standardise: Callable[[NDArray[np.float64]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -22,8 +56,9 @@ class Arm:
             embeddings among the model's features, or not at all.
         colour: of its lines in charts.
         dash: likewise, so that lines differ without colour.
-        replaces: controls only: whether the profiles' targets are replaced, or the item vectors
-            that users are the mean of, before targets are made.
+        make_targets: makes a control's targets, float32 (n, width), in place of the profiles'.
+        shuffles_items: whether the item vectors that users are the mean of are permuted before
+            targets are made; a control, too.
         knows_profiles: whether anything of the profiles is left in what the training takes.
         models: the only models that have this arm; None means all that knowledge enters.
     """
@@ -32,14 +67,15 @@ class Arm:
     takes: Literal["nothing", "targets", "features"]
     colour: str
     dash: str = "solid"
-    replaces: Literal["targets", "item vectors"] | None = None
+    make_targets: Callable[[ControlInputs], NDArray[np.float32]] | None = None
+    shuffles_items: bool = False
     knows_profiles: bool = True
     models: tuple[str, ...] | None = None
 
     @property
     def is_control(self) -> bool:
         """Whether it tells knowledge from regularisation, rather than transfers any."""
-        return self.replaces is not None
+        return self.make_targets is not None or self.shuffles_items
 
     @property
     def is_treatment(self) -> bool:
@@ -53,17 +89,94 @@ class Arm:
         return self.takes == "nothing" or bool(tapped)
 
 
+def _shuffled(inputs: ControlInputs) -> NDArray[np.float32]:
+    """Permute the profiles' targets among users (items): float32 (n, width)."""
+    return inputs.targets[np.random.default_rng(inputs.seed).permutation(len(inputs.targets))]
+
+
+def _noise(inputs: ControlInputs) -> NDArray[np.float32]:
+    """Draw from a Gaussian with the targets' mean and covariance: float32 (n, width)."""
+    exact = inputs.targets.astype(np.float64)
+    covariance = np.atleast_2d(np.cov(exact, rowvar=False))
+    drawn = np.random.default_rng(inputs.seed).multivariate_normal(
+        exact.mean(axis=0), covariance, size=len(exact), method="eigh"
+    )
+    return drawn.astype(np.float32)
+
+
+def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
+    """Shares of genres in each user's training history, or an item's own: float32 (n, width).
+
+    Raises:
+        BadInput: if no item that was interacted with has a genre.
+    """
+    train, items = inputs.train, inputs.items
+    places = pc.index_in(train[ITEM].combine_chunks(), items[ITEM].combine_chunks())
+    genres = items[GENRES].combine_chunks().take(places)
+    codes = pc.list_flatten(genres).dictionary_encode()
+    if len(codes) == 0:
+        raise BadInput(
+            "training.arms: genre-histogram needs items with genres and there are none. Set "
+            "dataset.genres, or remove the arm."
+        )
+    owners = train[inputs.key].combine_chunks().take(pc.list_parent_indices(genres))
+    rows = _rows_of(owners, inputs.subjects)
+    counts = np.zeros((len(inputs.subjects), len(codes.dictionary)))
+    inside = rows >= 0
+    np.add.at(counts, (rows[inside], np.asarray(codes.indices)[inside]), 1.0)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+    return inputs.standardise(shares)
+
+
+def _history_svd(inputs: ControlInputs) -> NDArray[np.float32]:
+    """Singular vectors of the training matrix times singular values: float32 (n, width).
+
+    Left ones for users, right ones for items.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import svds
+
+    train = inputs.train
+    rows = _rows_of(train[inputs.key], inputs.subjects)
+    other = ITEM if inputs.key == USER else USER
+    others = pc.unique(train[other])
+    columns = np.asarray(pc.index_in(train[other], others))
+    inside = rows >= 0
+    matrix = csr_matrix(
+        (np.ones(int(inside.sum())), (rows[inside], columns[inside])),
+        shape=(len(inputs.subjects), len(others)),
+    )
+    rank = min(inputs.targets.shape[1], min(matrix.shape) - 1)
+    start = np.random.default_rng(inputs.fixed_seed).standard_normal(min(matrix.shape))
+    left, values, _ = svds(matrix, k=rank, v0=start)
+    strongest = np.argsort(-values)
+    return inputs.standardise(left[:, strongest] * values[strongest])
+
+
+def _rows_of(owners: pa.ChunkedArray | pa.Array, subjects: list[str]) -> NDArray[np.int64]:
+    """Row of each owner in `subjects`: int64 (n,), -1 where it is not there."""
+    found = pc.fill_null(pc.index_in(owners, pa.array(subjects, pa.string())), -1)
+    return np.asarray(found, dtype=np.int64)
+
+
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
         Arm(BASELINE, "nothing", "#8c97a6", knows_profiles=False),
         Arm(TRANSFER, "targets", "#3a86c8"),
         Arm("kar", "features", "#8c6d31", models=("DeepFM", "DCN", "AutoInt")),
-        Arm("shuffled", "targets", "#c9803c", "dash", "targets"),
-        Arm("shuffled-items", "targets", "#a8674f", "longdashdot", "item vectors"),
-        Arm("noise", "targets", "#9472c8", "dot", "targets"),
-        Arm("history-svd", "targets", "#3f9d7d", "dashdot", "targets", knows_profiles=False),
-        Arm("genre-histogram", "targets", "#bd6490", "longdash", "targets", knows_profiles=False),
+        Arm("shuffled", "targets", "#c9803c", "dash", _shuffled),
+        Arm("shuffled-items", "targets", "#a8674f", "longdashdot", shuffles_items=True),
+        Arm("noise", "targets", "#9472c8", "dot", _noise),
+        Arm("history-svd", "targets", "#3f9d7d", "dashdot", _history_svd, knows_profiles=False),
+        Arm(
+            "genre-histogram",
+            "targets",
+            "#bd6490",
+            "longdash",
+            _genre_histogram,
+            knows_profiles=False,
+        ),
     )
 }
 

@@ -15,14 +15,7 @@ from scipy.sparse import csr_matrix
 from models.arrow import codes, distinct, flat
 from models.profiles.offline_writer import lift
 from models.profiles.user_history import describe, filled_ratings, presentable
-from models.schemas import (
-    GENRES,
-    ITEM,
-    RATING,
-    TITLE,
-    USER,
-    YEAR,
-)
+from models.schemas import GENRES, ITEM, RATING, TITLE, USER, YEAR
 
 WRITER = "offline-items-v1"
 """Names the text's form; raise the number when the same item gets another text."""
@@ -54,13 +47,7 @@ class Subjects:
 
 
 def subjects(train: pa.Table, items: pa.Table, most: int) -> Subjects:
-    """Collect what profiles of items may be written from.
-
-    Args:
-        train: schema `INTERACTIONS`, training interactions only.
-        items: schema `ITEMS`.
-        most: companions per item.
-    """
+    """Collect what profiles of items may be written from: `most` companions per item."""
     item, user = codes(train[ITEM]), codes(train[USER])
     tokens = distinct(train[ITEM])
     described = describe(pa.table({ITEM: tokens}), presentable(items))
@@ -136,16 +123,8 @@ def _audience(likes: csr_matrix, described: pa.Table) -> list[list[str]]:
 
 def values(known: Subjects) -> list[dict[str, Any]]:
     """What an item prompt may use, per item (see `models.profiles.prompt_templates`)."""
-    table = known.described
-    rows = [
-        {"title": title, "year": year, "genres": genres or []}
-        for title, year, genres in zip(
-            table[TITLE].to_pylist(),
-            table[YEAR].to_pylist(),
-            table[GENRES].to_pylist(),
-            strict=True,
-        )
-    ]
+    described = known.described.select([TITLE, YEAR, GENRES]).to_pylist()
+    rows = [{**row, GENRES: row[GENRES] or []} for row in described]
     return [
         {
             **row,

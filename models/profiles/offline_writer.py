@@ -30,8 +30,7 @@ def offline(history: pa.Table, population: Population | None = None) -> pa.Table
 
     Args:
         history: the result of `models.profiles.user_history.histories`: what each profile may be
-            written
-            from. Ratings, timestamps, years and genres may be missing.
+            written from. Ratings, timestamps, years and genres may be missing.
         population: what users are compared with; empty means those in `history`.
 
     Returns:

@@ -58,38 +58,25 @@ class Population:
 
     @classmethod
     def streamed(
-        cls,
-        tables: Callable[[], Iterator[pa.Table]],
-        catalogue: pa.Table,
-        policy: History,
+        cls, tables: Callable[[], Iterator[pa.Table]], catalogue: pa.Table, policy: History
     ) -> Self:
-        """Of batches of whole users, of which one is held at a time.
+        """Of batches of whole users, sorted, of which one is held at a time; iterates twice.
 
-        Args:
-            tables: starts an iteration over interactions, sorted by user; twice.
-            catalogue: `item_id`, `year` and `genres`, made presentable; of an item that it has
-                more than once, the first counts.
-            policy: of the order of a user's interactions; where they are not described yet.
+        `policy` orders the interactions of tables that are not described yet.
         """
         counts, fill, n, rated = _counted(tables())
         items = pa.array(list(counts), pa.string())
         popularity = np.fromiter(counts.values(), np.int64, len(counts))
         row = pc.index_in(items, flat(catalogue[ITEM]).cast(pa.string()))
         years, genres = catalogue[YEAR].take(row), flat(catalogue[GENRES].take(row))
-        eras, era_counts, newest = _eras(years, popularity)
         means, total, order = _over_users(tables(), catalogue, genres, fill, policy)
-        names, genre_counts, with_genre = _genres(genres, popularity, order)
         return cls(
-            genres=names,
-            genre_counts=genre_counts,
-            with_genre=with_genre,
-            eras=eras,
-            era_counts=era_counts,
-            newest=newest,
-            items=items,
-            popularity=popularity,
-            rated=rated,
-            fill=fill,
+            *_genres(genres, popularity, order),
+            *_eras(years, popularity),
+            items,
+            popularity,
+            rated,
+            fill,
             rating=total / max(n, 1),
             user_ratings=means,
         )
@@ -109,11 +96,7 @@ def _counted(tables: Iterator[pa.Table]) -> tuple[dict[str, int], float, int, bo
 
 
 def _over_users(
-    tables: Iterator[pa.Table],
-    catalogue: pa.Table,
-    genres: pa.Array,
-    fill: float,
-    policy: History,
+    tables: Iterator[pa.Table], catalogue: pa.Table, genres: pa.Array, fill: float, policy: History
 ) -> tuple[NDArray[np.float64], float, list[str]]:
     """Mean ratings of users, the sum of all, and genres in the order in which they appear.
 
@@ -141,10 +124,7 @@ def _genres(
 ) -> tuple[pa.Array, NDArray[np.int64], int]:
     """The most frequent names, their interactions, and interactions with any of them.
 
-    Args:
-        genres: per item a list of strings.
-        popularity: int64 (n_items,).
-        order: all names, in the order that decides between equally frequent ones.
+    `order` holds all names, in the order that decides between equally frequent ones.
     """
     names = pa.array([name for name in order if name not in (None, *_PLACEHOLDERS)], pa.string())
     item = np.asarray(pc.list_parent_indices(genres)).astype(np.int64)

@@ -188,19 +188,15 @@ def render_all(
     people: pa.Table | None = None,
     mean_rating: float | None = None,
 ) -> Iterator[tuple[str, Messages]]:
-    """Yield each user's id and prompt.
+    """Yield each user's id and prompt; raises as `Prompt.fill`.
 
     Args:
         prompt: the template.
         selected: the result of `models.profiles.user_history.select`.
         items: schema `ITEMS`.
         policy: what a prompt shows; None shows ratings and titles.
-        people: `user_id` and the demographic fields that were asked for; users that it lacks
-            have none of them.
+        people: `user_id` and the demographic fields; users that it lacks have none of them.
         mean_rating: of everybody's interactions; empty means of those in `selected`.
-
-    Raises:
-        BadInput: naming the line, if the template cannot be filled or yields no text.
     """
     policy = policy or History()
     users, offsets = user_offsets(selected)
@@ -251,14 +247,7 @@ def user_values(
     policy: History | None = None,
     user: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
-    """Return what a template of users sees, by the names of `VARIABLES`.
-
-    Args:
-        history: rows with `title`, `year`, `genres`, `rating`.
-        population_mean: mean rating over all users; None without ratings.
-        policy: whether ratings are shown; titles are masked before.
-        user: the user's demographic fields that were asked for.
-    """
+    """Return what a template of users sees, by the names of `VARIABLES`; titles come masked."""
     shows_ratings = policy is None or policy.ratings == "shown"
     entries = [
         {

@@ -68,14 +68,9 @@ def _records(key: str, subjects: pa.Array, digests: list[str], counts: list[int]
 
 
 def provenance(profiles: pa.Table, expected: pa.Table) -> Literal["train-only", "unknown"]:
-    """Compare what the profiles say they saw with what they may see.
+    """Return "train-only" if every text carries the `expected` record of its subject.
 
-    Args:
-        profiles: `profiles_schema`; rows without text prove and disprove nothing.
-        expected: `record` of training interactions, of users or of items.
-
-    Returns:
-        "train-only" if every text carries the record of exactly what its subject may see.
+    Rows without text (`profiles_schema`) prove and disprove nothing.
     """
     written = profiles.filter(pc.is_valid(profiles[TEXT]))
     proved = pc.all(has_record(written, expected), min_count=0).as_py()

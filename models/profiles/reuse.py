@@ -15,13 +15,7 @@ import pyarrow.compute as pc
 from models.config import History
 from models.profiles.provenance import has_record, lines_of, record
 from models.profiles.user_history import select
-from models.schemas import (
-    INTERACTIONS,
-    ITEM,
-    PROFILES,
-    TEXT,
-    USER,
-)
+from models.schemas import INTERACTIONS, ITEM, PROFILES, TEXT, USER
 
 
 @dataclass(frozen=True)
@@ -65,14 +59,8 @@ def keep(
     """Find the users who keep their profile.
 
     A user keeps it with fewer than `min_new` interactions that were not there when it was written,
-    if what was there then is a part of `train` and gives the record that the profile carries.
-
-    Args:
-        earlier: schema `PROFILES`.
-        seen: schema `INTERACTIONS`: what there was when each of them was written.
-        train: schema `INTERACTIONS`, training interactions only.
-        policy: which interactions profiles are written from.
-        min_new: from how many new interactions on a profile is written anew.
+    if what was there then (`seen`) is a part of `train` and gives the record that the profile
+    carries.
     """
     earlier = earlier.filter(pc.is_valid(earlier[TEXT])).replace_schema_metadata(None)
     seen = seen.select(INTERACTIONS.names).replace_schema_metadata(None)

@@ -9,15 +9,7 @@ from numpy.typing import NDArray
 
 from models.arrow import codes, flat
 from models.config import History
-from models.schemas import (
-    GENRES,
-    ITEM,
-    RATING,
-    TIMESTAMP,
-    TITLE,
-    USER,
-    YEAR,
-)
+from models.schemas import GENRES, ITEM, RATING, TIMESTAMP, TITLE, USER, YEAR
 
 LONGEST_TITLE = 120
 LONGEST_GENRE = 32
@@ -126,14 +118,9 @@ def masked(described: pa.Table) -> pa.Table:
     # Not null_handling="skip": where all are null it loses rows (pyarrow 26).
     both = pc.binary_join_element_wise(genres, year, ", ")
     label = pc.coalesce(both, genres, year, "item")
-    n, schema = described.num_rows, described.schema
-    for column, values in (
-        (TITLE, label),
-        (YEAR, pa.nulls(n, pa.int32())),
-        (GENRES, pa.nulls(n, pa.list_(pa.string()))),
-    ):
-        described = described.set_column(schema.get_field_index(column), column, values)
-    return described
+    n, kept = described.num_rows, dict(zip(described.column_names, described.columns, strict=True))
+    nothing = {YEAR: pa.nulls(n, pa.int32()), GENRES: pa.nulls(n, pa.list_(pa.string()))}
+    return pa.table(kept | {TITLE: label} | nothing)
 
 
 def presentable_fields(people: pa.Table) -> pa.Table:

@@ -108,6 +108,19 @@ def reduce(embeddings: NDArray[Any], width: int | None, config: Targets) -> NDAr
     return fit(lambda: iter([embeddings]), len(embeddings), width, config).targets(embeddings)
 
 
+def standardised(matrix: NDArray[np.float64], width: int, config: Targets) -> NDArray[np.float32]:
+    """Centre and scale `width` principal components; a narrower matrix is rotated into as many.
+
+    A rotation keeps all distances and spreads them over the whole layer.
+    """
+    columns = matrix.shape[1]
+    if columns <= width:
+        square = np.random.default_rng(config.seed).standard_normal((width, width))
+        matrix = matrix @ np.linalg.qr(square)[0][:columns]
+    reduction = "pca" if columns > width else "none"
+    return reduce(matrix, width, config.model_copy(update={"reduction": reduction}))
+
+
 def fit(source: Source, rows: int, width: int | None, config: Targets) -> Fitted:
     """Fit a reduction to `width` coordinates, their centre and their scale.
 

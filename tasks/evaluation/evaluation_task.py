@@ -1,7 +1,9 @@
 """Stage *evaluation*: metrics of every run and their comparison, the only writer of DuckDB."""
 
+import subprocess
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 
 import pyarrow as pa
 from prefect.artifacts import create_table_artifact
@@ -18,11 +20,13 @@ from tasks.evaluation.inputs import Part, PointResult, Trial
 from tasks.evaluation.outputs import Evaluated
 from tasks.evaluation.result_rows import Scored
 from tasks.evaluation.scoring import references, score_points
-from tasks.evaluation.store import digest, git_sha, store
+from tasks.execution.cache_key import digest
 from tasks.execution.stage import stage
-from tasks.results.database import database_path
+from tasks.results.database import create_tables, database, database_path, register_rows
 from tasks.results.queries import Rows
-from tasks.storage.artifacts import read_parquet
+from tasks.storage.artifacts import PROJECT_ROOT, read_parquet
+
+_SQL = Path(__file__).parent / "sql"
 
 ScoredPoints = Mapping[str | None, Sequence[Scored]]
 """Scored runs by point, under None those of a run, which has no points."""
@@ -57,7 +61,7 @@ def evaluation(
     evaluated = Evaluated(
         experiment=experiment,
         **_identity(experiment, parts, runs, points, trials),
-        git_sha=git_sha(),
+        git_sha=_git_sha(),
         run_ids=tuple(sorted(run.run_id for run in runs)),
         contrasts=tuple(contrast for contrast in found if contrast.against == BASELINE),
         references=references(runs),
@@ -82,7 +86,7 @@ def evaluation(
             "slice_contrasts": result_rows.slice_contrast_rows(evaluated, by_slice, parts_by_arm),
             "llm_calls": _calls(parts),
         }
-    store(tables)
+    _store(tables)
     get_run_logger().info(
         "%d runs and %d comparisons written to %s", len(runs), len(found), database_path()
     )
@@ -171,3 +175,34 @@ def _calls(parts: Sequence[Part]) -> pa.Table:
     calls = {found.calls.sha256: found.calls for found in profiled if found}
     tables = [read_parquet(table) for table in calls.values()]
     return pa.concat_tables(tables) if tables else LLM_CALLS.empty_table()
+
+
+def _store(tables: Mapping[str, Rows | pa.Table | pa.RecordBatchReader]) -> None:
+    """Write all rows or none: an interrupted evaluation leaves the database as it was.
+
+    Args:
+        tables: new rows by table; without `runs` only points and trials are replaced.
+    """
+    scripts = ("store_evaluation", "store_points") if "runs" in tables else ("store_points",)
+    with database() as connection:
+        connection.execute("BEGIN")
+        create_tables(connection)
+        for table, rows in tables.items():
+            if isinstance(rows, list):
+                register_rows(connection, table, rows)
+            else:
+                connection.register(f"new_{table}", rows)
+        for script in scripts:
+            connection.execute((_SQL / f"{script}.sql").read_text())
+        connection.execute("COMMIT")
+
+
+def _git_sha() -> str | None:
+    """The commit of the project's own repository, None outside of one."""
+    command = ["git", "-C", str(PROJECT_ROOT), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    root, sha = done.stdout.splitlines()
+    return sha if Path(root).resolve() == PROJECT_ROOT else None

@@ -25,7 +25,7 @@ from tasks.evaluation import result_rows
 from tasks.evaluation.inputs import Part
 from tasks.evaluation.outputs import Reference
 from tasks.evaluation.result_rows import Scored
-from tasks.evaluation.store import digest
+from tasks.execution.cache_key import digest
 from tasks.storage.artifacts import read_parquet
 from tasks.training.outputs import Trained
 

@@ -34,3 +34,9 @@ def cache_key(name: str, version: int, inputs: Mapping[str, Any]) -> str:
     """Readable key: `name-vVERSION-` and 32 hex digits of the inputs' sha256."""
     canonical = json.dumps(content(inputs), sort_keys=True, default=str)
     return f"{name}-v{version}-{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """16 hex digits over content."""
+    canonical = json.dumps(content(value), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

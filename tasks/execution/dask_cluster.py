@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
@@ -44,19 +44,11 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True)
 class Environment:
-    """The machine, data folder and code of a flow or a worker.
-
-    Attributes:
-        host: the machine's name.
-        data: its data folder.
-        code: versions of everything that decides a result, by name.
-        problem: why it cannot work with the flow's artifacts, if so.
-    """
+    """The machine, data folder and code of a flow or a worker."""
 
     host: str
     data: str
     code: dict[str, str]
-    problem: str | None = None
 
 
 @cache
@@ -75,18 +67,18 @@ def _environment() -> Environment:
     return Environment(socket.gethostname(), str(data_dir()), _code())
 
 
-def _check_worker(flow: Environment, probe: Handle) -> Environment:
-    """Run on a worker: its environment, with what keeps it from working for the flow, if so."""
+def _problem(flow: Environment, probe: Handle) -> str | None:
+    """Run on a worker: why it cannot work for the flow, if so."""
     worker = _environment()
     try:
         require_same_code(flow, worker)
         probe.verify()
         require_writable()
     except MissingArtifact:
-        return replace(worker, problem=_other_data(flow, worker))
+        return _other_data(flow, worker)
     except BadInput as error:
-        return replace(worker, problem=f"the worker on {worker.host}: {error}")
-    return worker
+        return f"the worker on {worker.host}: {error}"
+    return None
 
 
 def _other_data(flow: Environment, worker: Environment) -> str:
@@ -149,7 +141,7 @@ class Cluster(ExitStack):
         with self._connecting:
             if self._client is None:
                 client = self._reach()
-                self._require_a_worker(client)
+                self.require_a_worker(client)
                 self._check(client)
                 self._client = client
             return self._client
@@ -172,16 +164,6 @@ class Cluster(ExitStack):
         )
         return ClusterFuture(self, submitted)
 
-    def require_a_worker(self) -> None:
-        """Wait a while for a worker, if all are gone.
-
-        Raises:
-            Unavailable: if none comes.
-        """
-        client = self.connect()
-        if not client.scheduler_info()["workers"]:
-            self._require_a_worker(client)
-
     def _reach(self) -> "Client":
         from prefect_dask.task_runners import DaskTaskRunner
 
@@ -202,7 +184,14 @@ class Cluster(ExitStack):
             ) from error
         return client
 
-    def _require_a_worker(self, client: "Client") -> None:
+    def require_a_worker(self, client: "Client") -> None:
+        """Wait a while for a worker, if there is none.
+
+        Raises:
+            Unavailable: if none comes.
+        """
+        if client.scheduler_info()["workers"]:
+            return
         try:
             client.wait_for_workers(1, timeout=self._config.timeout_seconds)
         except TimeoutError as error:
@@ -216,19 +205,19 @@ class Cluster(ExitStack):
         """Refuse workers that would compute something else, or cannot reach the artifacts."""
         probe = write_bytes("probe", ".txt", uuid.uuid4().bytes)
         try:
-            answers = client.run(_check_worker, self._flow, probe, on_error="return")
+            answers = client.run(_problem, self._flow, probe, on_error="return")
         finally:
             discard(probe.file)
         threads = client.nthreads()
-        for address, answer in answers.items():
-            if isinstance(answer, Exception):
+        for address, problem in answers.items():
+            if isinstance(problem, Exception):
                 raise Unavailable(
                     f"dask: the worker {address} cannot run this project "
-                    f"({type(answer).__name__}: {answer}). Install there what runs here, and "
+                    f"({type(problem).__name__}: {problem}). Install there what runs here, and "
                     "start it again"
-                ) from answer
-            if answer.problem is not None:
-                raise Unavailable(f"dask: {answer.problem}")
+                ) from problem
+            if problem is not None:
+                raise Unavailable(f"dask: {problem}")
             if threads.get(address, 1) != 1:
                 raise Unavailable(
                     f"dask: the worker {address} has {threads[address]} threads, but trainings "
@@ -276,4 +265,4 @@ class ClusterFuture(Generic[R]):
             except TimeoutError:
                 if self.submitted.done():
                     raise
-                self.cluster.require_a_worker()
+                self.cluster.require_a_worker(self.cluster.connect())

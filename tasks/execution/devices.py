@@ -35,11 +35,7 @@ def placed(pipeline: Pipeline) -> Pipeline:
 
 
 def torch_device(section: Placed, worker: int = 0) -> str:
-    """The device by torch's name: `cpu`, or `cuda:N`.
-
-    Args:
-        section: what says which device.
-        worker: number of the worker process; `cuda` without a number uses all GPUs in turn.
+    """The device by torch's name: `cpu`, or `cuda:N`; worker processes use all GPUs in turn.
 
     Raises:
         BadInput: if there is no such device: a run may be resumed on another machine.

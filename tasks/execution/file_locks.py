@@ -7,8 +7,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from prefect.locking.protocol import LockManager
 
-from tasks.storage.artifacts import data_dir
-from tasks.storage.disk_errors import writing
+from tasks.storage.data_dir import data_lock
 
 
 class KernelFileLocks(LockManager):
@@ -29,10 +28,7 @@ class KernelFileLocks(LockManager):
 
     def _acquire(self, key: str, timeout: float | None) -> FileLock | None:
         """The lock of a key, taken; None if it stays busy."""
-        folder = data_dir() / "locks"
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{Path(key).name}.lock", thread_local=False)
+        lock = data_lock(Path(key).name)
         try:
             lock.acquire(timeout=-1 if timeout is None else timeout)
         except Timeout:

@@ -9,7 +9,7 @@ import inspect
 import uuid
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
@@ -21,12 +21,27 @@ from prefect.serializers import JSONSerializer
 from prefect.transactions import IsolationLevel
 from pydantic import BaseModel
 
+from models.config import Side
 from tasks.execution.cache_key import cache_key
 from tasks.execution.file_locks import KernelFileLocks
 from tasks.storage.artifacts import MissingArtifact, Verifiable
 from tasks.storage.prefect_results import has_result, result_storage
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+StageState = Literal["ran", "cached", "partial"]
+
+
+class StageRecord(BaseModel):
+    """How a stage went: computed, taken from the cache, or some of both."""
+
+    name: str
+    side: Side | None = None
+    model: str | None = None
+    arm: str | None = None
+    state: StageState
+    seconds: float
 
 
 class VerifiedJSON(JSONSerializer[Any]):

@@ -37,11 +37,9 @@ _number = 0
 
 @contextmanager
 def worker_pool(pipeline: Pipeline, workers: int | None = None) -> Iterator[None]:
-    """Let `in_worker` and `spread` use processes of this machine, or a cluster.
+    """Let `in_worker` and `spread` use processes of this machine, or a cluster, as `runner` says.
 
-    Args:
-        pipeline: its `runner` decides which.
-        workers: how many processes, where they are started here; None means `training.workers`.
+    `workers` is how many processes are started here; None means `training.workers`.
     """
     global _pool
     for name, value in _KEEP_MEMORY.items():

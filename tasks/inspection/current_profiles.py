@@ -32,13 +32,7 @@ from tasks.storage.imported_files import profile_file
 
 @dataclass(frozen=True)
 class Configured:
-    """A configuration file with its overrides.
-
-    Attributes:
-        path: the file.
-        overrides: `dotted.key=value` texts.
-        pipeline: what they say.
-    """
+    """A configuration file, its overrides (`dotted.key=value`), and what they say."""
 
     path: Path
     overrides: tuple[str, ...]
@@ -73,12 +67,7 @@ def request_of(pipeline: Pipeline, side: Side) -> Request:
 
 @dataclass(frozen=True)
 class Written:
-    """The profiles that a configuration has now.
-
-    Attributes:
-        request: what they are written from.
-        table: `profiles_schema`; without text and reason where nothing was asked yet.
-    """
+    """The profiles (`profiles_schema`) of now; without text and reason where nothing was asked."""
 
     request: Request
     table: pa.Table
@@ -144,12 +133,7 @@ class Shown(BaseModel):
 
 
 def show(configured: Configured, token: str, side: Side = "users") -> Shown:
-    """One profile, what it was written from, and what that proves.
-
-    Args:
-        configured: the configuration.
-        token: raw id of a user or an item.
-        side: which of them.
+    """Show the profile of a raw id, what it was written from, and what that proves.
 
     Raises:
         BadInput: for an id that the training part does not have.

@@ -66,16 +66,9 @@ class Difference(BaseModel):
 
 
 def diff(a: Configured, b: Configured, n: int, side: Side = "users") -> Difference:
-    """Compare the profiles of two configurations and their vectors, as far as they are there.
+    """Compare the profiles and vectors of `a` (before) and `b` (after), as far as they are there.
 
-    Args:
-        a: the one before.
-        b: the one after.
-        n: how many changed profiles to name.
-        side: of users or of items.
-
-    Raises:
-        BadInput: as `tasks.inspection.current_profiles.written`.
+    Names `n` changed profiles; raises `BadInput` as `tasks.inspection.current_profiles.written`.
     """
     before, after = _read(a, side), _read(b, side)
     both = sorted(before.texts.keys() & after.texts.keys())

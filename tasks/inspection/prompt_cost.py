@@ -80,13 +80,7 @@ class Preview(BaseModel):
 
 
 def preview(path: Path, overrides: Sequence[str] = (), n: int = 1, side: Side = "users") -> Preview:
-    """Render every prompt of a configuration and count.
-
-    Args:
-        path: the configuration file.
-        overrides: `dotted.key=value` texts.
-        n: how many rendered prompts to hand back.
-        side: of users or of items.
+    """Render every prompt of a configuration and count; hand back `n` of them.
 
     Raises:
         BadInput: for a faulty configuration, prompt or price table.
@@ -135,13 +129,7 @@ class Bill:
 
 
 def bill_of(request: Request, store: AnswerStore, n: int) -> Bill:
-    """Count every different prompt of one side, and those without an answer in the store.
-
-    Args:
-        request: from a configuration that asks for this side's profiles.
-        store: where answers are kept.
-        n: how many rendered prompts to keep.
-    """
+    """Count every different prompt, and those without an answer; keep `n` rendered ones."""
     counter = TokenCounter(request.config.llm.model)
     bill = Bill(counter.how, request.config.llm.max_tokens, "at most, by max_tokens")
     asked = questions(request)

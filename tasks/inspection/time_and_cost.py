@@ -61,11 +61,8 @@ class _Past(NamedTuple):
 def duration(jobs: Sequence[tuple[str, Job]], interactions: int | None) -> Duration:
     """Estimate how long trainings take, by past ones of the same model and data set.
 
-    Those of the same budget count first, then the time per epoch of others, then rough figures.
-
-    Args:
-        jobs: data set and job of each.
-        interactions: in the training part; None where it is not known.
+    Those of the same budget count first, then the time per epoch of others, then rough figures
+    for as many training interactions.
     """
     past = _past()
     seconds, guessed = 0.0, 0
@@ -102,13 +99,10 @@ def _past() -> list[_Past]:
 
 
 def money(pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> Money:
-    """Estimate what the LLM's answers still cost for the profiles of all pipelines.
+    """Estimate what the LLM's answers still cost; equal profiles count once.
 
     Args:
-        pipelines: each with the sides whose profiles it needs; equal ones count once.
-
-    Raises:
-        BadInput: for a faulty prompt or price table.
+        pipelines: each with the sides whose profiles it needs.
     """
     bills: dict[str, tuple[int, float | None]] = {}
     for pipeline, sides in pipelines:
@@ -118,17 +112,13 @@ def money(pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> Money:
             key = f"{side} {config.digest()} {ground}"
             asks = config.asks and pipeline.embeddings_of(side).provider != "import"
             if asks and key not in bills:
-                bills[key] = _bill(pipeline, side)
+                request = request_of(pipeline, side)
+                with answer_store() as store:
+                    bill = bill_of(request, store, 0)
+                bills[key] = len(bill.unanswered), to_pay(request.config, bill)
     paid = [usd for _, usd in bills.values()]
     known = [usd for usd in paid if usd is not None]
     return Money(
         questions=sum(questions for questions, _ in bills.values()),
         usd=sum(known) if len(known) == len(paid) else None,
     )
-
-
-def _bill(pipeline: Pipeline, side: Side) -> tuple[int, float | None]:
-    request = request_of(pipeline, side)
-    with answer_store() as store:
-        bill = bill_of(request, store, 0)
-    return len(bill.unanswered), to_pay(request.config, bill)

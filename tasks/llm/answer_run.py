@@ -25,10 +25,7 @@ class AnswerRun:
     """The questions of a store that have no answer yet, and how the run has gone so far.
 
     Attributes:
-        config: the endpoint, and what an answer must be.
-        store: the run's questions; every answer is committed to it as it arrives.
         subjects: users (items) that the run needs profiles of.
-        tariff: what answers cost.
         key: the endpoint's API key.
         report: called with the number of answers so far.
         budget: what may be spent; None means any amount.
@@ -84,10 +81,7 @@ class AnswerRun:
         return self.missing.get(key, NOT_ASKED)
 
     def require_enough(self, keys: list[str]) -> str | None:
-        """Judge how many subjects are without a profile; returns words for a warning.
-
-        Args:
-            keys: of the subjects' questions; as often as several have the same.
+        """Judge how many subjects, by their questions' keys, have no profile; returns a warning.
 
         Raises:
             BadInput: if more than `max_missing`.

@@ -189,12 +189,9 @@ def _ended(client: "OpenAI", submission: Submission, config: LLM, deadline: floa
 def _collect(
     client: "OpenAI", run: AnswerRun, submission: Submission, batch: "Batch"
 ) -> list[Answer]:
-    """Put a batch's answers into the store, then close it; a batch that failed is refused.
+    """Put a batch's answers into the store, then close it; returns the new ones, usable or not.
 
     A run killed in between collects the same answers again: those that the store has are skipped.
-
-    Returns:
-        The answers that are new, usable or not.
     """
     ended = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.created_at
     # The endpoint counts whole seconds: our id tells apart batches that ended in the same one.

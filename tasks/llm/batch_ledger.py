@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.storage.artifacts import data_dir, discard, mirror, share
+from tasks.storage.artifacts import data_dir, discard, mirror, replacing, share
 
 _FOLDER = "batches"
 
@@ -70,11 +70,8 @@ def open_submissions(endpoint: str) -> Iterator[Submission]:
 
 def _write(path: Path, text: str) -> None:
     """Write whole or not at all, and to the disk before anything is submitted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".writing")
-    with temporary.open("w", encoding="utf-8") as stream:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    temporary.replace(path)
     share(path)

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from time import perf_counter
@@ -80,9 +80,7 @@ async def _answer(
 ) -> tuple[Answer | None, str | None]:
     """Ask until the answer is usable, at most `ATTEMPTS` times.
 
-    Returns:
-        The answer with the tokens of all attempts, None if none arrived; and the problem if no
-        attempt gave a usable one.
+    Returns the answer with the tokens of all attempts, None if none arrived, and its problem.
     """
     began, usages, budget = perf_counter(), list[Usage](), run.budget
     text: str | None = None
@@ -103,24 +101,14 @@ async def _answer(
             break
     if not usages:
         return None, problem
-    answer = Answer(
-        text=text,
-        prompt_tokens=_total(usages, "prompt_tokens"),
-        completion_tokens=_total(usages, "completion_tokens"),
-        latency_seconds=perf_counter() - began,
-        finished_at=datetime.now(UTC),
-    )
-    return answer, problem
+    asked, written = map(_total, zip(*usages, strict=True))
+    return Answer(text, asked, written, perf_counter() - began, datetime.now(UTC)), problem
 
 
 async def _send(
     client: "AsyncOpenAI", config: LLM, body: dict[str, Any], reservation: Reservation | None
 ) -> tuple[Any, str | None]:
-    """Send a request, with the client's own retries; returns the completion, or a problem.
-
-    Raises:
-        _Refused: if the endpoint will refuse every such request.
-    """
+    """Send a request, with the client's own retries; returns the completion, or a problem."""
     import openai
 
     _reservation.set(reservation)
@@ -181,6 +169,6 @@ def _tokens_used(response: Any) -> int | None:
     return used if isinstance(used, int) else None
 
 
-def _total(usages: list[Usage], name: str) -> int | None:
-    known = [count for usage in usages if (count := getattr(usage, name)) is not None]
+def _total(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
     return sum(known) if known else None

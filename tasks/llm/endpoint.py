@@ -69,11 +69,7 @@ def api_key(config: LLM | Embeddings) -> str:
 
 
 def require_reachable(config: LLM) -> None:
-    """Connect once, before any request.
-
-    Raises:
-        BadInput: if nothing listens at the endpoint's host and port.
-    """
+    """Connect once, before any request; `BadInput` if nothing listens at the endpoint's port."""
     url = endpoint(config)
     try:
         parts = urlsplit(url)

@@ -28,8 +28,8 @@ class Bucket:
         self._available = self._most = max(1.0, self._per_second * BURST_SECONDS)
         self._refilled_at = clock()
 
-    def _add(self, amount: float) -> None:
-        """Refill for the time since the last call, and add `amount`."""
+    def add(self, amount: float) -> None:
+        """Refill for the time since the last call, and add `amount`; less than zero overdraws."""
         now = self._clock()
         gained = (now - self._refilled_at) * self._per_second
         self._available, self._refilled_at = min(self._most, self._available + gained), now
@@ -37,13 +37,9 @@ class Bucket:
 
     async def take(self, amount: float) -> None:
         """Spend `amount`, then wait until the bucket is out of debt, if it is in any."""
-        self._add(-amount)
+        self.add(-amount)
         if self._per_second and self._available < 0:
             await self._sleep(-self._available / self._per_second)
-
-    def give_back(self, amount: float) -> None:
-        """Correct an estimate; below zero takes more, for which later callers wait."""
-        self._add(amount)
 
 
 @dataclass
@@ -66,4 +62,4 @@ class Limits:
     def correct(self, content: bytes, used: int | None) -> None:
         """Replace the estimate for an answered request by the endpoint's count, if it has one."""
         if used is not None:
-            self.tokens.give_back(self.estimate(content) - used)
+            self.tokens.add(self.estimate(content) - used)

@@ -20,8 +20,8 @@ from models.schemas import ITEM, USER
 from models.statistics.paired_comparison import compare
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.execution.stage import stage
-from tasks.nightly.outputs import Judged
 from tasks.publishing.manifest import TRAIN, VALID, Manifest
+from tasks.publishing.outputs import Judged
 from tasks.publishing.rankings import SPLIT, overlap, rank_for
 from tasks.storage.artifacts import MissingArtifact, read_parquet
 from tasks.training.model_tables import Inputs
@@ -33,12 +33,8 @@ from tasks.training.worker import TrainedModel, trained_model
 class _Holdout:
     """What both models are judged on.
 
-    Attributes:
-        held: the held-out interactions that neither has learnt from.
-        known: train and valid, which both may know.
-        excluded: what is never ranked: `known`, and held-out pairs that the champion has seen.
-        catalogue: the candidates.
-        seen: how many those pairs are.
+    Neither has learnt from `held`; both may know `known`: train and valid. Never ranked are the
+    `excluded` pairs: `known`, and the `seen` held-out ones that the champion has learnt from.
     """
 
     held: pa.Table

@@ -1,12 +1,12 @@
 """One night of an experiment: nobody else's at the same time, what is new, and how it ended."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from prefect.runtime import flow_run
 
 from models.config import ARMS, BASELINE, ArmName, Nightly, Pipeline, Side, parse_metric
@@ -17,13 +17,13 @@ from tasks.dataset.incoming_task import Folded
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.outputs import Described, knowledge
 from tasks.execution.stage import verify
-from tasks.nightly.outputs import Judged
 from tasks.nightly.promotion_log import promotions, record
 from tasks.profiles.outputs import Previous
 from tasks.publishing.manifest import Manifest
-from tasks.publishing.outputs import Compared, Promotion, Recommended
+from tasks.publishing.outputs import Compared, Judged, Promotion, Recommended
 from tasks.publishing.publishing_task import version_of
 from tasks.storage.artifacts import Handle, MissingArtifact, data_dir, versions
+from tasks.storage.data_dir import data_lock
 from tasks.targets.outputs import Kept, Targeted
 from tasks.training.outputs import Trained
 from tasks.training.worker import starting_point
@@ -38,15 +38,13 @@ def alone(experiment: str) -> Iterator[None]:
     Raises:
         BadInput: if one is at work already.
     """
-    folder = data_dir() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(FileLock(folder / f"nightly-{experiment}.lock", timeout=0))
-        except Timeout:
-            raise BadInput(
-                f"a nightly run of {experiment} is at work in {data_dir()}. Wait until it ends."
-            ) from None
+    try:
+        held = data_lock(f"nightly-{experiment}").acquire(timeout=0)
+    except Timeout:
+        raise BadInput(
+            f"a nightly run of {experiment} is at work in {data_dir()}. Wait until it ends."
+        ) from None
+    with held:
         yield
 
 
@@ -80,14 +78,13 @@ class Made:
         return found
 
     def cost_usd(self, computed: set[Side | None]) -> float | None:
-        """Add up the cost of the given sides' profiles; None if a price is not known."""
+        """Add up the cost of the sides with newly computed profiles; None if one is not known."""
         costs = [
             described.profiled.cost_usd
             for described in self.described
             if described.profiled and described.side in computed
         ]
-        known = [cost for cost in costs if cost is not None]
-        return float(sum(known)) if len(known) == len(costs) else None
+        return None if None in costs else float(sum(filter(None, costs)))
 
     def refit(self) -> str | None:
         """Say why each side's reducer was fitted, or that it was kept."""
@@ -98,13 +95,7 @@ class Made:
 class Night:
     """A night before its training.
 
-    Attributes:
-        pipeline: from `Pipeline.tonight`.
-        at: when it began.
-        champion: the published version; None before the first.
-        data: all interactions, users and items, drops folded in.
-        new: how many interactions came since the last challenger was judged.
-        quarantined: rows and files of drops that were refused.
+    `data` has the drops folded in; `new` counts interactions since the last challenger was judged.
     """
 
     pipeline: Pipeline
@@ -149,13 +140,7 @@ class Night:
         )
 
     def judged(self, judged: Judged, made: Made, computed: set[Side | None]) -> Promotion:
-        """Make the row of a night with a challenger.
-
-        Args:
-            judged: from the gate.
-            made: the night's results.
-            computed: sides whose profiles were not all taken from the cache.
-        """
+        """Make the row of a night with a challenger; see `Made.cost_usd` for `computed`."""
         champion = self.champion.version if self.champion else None
         found = {
             "challenger_version": version_of(self.at, made.trained, self.data, champion),
@@ -267,13 +252,7 @@ def require_tap_points(pipeline: Pipeline, entered: Mapping[str, Mapping[Side, o
 
 
 def begin(pipeline: Pipeline, champion: Manifest | None, folded: Folded) -> Night:
-    """Count the new interactions, and record a promotion that a crash left unrecorded.
-
-    Args:
-        pipeline: tonight's.
-        champion: what is published.
-        folded: all there is, drops folded in.
-    """
+    """Count the new interactions, and record a promotion that a crash left unrecorded."""
     rows = promotions(pipeline.experiment)
     if champion and not any(row["challenger_version"] == champion.version for row in rows):
         record([champion.decision])

@@ -13,9 +13,8 @@ from slugify import slugify
 from models.config import parse_metric
 from models.report import wording
 from tasks.embeddings.outputs import Described
-from tasks.nightly.outputs import Judged
 from tasks.publishing.manifest import CURRENT, folder_of
-from tasks.publishing.outputs import Promotion
+from tasks.publishing.outputs import Judged, Promotion
 from tasks.storage.artifacts import data_dir
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import duckdb
 
 from tasks.publishing.outputs import Promotion
 from tasks.results.database import create_tables, database, has_database, register_rows
+from tasks.results.queries import Rows, select
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -22,17 +24,13 @@ def record(rows: Sequence[Promotion]) -> None:
         connection.execute("COMMIT")
 
 
-def promotions(experiment: str) -> list[dict[str, Any]]:
+def promotions(experiment: str) -> Rows:
     """An experiment's nights, newest first; empty where none is recorded."""
-    import duckdb
-
     if not has_database():
         return []
     with database(read_only=True) as connection:
         try:
-            found = connection.sql(
-                (_SQL / "promotions.sql").read_text(), params={"experiment": experiment}
-            )
+            sql = (_SQL / "promotions.sql").read_text()
+            return select(connection, sql, experiment=experiment)
         except duckdb.CatalogException:  # of a database that no night has written to
             return []
-        return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]

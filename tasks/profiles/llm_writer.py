@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from models.config import Profiles
 from models.errors import BadInput
 from models.llm.pricing import Tariff
 from models.llm.response_checks import response_format
@@ -50,9 +49,9 @@ def write(request: Request) -> Profiled:
     """
     with answer_store(request.config.max_words) as store:
         keys = store.want(question for _, question in questions(request))
-        run = AnswerRun(
-            request.config, store, len(keys) + len(request.kept), _tariff(request.config)
-        )
+        config, subjects = request.config, len(keys) + len(request.kept)
+        tariff = Tariff(price_table(config.llm.prices).price_of(config.llm.model), config.batched)
+        run = AnswerRun(config, store, subjects, tariff)
         with answer_lock() if store.unanswered() or store.unexported() else nullcontext():
             _ask(run)
             if warning := run.require_enough(keys):
@@ -119,10 +118,6 @@ def _ask(run: AnswerRun) -> None:
     _logger().info("Asking %s for %d answers", config.llm.model, total)
     with track("profiles", total) as run.report:
         _CLIENTS[config.provider](run)
-
-
-def _tariff(config: Profiles) -> Tariff:
-    return Tariff(price_table(config.llm.prices).price_of(config.llm.model), config.batched)
 
 
 def _profiled(request: Request, keys: list[str], run: AnswerRun) -> Profiled:

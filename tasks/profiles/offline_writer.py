@@ -12,14 +12,7 @@ from models.profiles.provenance import record, record_of_items
 from models.profiles.user_history import describe, presentable, select, whole
 from models.schemas import KEYS, TEXT, USER, profiles_schema
 from tasks.profiles.outputs import Profiled
-from tasks.profiles.request import (
-    Basis,
-    Request,
-    no_calls,
-    profile_rows,
-    prompt_hash,
-    sha256_of,
-)
+from tasks.profiles.request import Basis, Request, no_calls, profile_rows, prompt_hash, sha256_of
 from tasks.storage.artifact_batches import Stream, record_batches
 from tasks.storage.artifacts import read_parquet, write_batches
 

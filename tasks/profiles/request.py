@@ -17,17 +17,9 @@ from tasks.storage.artifacts import Handle, write_parquet
 
 @dataclass(frozen=True)
 class Request:
-    """What profiles are written from.
+    """What profiles are written from: the arguments of the stage `profiles`.
 
-    Attributes:
-        config: provider, history policy and endpoint.
-        prompt: the prompt template; empty for providers that use none.
-        train: schema `INTERACTIONS`, the training part.
-        items: schema `ITEMS`.
-        imported: the file of the import provider.
-        side: users or items.
-        demographics: what `history.demographics` names, if anything.
-        kept: users who keep an earlier profile, so that none is written for them.
+    `kept` are users who keep an earlier profile, so that none is written for them.
     """
 
     config: Profiles
@@ -76,17 +68,9 @@ class Provider(Protocol):
 def profile_rows(
     side: Side, seen: pa.Table, texts: Any, reasons: Any, keys: Iterable[str]
 ) -> pa.Table:
-    """Join texts and the record of what each has seen; both in the order of their subjects.
+    """Join texts (or the reasons why there is none), their keys and the record of what each saw.
 
-    Args:
-        side: users or items.
-        seen: `user_id` (`item_id`), `history_sha256`, `history_count`.
-        texts: string, null where there is none.
-        reasons: string, why there is none.
-        keys: identify each text.
-
-    Returns:
-        `profiles_schema`.
+    All in the order of their subjects; returns `profiles_schema`.
     """
     schema = profiles_schema(KEYS[side])
     history = [seen[HISTORY_SHA256], seen[HISTORY_COUNT]]

@@ -18,16 +18,11 @@ def write_changed(
 ) -> Profiled:
     """Write the profiles of users who have changed; the others keep what an earlier run wrote.
 
-    Args:
-        provider: writes them.
-        request: for all users.
-        basis: from the provider; where it is another now, no earlier profile is kept.
-        previous: an earlier run's profiles.
-
-    Returns:
-        Kept and new profiles as one, with everything that proves what they saw.
+    Where the provider's `basis` is another now, no earlier profile is kept. Kept and new profiles
+    come as one, with everything that proves what they saw.
     """
-    settings = settings_of(request, basis)
+    config = {k: v for k, v in request.config.identity().items() if k != "max_missing"}
+    settings = sha256_of([config, basis.writer])[:16]
     everyone = {"seen": request.train, "settings": settings}
     if previous is None or previous.settings != settings:
         return provider.write(request).model_copy(update=everyone)
@@ -51,9 +46,3 @@ def write_changed(
             **facts,
         }
     )
-
-
-def settings_of(request: Request, basis: Basis) -> str:
-    """Digest all that decides a profile but its user's interactions."""
-    config = {k: v for k, v in request.config.identity().items() if k != "max_missing"}
-    return sha256_of([config, basis.writer])[:16]

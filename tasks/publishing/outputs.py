@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Literal
 
+from pydantic import Field
+
 from models.config import Side
 from models.publishing.promotion_gate import Outcome
 from tasks.storage.artifacts import Handle, Handoff
@@ -40,6 +42,18 @@ class Compared(Handoff):
     users: int | None = None
     decision: Outcome
     reason: str
+
+
+class Judged(Compared):
+    """The gate's decision, with all metrics of both models."""
+
+    unknown_to_champion: int = 0
+    """Users with held-out interactions whom only the challenger can serve."""
+    seen_by_champion: int = 0
+    """Held-out interactions that the champion has learnt from, left out for both."""
+    metrics: dict[str, float]
+    """The challenger's, by METRIC@K, over all users that it serves."""
+    champion_metrics: dict[str, float] = Field(default_factory=dict)
 
 
 class Promotion(Compared):

@@ -35,12 +35,6 @@ def recommendations(trained: Trained, parts: Splits, data: Interactions, k: int)
     """Rank the catalogue for every user that the model has learnt of, and read its vectors.
 
     Nothing that is known of a user is recommended again, the holdout included.
-
-    Args:
-        trained: the model.
-        parts: what it was trained on.
-        data: everybody and everything that is known.
-        k: length of the lists.
     """
     inputs = {"weights": trained.weights, "train": parts.train, "interactions": data.interactions}
     config = {"job": trained.job.identity(), "k": k}
@@ -127,16 +121,8 @@ def publishing(
 
     It always runs: another version may have become current since.
 
-    Args:
-        manifest: what is known of it; files are added.
-        trained: its model.
-        parts: what the model was trained on.
-        data: everybody and everything that is known.
-        recommended: lists and vectors.
-        keep: how many versions stay.
-
     Returns:
-        The complete manifest; None if the version that it was judged against is no longer
+        The manifest with its files; None if the version that it was judged against is no longer
         current, as after a rollback in the meantime: then nothing is changed.
     """
     sources: dict[str, Handle] = {

@@ -35,12 +35,7 @@ class Found(BaseModel):
 
 
 def recommended(experiment: str, user: str, k: int | None = None) -> Found:
-    """A user's published recommendations, best first.
-
-    Args:
-        experiment: with a published set.
-        user: the raw id.
-        k: how many; up to ten if None.
+    """A user's published recommendations, best first; up to ten where `k` is None.
 
     Raises:
         BadInput: for a user without recommendations, and for more than are published.

@@ -7,8 +7,7 @@ by one system call. An interruption leaves everything as it was; see `tasks.publ
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -25,7 +24,8 @@ from tasks.publishing.manifest import (
     read,
     versions,
 )
-from tasks.storage.artifacts import TEMPORARY, Handle, MissingArtifact, data_dir, relative, share
+from tasks.storage.artifacts import TEMPORARY, Handle, MissingArtifact, relative, share
+from tasks.storage.data_dir import data_lock
 from tasks.storage.object_store import store
 
 
@@ -35,10 +35,6 @@ class Overtaken(RuntimeError):
 
 def publish(new: Manifest, sources: Mapping[str, Handle]) -> Manifest:
     """Write a version and make it current, all at once; any failure leaves everything as it was.
-
-    Args:
-        new: still without files.
-        sources: the files by name.
 
     Raises:
         Overtaken: if the current version is no longer the one that the new one was judged against.
@@ -118,13 +114,9 @@ def _point(folder: Path, version: str) -> None:
     _flush(folder)
 
 
-@contextmanager
-def _swapping(experiment: str) -> Iterator[None]:
+def _swapping(experiment: str) -> FileLock:
     """Keep others from replacing the current version between a look at it and its replacement."""
-    locks = data_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"published-{experiment}.lock"):
-        yield
+    return data_lock(f"published-{experiment}")
 
 
 def rollback(experiment: str) -> tuple[Manifest, Manifest]:

@@ -17,7 +17,7 @@ from models.report.charts.parameter_sweeps import sweeps
 from models.report.charts.profile_scatter import profile_map
 from tasks.embeddings.outputs import Described
 from tasks.evaluation.outputs import Evaluated
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord
 from tasks.report import run_facts
 from tasks.report.leaderboard import StoredEvaluation, leaderboard, stored
 from tasks.report.outputs import Mapped

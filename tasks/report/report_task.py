@@ -13,12 +13,10 @@ from models.report import wording
 from models.report.verdict import sentence
 from tasks.embeddings.outputs import Described, origin
 from tasks.evaluation.outputs import Evaluated
-from tasks.execution.stage import stage
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord, stage
 from tasks.report.outputs import Mapped, Reported
 from tasks.report.page import page
-from tasks.storage.artifacts import Handle, data_dir, mirror, new_file, share, write_bytes
-from tasks.storage.disk_errors import writing
+from tasks.storage.artifacts import Handle, data_dir, mirror, replacing, share, write_bytes
 from tasks.training.outputs import Trained
 
 
@@ -33,14 +31,8 @@ def report(
 ) -> Reported:
     """Write the report, as an artifact and under its stable name `reports/EXPERIMENT.html`.
 
-    Args:
-        pipeline: the run's configuration.
-        evaluated: whose rows are read from the results database.
-        trained: what was trained.
-        described: each side's profiles and embeddings.
-        maps: of the profiles, where there are enough.
-        stages: how the run went until here. Its seconds differ from run to run and are no part
-            of the key: a page whose numbers still hold keeps the times of the run that made it.
+    The seconds of `stages` differ from run to run and are no part of the key: a page whose
+    numbers still hold keeps the times of the run that made it.
     """
     shown = [mapped for mapped in maps if mapped]
     content = page(pipeline, evaluated, trained, described, shown, stages)
@@ -79,12 +71,9 @@ def find_report(experiment: str | None = None) -> Path:
 
 def _publish(experiment: str, content: bytes, sha256: str) -> Handle:
     """Write the page under its stable name, all at once."""
-    folder = data_dir() / "reports"
-    final = folder / f"{experiment}.html"
-    with writing(final), new_file(folder) as temporary:
+    final = data_dir() / "reports" / f"{experiment}.html"
+    with replacing(final) as temporary:
         temporary.write_bytes(content)
-        temporary.chmod(0o644)
-        temporary.replace(final)
     share(final)
     return Handle(path=final.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0)
 

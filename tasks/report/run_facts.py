@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from tasks.embeddings.outputs import Described
 from tasks.evaluation.outputs import Evaluated
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord
 from tasks.storage.artifacts import read_parquet
 from tasks.training.outputs import Trained
 

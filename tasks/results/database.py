@@ -13,11 +13,10 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin, get_type_hints
 
-from filelock import FileLock
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from models.errors import BadInput
-from tasks.storage.data_dir import data_dir
+from tasks.storage.data_dir import data_dir, data_lock
 from tasks.storage.disk_errors import reason, writing
 from tasks.storage.object_store import Store, store
 
@@ -40,11 +39,6 @@ def database(
     settings: Mapping[str, bool] | None = None,
 ) -> Iterator["duckdb.DuckDBPyConnection"]:
     """Open the results database, waiting while another process holds it.
-
-    Args:
-        read_only: refuse to change it.
-        wait_seconds: for how long at most.
-        settings: DuckDB's own.
 
     Raises:
         BadInput: if it does not exist (read-only), stays busy, or is no database.
@@ -148,7 +142,7 @@ def _synchronized(remote: Store, read_only: bool) -> Iterator[None]:
         _refresh(remote)
         yield
         return
-    with _lock():
+    with data_lock("results"):  # one process of this machine at a time
         _fetch(remote)
         yield
         remote.upload(database_path(), _NAME)
@@ -158,7 +152,7 @@ def _synchronized(remote: Store, read_only: bool) -> Iterator[None]:
 def _refresh(remote: Store) -> None:
     """Fetch the store's file if it is another one than was last seen."""
     if _is_behind(remote):
-        with _lock():
+        with data_lock("results"):  # one process of this machine at a time
             _fetch(remote)
 
 
@@ -188,13 +182,3 @@ def _is_behind(remote: Store) -> bool:
 def _seen() -> Path:
     """The file that names the store's version of the database that was fetched last."""
     return data_dir() / f".{_NAME}.seen"
-
-
-@contextmanager
-def _lock() -> Iterator[None]:
-    """Let one process of this machine at a time fetch and upload."""
-    folder = data_dir() / "locks"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "results.lock"):
-        yield

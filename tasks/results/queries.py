@@ -28,9 +28,7 @@ _OFFLINE = {"enable_external_access": False, "lock_configuration": True}
 def comparison_rows(experiment: str | None = None, against: str | None = None) -> Rows:
     """Every arm compared with its baseline, or with something else; the primary metric first.
 
-    Args:
-        experiment: only this one.
-        against: another arm, a reference model, or `all`; None for the baseline.
+    `against` is another arm, a reference model, or `all`; None means the baseline.
 
     Raises:
         BadInput: if there is nothing to show; says what there is.

@@ -29,12 +29,7 @@ _SORTED = "SELECT * FROM read_parquet($path) ORDER BY user_id, item_id"
 
 @dataclass(frozen=True)
 class Stream:
-    """An artifact that was verified once and can be read as often as needed.
-
-    Attributes:
-        path: its file.
-        rows: how many it has.
-    """
+    """An artifact that was verified once and can be read as often as needed."""
 
     path: Path
     rows: int
@@ -52,7 +47,7 @@ class Stream:
                 yield pa.Table.from_batches([batch])
 
     def by_user(self, rows: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
-        """Read interactions sorted by user and item, whole users, about `rows` at once."""
+        """Read interactions by user and item, in tables of whole users, of about `rows` each."""
         order = [(USER, "ascending"), (ITEM, "ascending")]
         if self.rows <= rows:
             yield pq.read_table(self.path).sort_by(order)

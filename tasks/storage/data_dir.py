@@ -10,7 +10,10 @@ import os
 import re
 from pathlib import Path
 
+from filelock import FileLock
+
 from models.errors import BadInput
+from tasks.storage.disk_errors import writing
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,6 +33,18 @@ def data_dir() -> Path:
     else:
         place = os.environ.get("LLMKT_LOCAL_DIR") or PROJECT_ROOT / "data" / "stores" / _name(url)
     return Path(place).expanduser().resolve()
+
+
+def data_lock(name: str) -> FileLock:
+    """A lock of the data folder, not acquired yet; the kernel frees it if its holder is killed.
+
+    Raises:
+        BadInput: if the disk refuses.
+    """
+    folder = data_dir() / "locks"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock", thread_local=False)
 
 
 def is_url(where: str) -> bool:

@@ -73,10 +73,11 @@ def _artifact(path: str, key: str, formats: tuple[str, ...]) -> Handle:
 
 
 def read_profiles(handle: Handle, columns: Columns, source: str, side: Side = "users") -> pa.Table:
-    """Read imported profiles; `source` names the key and the file, for messages.
+    """Read imported profiles; `source` is the configuration's key and the file's name.
 
-    Returns `user_id` (`item_id`) and `text` (string), and where the file has them `history_sha256`
-    (string) and `history_count` (int32); rows in the file's order.
+    Returns:
+        `user_id` (`item_id`) and `text` (string), and where the file has them
+        `history_sha256` (string) and `history_count` (int32); rows in the file's order.
 
     Raises:
         BadInput: naming the file, the place in it and the fix.
@@ -97,7 +98,9 @@ def read_profiles(handle: Handle, columns: Columns, source: str, side: Side = "u
 def read_vectors(
     files: dict[str, Handle], columns: Columns, source: str, side: Side = "users"
 ) -> Vectors:
-    """Read imported vectors, for `models.embeddings.text_batches.stacked` to check.
+    """Read imported vectors; see `models.embeddings.text_batches.stacked` for their check.
+
+    `files` has `vectors` and, for bare matrices, `ids`; `source` is as in `read_profiles`.
 
     Raises:
         BadInput: naming the file, the place in it and the fix.

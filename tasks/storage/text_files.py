@@ -18,7 +18,7 @@ _DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 def text_source(path: Path, file: str) -> Source:
-    """The content of a text file, unpacked if its suffix says that it is packed."""
+    """The content of a text file, unpacked by its suffix; `file` is its name in messages."""
     return partial(_content, path, file)
 
 

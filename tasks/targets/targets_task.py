@@ -1,6 +1,7 @@
 """Stage *targets*: embeddings reduced to the width of a tapped layer."""
 
 from collections.abc import Iterator
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -9,12 +10,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
-from models.config import ArmName, Targets
+from models.config import ARMS, ArmName, Targets
+from models.config.arms import ControlInputs
 from models.embeddings.text_batches import to_matrix, to_table
 from models.schemas import EMBEDDING, TARGET, vectors
-from models.targets.control_arms import ControlInputs, control_targets
 from models.targets.kept_reducers import Unusable, dump, load, refit_reason, unchanged
-from models.targets.reduction import fit, settings
+from models.targets.reduction import fit, settings, standardised
 from tasks.execution.stage import stage
 from tasks.storage.artifact_batches import Stream, record_batches
 from tasks.storage.artifacts import Handle, read_parquet, write_batches, write_bytes, write_parquet
@@ -151,7 +152,7 @@ def controls(
 
     Args:
         config: the targets' section.
-        arm: what stands in for profiles; see `models.targets.control_arms`.
+        arm: a row of `models.config.ARMS` with `make_targets`.
         targeted: the profiles' targets.
         train: schema `INTERACTIONS`.
         items: schema `ITEMS`.
@@ -163,8 +164,13 @@ def controls(
     table = read_parquet(targeted)
     key, profiles = table.column_names[0], to_matrix(table[TARGET])
     log, catalogue = read_parquet(train), read_parquet(items)
-    inputs = ControlInputs(profiles, key, table[key].to_pylist(), log, catalogue, seed, config)
-    made = control_targets(arm, inputs)
+    standardise = partial(standardised, width=profiles.shape[1], config=config)
+    subjects = table[key].to_pylist()
+    make_targets = ARMS[arm].make_targets
+    assert make_targets is not None
+    made = make_targets(
+        ControlInputs(profiles, key, subjects, log, catalogue, seed, config.seed, standardise)
+    )
     made_of = {"targets": targeted, "train": train, "items": items}
     written = _write(table, made, made_of, {**config.identity(), "arm": arm, "seed": seed})
     return Targeted(targets=written, reduction=arm, width=made.shape[1])

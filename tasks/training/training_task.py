@@ -25,15 +25,7 @@ def training(
 ) -> Trained:
     """Train one model in a worker process; see `tasks.training.worker.train`.
 
-    Args:
-        job: what is trained.
-        train_pairs: interactions to learn from.
-        valid_pairs: interactions for early stopping.
-        users: all users, for internal ids.
-        items: all items, for internal ids and as candidates.
-        targets: the profiles' targets by side; none for a baseline.
-        initial: what to start from, made by `tasks.training.worker.starting_point`; None is a cold
-            start.
+    A baseline has no targets; `initial`, from `tasks.training.worker.starting_point`, warm-starts.
     """
     key = training.key_of(locals())
     inputs = Inputs(train_pairs, valid_pairs, users, items, targets, initial)
@@ -51,17 +43,7 @@ def predictions(
     items: Handle,
     targets: dict[Side, Handle],
 ) -> Trained:
-    """Let a trained model predict the likes of the test part, which its training never saw.
-
-    Args:
-        trained: the model.
-        train_pairs: as in `training`, like the following.
-        valid_pairs: interactions for early stopping.
-        test_pairs: the pairs to predict.
-        users: all users.
-        items: all items.
-        targets: the profiles' targets by side.
-    """
+    """Let a trained model predict the likes of the test part, which its training never saw."""
     inputs = Inputs(train_pairs, valid_pairs, users, items, targets)
     made = in_worker(predict, trained.job, trained.weights, inputs, test_pairs)
     return trained.model_copy(update={"predictions": made})

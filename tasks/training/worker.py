@@ -36,12 +36,7 @@ def _use_threads(n: int) -> None:
 def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, key: str) -> Trained:
     """Train one model and rank the catalogue for every user with training interactions.
 
-    Args:
-        job: what is trained.
-        inputs: the artifacts that it reads.
-        tracker: follows the epochs.
-        flow_run_id: of the Prefect flow run, for the record.
-        key: the training's cache key; a training that was killed goes on from its checkpoint.
+    A killed training goes on from the checkpoint of its cache key.
 
     Raises:
         BadInput: if the loss is no longer finite; names the best weights until then.
@@ -136,13 +131,7 @@ def trained_model(job: Job, weights: Handle, inputs: Inputs, device: str = "cpu"
 
 
 def starting_point(job: Job, weights: Handle, inputs: Inputs) -> Handle:
-    """Write what another training can start from: weights, and the ids of their rows.
-
-    Args:
-        job: of the training that made the weights.
-        weights: of that training.
-        inputs: of that training; ids of rows follow from them.
-    """
+    """Write what another training can start from: weights, and the ids of their rows."""
     from safetensors.torch import save
 
     from models.training.warm_start import rows_of

@@ -20,7 +20,7 @@ from tasks.results.database import database_path
 from tasks.results.queries import comparison_rows, query, slice_rows
 from tasks.results.tables import query_table, query_text
 from tasks.storage.artifacts import PROJECT_ROOT
-from tests.support.toy_experiment import evaluate, evaluate_grid
+from tests.support.toy_runs import evaluate, evaluate_grid
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 

@@ -15,7 +15,6 @@ from models.embeddings.text_batches import to_matrix, to_table
 from models.experiments.search import space_of
 from models.report.verdict import main_arm
 from models.schemas import EMBEDDING, INTERACTIONS, ITEMS, TARGET
-from models.targets import control_arms
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.outputs import Described, Embedded
 from tasks.storage.artifacts import read_parquet, write_parquet
@@ -81,12 +80,10 @@ def test_what_a_training_takes_follows_from_the_row(arm):
 
 
 @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
-def test_every_control_has_a_function_and_every_line_its_own_look(arm):
-    if arm.replaces == "targets":
-        assert callable(getattr(control_arms, arm.name.replace("-", "_")))
+def test_every_line_has_its_own_look(arm):
     looks = [(other.colour, other.dash) for other in ARMS.values()]
     assert looks.count((arm.colour, arm.dash)) == 1
-    assert (arm.replaces is not None) == (arm.dash != "solid")
+    assert arm.is_control == (arm.dash != "solid")
 
 
 @pytest.mark.parametrize(
@@ -114,12 +111,12 @@ class Here:
 
 
 @pytest.mark.usefixtures("data_dir", "no_run_logger")
-def test_a_control_is_one_row_and_one_function(monkeypatch):
-    row = Arm("all-alike", "targets", "#123456", "dot", "targets", knows_profiles=False)
+def test_a_control_is_one_row(monkeypatch):
+    def all_alike(inputs):
+        return np.ones_like(inputs.targets)
+
+    row = Arm("all-alike", "targets", "#123456", "dot", all_alike, knows_profiles=False)
     monkeypatch.setitem(ARMS, row.name, row)
-    monkeypatch.setattr(
-        control_arms, "all_alike", lambda inputs: np.ones_like(inputs.targets), raising=False
-    )
     asked = pipeline(BASELINE, TRANSFER)
     arms = {"arms": (BASELINE, TRANSFER, row.name)}
     asked = asked.model_copy(update={"training": asked.training.model_copy(update=arms)})

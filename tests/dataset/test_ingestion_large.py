@@ -1,6 +1,5 @@
-"""More rows than fit comfortably: run with LLMKT_SLOW_TESTS=1; a minute and a half gigabyte."""
+"""More rows than fit comfortably: part of `make test-slow`; a minute and half a gigabyte."""
 
-import os
 import resource
 
 import numpy as np
@@ -14,9 +13,7 @@ N_ROWS = 12_000_000
 
 pytestmark = [
     pytest.mark.usefixtures("data_dir", "no_run_logger"),
-    pytest.mark.skipif(
-        not os.environ.get("LLMKT_SLOW_TESTS"), reason="takes minutes; set LLMKT_SLOW_TESTS=1"
-    ),
+    pytest.mark.slow,
 ]
 
 

@@ -20,7 +20,7 @@ from tasks.results.database import database, database_path
 from tasks.results.queries import comparison_rows
 from tasks.storage.artifacts import PROJECT_ROOT, MissingArtifact, write_parquet
 from tests.support import toy_runs
-from tests.support.toy_experiment import evaluated_run
+from tests.support.toy_runs import evaluated_run
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 

@@ -213,7 +213,7 @@ def test_compare_and_report_find_what_a_run_left(world, first):
     assert Path(world.llmkt("report").stdout.strip()) == Path(first["report"])
     absent = world.llmkt("compare", "--experiment", "absent")
     assert absent.returncode == 2
-    assert "which has toy" in absent.stderr
+    assert "Choose one of toy" in absent.stderr
     models = json.loads(world.llmkt("models", "--json").stdout)
     supported = {row["model"] for row in models if row["supported"]}
     assert {"BPR", "NeuMF", "SimpleX", "MultiVAE", "LightGCN", "DeepFM", "EASE"} <= supported

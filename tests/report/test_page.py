@@ -18,14 +18,14 @@ from models.report import wording
 from models.report.charts.learning_curves import Course, learning_curves
 from models.report.verdict import sentence
 from tasks.evaluation.evaluation_task import evaluation
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord
 from tasks.report.report_task import find_report, report
 from tasks.results import database
 from tasks.results.queries import comparison_rows
 from tasks.results.tables import comparison_table, comparison_text
 from tests.support import toy_runs
 from tests.support.html_page import Page
-from tests.support.toy_experiment import evaluated_run, part_of
+from tests.support.toy_runs import evaluated_run, part_of
 
 pytestmark = pytest.mark.usefixtures("data_dir")
 

@@ -16,7 +16,7 @@ from tasks.results.queries import comparison_rows, query, slice_rows
 from tasks.results.tables import comparison_table, comparison_text
 from tasks.storage.artifacts import write_parquet
 from tests.support import toy_runs
-from tests.support.toy_experiment import TRAINING, evaluate, evaluate_grid
+from tests.support.toy_runs import TRAINING, evaluate, evaluate_grid
 
 pytestmark = pytest.mark.usefixtures("data_dir", "no_run_logger")
 
@@ -208,7 +208,7 @@ def test_experiments_with_other_budgets_are_marked():
 def test_experiments_on_other_splits_or_data_are_refused():
     evaluate("first")
     whole = toy_runs.splits()
-    evaluate("second", splits=whole.model_copy(update={"train": whole.valid}), split={"seed": 7})
+    evaluate("second", data=whole.model_copy(update={"train": whole.valid}), split={"seed": 7})
     with pytest.raises(
         BadInput,
         match=r"experiments first and second cannot be compared: split.seed \(first 2026; second "
@@ -277,7 +277,7 @@ def test_experiments_that_share_no_point_or_split_are_refused():
     whole = toy_runs.splits()
     other = whole.model_copy(update={"train": whole.valid})
     seeded = {"alpha=0.1": ALPHAS["alpha=0.1"] | {"split": {"seed": 7}}}
-    evaluate_grid("third", seeded, splits=other)
+    evaluate_grid("third", seeded, data=other)
     with pytest.raises(
         BadInput,
         match=r"cannot be compared at alpha=0.1: split.seed \(first 2026; third 7\)",

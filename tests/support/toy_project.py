@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which has to be loaded by now
+from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
 from flows.cli.main import app
@@ -35,7 +37,8 @@ def no_workers() -> Iterator[None]:
     """Let flows train in this process: a worker takes longer to start than to train."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flows.steps.trainings.worker_pool", lambda *_: nullcontext())
-        yield
+        with threadpool_limits(1):  # as trainings here set it; sums depend on the number
+            yield
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,18 @@ from prefect.logging import disable_run_logger
 
 from models.schemas import ITEMS, PROFILES, vectors
 from tasks.embeddings.outputs import Described
-from tasks.execution.stage_record import StageRecord
+from tasks.execution.stage import StageRecord
 from tasks.report.profile_map_task import profile_map
 from tasks.report.report_task import report
 from tasks.results.database import database
 from tasks.storage.artifacts import Handle, write_parquet
-from tests.support import toy_experiment, toy_runs
+from tests.support import toy_runs
+from tests.support.toy_world import TINY
 
 CHARTS = 1 + 3 + 1
 """A sweep of alpha; validation score and both losses of BPR; the map."""
 NASTY = "</script><script>intruded = 1</script><img src=x onerror='intruded = 2'> & 2 < 3"
-USERS = [f"u{number}" for number in range(12)]
+USERS = TINY.users
 STAGES = [
     StageRecord(name="split", state="ran", seconds=0.5),
     StageRecord(name="training", model="BPR", arm="transfer", state="partial", seconds=1.5),
@@ -51,10 +52,10 @@ def catalogue() -> Handle:
 def rich(folder: Path) -> Path:
     """Write the report of BPR with a control, beside EASE, into a data folder."""
     with patch.dict(os.environ, {"LLMKT_DATA_DIR": str(folder)}), disable_run_logger():
-        config = toy_runs.pipeline(models={"BPR": {}, "EASE": {}}, training=toy_experiment.TRAINING)
+        config = toy_runs.pipeline(models={"BPR": {}, "EASE": {}}, training=toy_runs.TRAINING)
         trained = [
             toy_runs.trained(config, model, arm, seed, toy_runs.RANKED[like, seed])
-            for (model, arm), like in toy_experiment.RANKS_AS.items()
+            for (model, arm), like in toy_runs.RANKS_AS.items()
             for seed in (1, 2)
         ]
         trained = [
@@ -67,7 +68,7 @@ def rich(folder: Path) -> Path:
         mapped = profile_map.fn(
             "users", of.embedded.embeddings, of.profiled.profiles, parts.train, items
         )
-        found = toy_experiment.evaluated_run(config, parts, trained, [of], items)
+        found = toy_runs.evaluated_run(config, parts, trained, [of], items)
         with database() as connection:  # as if the two seeds were two points of a grid
             connection.execute("UPDATE runs SET alpha = seed / 4 WHERE arm = 'shuffled'")
         return report.fn(config, found, trained, [of], [mapped], STAGES).page.file

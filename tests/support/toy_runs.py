@@ -1,4 +1,4 @@
-"""Hand-made trained models with known rankings, for evaluation and report."""
+"""Hand-made trained models with known rankings, and a small experiment of them, evaluated."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,6 +8,9 @@ from models.config import Job, Pipeline, Tap
 from models.schemas import INTERACTIONS, ITEMS, LLM_CALLS, PROFILES, RANKINGS, Epoch, vectors
 from tasks.dataset.outputs import Splits
 from tasks.embeddings.outputs import Described, Embedded
+from tasks.evaluation.evaluation_task import evaluation
+from tasks.evaluation.inputs import Part, PointResult
+from tasks.evaluation.outputs import Evaluated
 from tasks.profiles.outputs import Profiled
 from tasks.storage.artifacts import Handle, write_bytes, write_parquet
 from tasks.training.outputs import Trained
@@ -146,3 +149,68 @@ def embedded() -> Embedded:
         texts_cached=0,
         texts_embedded=2,
     )
+
+
+# A small experiment with a control and a reference.
+TRAINING = {
+    "epochs": 4,
+    "valid_metric": "recall@2",
+    "seeds": [1, 2],
+    "arms": ["baseline", "transfer", "shuffled"],
+}
+# The control ranks as the baseline does, EASE as transfer does.
+RANKS_AS = {
+    ("BPR", "baseline"): "baseline",
+    ("BPR", "transfer"): "transfer",
+    ("BPR", "shuffled"): "baseline",
+    ("EASE", "baseline"): "transfer",
+}
+
+
+def evaluated_run(config, splits, trained, described, items) -> Evaluated:
+    """Evaluate a run without Prefect."""
+    part = part_of(config, splits, trained, described, items)
+    return evaluation.fn(config.experiment, [part])
+
+
+def part_of(config, splits, trained, described, items, point=None) -> Part:
+    return Part(
+        point=point,
+        pipeline=config,
+        splits=splits,
+        described=tuple(described),
+        items=items,
+        trained=tuple(trained),
+    )
+
+
+def evaluate(experiment="tiny", data=None, trained=None, **changes) -> Evaluated:
+    config = configured(experiment, **changes)
+    made = trained or all_ranked(config)
+    return evaluated_run(config, data or splits(), made, described(), catalogue())
+
+
+def evaluate_grid(experiment, points, data=None) -> Evaluated:
+    """Points by name, each with what it changes."""
+    texts, items = described(), catalogue()
+    parts = []
+    for point, changes in points.items():
+        config = configured(experiment, **changes)
+        made = all_ranked(config)
+        parts.append(part_of(config, data or splits(), made, texts, items, point))
+    results = [PointResult(point=point, overrides="{}", state="ok") for point in points]
+    return evaluation.fn(experiment, parts, results)
+
+
+def configured(experiment, **changes):
+    models = {"BPR": {}, "EASE": {}}
+    settings = {"experiment": experiment, "models": models, "training": TRAINING}
+    return pipeline(**(settings | changes))
+
+
+def all_ranked(config):
+    return [
+        trained(config, model, arm, seed, RANKED[like, seed])
+        for (model, arm), like in RANKS_AS.items()
+        for seed in (1, 2)
+    ]

@@ -1,19 +1,16 @@
 """Control arms hold what they say, and nothing of a profile."""
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.config import Pipeline, Tap, Targets
+from models.config import ARMS, Pipeline, Tap, Targets
+from models.config.arms import ControlInputs
 from models.errors import BadInput
 from models.schemas import GENRES, ITEM, USER
-from models.targets.control_arms import (
-    ControlInputs,
-    genre_histogram,
-    history_svd,
-    noise,
-    shuffled,
-)
+from models.targets.reduction import standardised
 
 CONFIG = Targets()
 TRAIN = pa.table(
@@ -39,7 +36,12 @@ def some_targets(n=400, width=3):
 
 def given(targets=None, *, seed=1, train=TRAIN, items=ITEMS, subjects=USERS, width=8):
     targets = np.zeros((len(subjects), width), "f4") if targets is None else targets
-    return ControlInputs(targets, USER, subjects, train, items, seed, CONFIG)
+    standardise = partial(standardised, width=targets.shape[1], config=CONFIG)
+    return ControlInputs(targets, USER, subjects, train, items, seed, CONFIG.seed, standardise)
+
+
+def made_by(arm, inputs):
+    return ARMS[arm].make_targets(inputs)
 
 
 def distances(matrix):
@@ -48,7 +50,7 @@ def distances(matrix):
 
 def test_shuffled_are_the_same_rows_elsewhere():
     targets = some_targets()
-    one, again, other = (shuffled(given(targets, seed=seed)) for seed in (1, 1, 2))
+    one, again, other = (made_by("shuffled", given(targets, seed=seed)) for seed in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
     assert (one != targets).any(axis=1).mean() > 0.95
@@ -57,16 +59,16 @@ def test_shuffled_are_the_same_rows_elsewhere():
 
 def test_noise_has_the_targets_moments_and_none_of_their_rows():
     targets = some_targets(n=20_000)
-    drawn = noise(given(targets))
+    drawn = made_by("noise", given(targets))
     assert drawn.dtype == np.float32
     np.testing.assert_allclose(drawn.mean(0), targets.mean(0), atol=0.06)
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(targets.T), atol=0.12)
     assert abs(np.corrcoef(drawn[:, 0], targets[:, 0])[0, 1]) < 0.03
-    assert not np.array_equal(drawn, noise(given(targets, seed=2)))
+    assert not np.array_equal(drawn, made_by("noise", given(targets, seed=2)))
 
 
 def test_genre_histogram_keeps_the_distances_of_the_shares():
-    made = genre_histogram(given())
+    made = made_by("genre-histogram", given())
     # Drama, War: c saw War+Drama; a Drama, then War+Drama; b Drama; nobody nothing.
     shares = np.array([[0.5, 0.5], [2 / 3, 1 / 3], [1.0, 0.0], [0.0, 0.0]])
     expected = distances(shares)
@@ -79,7 +81,7 @@ def test_genre_histogram_keeps_the_distances_of_the_shares():
 def test_genre_histogram_without_genres_says_so():
     bare = ITEMS.set_column(1, GENRES, pa.array([[]] * 4, pa.list_(pa.string())))
     with pytest.raises(BadInput, match="genre-histogram needs items with genres"):
-        genre_histogram(given(items=bare))
+        made_by("genre-histogram", given(items=bare))
 
 
 def test_history_svd_is_the_svd_of_the_training_matrix():
@@ -90,12 +92,12 @@ def test_history_svd_is_the_svd_of_the_training_matrix():
     rows, columns = np.nonzero(seen)
     train = pa.table({USER: [users[r] for r in rows], ITEM: [f"i{c}" for c in columns]})
     inputs = given(train=train, subjects=users, width=4)
-    made = history_svd(inputs)
+    made = made_by("history-svd", inputs)
     left, values, _ = np.linalg.svd(seen.astype(float))
     expected = distances(left[:, :4] * values[:4])
     found = distances(made.astype(np.float64))
     np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-5)
-    assert np.array_equal(made, history_svd(inputs))
+    assert np.array_equal(made, made_by("history-svd", inputs))
 
 
 def test_every_arm_trains_with_the_same_transfer_and_budget():
