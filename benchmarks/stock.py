@@ -116,7 +116,7 @@ class Stock:
 
     def train_epoch(self) -> None:
         """One epoch by RecBole's trainer."""
-        self._trainer.train_epoch(self._train, self._epoch, show_progress=False)
+        self._trainer._train_epoch(self._train, self._epoch, show_progress=False)
         self._epoch += 1
 
     def validate(self) -> float:

@@ -21,11 +21,7 @@ Steps = Generator[Request, Result, None]
 
 @dataclass
 class ArmSearch:
-    """The search of one arm of one model at one point.
-
-    Attributes:
-        problem: the error of the last trial that failed.
-    """
+    """One point's search for one model and arm; `problem` is the error of the last failed trial."""
 
     chosen: ExperimentPoint
     model: str

@@ -128,7 +128,18 @@ def target_all(
             same = own if arm.takes == "targets" else _features(arm, known, pipeline, stages)
             for seed in pipeline.training.seeds:
                 if arm.make_targets:
-                    taken = _controls(arm, seed, known.side, pipeline, own, splits, data, stages)
+                    inputs = splits.train, data.items, seed
+                    taken = {
+                        model: stages.run(
+                            controls,
+                            pipeline.targets_of(model),
+                            arm.name,
+                            made.targets,
+                            *inputs,
+                            side=known.side,
+                        )
+                        for model, made in own.items()
+                    }
                 elif arm.shuffles_items and forms[known.side]:
                     shuffled = _by_shuffled_items(arm, seed, known, described, splits, stages)
                     taken = _make_targets(forms[known.side], shuffled, stages, None)
@@ -172,26 +183,6 @@ def kept_reducers(knowledge: Knowledge, refit: Refit) -> dict[str, Kept]:
             if reducer is not None:
                 found[_reducer_name(side, targeted.reduction, targeted.width)] = reducer
     return found
-
-
-def _controls(
-    arm: Arm,
-    seed: int,
-    side: Side,
-    pipeline: Pipeline,
-    own: Mapping[str, Targeted],
-    splits: Splits,
-    data: Interactions,
-    stages: StageRunner,
-) -> dict[str, Targeted]:
-    """Each model's targets in a control that replaces the profiles' targets."""
-    inputs = splits.train, data.items, seed
-    return {
-        model: stages.run(
-            controls, pipeline.targets_of(model), arm.name, made.targets, *inputs, side=side
-        )
-        for model, made in own.items()
-    }
 
 
 def _by_shuffled_items(

@@ -40,17 +40,11 @@ def training_pool(pipeline: Pipeline, workers: int | None = None) -> Iterator["T
 
 
 class TrainingPool:
-    """Takes requests, finds what is cached, trains the rest, and keeps every result.
-
-    Attributes:
-        jobs: every different training that was asked for, by key.
-        ran: keys of those that were trained here, successfully or not.
-        results: of those that have ended, by key.
-    """
+    """Takes requests, finds what is cached, trains the rest, and keeps every result by key."""
 
     def __init__(self, runner: ThreadPoolTaskRunner[Trained], tracker: Tracker) -> None:
         self.jobs: dict[str, Job] = {}
-        self.ran: set[str] = set()
+        self.ran: set[str] = set()  # trained here, successfully or not
         self.results: dict[str, Result] = {}
         self._runner, self._tracker = runner, tracker
         self._futures: dict[str, PrefectConcurrentFuture[Trained]] = {}

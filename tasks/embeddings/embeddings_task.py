@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
@@ -35,8 +34,8 @@ from tasks.execution.progress import track
 from tasks.execution.stage import stage
 from tasks.execution.worker_pool import on_cluster, spread
 from tasks.storage.artifact_batches import Stream, record_batches
-from tasks.storage.artifacts import Handle, data_dir, write_batches
-from tasks.storage.disk_errors import writing
+from tasks.storage.artifacts import Handle, write_batches
+from tasks.storage.data_dir import data_lock
 
 PROFILES_AT_ONCE = 1 << 15
 """Profiles whose texts and vectors are in memory at once."""
@@ -66,11 +65,8 @@ def embeddings(
     if imported and train:
         return import_embeddings(config, imported, train, side)
     assert profiles is not None
-    lock = data_dir() / "locks" / "embeddings.lock"
-    with writing(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-    # The lock keeps a second run waiting rather than paying for the same texts.
-    with FileLock(lock), track("Embeddings", profiles.rows) as progress, vector_store() as store:
+    lock = data_lock("embeddings")  # keeps a second run waiting, which would pay for the same texts
+    with lock, track("Embeddings", profiles.rows) as progress, vector_store() as store:
         embedding = _Embedding(config, store, progress)
         tables = embedding.tables(profiles)
         first = next(tables, None)

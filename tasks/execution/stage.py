@@ -149,8 +149,7 @@ def stage(
         name: the stage's name in keys, in Prefect and in `llmkt run --json`.
         version: raise it when the code's meaning changes, so that old results are not reused.
         ignore: parameters that cannot change the result and so stay out of the key.
-        optional: parameters that stay out of the key while they are None, so that a parameter
-            added later leaves old results valid.
+        optional: parameters that stay out of the key while they are None.
         cheap: see `Stage`.
         options: passed on to `prefect.task`.
     """

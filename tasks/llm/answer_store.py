@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from prefect.logging import get_logger
 
 from models.errors import BadInput
 from models.llm.response_checks import is_too_long
 from models.schemas import LLM_CALLS
 from tasks.llm.answer_sync import SharedAnswers
-from tasks.storage.artifacts import data_dir
+from tasks.storage.data_dir import data_dir, data_lock
 from tasks.storage.disk_errors import reason, writing
 from tasks.storage.object_store import store
 
@@ -227,16 +227,12 @@ def answer_lock() -> Iterator[None]:
 
     The kernel holds the lock, so a killed run leaves none behind.
     """
-    folder = data_dir() / "locks"
-    lock = FileLock(folder / "answers.lock")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    lock = data_lock("answers")
+    with writing(data_dir() / "locks"):
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             get_logger("profiles").info("Waiting for another run that is asking an LLM")
-            lock.acquire()
-    try:
+            held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()

@@ -21,12 +21,7 @@ _SHORT = {"model", "arm", "metric"}
 
 
 def comparison_table(rows: Sequence[wording.Row], all_metrics: bool = False) -> Table:
-    """Comparisons for a terminal.
-
-    Args:
-        rows: of view `comparison`, `contrasts_all` or `slice_comparison`.
-        all_metrics: every metric, not the primary one alone.
-    """
+    """Rows of `comparison`, `contrasts_all` or `slice_comparison` for a terminal."""
     if not all_metrics:
         rows = [row for row in rows if row["is_primary"]] or rows
     experiments = {row["experiment"] for row in rows}
