@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli import data as data_commands
-from flows.cli import gc as housekeeping_commands
 from flows.cli import nightly as nightly_commands
 from flows.cli import profiles as profiles_commands
 from flows.cli import results as results_commands
@@ -46,7 +45,7 @@ app.command()(data_commands.init)
 app.command()(experiment)
 app.command()(results_commands.compare)
 app.command()(results_commands.sql)
-app.command()(housekeeping_commands.gc)
+app.command()(results_commands.gc)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """A dry run: what an experiment would do, looked up before anything starts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel
@@ -29,13 +29,8 @@ class PlannedPoint(BaseModel):
 class Plan(BaseModel):
     """What will run.
 
-    Attributes:
-        trainings: of all points, each counted wherever it occurs.
-        different: of these, what one training may serve several points.
-        cached: of the different ones, those that are done.
-        trials: of searches, all arms together.
-        trials_cached: those whose trainings are done.
-        time: of what is left, trials included.
+    `trainings` counts a training at each point that it serves; `different` and `cached` count it
+    once. `trials` are those of all searches, and `time` is for what is left, trials included.
     """
 
     experiment: str
@@ -85,6 +80,7 @@ def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
     missing = [training for key, training in different.items() if key not in cached]
     left = [(training.dataset, training.job) for training in missing] + _trials_left(searches)
     known = [training.request for training in different.values()]
+    first = next(filter(None, [*stopped, *known]), None)
     pipelines = [chosen.pipeline for chosen in loaded.points]
     return Plan(
         experiment=loaded.name,
@@ -109,7 +105,7 @@ def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
         trials=sum(search.search.trials for search in searches),
         trials_cached=sum(len(search.trials) for search in searches),
         workers=workers or loaded.workers,
-        time=duration(left, _interactions([*stopped, *known])),
+        time=duration(left, first.inputs["train_pairs"].rows if first else None),
         money=money(
             [(pipeline, sides_of(pipeline, taps_of(pipeline, stages))) for pipeline in pipelines],
         ),
@@ -164,11 +160,6 @@ def _trials_left(searches: Iterable[ArmSearch]) -> list[tuple[str, Job]]:
         job = Job.of(pipeline, search.model, search.arm, pipeline.training.seeds[0], {})
         left += [(pipeline.dataset.name, job)] * (search.search.trials - len(search.trials))
     return left
-
-
-def _interactions(requests: Sequence[Request | None]) -> int | None:
-    """How many the first training learns from."""
-    return next((request.inputs["train_pairs"].rows for request in requests if request), None)
 
 
 def _each(values: Iterable[T]) -> list[T]:

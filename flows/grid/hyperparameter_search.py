@@ -156,7 +156,7 @@ def run_searches(searches: Sequence[ArmSearch], stages: StageRunner, pool: Train
         """Feed a search results that are there, until it needs one that is not."""
         while True:
             pool.start(request)
-            result = pool.result(request)
+            result = pool.results.get(request.key)
             if result is None:
                 waiting.setdefault(request.key, []).append((steps, request))
                 return

@@ -73,10 +73,6 @@ class TrainingPool:
             self._futures[key] = future
             future.add_done_callback(partial(self._note_end, key))
 
-    def result(self, request: Request) -> Result | None:
-        """The result of a training; None while it is under way."""
-        return self.results.get(request.key)
-
     def wait_for_one(self) -> str:
         """Wait until one more training has ended; its key.
 

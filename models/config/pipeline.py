@@ -62,7 +62,7 @@ class Pipeline(Section):
     )
 
     @model_validator(mode="after")
-    def _metrics_are_computed(self) -> Self:
+    def _sections_fit_together(self) -> Self:
         for key, value in (
             ("training.valid_metric", self.training.valid_metric),
             ("evaluation.primary", self.evaluation.primary),
@@ -71,16 +71,8 @@ class Pipeline(Section):
                 raise ValueError(
                     f"{key} is {value}, but evaluation.metrics and evaluation.k do not compute it"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _transfer_overrides_are_valid(self) -> Self:
         for name in self.models:
-            self.transfer_of(name)
-        return self
-
-    @model_validator(mode="after")
-    def _the_night_has_a_model(self) -> Self:
+            self.transfer_of(name)  # refuses overrides that are not valid
         if self.nightly.model is not None and self.nightly.model not in self.models:
             raise ValueError(
                 f"nightly.model is {self.nightly.model}, but models has {', '.join(self.models)}"

@@ -149,7 +149,7 @@ class Profiles(Section):
     _import_has_a_path = model_validator(mode="after")(import_has_a_path)
 
     @model_validator(mode="after")
-    def _leakage_is_meant(self) -> Self:
+    def _settings_fit_together(self) -> Self:
         if self.interactions == "all" and self.provider == "import":
             raise ValueError("interactions is for profiles that are written here, not imported")
         if self.interactions == "all" and not self.allow_leakage:
@@ -157,6 +157,11 @@ class Profiles(Section):
                 "interactions all writes profiles from held-out interactions; set allow_leakage "
                 "to true if that is meant, and every result will be marked leaky"
             )
+        for name in self.fields:
+            if not _FIELD.fullmatch(name):
+                raise ValueError(
+                    f"fields: {name!r} is no name; use up to 64 letters, digits and underscores"
+                )
         return self
 
     @property
@@ -173,15 +178,6 @@ class Profiles(Section):
     def batched(self) -> bool:
         """Whether the LLM is asked through a Batch API, at its discount."""
         return self.provider == "openai-batch"
-
-    @model_validator(mode="after")
-    def _fields_have_names(self) -> Self:
-        for name in self.fields:
-            if not _FIELD.fullmatch(name):
-                raise ValueError(
-                    f"fields: {name!r} is no name; use up to 64 letters, digits and underscores"
-                )
-        return self
 
     def identity(self) -> dict[str, Any]:
         """The order of the fields counts, which a mapping's identity has not."""

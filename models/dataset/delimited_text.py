@@ -75,15 +75,9 @@ def read(
     optional: Sequence[str] = (),
     key: str = "",
 ) -> Iterator[Block]:
-    """Read some columns of a file as text.
+    """Read the columns `wanted`, and those of `optional` that the file has, as text.
 
-    Args:
-        source: the file's content.
-        dialect: how it is written.
-        file: its name, for messages.
-        wanted: the columns to read.
-        optional: columns to read if the file has them.
-        key: the configuration's key that names the columns, for advice; empty: there is none.
+    For messages: `file` is its name, `key` the setting that names its columns (empty: none).
 
     Raises:
         BadInput: for a missing or ambiguous column, an empty file, another encoding, an endless
@@ -122,12 +116,8 @@ def column_names(source: Source, dialect: Dialect, file: str) -> list[str]:
 def records(source: Source, dialect: Dialect, file: str) -> Iterator[pa.RecordBatch]:
     """Divide a file into records; a quoted value may join lines, and blank lines are no records.
 
-    Returns:
-        Blocks of `row`, the number of a record's first line from 1, int64, and `line`, its text,
-        large_string.
-
-    Raises:
-        BadInput: for another encoding, an endless line, and a quote that never closes.
+    Yields `row`, the number of a record's first line from 1, int64, and `line`, its text,
+    large_string. Raises BadInput for another encoding, an endless line and an unclosed quote.
     """
     waiting, n_lines = pa.array([], pa.large_string()), 0
     for lines in _lines(source, dialect, file):
@@ -320,14 +310,10 @@ def _values(text: pa.Array, dialect: Dialect, n_values: int, places: list[int]) 
 
 
 def detect(source: Source, file: str) -> tuple[Dialect, list[list[str]], list[Guess]]:
-    """Guess how a file is written.
+    """Guess how a file is written: the dialect, the first records' values, and the evidence.
 
-    Returns:
-        The dialect, its columns named; the first records' values, without a header; and one guess
-        with its evidence for each setting.
-
-    Raises:
-        BadInput: if the file is empty or cannot be decoded.
+    The dialect names the columns; the values lack a header; each setting has one guess. Raises
+    BadInput if the file is empty or cannot be decoded.
     """
     encoding, seen = detect_encoding(source, file)
     block = next(_lines(source, Dialect(encoding=encoding), file), pa.array([]))

@@ -91,12 +91,9 @@ MOVIELENS: dict[Role, dict[str, Layout]] = {
 
 
 def layout(config: Dataset, role: Role, tag: str) -> Layout:
-    """Look up the layout of the file of a role.
+    """Look up the layout of a role's file.
 
-    Args:
-        config: the data set.
-        role: what the file holds.
-        tag: of MovieLens the file's published name, else its suffix (`.csv.gz`).
+    `tag` is the published name of a MovieLens file, else the file's suffix (`.csv.gz`).
     """
     if config.kind == "movielens":
         published = MOVIELENS[role][tag]
@@ -110,11 +107,7 @@ def layout(config: Dataset, role: Role, tag: str) -> Layout:
 
 
 def drop_layout(suffix: str) -> Layout:
-    """Give the layout of a drop of new interactions: columns of `INTERACTIONS`, one row a line.
-
-    Args:
-        suffix: `.csv` for commas and quotes, `.parquet`, or another for tabs.
-    """
+    """Give the layout of a drop: columns of `INTERACTIONS`, one row a line, in commas or tabs."""
     # A quote that never closes must cost its own line only: nobody is there to mend the file.
     commas = suffix == ".csv"
     dialect = Dialect("," if commas else "\t", quoted=commas, multiline=False)

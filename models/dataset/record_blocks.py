@@ -42,17 +42,9 @@ class Block:
 def require_columns(
     names: Sequence[str], wanted: Iterable[str], file: str, key: str = "", delimiter: str = ""
 ) -> None:
-    """Refuse a file that lacks a column or has two of the same name.
+    """Refuse a file, by BadInput, that lacks a column or has two of the same name.
 
-    Args:
-        names: the file's columns.
-        wanted: the columns to be read.
-        file: its name, for messages.
-        key: the configuration's key that names the columns, for advice; empty: there is none.
-        delimiter: likewise, of the delimiter.
-
-    Raises:
-        BadInput: naming the columns and the fix.
+    `key` and `delimiter` are the settings of columns and delimiter, for advice; empty: none.
     """
     wanted = list(dict.fromkeys(wanted))
     missing = [name for name in wanted if name not in names]
@@ -73,16 +65,9 @@ def require_columns(
 def all_records(
     blocks: Iterable[Block], file: str, wanted: Sequence[str], filled: Sequence[str] = ()
 ) -> pa.Table:
-    """Join the blocks of a file of which every record must be good.
+    """Join the blocks of a file of which every record must be good, with values in `filled`.
 
-    Args:
-        blocks: the records in their order.
-        file: its name, for messages.
-        wanted: the columns, for a file without records.
-        filled: the columns whose values must not be empty.
-
-    Returns:
-        Columns large_string (n,), empty values null.
+    Returns columns large_string (n,), empty values null; `wanted` where there are no records.
 
     Raises:
         BadInput: for the first record that was refused or lacks a value.

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.arrow import codes
 from models.config import Split
 from models.errors import BadInput
 from models.schemas import ITEM, TIMESTAMP, USER
@@ -39,19 +40,15 @@ def split(interactions: pa.Table, config: Split) -> tuple[pa.Table, pa.Table, pa
 def divide(
     tables: Iterable[pa.Table], timestamps: pa.ChunkedArray, config: Split
 ) -> NDArray[np.int8]:
-    """Assign each interaction to a part, for `split`.
+    """Assign each interaction to a part, for `split`, whose errors it raises.
 
     Args:
-        tables: schema `INTERACTIONS`, sorted by user and item: whole users, in any number of
-            batches, of which only one is held at a time.
+        tables: schema `INTERACTIONS`, sorted by user and item, in batches of whole users.
         timestamps: all of them, in any order; for strategies by time.
         config: any strategy but files.
 
     Returns:
         int8 (rows of all tables,): `TRAIN`, `VALID`, `TEST` or `DROPPED`.
-
-    Raises:
-        BadInput: as `split`.
     """
     if config.strategy == "files":
         raise ValueError("strategy files needs the files' pairs: see split_as_given")
@@ -63,7 +60,7 @@ def divide(
     rng = np.random.default_rng(config.seed)
     parts, short, n_users, n_short = [np.empty(0, np.int8)], list[str](), 0, 0
     for table in tables:
-        users = _codes(table[USER])
+        users = codes(table[USER])
         counts = np.bincount(users)
         is_short = counts < _SHORTEST
         n_users, n_short = n_users + len(counts), n_short + int(is_short.sum())
@@ -117,7 +114,7 @@ def split_as_given(
             rows = _rows_of(given[name], name, known)
             _require_free(parts, rows, name, table)
             parts[rows] = code
-    users = _codes(table[USER])
+    users = codes(table[USER])
     n_train = np.bincount(users[parts == TRAIN], minlength=int(users.max(initial=-1)) + 1)
     cold = (n_train[users] == 0) & (parts != DROPPED)
     if cold.any() and config.short_histories == "error":
@@ -196,11 +193,6 @@ def _cold_users(rows: pa.Table) -> str:
 def _shown(pairs: pa.Array) -> str:
     shown = [" ".join(pair.split("\t")) for pair in pairs[:10].to_pylist()]
     return ", ".join(shown) + (", …" if len(pairs) > 10 else "")
-
-
-def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    codes = pc.dictionary_encode(column.combine_chunks()).indices
-    return np.asarray(codes, dtype=np.int64)
 
 
 def _require_timestamps(timestamps: pa.ChunkedArray, config: Split) -> None:

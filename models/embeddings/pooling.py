@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from models.arrow import distinct
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
 from models.schemas import EMBEDDING, ITEM, USER
@@ -33,8 +34,7 @@ def pooled(train: pa.Table, embeddings: pa.Table, shuffle: int | None = None) ->
     Raises:
         BadInput: if no item of the training part has a vector.
     """
-    users = pc.unique(train[USER])
-    users = users.take(pc.sort_indices(users))
+    users = distinct(train[USER])
     chosen = _choices(train, users, embeddings[ITEM].combine_chunks())
     counts = np.diff(chosen.indptr)
     if not counts.any():

@@ -50,10 +50,6 @@ def batches(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.intp]]:
 
     Like lengths waste least on padding. Texts of one length keep their order, so that a resumed
     run forms the same batches: a text model's last bits depend on what else is in the batch.
-
-    Args:
-        lengths: each text's length as the text model counts it, in tokens where it is known.
-        size: texts per batch.
     """
     longest_first = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     for start in range(0, len(lengths), size):
@@ -81,13 +77,7 @@ def hashed(texts: Sequence[str], dimensions: int) -> NDArray[np.float32]:
 def checked(
     rows: Sequence[Any], owners: Sequence[str], width: int | None = None, key: str = USER
 ) -> NDArray[np.float32]:
-    """Stack a text model's answer for one batch into float32 (n, width).
-
-    Args:
-        rows: one vector per text.
-        owners: the user or item whose profile each text is, for messages.
-        width: the width of the vectors seen so far, if any.
-        key: `USER` or `ITEM`, for messages.
+    """Stack a text model's answer for one batch, the texts of `owners`: float32 (n, width).
 
     Raises:
         BadInput: if there are more or fewer vectors than texts, or as `stacked`.
@@ -100,16 +90,11 @@ def checked(
 def stacked(
     rows: Sequence[Any], name: Callable[[int], str], width: int | None = None
 ) -> NDArray[np.float32]:
-    """Stack vectors into float32 (n, width).
-
-    Args:
-        rows: the vectors, at least one.
-        name: what messages call the vector of a row.
-        width: that they must have; None: that of the first.
+    """Stack vectors, `width` wide or as wide as the first, into float32 (n, width).
 
     Raises:
-        BadInput: naming the first one that is no flat list of numbers, has another width or a
-            value that is not finite.
+        BadInput: naming, by `name(row)`, the first one that is no flat list of numbers, has another
+            width or a value that is not finite.
     """
     matrix = _as_float32(rows)
     if matrix is None or matrix.ndim != 2 or matrix.shape[1] != (width or matrix.shape[1] or -1):

@@ -17,13 +17,7 @@ class HeldOut:
     """
 
     def __init__(self, users: NDArray[np.int64], items: NDArray[np.int64], n_items: int) -> None:
-        """Index held-out pairs.
-
-        Args:
-            users: int64 (n_pairs,), user codes, 0 or greater.
-            items: int64 (n_pairs,), item codes in [0, n_items).
-            n_items: number of item codes.
-        """
+        """Index held-out pairs: int64 (n_pairs,) user codes, and item codes below `n_items`."""
         self._n_items = n_items
         # np.unique hashes since numpy 2.3, ten times slower than this for a million pairs.
         pairs = np.sort(users * n_items + items)

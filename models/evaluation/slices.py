@@ -106,13 +106,8 @@ def sliced(
     """Score a run on test slice by slice; slices without scored users are left out.
 
     A slice of items counts only its own held-out items as relevant, in rankings of all items.
-
-    Args:
-        values: of all users.
-        rankings: schema `RANKINGS`.
-        held: schema `INTERACTIONS`, the test part.
-        parts: the slices.
-        config: metrics and cut-offs.
+    `values` are those of all users, `rankings` and `held` have the schemas `RANKINGS` and
+    `INTERACTIONS`.
     """
     found = {}
     for part, users in parts[USER].items():
@@ -132,12 +127,8 @@ def sliced_clicks(
 ) -> dict[Slice, UserValues]:
     """Compute AUC and LogLoss on test in each slice, among the pairs of its users or its items.
 
-    Slices with likes only, or none, are left out: they have no AUC.
-
-    Args:
-        predictions: schema `PREDICTIONS`, of the test part.
-        parts: the slices.
-        config: metrics.
+    Slices with likes only, or none, are left out: they have no AUC. `predictions` has the schema
+    `PREDICTIONS`.
     """
     found = {}
     for column, slices in parts.items():

@@ -36,11 +36,7 @@ class UserValues:
 def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) -> UserValues:
     """Compute every metric at every cut-off for every user of a split.
 
-    Args:
-        rankings: schema `RANKINGS` (scores are not needed).
-        held: schema `INTERACTIONS`, the split's interactions.
-        split: which rankings to take.
-        config: metrics and cut-offs.
+    `rankings` has the schema `RANKINGS` (scores are not needed), `held` `INTERACTIONS`.
 
     Raises:
         BadInput: if no user has both a ranking and held-out items.
@@ -63,12 +59,7 @@ def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) ->
 
 
 def score_clicks(predictions: pa.Table, split: str, config: Evaluation) -> UserValues:
-    """Compute AUC and LogLoss as values per user; see `models.evaluation.click_metrics.per_user`.
-
-    Args:
-        predictions: schema `PREDICTIONS`.
-        split: its name, for messages.
-        config: metrics.
+    """Compute AUC and LogLoss per user, see `click_metrics.per_user`, from `PREDICTIONS`.
 
     Raises:
         BadInput: if there are likes only, or none.

@@ -44,19 +44,13 @@ _TEXTS = TypeAdapter(dict[str, str])
 
 
 def response_format(fields: dict[str, str]) -> dict[str, Any] | None:
-    """Build the part of a request that asks for JSON with these fields; None for plain text.
-
-    Args:
-        fields: names and what is to be written in each, in the order of the profile.
-    """
+    """Build the part of a request that asks for JSON with these fields; None for plain text."""
     if not fields:
         return None
+    properties = {name: {"type": "string", "description": text} for name, text in fields.items()}
     schema = {
         "type": "object",
-        "properties": {
-            name: {"type": "string", "description": description}
-            for name, description in fields.items()
-        },
+        "properties": properties,
         "required": list(fields),
         "additionalProperties": False,
     }
@@ -83,9 +77,7 @@ def usage_of(completion: Any) -> Usage:
 def judge(completion: Any, config: Profiles) -> tuple[str | None, str | None]:
     """Take the profile from a chat completion, or say why there is none (see the module docstring).
 
-    Args:
-        completion: the endpoint's JSON, whatever it is.
-        config: what was asked for.
+    `completion` is the endpoint's JSON, whatever it is.
     """
     try:
         choice = completion["choices"][0]

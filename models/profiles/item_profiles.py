@@ -79,15 +79,11 @@ def _companions(likes: csr_matrix, most: int) -> NDArray[np.int64]:
         together = np.asarray((likes[:, start : start + block].T @ likes).todense())
         rows = np.arange(len(together))
         together[rows, start + rows] = 0.0
-        similar = (
-            together
-            / (norms[start : start + block, None] * norms)
-            * (together / (together + _SHRINK))
-        )
+        cosine = together / (norms[start : start + block, None] * norms)
+        similar = cosine * (together / (together + _SHRINK))
         best = np.argsort(-similar, axis=1, kind="stable")[:, :most]
-        found[start : start + block] = np.where(
-            np.take_along_axis(similar, best, axis=1) > 0, best, -1
-        )
+        is_similar = np.take_along_axis(similar, best, axis=1) > 0
+        found[start : start + block] = np.where(is_similar, best, -1)
     return found
 
 
@@ -125,6 +121,8 @@ def values(known: Subjects) -> list[dict[str, Any]]:
     """What an item prompt may use, per item (see `models.profiles.prompt_templates`)."""
     described = known.described.select([TITLE, YEAR, GENRES]).to_pylist()
     rows = [{**row, GENRES: row[GENRES] or []} for row in described]
+    counts, means = known.n_users.tolist(), known.mean_rating.tolist()
+    facts = zip(rows, known.companions.tolist(), known.audience, counts, means, strict=True)
     return [
         {
             **row,
@@ -133,14 +131,7 @@ def values(known: Subjects) -> list[dict[str, Any]]:
             "n_users": n_users,
             "mean_rating": None if np.isnan(mean) else mean,
         }
-        for row, places, audience, n_users, mean in zip(
-            rows,
-            known.companions.tolist(),
-            known.audience,
-            known.n_users.tolist(),
-            known.mean_rating.tolist(),
-            strict=True,
-        )
+        for row, places, audience, n_users, mean in facts
     ]
 
 

@@ -88,12 +88,7 @@ class Messages:
 
 
 class Prompt:
-    """A compiled template.
-
-    Args:
-        template: its text, with the system text of its front matter if there is one.
-        name: what to call it in error messages.
-        side: whom it describes, which decides the variables.
+    """A compiled template for users or items, called `name` in error messages.
 
     Raises:
         BadInput: for a syntax error, an unknown variable, a missing block `user` or two systems.

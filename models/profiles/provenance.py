@@ -93,13 +93,9 @@ def provenance_of(
 ) -> Literal["train-only", "unknown"]:
     """Judge whether what was imported proves that it saw training interactions only.
 
-    Args:
-        records: `user_id` (`item_id`), `history_sha256`, `history_count` as the file has them
-            (null or no column where it does not); only rows of subjects that have something.
-        train: schema `INTERACTIONS`.
-        history: the policy under which the profiles may have been written; the whole training
-            history is always accepted.
-        side: whose profiles they are.
+    `records` holds `user_id` (`item_id`), `history_sha256` and `history_count` as the file has
+    them, of subjects that have something. Beside what the policy `history` chooses, the whole
+    training history is always accepted.
     """
     if records is None or not {HISTORY_SHA256, HISTORY_COUNT} <= set(records.column_names):
         return "unknown"

@@ -14,13 +14,8 @@ QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "
 
 
 def words_changed(before: str, after: str) -> list[Word]:
-    """Compare two texts word by word.
-
-    Returns:
-        Runs of words in reading order; what was replaced comes as removed, then added.
-    """
-    old, new = before.split(), after.split()
-    return list(_runs(old, new))
+    """Compare two texts word by word; what was replaced comes as removed, then added."""
+    return list(_runs(before.split(), after.split()))
 
 
 def _runs(old: list[str], new: list[str]) -> Iterator[Word]:
@@ -36,12 +31,7 @@ def _runs(old: list[str], new: list[str]) -> Iterator[Word]:
 
 
 def cosines(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine of each row with its counterpart, float64 (rows,); 0 where a row is all zeros.
-
-    Args:
-        before: float32 (rows, width).
-        after: float32 (rows, width).
-    """
+    """Cosine of each row, float32 (rows, width), with its counterpart; 0 for a row of zeros."""
     old, new = before.astype(np.float64), after.astype(np.float64)
     norms = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
     products = np.einsum("ij,ij->i", old, new)

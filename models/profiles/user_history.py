@@ -23,16 +23,7 @@ _TRAILING_ARTICLE = r"^(.+), (The|A|An)( \(.*)?$"
 
 
 def histories(train: pa.Table, items: pa.Table, policy: History) -> pa.Table:
-    """The interactions that profiles are written from, with what is known about their items.
-
-    Args:
-        train: schema `INTERACTIONS`, training interactions only.
-        items: schema `ITEMS`.
-        policy: which interactions of a user, and how many.
-
-    Returns:
-        The columns of `select` and `describe`.
-    """
+    """The interactions that profiles are written from: `describe` of what `select` chooses."""
     return describe(select(train, policy), presentable(items))
 
 
@@ -105,12 +96,8 @@ def describe(selected: pa.Table, catalogue: pa.Table) -> pa.Table:
 def masked(described: pa.Table) -> pa.Table:
     """Put genres and year in place of titles, which an LLM would know items by.
 
-    Args:
-        described: has the columns `title`, `year` and `genres`, presentable.
-
-    Returns:
-        The table, with a `title` such as `Drama, War, 1958`, or `item` where neither is known;
-        `year` and `genres` of their own are null, so that no prompt says them twice.
+    A `title` is then such as `Drama, War, 1958`, or `item` where neither is known; `year` and
+    `genres` of their own are null, so that no prompt says them twice.
     """
     genres = pc.binary_join(described[GENRES].cast(pa.list_(pa.string())), ", ")
     genres = pc.if_else(pc.not_equal(genres, ""), genres, None)

@@ -24,7 +24,6 @@ _TRAINING_ARGUMENTS = (
     "require_pow",
 )
 _SEQUENCE_ARGUMENTS: dict[str, Any] = {"MAX_ITEM_LIST_LENGTH": 50}
-SIDE_REG = 10.0
 _EASE_ARGUMENTS: dict[str, Any] = {"method": "l3ae", "side_reg": SIDE_REG}
 """Ours, not RecBole's: how embeddings enter EASE, see `models.recommenders.closed_form.fit`."""
 _SET_ELSEWHERE = {

@@ -20,13 +20,7 @@ class HybridExperts(nn.Module):
     """Experts shared by both kinds of knowledge, and each kind's own, mixed by a gate per kind."""
 
     def __init__(self, width: int, out: int, settings: Kar) -> None:
-        """Make the experts.
-
-        Args:
-            width: of the embeddings.
-            out: of the features, the model's embedding size.
-            settings: numbers of experts and their hidden width.
-        """
+        """Make the experts for embeddings of `width`; `out` is the model's embedding size."""
         super().__init__()
         shared, own = settings.shared_experts, settings.own_experts
 
@@ -43,15 +37,7 @@ class HybridExperts(nn.Module):
         self.gates = nn.ModuleDict({key: nn.Linear(width, shared + own) for key in (USER, ITEM)})
 
     def forward(self, key: str, embeddings: Tensor) -> Tensor:
-        """Mix the experts' outputs.
-
-        Args:
-            key: `USER` or `ITEM`, whose they are.
-            embeddings: float32 (n, width).
-
-        Returns:
-            float32 (n, out).
-        """
+        """Mix the experts' outputs for embeddings of `key`: float32 (n, width) to (n, out)."""
         weights = torch.softmax(self.gates[key](embeddings), dim=1)
         own: Any = self.own[key]
         opinions = torch.stack([expert(embeddings) for expert in [*self.shared, *own]], dim=1)
@@ -64,14 +50,9 @@ def with_knowledge(
     """Derive a class from `model` with two more feature fields.
 
     RecBole's context-aware models size their layers by `num_feature_field` after their base class
-    has counted the fields, so the new base class counts two more.
-
-    Args:
-        model: a class of recbole/model/context_aware_recommender that joins its fields by
-            `concat_embed_input_fields`.
-        users: float32 (n_users, width), by internal ids; rows without a profile are zero.
-        items: float32 (n_items, width), likewise.
-        settings: of the adaptor.
+    has counted the fields, so the new base class counts two more. `model` must join its fields by
+    `concat_embed_input_fields`. Embeddings are float32 (n, width) by internal ids, and rows without
+    a profile are zero.
 
     Raises:
         BadInput: if users' and items' embeddings differ in width: experts are shared.

@@ -188,12 +188,9 @@ class Recommender:
     def align(
         self, tokens: Sequence[str], vectors: NDArray[np.float32], side: Side = "users"
     ) -> Targets:
-        """Put target rows where their users' (items') internal ids are; others are unknown.
+        """Put target rows, float32 (len(tokens), width), where their internal ids are.
 
-        Args:
-            tokens: raw ids of the rows; those that the data set does not have are ignored.
-            vectors: float32 (len(tokens), width).
-            side: whose ids they are.
+        Tokens that the data set does not have are ignored, ids without a row are unknown.
         """
         field, n = (USER, self.n_users) if side == "users" else (ITEM, self.n_items)
         ids = self._ids[field]
@@ -207,12 +204,7 @@ class Recommender:
         return Targets(aligned.to(self.device), known.to(self.device))
 
     def refit_with_embeddings(self, alpha: float, embeddings: Mapping[Side, Targets]) -> None:
-        """Compute EASE anew with embeddings of users, items or both, from `align`.
-
-        Args:
-            alpha: the knowledge's share.
-            embeddings: whole ones, by side.
-        """
+        """Compute EASE anew with whole embeddings by side, from `align`; `alpha` is their share."""
         given: dict[str, Any] = {}
         for side, aligned in embeddings.items():
             given[side] = aligned.vectors.cpu().numpy()

@@ -92,10 +92,8 @@ MODELS: dict[str, Entry] = {
     "DMF": _general("pointwise", "user_fc_layers", "item_fc_layers"),
     "ENMF": _general("users", *_TABLES),
     "NNCF": _general("pointwise", *_TABLES),
-    "ConvNCF": _general("pairwise", *_TABLES),
-    "LINE": _general("pairwise", *_TABLES),
-    "FISM": _general("pointwise", _HISTORY, "item_dst_embedding"),
-    "NAIS": _general("pointwise", _HISTORY, "item_dst_embedding"),
+    **dict.fromkeys(("ConvNCF", "LINE"), _general("pairwise", *_TABLES)),
+    **dict.fromkeys(("FISM", "NAIS"), _general("pointwise", _HISTORY, "item_dst_embedding")),
     # An encoder that puts out mean and log-variance side by side: the mean is the user.
     "MultiVAE": _general("users", Tap(name="encoder", stop="half")),
     "MultiDAE": _general("users", "encoder"),
@@ -115,26 +113,14 @@ MODELS: dict[str, Entry] = {
     "EASE": Entry("general", None, takes_embeddings=True),
     **dict.fromkeys(("SLIMElastic", "ADMMSLIM", "NCEPLRec"), _COMPUTED),
     # recbole/model/context_aware_recommender/NAME.py
-    "AFM": _context(),
-    "AutoInt": _context(),
-    "DCN": _context(),
+    **dict.fromkeys(("AFM", "AutoInt", "DCN"), _context()),
     "DCNV2": _context(float32_only="its loss takes probabilities, which a GPU refuses in bfloat16"),
-    "DeepFM": _context(),
-    "DSSM": _context(),
-    "EulerNet": _context(),
-    "FiGNN": _context(),
-    "FM": _context(),
-    "FNN": _context(),
-    "FwFM": _context(),
-    "NFM": _context(),
-    "PNN": _context(),
-    "WideDeep": _context(),
-    "xDeepFM": _context(),
+    **dict.fromkeys(("DeepFM", "DSSM", "EulerNet", "FiGNN", "FM", "FNN", "FwFM"), _context()),
+    **dict.fromkeys(("NFM", "PNN", "WideDeep", "xDeepFM"), _context()),
     # FFM has a table of all tokens per partner field; the first partner's is tapped.
     "FFM": _context("ffm.token_embeddings.0"),
     # recbole/model/sequential_recommender/NAME.py
-    "SASRec": _sequential("sequences", _STATE),
-    "GRU4Rec": _sequential("sequences", _STATE),
+    **dict.fromkeys(("SASRec", "GRU4Rec"), _sequential("sequences", _STATE)),
     "BERT4Rec": _sequential("masked", Tap(kind="method", name="forward", pool="last")),
 }
 

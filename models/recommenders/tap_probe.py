@@ -52,11 +52,8 @@ def probe(
 ) -> TapPoint | None:
     """Find where a side's knowledge enters `model`: the given tap, or the registry's default.
 
-    Returns:
-        None for a model that knowledge cannot enter, since it is computed rather than trained.
-
-    Raises:
-        BadInput: for whatever is wrong with the model, its hyper-parameters or the tap.
+    None for a model that knowledge cannot enter, since it is computed rather than trained. Raises
+    BadInput for whatever is wrong with the model, its hyper-parameters or the tap.
     """
     row = entry(model)
     if row.loader is not None:

@@ -36,17 +36,10 @@ class Seen:
 def rank(
     recommender: Recommender, users: NDArray[np.int64], seen: Seen, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rank all items for `users`, seen items and padding excluded.
+    """Rank all items for `users`, int64 (n,) internal ids; seen items and padding are excluded.
 
-    Args:
-        recommender: scores all items for a block of users; left in evaluation mode.
-        users: int64 (n,), internal ids.
-        seen: what to exclude.
-        k: length of a ranking.
-
-    Returns:
-        Items int64 (n, k) and scores float32 (n, k), best first. Where fewer than k items are
-        left, the rest has score -inf.
+    Returns items int64 (n, k) and scores float32 (n, k), best first. Where fewer than k items are
+    left, the rest has score -inf. The recommender is left in evaluation mode.
     """
     recommender.module.eval()
     blocks = list(_rank_blocks(recommender, torch.from_numpy(users), seen, k))

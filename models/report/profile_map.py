@@ -31,13 +31,9 @@ def method(n: int) -> str:
 
 
 def project(embeddings: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """Project embeddings to a plane; equal input gives equal bits.
+    """Project embeddings, float32 (n, d), to a plane, float32 (n, 2); equal input, equal bits.
 
-    Args:
-        embeddings: float32 (n, d).
-
-    Returns:
-        float32 (n, 2); None where there are too few, all are equal, or UMAP cannot place one.
+    None where there are too few, all are equal, or UMAP cannot place one.
     """
     n, width = embeddings.shape
     if n < FEWEST_POINTS or width < 2 or not np.ptp(embeddings, axis=0).any():
@@ -52,23 +48,14 @@ def project(embeddings: NDArray[np.float32]) -> NDArray[np.float32] | None:
 
 
 def favourites(train: pa.Table, items: pa.Table) -> dict[str, str]:
-    """Count every user's genre with most training interactions; ties go to the first by name.
-
-    Args:
-        train: `user_id` and `item_id` of the training part.
-        items: schema `ITEMS`.
-    """
+    """Find every user's genre with most training interactions; ties go to the first by name."""
     if items[GENRES].null_count == items.num_rows:
         return {}
     place = pc.index_in(train[ITEM].combine_chunks(), items[ITEM].combine_chunks())
     lists = items[GENRES].combine_chunks().take(place)
+    users = train[USER].combine_chunks().take(pc.list_parent_indices(lists))
     counted = (
-        pa.table(
-            {
-                USER: train[USER].combine_chunks().take(pc.list_parent_indices(lists)),
-                "genre": lists.flatten(),
-            }
-        )
+        pa.table({USER: users, "genre": lists.flatten()})
         .group_by([USER, "genre"])
         .aggregate([([], "count_all")])
         .sort_by([("count_all", "ascending"), ("genre", "descending")])

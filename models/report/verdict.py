@@ -21,9 +21,7 @@ _DOUBTS = {
 def verdict(rows: Sequence[Row], references: Sequence[str] = ()) -> str | None:
     """One honest sentence on the primary metric, None where nothing is compared.
 
-    Args:
-        rows: contrasts, with the keys of view `contrasts_all`.
-        references: models without knowledge, the best first.
+    `rows` are of view `contrasts_all`; `references` are models without knowledge, the best first.
     """
     primary = [row for row in rows if row["is_primary"]]
     arm = main_arm(primary)
@@ -52,11 +50,7 @@ def main_arm(rows: Sequence[Row]) -> str | None:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """The primary metric's verdicts, one sentence per arm.
-
-    Args:
-        rows: contrasts with the baseline, with the keys of view `comparison`.
-    """
+    """The primary metric's verdicts, one sentence per arm, from rows of view `comparison`."""
     primary = [row for row in rows if row["is_primary"]]
     clauses = [
         _baseline_clause(arm, [row for row in primary if row["arm"] == arm])

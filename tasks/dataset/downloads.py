@@ -55,14 +55,10 @@ def forget(url: str) -> None:
 
 
 def fetched(url: str, key: str) -> Handle:
-    """Fetch a URL as a raw artifact, once, and resume where an earlier attempt stopped.
-
-    Args:
-        url: of any store that fsspec knows.
-        key: the configuration's key that names it, for messages.
+    """Fetch a URL of any fsspec store as a raw artifact, once; an earlier attempt is resumed.
 
     Raises:
-        BadInput: if there is no such file or the store cannot be reached.
+        BadInput: naming `key`, if there is no such file or the store cannot be reached.
     """
     with FileLock(_record(url, ".lock")):
         return _known(url) or _fetched(url, key)

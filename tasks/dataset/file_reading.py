@@ -41,12 +41,7 @@ _FIELDS: dict[Role, tuple[str, ...]] = {
 
 
 def read(connection: "duckdb.DuckDBPyConnection", config: Dataset, raw: dict[str, Handle]) -> None:
-    """Read interactions and items into the tables of tasks/dataset/sql/scratch_tables.sql.
-
-    Args:
-        connection: from `scratch_tables`.
-        config: the data set.
-        raw: the files that `tasks.dataset.source_files.raw_files` found.
+    """Read the interactions and items of `raw_files` into the scratch tables.
 
     Raises:
         BadInput: for a file of which no row can be trusted: wrong columns, encoding or quotes.
@@ -74,19 +69,7 @@ def read_file(
     role: Role = "interactions",
     unit: str = "s",
 ) -> None:
-    """Read one file of delimited text or Parquet into the scratch tables.
-
-    Args:
-        connection: from `scratch_tables`.
-        path: the file.
-        file: its name, for messages.
-        layout: what its columns hold.
-        role: interactions or items.
-        unit: of times: s, ms or iso.
-
-    Raises:
-        BadInput: as `read`.
-    """
+    """Read one file of delimited text or Parquet into the scratch tables; for errors see `read`."""
     if layout.dialect is None and _has_times(path, layout):
         unit = "iso"  # as `_as_text` writes them
     set_variables(
@@ -106,10 +89,7 @@ def read_file(
 def read_users(
     config: Dataset, raw: dict[str, Handle], fields: tuple[str, ...]
 ) -> tuple[str, pa.Table]:
-    """Read `user_id` and other columns of the user file as text, empty values null.
-
-    Returns:
-        The file's name, and its rows in their order.
+    """Read the user file's name, and `user_id` and `fields` as text, empty values null.
 
     Raises:
         BadInput: for a missing column, and a row that cannot be read or has no user_id.

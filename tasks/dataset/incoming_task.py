@@ -75,13 +75,10 @@ class Folded(Handoff):
 
 
 def drops(folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Drops:
-    """Find the drops in `folder` and write each as a raw artifact, named by its content.
+    """Find the drops in `folder`, if it exists, and write each as a raw artifact by its content.
 
-    Doing this before the cached stages makes their keys depend on what the files hold.
-
-    Args:
-        folder: not searched below; need not exist.
-        settle_seconds: a file that was changed less than so long ago waits for the next time.
+    Doing this before the cached stages makes their keys depend on what the files hold. A file that
+    was changed within `settle_seconds` waits for the next time.
     """
     found, waiting, unknown = [], [], []
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -90,7 +87,7 @@ def drops(folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Drops:
         if file.suffix.lower() not in FORMATS:
             unknown.append(file.name)
             continue
-        content = _taken_in(file, settle_seconds)
+        content = _settled_content(file, settle_seconds)
         if content is None:
             waiting.append(file.name)
         else:
@@ -108,7 +105,7 @@ def drops(folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Drops:
     return Drops(files=tuple(found), waiting=tuple(waiting))
 
 
-def _taken_in(file: Path, seconds: float) -> Handle | None:
+def _settled_content(file: Path, seconds: float) -> Handle | None:
     """Write a file as a raw artifact, unless it changed lately or changes meanwhile."""
     try:
         before = file.stat()
@@ -158,23 +155,18 @@ def _warn(connection: "duckdb.DuckDBPyConnection", name: str) -> None:
 
 @stage("fold_in", version=1)
 def fold_in(base: Interactions, read: Sequence[Incoming]) -> Folded:
-    """Add clean rows to a data set; see `models.dataset.new_interactions.fold`.
-
-    Args:
-        base: the data set.
-        read: the drops, in the order of their names: of equally new interactions the last stays.
-    """
+    """Add the clean rows of drops, in the order of their names, to a data set; see `fold`."""
     folded = fold(
         read_parquet(base.interactions), [read_parquet(drop.interactions) for drop in read]
     )
     clean = {f"drop {number}": drop.interactions for number, drop in enumerate(read)}
     n_rows = sum(handle.rows for handle in clean.values())
-    refused = {
-        f"drop {number}": drop.quarantine
-        for number, drop in enumerate(read)
-        if drop.quarantine.rows
-    }
-    inputs = {"base": base.interactions, **clean}
+    bad = {f"drop {number}": drop.quarantine for number, drop in enumerate(read)}
+    refused = {name: handle for name, handle in bad.items() if handle.rows}
+    inputs, quarantine = {"base": base.interactions, **clean}, None
+    if refused:
+        tables = pa.concat_tables([read_parquet(handle) for handle in refused.values()])
+        quarantine = write_parquet("quarantine", tables.replace_schema_metadata(None), refused)
     result = Folded(
         data=_written(base, folded.interactions, inputs) if folded.new + folded.updated else base,
         new_interactions=folded.new,
@@ -182,7 +174,7 @@ def fold_in(base: Interactions, read: Sequence[Incoming]) -> Folded:
         repeated=n_rows - folded.new - folded.updated,
         quarantined=sum(handle.rows for handle in refused.values()),
         files=len(read),
-        quarantine=_whole_quarantine(refused) if refused else None,
+        quarantine=quarantine,
     )
     get_run_logger().info(
         "%d files: %d new interactions, %d newer ones, %d repeated, %d rows or files refused",
@@ -210,8 +202,3 @@ def _written(base: Interactions, table: pa.Table, inputs: dict[str, Handle]) -> 
             "users": write_parquet("users", users, inputs),
         }
     )
-
-
-def _whole_quarantine(refused: dict[str, Handle]) -> Handle:
-    table = pa.concat_tables([read_parquet(handle) for handle in refused.values()])
-    return write_parquet("quarantine", table.replace_schema_metadata(None), refused)

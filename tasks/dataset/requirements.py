@@ -2,6 +2,7 @@
 
 from models.config import Pipeline
 from models.errors import BadInput
+from models.evaluation import click_metrics
 from models.schemas import RATING
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.storage.artifacts import read_parquet
@@ -30,8 +31,6 @@ def require_likes(pipeline: Pipeline, parts: Splits) -> None:
     like_from = pipeline.evaluation.like_from
     if like_from is None:
         return
-    from models.evaluation.click_metrics import require_likes as require_both_kinds
-
     for name in type(parts).model_fields:
         ratings = read_parquet(getattr(parts, name), [RATING])[RATING]
-        require_both_kinds(ratings, like_from, name)
+        click_metrics.require_likes(ratings, like_from, name)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from tasks.storage.artifact_batches import scratch
 from tasks.storage.artifacts import Handle, write_batches
-from tasks.storage.scratch_database import scratch
 
 if TYPE_CHECKING:
     import duckdb
@@ -62,16 +62,6 @@ def write_query(
     config: Mapping[str, Any] | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> Handle:
-    """Write the result of a query as an artifact, in batches.
-
-    Args:
-        connection: from `scratch_tables`.
-        artifact: the artifact's folder.
-        schema: the result's.
-        query: may name `values` as `$name`.
-        inputs: what the artifact is recorded to come from.
-        config: the configuration that it is recorded to follow.
-        values: of the query.
-    """
+    """Write the result of a query, which may name `values` as `$name`, as an artifact."""
     reader = connection.sql(query, params=values or None).to_arrow_reader(_BATCH)
     return write_batches(artifact, schema, reader, inputs, config)

@@ -47,13 +47,7 @@ def split_files(config: Split) -> dict[str, Handle]:
 
 @stage("split", version=1, cheap=True)
 def split(config: Split, interactions: Handle, files: dict[str, Handle] | None = None) -> Splits:
-    """Divide the interactions; see `models.dataset.splitting` for strategies and errors.
-
-    Args:
-        config: the strategy.
-        interactions: schema `INTERACTIONS`.
-        files: the files of `split_files`.
-    """
+    """Divide the interactions; see `models.dataset.splitting` for strategies and errors."""
     if files:
         train, valid, test = _as_given(config, interactions, files)
     else:

@@ -14,13 +14,7 @@ from tasks.storage.artifacts import Handle, read_parquet, write_batches
 def pooling(items: Embedded, train: Handle, shuffle: int | None = None) -> Embedded:
     """Describe every user of the training part by the mean vector of the user's items.
 
-    Args:
-        items: one vector per item.
-        train: schema `INTERACTIONS`.
-        shuffle: a seed, for the control arm shuffled-items; see `models.embeddings.pooling.pooled`.
-
-    Raises:
-        BadInput: if no item of the training part has a vector.
+    For `shuffle`, a seed of the control arm shuffled-items, and errors see `pooled`.
     """
     interactions = read_parquet(train, [USER, ITEM])
     tables = pooled(interactions, read_parquet(items.embeddings), shuffle)

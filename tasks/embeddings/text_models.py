@@ -117,13 +117,8 @@ def _embed(model: "SentenceTransformer", batch: list[str]) -> list[Any]:
 def embed_on_worker(config: Embeddings, known: list[str], batch: list[str]) -> list[Any]:
     """Embed a batch in a worker process, which keeps the model for the next one.
 
-    Args:
-        config: of a local model.
-        known: the model's `identity` as the flow sees it.
-        batch: the texts.
-
     Raises:
-        BadInput: if the model is missing there, or is another.
+        BadInput: if the model is missing there, or has another identity than `known`, the flow's.
     """
     import torch
 

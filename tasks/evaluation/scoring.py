@@ -21,7 +21,6 @@ from models.evaluation.slices import (
 from models.evaluation.user_scores import score, score_clicks
 from models.schemas import ITEM, USER
 from models.statistics.comparability import Terms, split_digest
-from tasks.embeddings.outputs import Described
 from tasks.evaluation import result_rows
 from tasks.evaluation.inputs import Part
 from tasks.evaluation.outputs import Reference
@@ -59,10 +58,15 @@ class TestBed:
             read_parquet(pairs, [USER, ITEM]) for pairs in (splits.train, splits.valid, splits.test)
         )
         items = read_parquet(part.items, [ITEM])[ITEM].combine_chunks()
+        described = (  # by a profile, or by a vector that was made elsewhere
+            read_parquet(side.embedded.embeddings, [USER])[USER].combine_chunks()
+            for side in part.described
+            if side.side == "users"
+        )
         return cls(
             held_out={"valid": valid, "test": test},
             split_digest=split_digest(train, valid, test),
-            slicing=slicing(train, items, _users_described(part.described)),
+            slicing=slicing(train, items, next(described, None)),
             items=items,
             surprises=surprise(items, train),
         )
@@ -112,14 +116,6 @@ def _score(run_id: str, part: Part, trained: Trained, bed: TestBed) -> Scored:
     }
     slices = sliced(values["test"], rankings, bed.held_out["test"], bed.slicing, config)
     return Scored(run_id, part, trained, terms, values, beyond, slices)
-
-
-def _users_described(described: Sequence[Described]) -> pa.Array | None:
-    """Users with a profile, or with a vector that was made elsewhere."""
-    for side in described:
-        if side.side == "users":
-            return read_parquet(side.embedded.embeddings, [USER])[USER].combine_chunks()
-    return None
 
 
 def _run_id(part: Part, trained: Trained) -> str:

@@ -83,15 +83,12 @@ def verify(value: Any) -> None:
 
 
 class Stage(Task[..., Any]):
-    """A task whose results live under the data folder, wherever that is when the task runs.
-
-    Attributes:
-        key_of: the cache key of a call, given its arguments by name.
-        cheap: whether a command that only looks may compute it: in seconds, and for no money.
-    """
+    """A task whose results live under the data folder, wherever that is when the task runs."""
 
     key_of: Callable[[Mapping[str, Any]], str]
+    """The cache key of a call, given its arguments by name."""
     cheap: bool = False
+    """Whether a command that only looks may compute it: in seconds, and for no money."""
 
     @property
     def result_storage(self) -> WritableFileSystem:

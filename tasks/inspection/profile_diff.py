@@ -45,7 +45,6 @@ class Difference(BaseModel):
     """What a change did to profiles.
 
     Attributes:
-        a, b: how much of either is there.
         both: subjects with a profile in both.
         same_text: those of them whose text did not change.
         compared: those of them with a vector in both.

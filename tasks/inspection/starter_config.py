@@ -1,26 +1,41 @@
 """`llmkt init`: a starting configuration for files of one's own, each guess with its evidence."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
 from models.config import Pipeline
 from models.dataset import column_detection
 from models.dataset.column_detection import Guess
-from models.dataset.delimited_text import Dialect
+from models.dataset.delimited_text import Dialect, detect, records
+from models.dataset.file_layouts import MOVIELENS
 from models.errors import BadInput
 from tasks.inspection.dataset_check import Checked, check_pipeline
-from tasks.inspection.file_sample import Sample, format_of, sample
 from tasks.storage.artifacts import Handoff
+from tasks.storage.text_files import text_source
 
 _FEW_USERS = 200
+_ROWS = 200
 _ROLES = {
     "interactions": ("user", "item", "rating", "timestamp"),
     "items": ("item", "title", "year", "genres", "text"),
 }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Names of columns, the first rows' values, and the dialect (None for Parquet)."""
+
+    names: list[str]
+    rows: list[list[str]]
+    dialect: Dialect | None
+    guesses: list[Guess]
 
 
 class Guessed(Handoff):
@@ -41,13 +56,7 @@ class Started(Handoff):
 
 
 def init(interactions: Path, items: Path | None, output: Path, force: bool = False) -> Started:
-    """Write a configuration for files of interactions and items.
-
-    Args:
-        interactions: the file of interactions.
-        items: the file of items, if there is one.
-        output: the configuration to write.
-        force: whether to overwrite it.
+    """Write the configuration `output` for files of interactions and items; `force` overwrites.
 
     Raises:
         BadInput: if a file does not exist or cannot be read, or `output` exists already.
@@ -93,7 +102,7 @@ def _slug(file: Path) -> str:
 
 def _guess_file(role: str, file: Path, settings: dict[str, Any]) -> list[Guess]:
     """Add what one file shows to the settings, and give the evidence."""
-    kind = format_of(file)
+    kind = _format_of(file)
     whole = str(settings.setdefault("format", kind.value))
     if whole in ("movielens", "amazon"):
         return [kind] if role == "interactions" else []
@@ -101,7 +110,7 @@ def _guess_file(role: str, file: Path, settings: dict[str, Any]) -> list[Guess]:
         raise BadInput(
             f"items: {file} is {kind.value}, but the interactions are {whole}. Convert one of them."
         )
-    found = sample(file, whole)
+    found = _sample(file, whole)
     if found.dialect is not None:
         _set_dialect(found.dialect, file, settings)
     columns = column_detection.columns(found.names, found.rows, _ROLES[role])
@@ -109,6 +118,49 @@ def _guess_file(role: str, file: Path, settings: dict[str, Any]) -> list[Guess]:
     _require_ids(role, file, names, found.names)
     _set_columns(role, names, settings)
     return [kind, *found.guesses, *columns, *_details(found, names, settings)]
+
+
+def _format_of(file: Path) -> Guess:
+    """Guess the format of a file: `csv` stands for every delimited text."""
+    name = re.sub(r"\.(gz|bz2|xz)$", "", file.name.lower())
+    published = {known for files in MOVIELENS.values() for known in files}
+    if file.name in published and not name.endswith(".csv"):
+        return Guess("format", "movielens", f"{file.name} is what MovieLens calls it")
+    if name.endswith((".parquet", ".pq")):
+        return Guess("format", "parquet", "by its name")
+    if name.endswith((".json", ".jsonl")):
+        first = next(records(text_source(file, file.name), Dialect(quoted=False), file.name), None)
+        if first and re.search(r"[\"'](asin|parent_asin)[\"']", first["line"][0].as_py()):
+            return Guess("format", "amazon", "its first line is JSON with asin")
+        raise BadInput(f"{file}: JSON, but not of Amazon Reviews. Convert it to CSV or Parquet.")
+    return Guess("format", "csv", "no other format has such a name")
+
+
+def _sample(file: Path, kind: str) -> Sample:
+    """Read the first rows of a file of kind `csv` or `parquet`."""
+    if kind == "parquet":
+        return _parquet_sample(file)
+    dialect, rows, guesses = detect(text_source(file, file.name), file.name)
+    return Sample(list(dialect.names), rows, dialect, guesses)
+
+
+def _parquet_sample(file: Path) -> Sample:
+    try:
+        source = pq.ParquetFile(file)
+        batch = next(source.iter_batches(_ROWS), None)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(
+            f"{file}: it cannot be read as Parquet ({error}). Write it again."
+        ) from error
+    rows = batch.to_pylist() if batch is not None else []
+    values = [[_cell(value) for value in row.values()] for row in rows]
+    return Sample(source.schema_arrow.names, values, None, [])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return "|".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _set_dialect(dialect: Dialect, file: Path, settings: dict[str, Any]) -> None:

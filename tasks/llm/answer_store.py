@@ -179,12 +179,9 @@ class AnswerStore:
 
 @contextmanager
 def answer_store(max_words: int | None = None) -> Iterator[AnswerStore]:
-    """Open the store.
+    """Open the store; an answer longer than `max_words` counts as unanswered.
 
     Where the data folder is a store of objects, see `tasks.llm.answer_sync`.
-
-    Args:
-        max_words: longer answers, which an earlier run could use, count as unanswered.
 
     Raises:
         BadInput: if the file is no usable SQLite database.

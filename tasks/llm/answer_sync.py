@@ -78,11 +78,7 @@ class SharedAnswers:
         connection.executescript(_SCHEMA)
 
     def pull(self) -> None:
-        """Merge what other machines have put into the store.
-
-        Raises:
-            BadInput: if the store cannot be read: asking might pay for what it holds.
-        """
+        """Merge what other machines have put into the store; `BadInput` if it cannot be read."""
         query = "SELECT name FROM merged WHERE store = ?"
         known = {name for (name,) in self._connection.execute(query, (self._remote.url,))}
         for entry in sorted(self._remote.entries(FOLDER), key=lambda entry: entry.changed):

@@ -34,11 +34,7 @@ class Budget:
         return True
 
     async def reserve(self, amount: float) -> "Reservation | None":
-        """Reserve `amount` for a request, after waiting for others where it does not fit yet.
-
-        Returns:
-            None if it never will.
-        """
+        """Reserve `amount` once it fits, after waiting for others; None if it never will."""
         while not self.fits(amount):
             if not self._open:
                 self.exhausted = True

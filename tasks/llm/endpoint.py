@@ -36,9 +36,7 @@ def client_options(config: LLM, key: str) -> dict[str, Any]:
 def api_key(config: LLM | Embeddings) -> str:
     """Read the endpoint's key from the Prefect Secret block if one is named, else a variable.
 
-    Raises:
-        BadInput: if there is none, or it holds what no header can carry; the message names the
-            variable or the block, never the key.
+    `BadInput` if there is none, or no header can carry it, names the source, never the key.
     """
     section = "profiles.llm" if isinstance(config, LLM) else "embeddings"
     if config.api_key_secret is not None:

@@ -14,12 +14,7 @@ from tasks.storage.artifacts import Handle
 
 
 def selected(train: Handle, policy: History) -> Iterator[pa.Table]:
-    """Yield what `user_history.select` chooses of each user, one batch of users at a time.
-
-    Args:
-        train: schema `INTERACTIONS`; users come in sorted order.
-        policy: which interactions of a user, and how many.
-    """
+    """Yield what `user_history.select` chooses of each user, one batch of sorted users a time."""
     stream = Stream.of(train)
     fill = mean_rating(stream.by_user())
     for table in stream.by_user():

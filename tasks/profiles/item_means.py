@@ -11,11 +11,7 @@ def basis(_: Request) -> Basis | None:
 
 
 def write(_: Request) -> Profiled:
-    """Refuse: the stage *pooling* describes these users, from the items' embeddings.
-
-    Raises:
-        BadInput: always.
-    """
+    """Refuse: the stage *pooling* describes these users, from the items' embeddings."""
     raise BadInput(
         "profiles.provider items: users are described by their items, so they have no profiles of "
         "their own. Show the items' profiles with --side items"

@@ -69,11 +69,7 @@ def answered(request: Request, store: AnswerStore) -> pa.Table:
 
 
 def questions(request: Request) -> Iterator[tuple[str, Question]]:
-    """Yield every subject's id and question, in sorted order; equal keys give equal answers.
-
-    Raises:
-        BadInput: for a template that cannot be filled, or does not use what it should.
-    """
+    """Yield every subject's id and question, in sorted order; equal keys give equal answers."""
     config = request.config
     identity = {**config.llm.request_identity(), "base_url": endpoint(config.llm)}
     if shape := response_format(config.fields):

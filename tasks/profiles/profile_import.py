@@ -8,16 +8,14 @@ train.
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect.logging import get_run_logger
 
 from models.arrow import distinct
-from models.embeddings.import_checks import require_few_missing, rows_of_subjects
 from models.profiles.provenance import provenance_of
-from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT, noun
+from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT
 from tasks.profiles.outputs import Profiled
 from tasks.profiles.request import Basis, Request, no_calls, profile_rows, sha256_of
 from tasks.storage.artifacts import read_parquet, write_parquet
-from tasks.storage.imported_files import read_profiles
+from tasks.storage.imported_files import matched_rows, read_profiles, require_few_missing
 
 ABSENT = "not in the imported file"
 BLANK = "blank in the imported file"
@@ -37,23 +35,16 @@ def write(request: Request) -> Profiled:
     config, side, imported, inputs = request.config, request.side, request.imported, request.inputs
     assert imported is not None
     train = read_parquet(request.train)
-    key, section = KEYS[side], "profiles" if side == "users" else "item_profiles"
-    source = f"{section}.path {config.path}"
+    key = KEYS[side]
+    source = f"{'profiles' if side == 'users' else 'item_profiles'}.path {config.path}"
     table = read_profiles(imported, config.columns, source, side).combine_chunks()
     subjects = distinct(train[key])
-    rows, dropped = rows_of_subjects(
-        table[key].combine_chunks(), subjects, source, section, config.unknown_users, key
-    )
-    warn_dropped(source, dropped, key)
+    rows = matched_rows(table[key].combine_chunks(), subjects, source, config, side)
     taken = table.drop_columns([key]).take(pa.array(rows, mask=rows < 0))
     texts = pc.utf8_trim_whitespace(taken[TEXT].combine_chunks())
     texts = pc.if_else(pc.not_equal(texts, ""), texts, None)
     is_missing = pc.is_null(texts)
-    warning = require_few_missing(
-        subjects.filter(is_missing), len(subjects), source, section, config.max_missing, key
-    )
-    if warning:
-        get_run_logger().warning("%s", warning)
+    require_few_missing(subjects.filter(is_missing), len(subjects), source, config, side)
     reasons = pc.if_else(is_missing, pa.array(np.where(rows < 0, ABSENT, BLANK)), None)
     nothing = {HISTORY_SHA256: pa.nulls(len(subjects), pa.string())}
     nothing[HISTORY_COUNT] = pa.nulls(len(subjects), pa.int32())
@@ -70,9 +61,3 @@ def write(request: Request) -> Profiled:
         provenance=provenance_of(has_text, train, config.history, side),
         missing=texts.null_count,
     )
-
-
-def warn_dropped(source: str, dropped: int, key: str) -> None:
-    """Log how many rows of a file were left out, if any."""
-    if dropped:
-        get_run_logger().warning("%s: %d unknown %ss dropped", source, dropped, noun(key))

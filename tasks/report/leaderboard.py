@@ -32,13 +32,7 @@ class StoredEvaluation:
 
 
 def stored(evaluated: Evaluated, metric: str, k: int | None) -> StoredEvaluation:
-    """Read the rows of an evaluation.
-
-    Args:
-        evaluated: the evaluation.
-        metric: the primary metric.
-        k: its cut-off.
-    """
+    """Read the rows of an evaluation; `metric` is the primary one and `k` its cut-off."""
     own = {"experiment": evaluated.experiment}
     with database(read_only=True) as connection:
         runs = select(
@@ -59,12 +53,8 @@ def leaderboard(
 
     An arm that was run at several points of an experiment has a row for each, never an average.
     Runs without a point that differ in alpha, layer, alignment or reduction stand apart, too, but
-    without a contrast, which would be one of all of them together.
-
-    Args:
-        found: an evaluation.
-        references: models that stand beside the others.
-        less_is_better: as of LogLoss.
+    without a contrast, which would be one of all of them together. `references` are models that
+    stand beside the others.
     """
     contrasts = {
         (row["model"], row["arm"], row["point"]): row

@@ -19,17 +19,9 @@ _TEXT_LENGTH = 300
 def profile_map(
     side: Side, embeddings: Handle, profiles: Handle | None, train: Handle, items: Handle
 ) -> Mapped | None:
-    """Put a side's embeddings on a plane, at most 5,000 of them.
+    """Put a side's embeddings on a plane, at most 5,000; None where too few, or all are equal.
 
-    Args:
-        side: whose profiles they are.
-        embeddings: one vector per user (item).
-        profiles: their texts; None for imported vectors.
-        train: schema `INTERACTIONS`; decides a user's favourite genre.
-        items: schema `ITEMS`.
-
-    Returns:
-        None where there are too few, or all are equal.
+    `profiles` is None for imported vectors; `train` decides a user's favourite genre.
     """
     table = read_parquet(embeddings)
     drawn = table.take(sample(table.num_rows))

@@ -1,10 +1,12 @@
-"""Artifacts that need not fit into memory, read in batches."""
+"""Data that need not fit into memory: artifacts in batches, and a temporary database on disk."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,10 +14,16 @@ import pyarrow.parquet as pq
 
 from models.schemas import INTERACTIONS, ITEM, USER
 from tasks.storage.artifacts import Handle
-from tasks.storage.scratch_database import scratch
+from tasks.storage.data_dir import data_dir
+from tasks.storage.disk_errors import writing
+
+if TYPE_CHECKING:
+    import duckdb
 
 ROWS_AT_ONCE = 1 << 20
 """Interactions per batch: with everything computed from it, a batch stays below 1 GB."""
+MEMORY_LIMIT = "2GB"
+"""Beyond it, DuckDB spills to disk."""
 _SORTED = "SELECT * FROM read_parquet($path) ORDER BY user_id, item_id"
 
 
@@ -87,3 +95,19 @@ def record_batches(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
     """Convert tables to the record batches that `write_batches` takes."""
     for table in tables:
         yield from table.combine_chunks().to_batches()
+
+
+@contextmanager
+def scratch() -> Iterator["duckdb.DuckDBPyConnection"]:
+    """Open a temporary database on disk; it is deleted afterwards."""
+    import duckdb
+
+    home = data_dir() / "scratch"
+    with writing(home):
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home) as folder:
+            with duckdb.connect(
+                str(Path(folder) / "scratch.duckdb"),
+                config={"memory_limit": MEMORY_LIMIT, "temp_directory": folder},
+            ) as connection:
+                yield connection

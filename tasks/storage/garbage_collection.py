@@ -64,10 +64,7 @@ class Swept(BaseModel):
 def sweep(keep_days: float, keep_count: int, dry_run: bool = False) -> Swept:
     """Remove old results, and artifacts, checkpoints and reports that none of the rest needs.
 
-    Args:
-        keep_days: results younger than this stay.
-        keep_count: as many of each stage's newest results stay, however old.
-        dry_run: only say what would go.
+    Results younger than `keep_days` stay, and each stage's `keep_count` newest, however old.
 
     Raises:
         BadInput: while a run is at work, or if files cannot be removed.

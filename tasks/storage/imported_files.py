@@ -1,4 +1,4 @@
-"""Files made elsewhere, as raw artifacts and as tables: profiles, vectors, ids."""
+"""Files made elsewhere, as raw artifacts and as tables, and whose rows they hold."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from prefect.logging import get_run_logger
 
 from models.config import Columns, Embeddings, Profiles, Side
 from models.dataset.delimited_text import Dialect, read, records
 from models.dataset.record_blocks import all_records, require_columns
 from models.errors import BadInput
-from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT
+from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT, noun
 from tasks.storage.artifacts import Handle, write_file
 from tasks.storage.text_files import text_source
 
 _HISTORY = {HISTORY_SHA256: pa.string(), HISTORY_COUNT: pa.int32()}
 _DIALECTS = {".csv": Dialect(","), ".tsv": Dialect("\t")}
+SHOWN = 10
+"""How many ids a message lists."""
 _ID_KINDS = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
 
 Vectors = tuple[pa.Array, Any, pa.Table | None]
@@ -80,7 +85,7 @@ def read_profiles(handle: Handle, columns: Columns, source: str, side: Side = "u
     path, wanted = handle.verify(), [columns.ids(side), columns.text]
     if path.suffix in _DIALECTS:
         text, dialect = text_source(path, source), _DIALECTS[path.suffix]
-        blocks = read(text, dialect, source, wanted, list(_HISTORY), _key(source))
+        blocks = read(text, dialect, source, wanted, list(_HISTORY), f"{_section(source)}.columns")
         table = all_records(blocks, source, wanted)
         found = dict(zip(table.column_names, table.columns, strict=True))
     elif path.suffix == ".parquet":
@@ -113,9 +118,77 @@ def read_vectors(
     return typed[KEYS[side]].combine_chunks(), list(table[wanted[1]].to_numpy()), typed
 
 
-def _key(source: str) -> str:
-    """The configuration's key that names the columns."""
-    return f"{source.partition('.')[0]}.columns"
+def _section(source: str) -> str:
+    """The configuration's section that names the file."""
+    return source.partition(".")[0]
+
+
+# Rows of users and items
+
+
+def matched_rows(
+    ids: pa.Array, subjects: pa.Array, source: str, config: Profiles | Embeddings, side: Side
+) -> NDArray[np.int64]:
+    """Find the row of each user (item) of the training part in a file with the given ids.
+
+    Returns:
+        int64 (n_subjects,): -1 where the file has none. Rows of unknown ids are left out, with a
+        warning, if `config` says so.
+
+    Raises:
+        BadInput: for an empty id, ids that occur more than once, and unknown ones unless dropped.
+    """
+    word = noun(KEYS[side])
+    empty = np.flatnonzero(np.asarray(pc.fill_null(pc.equal(ids, ""), True)))
+    if len(empty):
+        raise BadInput(f"{source}, row {empty[0] + 1}: the {word} id is empty. Fill it in.")
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if len(repeated):
+        raise BadInput(
+            f"{source}: {len(repeated)} of {len(counts)} {word} ids occur more than "
+            f"once: {_listed(repeated)}. Keep one row per {word}."
+        )
+    strangers = ids.filter(pc.invert(pc.is_in(ids, subjects)))
+    if len(strangers) and config.unknown_users == "error":
+        raise BadInput(
+            f"{source}: {len(strangers)} of {len(ids)} {word} ids are not in the training "
+            f"part: {_listed(strangers)}. Correct them (ids are raw tokens, 007 is not 7), "
+            f"remove them, or set {_section(source)}.unknown_users to drop."
+        )
+    if len(strangers):
+        get_run_logger().warning("%s: %d unknown %ss dropped", source, len(strangers), word)
+    return np.asarray(pc.fill_null(pc.index_in(subjects, ids), -1), dtype=np.int64)
+
+
+def require_few_missing(
+    missing: pa.Array, n: int, source: str, config: Profiles | Embeddings, side: Side
+) -> None:
+    """Warn of those of n users (items) that the file leaves without anything.
+
+    Raises:
+        BadInput: if their share is above `config.max_missing`.
+    """
+    if not len(missing):
+        return
+    summary = (
+        f"{source}: {len(missing)} of {n} {noun(KEYS[side])}s ({len(missing) / n:.1%}) have "
+        f"nothing in it: {_listed(missing)}"
+    )
+    if len(missing) > config.max_missing * n:
+        raise BadInput(
+            f"{summary}; {_section(source)}.max_missing allows {config.max_missing:.1%}. Supply "
+            "them, or raise it."
+        )
+    get_run_logger().warning("%s; they are left out of the transfer", summary)
+
+
+def _listed(ids: pa.Array) -> str:
+    more = ", …" if len(ids) > SHOWN else ""
+    return ", ".join(map(str, ids[:SHOWN].to_pylist())) + more
+
+
+# Tables
 
 
 def _parquet_columns(path: Path, wanted: list[str], source: str) -> dict[str, Any]:
@@ -123,7 +196,7 @@ def _parquet_columns(path: Path, wanted: list[str], source: str) -> dict[str, An
         table = pq.read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"{source} is no Parquet file: {error}. Write it again.") from error
-    require_columns(table.column_names, wanted, source, _key(source))
+    require_columns(table.column_names, wanted, source, f"{_section(source)}.columns")
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
@@ -173,7 +246,7 @@ def _json_columns(path: Path, wanted: list[str], source: str) -> dict[str, Any]:
         )
     rows = [dict(row) for row in content]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    require_columns(names, wanted, source, _key(source))
+    require_columns(names, wanted, source, f"{_section(source)}.columns")
     kept = [*wanted, *(name for name in _HISTORY if name in names)]
     columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in kept}
     return {**columns, wanted[0]: _id_texts(columns[wanted[0]], source)}

@@ -33,11 +33,7 @@ class Axis:
 
 
 def gain(row: Mapping[str, Any]) -> Gain | None:
-    """Relative gain of a contrast with its interval; None where there is none.
-
-    Args:
-        row: keys as in view `contrasts_all`.
-    """
+    """Relative gain of a row of view `contrasts_all`; None where there is none."""
     base = row["baseline_mean"]
     if not base or None in (row["gain_percent"], row["ci_low"], row["ci_high"]):
         return None

@@ -92,17 +92,6 @@ def _tinted_phase(courses: Sequence[Course]) -> list[dict[str, Any]]:
     transferring = [epoch.epoch for epoch in every if epoch.transfer_loss is not None]
     if not transferring:
         return []
-    return [
-        {
-            "type": "rect",
-            "xref": "x",
-            "yref": "paper",
-            "x0": min(transferring) - 0.5,
-            "x1": max(transferring) + 0.5,
-            "y0": 0,
-            "y1": 1,
-            "fillcolor": _PHASE_TINT,
-            "line": {"width": 0},
-            "layer": "below",
-        }
-    ]
+    style = {"type": "rect", "fillcolor": _PHASE_TINT, "line": {"width": 0}, "layer": "below"}
+    across = {"xref": "x", "x0": min(transferring) - 0.5, "x1": max(transferring) + 0.5}
+    return [{**style, **across, "yref": "paper", "y0": 0, "y1": 1}]

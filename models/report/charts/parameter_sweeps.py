@@ -28,11 +28,8 @@ def sweeps(runs: Sequence[RunRow], label: str) -> list[Sweep]:
     """One chart per model and factor of which an arm has several values.
 
     A line joins runs that differ in nothing but the factor and the seed: its points are means
-    over seeds, its whiskers standard deviations. The baseline is a level line.
-
-    Args:
-        runs: rows of table `runs` with their `value`.
-        label: the metric's name on the axis.
+    over seeds, its whiskers standard deviations. The baseline is a level line. The y axis is
+    called `label`.
     """
     found = []
     for model in dict.fromkeys(run["model"] for run in runs):
@@ -70,17 +67,8 @@ def _figure(
         dashed = {"color": ARMS[BASELINE].colour, "width": 1.5, "dash": "dash"}
         across = {"type": "line", "xref": "paper", "x0": 0, "x1": 1}
         frame["shapes"] = [{**across, "y0": level, "y1": level, "line": dashed}]
-        frame["annotations"] = [
-            {
-                "text": BASELINE,
-                "xref": "paper",
-                "x": 1,
-                "y": level,
-                "xanchor": "right",
-                "yanchor": "bottom",
-                "showarrow": False,
-            }
-        ]
+        above = {"xanchor": "right", "yanchor": "bottom", "showarrow": False}
+        frame["annotations"] = [{"text": BASELINE, "xref": "paper", "x": 1, "y": level, **above}]
     data = [_trace(key, dict(sorted(values.items()))) for key, values in lines.items()]
     return {"data": data, "layout": frame}
 

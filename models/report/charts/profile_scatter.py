@@ -37,11 +37,7 @@ def profile_map(points: Sequence[Point]) -> tuple[Figure, list[dict[str, Any]]]:
     styles = dict(zip(frequent, _STYLES, strict=False))
     data, key = [], []
     for genre in [*frequent, None]:
-        own = [
-            point
-            for point in points
-            if (point["genre"] if point["genre"] in styles else None) == genre
-        ]
+        own = [p for p in points if (p["genre"] if p["genre"] in styles else None) == genre]
         if not own:
             continue
         name = genre or "other"
