@@ -1,6 +1,7 @@
 """Stage *targets*: embeddings reduced to the width of a tapped layer."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from math import ceil
 
@@ -44,13 +45,22 @@ def targets(
         kept: an earlier run's reducer. Until its policy asks for a refit, users with the embedding
             of that run keep that run's target to the bit, and all others are transformed.
     """
-    if kept is None:
-        return _fitted(config, embeddings, width, keep, "first fit")
-    made = _transformed(config, embeddings, width, kept)
-    if isinstance(made, Targeted):
-        return made
-    get_run_logger().info("The reducer is fitted anew: %s", made)
-    return _fitted(config, embeddings, width, True, made)
+    with one_thread():
+        if kept is None:
+            return _fitted(config, embeddings, width, keep, "first fit")
+        made = _transformed(config, embeddings, width, kept)
+        if isinstance(made, Targeted):
+            return made
+        get_run_logger().info("The reducer is fitted anew: %s", made)
+        return _fitted(config, embeddings, width, True, made)
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Let BLAS use one thread: how it rounds sums depends on the number, and so on the machine."""
+    from threadpoolctl import threadpool_limits
+
+    limited: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    return limited
 
 
 def _fitted(
@@ -168,9 +178,9 @@ def controls(
     subjects = table[key].to_pylist()
     make_targets = ARMS[arm].make_targets
     assert make_targets is not None
-    made = make_targets(
-        ControlInputs(profiles, key, subjects, log, catalogue, seed, config.seed, standardise)
-    )
+    given = ControlInputs(profiles, key, subjects, log, catalogue, seed, config.seed, standardise)
+    with one_thread():
+        made = make_targets(given)
     made_of = {"targets": targeted, "train": train, "items": items}
     written = _write(table, made, made_of, {**config.identity(), "arm": arm, "seed": seed})
     return Targeted(targets=written, reduction=arm, width=made.shape[1])

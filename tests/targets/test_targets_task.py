@@ -164,3 +164,17 @@ def test_the_stage_writes_one_target_per_embedded_user(embeddings, tmp_path, mon
     np.testing.assert_array_equal(to_matrix(table[TARGET]), reduce(embeddings, 5, config))
     assert (done.reduction, done.width) == ("pca", 5)
     assert targets.fn(config, handle, 5) == done
+
+
+def test_targets_do_not_depend_on_the_number_of_threads():
+    from threadpoolctl import threadpool_limits
+
+    vectors = np.random.default_rng(5).standard_normal((3000, 96)).astype(np.float32)
+    table = to_table(pa.array([f"u{n}" for n in range(3000)]), EMBEDDING, vectors)
+    embeddings = write_parquet("embeddings", table)
+    digests = set()
+    for threads in (1, 2, 4):
+        with threadpool_limits(threads, user_api="blas"):
+            made = targets.fn(Targets(reduction="pca"), embeddings, 32)
+        digests.add(made.targets.sha256)
+    assert len(digests) == 1
