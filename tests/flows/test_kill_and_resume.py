@@ -222,7 +222,8 @@ def test_two_runs_at_once_end_alike_and_ask_once(crashing, whole, tmp_path):
         require_as_if_nothing_happened(data, summary, whole)
 
 
-@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow  # quick: two runs at once, and the targets' bits in another process
+@pytest.mark.parametrize("apart", [False, True])
 def test_the_same_configuration_data_and_seed_give_the_same_digests(crashing, tmp_path, apart):
     """In two fresh folders, in whatever process and order trainings end."""
     settings = (
