@@ -40,7 +40,7 @@ demo: setup
 	$(BIN)/llmkt run configs/ml-100k.yaml
 
 # Tests of one group (tests/conftest.py) share a process, in the order that is made there.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test: lint
 	$(PYTEST)

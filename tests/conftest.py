@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 FOLDER = Path(__file__).parent
 LONG = ("flows/test_kill_and_resume", "execution/test_dask_cluster", "flows/", "recommenders/")
@@ -16,17 +18,37 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+def group(path: str) -> str:
+    """Name the tests that share a process with those of the file `path`, below this folder."""
+    return "umap" if path.startswith(WITH_UMAP) else path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of a file share a process, and with it what they set up; long files first."""
+    """Sort the groups, those that take long first."""
     ranks = {}
     for item in items:
         path = item.path.relative_to(FOLDER).as_posix()
-        group = "umap" if path.startswith(WITH_UMAP) else path
-        item.add_marker(pytest.mark.xdist_group(group))
-        first = "flows/" if group == "umap" else path
+        first = "flows/" if group(path) == "umap" else path
         place = [number for number, start in enumerate(LONG) if first.startswith(start)]
-        ranks[item] = (min(place, default=len(LONG)), group)
+        ranks[item] = (min(place, default=len(LONG)), group(path))
     items.sort(key=ranks.__getitem__)
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Let the tests of a group share a process, and with it what they set up.
+
+    The marker `xdist_group` does nothing here: pytest-xdist 3.8 writes it into a field that
+    pytest 9.2 no longer reads.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid.split("::", 1)[0].removeprefix(f"{FOLDER.name}/"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
+    """Hand out whole groups of tests."""
+    return GroupScheduling(config, log)
 
 
 @pytest.fixture
