@@ -29,17 +29,23 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.arrow import codes, distinct
 from models.errors import BadInput
-from models.recommenders.closed_form import SideInformation, unit_vectors
+from models.recommenders.closed_form import Floats, SideInformation, unit_vectors
+from models.recommenders.hyperparameters import hyperparameters
 from models.schemas import ITEM, USER
 
 _CELLS = 1 << 13
 """Interactions whose vectors are gathered at a time: those of 64 columns stay in a core's cache."""
 _ROWS = 128
+_SWEEPS = 10
+"""By then, validation no longer rises on MovieLens."""
 _OUT_OF_RANGE = "models.iALS.hyperparameters.{} is {}. Set it to a number {}."
 
 
@@ -95,9 +101,7 @@ class Prior:
         map_reg: ρ of equation 3.
     """
 
-    def __init__(
-        self, alpha: float, embeddings: NDArray[np.float64], reg: Tensor, map_reg: float
-    ) -> None:
+    def __init__(self, alpha: float, embeddings: Floats, reg: Tensor, map_reg: float) -> None:
         self.alpha, self.reg, self.map_reg = alpha, reg, map_reg
         known = torch.from_numpy(embeddings.astype(np.float32)).to(reg.device)
         self.embeddings = known if alpha > 0 and known.any() else None
@@ -226,6 +230,31 @@ class Ials(nn.Module):
         """Score user-item pairs, as RecBole's models do: float32 (n,)."""
         users, items = self.user_factors[interaction[USER]], self.item_factors[interaction[ITEM]]
         return (users * items).sum(dim=1)
+
+
+def log_factors(train: pa.Table, subjects: pa.Array, key: str, seed: int, width: int) -> Floats:
+    """Learn vectors from interactions alone, with the default settings.
+
+    Args:
+        train: schema `INTERACTIONS`.
+        subjects: users or items of the training part.
+        key: `USER` or `ITEM`: which of them.
+        seed: of the first vectors.
+        width: columns.
+
+    Returns:
+        float64 (n, width).
+    """
+    users, items = codes(train[USER]) + 1, codes(train[ITEM]) + 1
+    shape = int(users.max()) + 1, int(items.max()) + 1
+    settings = hyperparameters("iALS", {"embedding_size": width})
+    module = Ials(users, items, shape, settings, seed, torch.device("cpu"))
+    for _ in range(_SWEEPS):
+        module.sweep()
+    learned = module.user_factors if key == USER else module.item_factors
+    rows = np.asarray(pc.index_in(subjects, distinct(train[key])))
+    found: Floats = learned.numpy()[rows + 1].astype(np.float64)
+    return found
 
 
 def solve(rows: Rows, fixed: Tensor, unobserved: float, mean: Tensor | None = None) -> Tensor:

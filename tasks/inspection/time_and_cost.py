@@ -112,6 +112,7 @@ def money(pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> Money:
             ground = f"{pipeline.dataset.digest()} {pipeline.split.digest()}"
             key = f"{side} {config.digest()} {ground}"
             asks = config.asks and pipeline.embeddings_of(side).provider != "import"
+            asks = asks and "profiles" in pipeline.targets.active_sources
             if asks and key not in bills:
                 request = request_of(pipeline, side)
                 with answer_store() as store:
