@@ -56,8 +56,9 @@ def subjects(train: pa.Table, items: pa.Table, most: int) -> Subjects:
     described = describe(pa.table({ITEM: tokens}), presentable(items))
     if not most:
         n = len(tokens)
-        nothing = np.full((n, 0), -1, np.int64), [[] for _ in range(n)], np.zeros(n, np.int64)
-        return Subjects(described, *nothing, np.full(n, np.nan))
+        nobody: list[list[str]] = [[] for _ in range(n)]
+        alone = np.full((n, 0), -1, np.int64), nobody, np.zeros(n, np.int64), np.full(n, np.nan)
+        return Subjects(described, *alone)
     rating = filled_ratings(train)
     n_users = np.bincount(item)
     mean = np.bincount(item, rating) / np.maximum(n_users, 1)
