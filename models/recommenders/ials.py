@@ -46,7 +46,6 @@ _CELLS = 1 << 13
 _ROWS = 128
 _SWEEPS = 10
 """By then, validation no longer rises on MovieLens."""
-_OUT_OF_RANGE = "models.iALS.hyperparameters.{} is {}. Set it to a number {}."
 
 
 @dataclass(frozen=True)
@@ -162,12 +161,8 @@ class Ials(nn.Module):
             settings: iALS' hyper-parameters.
             seed: of the first vectors.
             device: torch device.
-
-        Raises:
-            BadInput: for a hyper-parameter that is out of range.
         """
         super().__init__()
-        _check(settings)
         self._shape, self._prior_reg = shape, settings["prior_reg"]
         self._unobserved = settings["unobserved_weight"]
         generator = torch.Generator("cpu").manual_seed(seed)
@@ -308,13 +303,3 @@ def _cholesky_solve(systems: Tensor, wanted: Tensor) -> Tensor:
         raise BadInput("models.iALS.hyperparameters.reg_weight: too small to solve for. Raise it.")
     solved: Tensor = torch.cholesky_solve(wanted[:, :, None], factors)
     return solved[:, :, 0]
-
-
-def _check(settings: Mapping[str, Any]) -> None:
-    """Refuse numbers that make no objective."""
-    for name in ("embedding_size", "reg_weight", "prior_reg", "init_scale"):
-        if not (np.isfinite(settings[name]) and settings[name] > 0):
-            raise BadInput(_OUT_OF_RANGE.format(name, settings[name], "above 0"))
-    for name in ("unobserved_weight", "reg_exponent"):
-        if not (np.isfinite(settings[name]) and settings[name] >= 0):
-            raise BadInput(_OUT_OF_RANGE.format(name, settings[name], "of at least 0"))

@@ -256,10 +256,9 @@ def test_knowledge_enters_without_a_tap():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"reg_weight": 0.0}, "reg_weight is 0.0. Set it to a number above 0."),
-        ({"embedding_size": -1}, "embedding_size is -1"),
-        ({"unobserved_weight": float("nan")}, "unobserved_weight is nan"),
-        ({"reg_exponent": -0.5}, "Set it to a number of at least 0."),
+        ({"prior_reg": 0.0}, "0.0 is not above 0. Set a number above 0."),
+        ({"embedding_size": -1}, "-1 is not from 1 to"),
+        ({"unobserved_weight": float("nan")}, "nan is not from 0"),
         ({"learning_rate": 0.1}, "learning_rate is not a hyper-parameter of iALS; known: "),
         ({"reg_wieght": 0.1}, "did you mean reg_weight?"),
     ],
@@ -269,3 +268,8 @@ def test_bad_hyperparameters_are_named_with_their_fix(given, message):
         recommender("iALS", **given)
     assert message in str(refused.value)
     assert str(refused.value).startswith("models.iALS.hyperparameters.")
+
+
+def test_a_system_without_solution_names_what_to_raise():
+    with pytest.raises(BadInput, match=r"reg_weight: too small to solve for\. Raise it\."):
+        built(reg_weight=0.0).sweep()
