@@ -103,7 +103,8 @@ def _describe(
         for described in found.values()
         if described is not first or profiled is None
     }
-    further |= dict.fromkeys((name for name in active if name not in found), "train-only")
+    of_items: Provenance = "none seen" if side == "items" else "train-only"
+    further |= dict.fromkeys((name for name in active if name not in found), of_items)
     return Described(side=side, profiled=profiled, embedded=embedded, further=further)
 
 

@@ -272,4 +272,4 @@ def test_bad_hyperparameters_are_named_with_their_fix(given, message):
 
 def test_a_system_without_solution_names_what_to_raise():
     with pytest.raises(BadInput, match=r"reg_weight: too small to solve for\. Raise it\."):
-        built(reg_weight=0.0).sweep()
+        built(reg_weight=0.0, unobserved_weight=0.0).sweep()
