@@ -192,7 +192,7 @@ ARMS: dict[str, Arm] = {
             _genre_histogram,
             knows_profiles=False,
         ),
-        Arm("metadata", "targets", "#7a8f3c", "longdash", _metadata, knows_profiles=False),
+        Arm("genres-years", "targets", "#7a8f3c", "longdash", _metadata, knows_profiles=False),
         Arm("log-factors", "targets", "#2f7f91", "dashdot", _log_factors, knows_profiles=False),
     )
 }

@@ -87,7 +87,7 @@ def all_metadata(
     parts = {source: table for source, table in made.items() if table is not None}
     if not parts:
         raise BadInput(
-            "training.arms: metadata needs items with genres or years and there are none. Set "
+            "training.arms: genres-years needs items with genres or years and there are none. Set "
             "dataset.columns.genres or year, or remove the arm."
         )
     table = combined(parts, dict.fromkeys(parts, 1.0), subjects, key)

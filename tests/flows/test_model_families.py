@@ -18,7 +18,7 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         "split.strategy=leave-one-out",
         "--set",
         "training={workers: 1, epochs: 2, patience: 2, seeds: [1], "
-        "arms: [baseline, transfer, shuffled, noise, genre-histogram, history-svd, metadata, "
+        "arms: [baseline, transfer, shuffled, noise, genre-histogram, history-svd, genres-years, "
         "log-factors]}",
         "--set",
         "models={LightGCN: {transfer: {side: both}}, DeepFM: {transfer: {side: items}}, "
@@ -34,7 +34,7 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         (stage["model"], stage["arm"]) for stage in made["stages"] if stage["name"] == "training"
     }
     arms = {"baseline", "transfer", "shuffled", "noise", "genre-histogram", "history-svd"}
-    arms |= {"metadata", "log-factors"}
+    arms |= {"genres-years", "log-factors"}
     trained = {
         (model, arm) for model in ("LightGCN", "DeepFM", "SASRec", "EASE", "iALS") for arm in arms
     }
@@ -63,9 +63,9 @@ def test_models_of_every_family_train_with_controls_and_references(world):
     assert rows == [
         ("baseline", None, None, None),
         ("genre-histogram", None, None, "forward"),
+        ("genres-years", None, None, "forward"),
         ("history-svd", None, None, "forward"),
         ("log-factors", None, None, "forward"),
-        ("metadata", None, None, "forward"),
         ("noise", "none", "offline", "forward"),
         ("shuffled", "none", "offline", "forward"),
         ("transfer", "none", "offline", "forward"),

@@ -133,17 +133,19 @@ def test_log_factors_tell_tastes_apart_and_repeat():
 
 def test_metadata_keeps_the_distances_of_genres_and_years():
     items = ITEMS.append_column("year", pa.array([1990, 1990, 1970, 1950], pa.int32()))
-    made = made_by("metadata", given(items=items, subjects=["c", "a", "b"]))
+    made = made_by("genres-years", given(items=items, subjects=["c", "a", "b"]))
     # Items i1 Drama, i2 War and Drama, i3 no genre; years of i1 and i2 are alike.
     assert made.shape == (3, 8)
     apart = distances(made.astype(np.float64))
     assert apart[0, 1] > 0.1  # c saw i2 alone, a all three
     bare = items.set_column(1, GENRES, pa.array([[]] * 4, pa.list_(pa.string())))
-    years = distances(made_by("metadata", given(items=bare, subjects=["c", "a", "b"])).astype("f8"))
+    years = distances(
+        made_by("genres-years", given(items=bare, subjects=["c", "a", "b"])).astype("f8")
+    )
     assert years[1, 2] < years[0, 1]  # of a, b and c, only c saw no old film
     none = bare.set_column(2, "year", pa.nulls(4, pa.int32()))
-    with pytest.raises(BadInput, match="metadata needs items with genres or years"):
-        made_by("metadata", given(items=none))
+    with pytest.raises(BadInput, match="genres-years needs items with genres or years"):
+        made_by("genres-years", given(items=none))
 
 
 def test_every_arm_trains_with_the_same_transfer_and_budget():
