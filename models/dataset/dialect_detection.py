@@ -53,14 +53,17 @@ class _Tried:
     first: list[str]
     rows: list[list[str]]
     fault: str
-    reason: BadInput | None = None
+
+
+_WHOLE_FILE = 1 << 62
+"""Refused records where it is not known where records end."""
 
 
 def detect(source: Source, file: str) -> Detected:
     """Try delimiters and quotings on the whole file; the one that refuses fewest records wins.
 
     Raises:
-        BadInput: if the file is empty, cannot be decoded, or no dialect divides it into records.
+        BadInput: if the file is empty or cannot be decoded.
     """
     encoding, seen = detect_encoding(source, file)
     tried: list[_Tried] = []
@@ -69,8 +72,6 @@ def detect(source: Source, file: str) -> Detected:
         if not tried[-1].refused:
             break
     best = min(tried, key=lambda one: one.refused)
-    if best.reason is not None:
-        raise best.reason
     header = header_guess(best.first, best.rows)
     is_named = header.value == "true"
     names = [RECBOLE_TYPE.sub("", name.strip()) for name in best.first]
@@ -134,8 +135,8 @@ def _candidates(source: Source, encoding: str, file: str) -> Iterator[Dialect]:
 def _tried(source: Source, dialect: Dialect, file: str) -> _Tried:
     """Read a file as a dialect: how many records it refuses, and a sample of values."""
     refused, rows, fault = 0, list[list[str]](), ""
+    names = column_names(source, dialect, file)
     try:
-        names = column_names(source, dialect, file)
         for block in read(source, dialect, file, names):
             values = block.values
             if not dialect.quoted:
@@ -149,8 +150,9 @@ def _tried(source: Source, dialect: Dialect, file: str) -> _Tried:
                 columns = values.take(pa.array(spread)).to_pydict().values()
                 rows += map(list, zip(*columns, strict=True))
     except BadInput as error:
-        return _Tried(dialect, 1 << 62, [], [], str(error), error)
-    return _Tried(dialect, refused, rows[0] if rows else names, rows[1:], fault)
+        refused, fault = _WHOLE_FILE, str(error)
+    rows = rows or [column_names(source, replace(dialect, header=True), file)]
+    return _Tried(dialect, refused, rows[0], rows[1:], fault)
 
 
 def _in_quotes(values: pa.Table) -> pa.ChunkedArray:
@@ -166,10 +168,11 @@ def _evidence(tried: list[_Tried], best: _Tried) -> list[Guess]:
     others = [one for one in tried if one is not best]
     counts = [
         f"{quoting_of(one.dialect)} with {_NAMES.get(one.dialect.delimiter, one.dialect.delimiter)}"
-        f" refuses {'the file' if one.reason else one.refused} ({one.fault})"
+        f" refuses {'the file' if one.refused == _WHOLE_FILE else one.refused} ({one.fault})"
         for one in islice(others, 3)
     ]
     end = f"; it refuses {best.refused} records, {best.fault}" if best.refused else ""
+    end = f"; {best.fault}" if best.refused == _WHOLE_FILE else end
     why = "; ".join(counts) or ("the whole file fits" if best.dialect.quoted else "no quotes in it")
     shown = f"{_NAMES.get(mark, mark)}: {len(best.first)} values a record{end}"
     return [Guess("delimiter", mark, shown), Guess("quoting", quoting, why)]
