@@ -48,8 +48,8 @@ def _is_an_encoding(value: str) -> str:
     try:
         if not isinstance("".encode(value), bytes):
             raise LookupError
-    except LookupError:
-        raise ValueError(f"{value} is no encoding; utf-8, cp1252 and utf-16 are") from None
+    except (LookupError, ValueError):
+        raise ValueError("this is no encoding; utf-8, cp1252 and utf-16 are") from None
     return value
 
 
