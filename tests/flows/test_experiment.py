@@ -161,8 +161,7 @@ def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, wr
     assert rows(data, "SELECT DISTINCT search_trials FROM runs WHERE experiment = 'searched'") == [
         (3,)
     ]
-    (verdict,) = {row["verdict"].split(":")[0] for row in summary["comparison"]}
-    assert verdict != "not comparable"
+    assert "not comparable" not in {row["verdict"].split(":")[0] for row in summary["comparison"]}
     # Of each arm's best setting the first seed was a trial.
     assert summary["ran"] == 6 + 2
     planned = ran(path, "--dry-run")[1]
@@ -176,14 +175,7 @@ def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, wr
     assert rows(data, tried + "is_current ORDER BY ALL") == [("baseline", 5), ("transfer", 5)]
     kept = "SELECT is_current, count(*) FROM trials WHERE experiment = 'searched' GROUP BY ALL"
     assert dict(rows(data, kept)) == {True: 4, False: 6}
-    ran(write("searched", search=other, arms=["baseline"]))
-    (unequal,) = {
-        row["verdict"]
-        for row in ran(write("searched", search=other | {"trials": 3}, arms=["baseline"]))[1][
-            "comparison"
-        ]
-    } or {"none"}
-    assert unequal == "none"  # nothing to compare with
+    ran(write("searched", search=other | {"trials": 3}, arms=["baseline"]))
     done = ran(write("searched", search=other))[1]["comparison"]
     assert {row["verdict"] for row in done} == {
         "not comparable: search trials differ (baseline 6; arm 5)"
