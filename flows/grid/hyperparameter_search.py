@@ -8,7 +8,7 @@ from typing import Any
 from flows.steps.preparation import Request, jobs_of, prepare, taps_of
 from flows.steps.stage_runner import NotCached, StageRunner
 from flows.steps.trainings import Result, TrainingPool
-from models.config import ArmName, Pipeline, Search
+from models.config import ArmName, Pipeline, Search, Space
 from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
 from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
@@ -28,6 +28,7 @@ class ArmSearch:
     model: str
     arm: ArmName
     search: Search
+    space: Mapping[str, Space]
     trials: list[Trial] = field(default_factory=list)
     problem: str | None = None
 
@@ -63,7 +64,7 @@ class ArmSearch:
 
     def steps(self, stages: StageRunner) -> Steps:
         """All trials in turn. Nothing here reads the test part, or a score on it."""
-        study = Study(self.search, space_of(self.search, self.model, self.arm))
+        study = Study(self.search, self.space)
         for _ in range(self.search.trials):
             setting = study.ask()
             score: float | None = None
@@ -145,7 +146,7 @@ def _searches_of_point(
         raise BadInput(f"{chosen.file}: {error}") from error
     searches = []
     for model, arm in arms:
-        space = space_of(search, model, arm)
+        space = space_of(search, model, arm, chosen.point.overrides)
         for end in (0, -1) if space else ():
             ends = {
                 key: values.choices[end] if values.choices else (values.low, values.high)[end]
@@ -153,7 +154,7 @@ def _searches_of_point(
             }
             taps_of(chosen.varied(model, arm, ends), stages)
         if space:
-            searches.append(ArmSearch(chosen, model, arm, search))
+            searches.append(ArmSearch(chosen, model, arm, search, space))
     return searches
 
 

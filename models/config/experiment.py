@@ -47,17 +47,22 @@ class Space(Section):
 
 
 class Search(Section):
-    """Hyper-parameter search on validation with Optuna's TPE, with equal trials for every arm."""
+    """Hyper-parameter search on validation, with equal trials for every arm.
+
+    The first third of the trials is random, the others are Optuna's TPE.
+    """
 
     trials: int = Field(20, ge=1, description="Trials of every model and arm.")
     seed: Seed = Field(1, description="Seed of the sampler.")
     space: dict[str, Space] = Field(
-        min_length=1,
+        default_factory=dict,
         description="Range or choices by dotted key. models.NAME.hyperparameters.KEY applies to "
-        "every arm of the model, any other key, such as transfer.alpha, to arms with knowledge.",
+        "every arm of the model, any other key, such as transfer.alpha, to arms with knowledge. "
+        "Empty: the spaces that ship with the models, without the keys that the grid or a point "
+        "sets.",
     )
     pruning: Literal["none", "median"] = Field(
-        "none",
+        "median",
         description="median: train for pruning_epochs first, and fully only if that score is no "
         "worse than the median of the trials before; the same rule for every arm.",
     )

@@ -4,13 +4,15 @@ A study follows from the sampler's seed and the trials' scores, in order. Trials
 cached by content, so that a killed study gets the same scores again and goes on where it stood.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from models.config import ARMS, ArmName, Search, Space
 from models.errors import BadInput
 from models.recommenders.registry import entry
+from models.recommenders.search_spaces import shipped_space
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
@@ -18,9 +20,23 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
-def space_of(search: Search, model: str, arm: ArmName) -> dict[str, Space]:
-    """Pick the part of the space that concerns one arm: a baseline has no knowledge's settings."""
+def space_of(
+    search: Search, model: str, arm: ArmName, held: Collection[str] = ()
+) -> dict[str, Space]:
+    """Pick the part of the space that concerns one arm: a baseline has no knowledge's settings.
+
+    Where the search names no space, the model's own holds, without the keys in `held`.
+    """
+    if not search.space:
+        shipped = shipped_space(model, ARMS[arm].takes == "targets")
+        return {key: space for key, space in shipped.items() if not _is_held(key, model, held)}
     return {key: space for key, space in search.space.items() if _concerns(key, model, arm)}
+
+
+def _is_held(key: str, model: str, held: Collection[str]) -> bool:
+    """Whether a key, or a section that it is in, is in `held`, the model's own or that of all."""
+    names = (key, key.removeprefix(f"models.{model}."))
+    return any(f"{name}.".startswith(f"{other}.") for name in names for other in held)
 
 
 def _concerns(key: str, model: str, arm: ArmName) -> bool:
@@ -53,6 +69,8 @@ def require_equal_trials(search: Search, arms: Sequence[tuple[str, ArmName]]) ->
                 f"search.space.{key}: the experiment trains no such model. Set one of "
                 f"{', '.join(sorted(models))}."
             )
+    if not search.space:
+        return
     searched = {pair for pair in arms if space_of(search, *pair)}
     for model, arm in arms:
         others = [other for m, other in arms if m == model and (m, other) in searched]
@@ -73,9 +91,9 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._search, self._space = search, space
         self._distributions = {key: _distribution(space[key]) for key in sorted(space)}
-        self._study: OptunaStudy = optuna.create_study(
-            direction="maximize", sampler=optuna.samplers.TPESampler(seed=search.seed)
-        )
+        random = ceil(search.trials / 3)
+        sampler = optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=random)
+        self._study: OptunaStudy = optuna.create_study(direction="maximize", sampler=sampler)
         self._short: list[float] = []
 
     @property

@@ -1,0 +1,119 @@
+"""Search spaces that ship with the models: what `search: {trials: 40}` tries.
+
+A baseline has its model's own settings; an arm with knowledge has those of its transfer as well, in
+the same number of trials. Ranges were chosen around the settings that published comparisons report
+and that were measured here on MovieLens. Batches have a lower bound, so that no trial takes all the
+time.
+"""
+
+from typing import Any
+
+from models.config import Space
+from models.recommenders.hyperparameters import hyperparameters
+from models.recommenders.registry import entry
+
+
+def _log(low: float, high: float) -> Space:
+    return Space(low=low, high=high, log=True)
+
+
+def _range(low: float, high: float) -> Space:
+    return Space(low=low, high=high)
+
+
+def _choices(*values: Any) -> Space:
+    return Space(choices=list(values))
+
+
+_NEGATIVES = _choices(*({"sample_num": n} for n in (1, 2, 4)))
+_DROPOUT = _range(0.0, 0.6)
+_TRAINED = {
+    "learning_rate": _log(5e-4, 2e-2),
+    "weight_decay": _log(1e-8, 1e-3),
+    "train_batch_size": _choices(512, 1024, 2048, 4096),
+}
+"""Of every model that is trained by gradient."""
+_USERS: dict[str, Space | None] = {"train_batch_size": _choices(128, 256, 512)}
+"""An epoch of an autoencoder has as many rows as there are users."""
+_VAE: dict[str, Space | None] = {
+    **_USERS,
+    "dropout_prob": _range(0.2, 0.8),
+    "anneal_cap": _range(0.05, 0.6),
+    "total_anneal_steps": _choices(100, 400, 2000),
+}
+
+_OWN: dict[str, dict[str, Space | None]] = {
+    "BPR": {"train_neg_sample_args": _NEGATIVES},
+    "NeuMF": {"train_neg_sample_args": _NEGATIVES},
+    "SimpleX": {
+        "margin": _range(0.2, 0.95),
+        "negative_weight": _log(1.0, 100.0),
+        "gamma": _range(0.2, 0.95),
+        "reg_weight": _log(1e-8, 1e-3),
+    },
+    "LightGCN": {
+        "learning_rate": _log(2e-3, 5e-2),
+        "weight_decay": None,
+        "train_batch_size": _choices(4096, 8192),
+        "reg_weight": _log(1e-6, 1e-2),
+        "n_layers": _choices(1, 2, 3),
+    },
+    "ENMF": {
+        **_USERS,
+        "dropout_prob": _range(0.1, 0.9),
+        "negative_weight": _log(0.01, 1.0),
+    },
+    "MultiVAE": _VAE,
+    "MultiDAE": {**_USERS, "dropout_prob": _range(0.2, 0.8)},
+    "RecVAE": {
+        **_USERS,
+        "learning_rate": _log(2e-4, 5e-3),
+        "dropout_prob": _range(0.2, 0.7),
+        "gamma": _log(1e-3, 3e-2),
+        "n_enc_epochs": _choices(1, 2, 3),
+    },
+    "CDAE": {**_USERS, "corruption_ratio": _range(0.1, 0.8), "reg_weight_2": _log(1e-5, 1e-1)},
+    "ItemKNN": {"k": Space(low=10, high=1000, log=True), "shrink": _range(0.0, 200.0)},
+    "AsymKNN": {"k": Space(low=10, high=1000, log=True), "alpha": _range(0.0, 1.0)},
+    "EASE": {"reg_weight": _log(10.0, 5000.0)},
+    "SLIMElastic": {"alpha": _log(0.01, 5.0), "l1_ratio": _log(1e-3, 0.5)},
+    "ADMMSLIM": {"lambda1": _log(0.1, 30.0), "lambda2": _log(10.0, 5000.0)},
+    "NCEPLRec": {"reg_weight": _log(1.0, 5000.0), "beta": _range(0.6, 1.4)},
+    "iALS": {
+        "reg_weight": _log(1e-3, 0.3),
+        "unobserved_weight": _log(0.02, 2.0),
+        "reg_exponent": _range(0.5, 1.1),
+    },
+}
+_OF_KNOWLEDGE = {"EASE": {"side_reg": _log(1.0, 300.0)}, "iALS": {"prior_reg": _log(1.0, 300.0)}}
+"""Own settings that say nothing without knowledge."""
+
+
+def shipped_space(model: str, takes_targets: bool) -> dict[str, Space]:
+    """Return the space of one model and arm, by dotted key; empty if there is nothing to set.
+
+    Args:
+        model: a name in the registry.
+        takes_targets: whether the arm has targets, of profiles or of a control.
+    """
+    row = entry(model)
+    own: dict[str, Space | None] = {}
+    if row.by_gradient:
+        own = {**_TRAINED, **_dropout(model)}
+    own |= _OWN.get(model, {})
+    transfer: dict[str, Space] = {}
+    if takes_targets:
+        own |= _OF_KNOWLEDGE.get(model, {})
+        transfer = {"alpha": _range(0.0, 1.0)}
+        if row.by_gradient:
+            transfer = {"alpha": _range(0.0, 0.8), "scale": _log(0.01, 0.3)}
+    at = f"models.{model}"
+    return {
+        **{f"{at}.hyperparameters.{key}": space for key, space in own.items() if space is not None},
+        **{f"{at}.transfer.{key}": space for key, space in transfer.items()},
+    }
+
+
+def _dropout(model: str) -> dict[str, Space]:
+    """The model's dropout, if it has one by the usual name."""
+    return {"dropout_prob": _DROPOUT} if "dropout_prob" in hyperparameters(model, {}) else {}
