@@ -38,6 +38,27 @@ def test_training_speed_ends_with_one_line_of_json():
     assert not [name for name in ("saved", "log_tensorboard") if (ROOT / name).exists()]
 
 
+def test_sweeps_agree_with_implicit_and_are_timed():
+    pytest.importorskip("implicit")
+    from benchmarks import ials_speed
+
+    pairs = ials_speed.power_law(users=300, items=60, each=8)
+    for columns in (4, 16):  # histories longer and shorter than there are columns
+        ials_speed.require_agreement(pairs, columns)
+    seconds = ials_speed.measure(pairs, 4, rounds=1)
+    assert set(seconds) == {"ours", "exact", "default"}
+    assert min(seconds.values()) > 0
+
+
+def test_sweeps_that_differ_from_implicit_are_not_timed(monkeypatch):
+    pytest.importorskip("implicit")
+    from benchmarks import ials_speed
+
+    monkeypatch.setattr(ials_speed.Ials, "sweep", lambda _: 0.0)
+    with pytest.raises(SystemExit, match="nothing is timed"):
+        ials_speed.require_agreement(ials_speed.power_law(users=300, items=60, each=8), 4)
+
+
 def test_a_benchmark_whose_sides_disagree_times_nothing():
     from benchmarks import training_speed
 

@@ -240,6 +240,52 @@ def searching(data_dir, write, no_run_logger, request):  # noqa: ARG001
     return chosen, made
 
 
+def test_the_number_of_trials_is_enough_for_a_search(data_dir, write):  # noqa: ARG001
+    """The models' own spaces, without what the grid sets."""
+    fields = {"search": {"trials": 4}, "grid": {"transfer.alpha": [0.1, 0.3]}}
+    searches = searches_of(load_experiment(write("shipped", **fields)), Plain())
+    spaces = {(one.chosen.name, one.arm): set(one.space) for one in searches}
+    assert len(spaces) == 4
+    own = "models.BPR.hyperparameters."
+    assert all(f"{own}learning_rate" in space for space in spaces.values())
+    for (_, arm), space in spaces.items():
+        assert {key for key in space if not key.startswith(own)} == (
+            set() if arm == "baseline" else {"models.BPR.transfer.scale"}
+        )
+
+
+@pytest.mark.parametrize(
+    ("given", "source", "width"),
+    [
+        (["profiles"], "import", WIDTH),
+        (["profiles", "genres"], "import + genres", WIDTH + 2),
+        ({"genres": 1, "years": 0.5}, "genres + years", 2 + 6),
+    ],
+)
+def test_sources_are_combined_before_targets(data_dir, write, no_run_logger, given, source, width):  # noqa: ARG001
+    (point,) = load_experiment(write("sources", overrides={"targets.sources": given})).points
+    prepared = prepare(point.pipeline, Plain())
+    (users,) = prepared.part.described
+    assert (users.source, users.embedded.width) == (source, width)
+    targets = [request.inputs["targets"] for request in prepared.requests]
+    assert [set(one) for one in targets] == [set(), set(), {"users"}, {"users"}]
+
+
+def test_an_offline_text_beside_imported_vectors_needs_a_text_model(data_dir, write, no_run_logger):  # noqa: ARG001
+    (point,) = load_experiment(write("s", overrides={"targets.sources": ["offline"]})).points
+    with pytest.raises(BadInput, match=r"offline needs a text model.* Leave out offline"):
+        prepare(point.pipeline, Plain())
+    settings = {"targets.sources": ["profiles", "offline"], "embeddings.provider": "hashing"}
+    settings |= {"embeddings.path": None}
+    (point,) = load_experiment(write("s", overrides=settings)).points
+    with pytest.raises(BadInput, match=r"written offline already.* profiles\.provider"):
+        prepare(point.pipeline, Plain())
+    settings["targets.sources"] = ["offline", "years"]
+    (point,) = load_experiment(write("s", overrides=settings)).points
+    (users,) = prepare(point.pipeline, Plain()).part.described
+    assert (users.source, users.provenance) == ("offline + years", "train-only")
+
+
 def test_a_search_never_reads_the_test_part(searching):
     chosen, made = searching
     searches, stages = made()

@@ -7,6 +7,7 @@ from safetensors.torch import load, save
 
 from models.config import Budget, Side, Tap
 from models.errors import BadInput
+from models.publishing.vector_export import scored_by_product, vectors
 from models.recommenders.closed_form import SideInformation
 from models.recommenders.ials import Ials
 from models.recommenders.tap_probe import TapPoint, probe
@@ -14,6 +15,7 @@ from models.training.training_loop import fit
 from models.training.validation import Holdout
 from models.training.warm_start import rows_of, start_from
 from tests.support.toy_recommender import (
+    N_ITEMS,
     N_USERS,
     interactions,
     recommender,
@@ -175,8 +177,8 @@ def test_axes_and_scale_of_embeddings_do_not_matter():
 
 def test_an_item_that_nobody_knows_is_where_its_embedding_says():
     toy = recommender("iALS", embedding_size=8)
-    tokens, vectors = targets("items", 12)
-    vectors = np.append(vectors, vectors[tokens.index("i1")][None], axis=0)
+    tokens, rows = targets("items", 12)
+    rows = np.append(rows, rows[tokens.index("i1")][None], axis=0)
     module = Ials(
         toy.train_users,
         toy.train_items,
@@ -186,8 +188,8 @@ def test_an_item_that_nobody_knows_is_where_its_embedding_says():
         torch.device("cpu"),
     )
     placed = np.zeros((toy.n_items + 1, 12), np.float32)
-    placed[toy.item_ids(tokens)] = vectors[:-1]
-    placed[-1] = vectors[-1]
+    placed[toy.item_ids(tokens)] = rows[:-1]
+    placed[-1] = rows[-1]
     module.take_prior(1.0, SideInformation(placed, np.arange(toy.n_items + 1) > 0))
     for _ in range(10):
         module.sweep()
@@ -273,3 +275,11 @@ def test_bad_hyperparameters_are_named_with_their_fix(given, message):
 def test_a_system_without_solution_names_what_to_raise():
     with pytest.raises(BadInput, match=r"reg_weight: too small to solve for\. Raise it\."):
         built(reg_weight=0.0, unobserved_weight=0.0).sweep()
+
+
+def test_vectors_are_exported_and_their_products_are_the_scores():
+    model = recommender("iALS", embedding_size=8)
+    train(model, wrap(model, None), epochs=2)
+    users, items = vectors(model, "users"), vectors(model, "items")
+    assert (len(users.ids), len(items.ids)) == (N_USERS, N_ITEMS)
+    assert scored_by_product(model, users, items)
