@@ -148,7 +148,7 @@ def test_one_more_value_trains_only_its_own(write):
 
 
 def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, write):
-    path = write("searched", search={"trials": 3, "space": SPACE})
+    path = write("searched", search={"trials": 3, "space": SPACE, "pruning": "none"})
     code, summary = ran(path)
     assert code == 0, summary["points"]
     assert summary["trials"] == 6
@@ -170,7 +170,7 @@ def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, wr
     # A later search does not make the earlier one unseen; what it repeats counts once.
     tried = "SELECT DISTINCT arm, search_trials FROM runs WHERE experiment = 'searched' AND "
     assert rows(data, tried + "is_current ORDER BY ALL") == [("baseline", 3), ("transfer", 3)]
-    other = {"trials": 2, "seed": 7, "space": SPACE}
+    other = {"trials": 2, "seed": 7, "space": SPACE, "pruning": "none"}
     ran(write("searched", search=other))
     assert rows(data, tried + "is_current ORDER BY ALL") == [("baseline", 5), ("transfer", 5)]
     kept = "SELECT is_current, count(*) FROM trials WHERE experiment = 'searched' GROUP BY ALL"
@@ -229,7 +229,7 @@ class PlainPool:
 @pytest.fixture
 def searching(data_dir, write, no_run_logger, request):  # noqa: ARG001
     """Searches of both arms, ready to run, and how to make them anew."""
-    search = {"trials": 4, "space": SPACE, **getattr(request, "param", {})}
+    search = {"trials": 4, "space": SPACE, "pruning": "none", **getattr(request, "param", {})}
     loaded = load_experiment(write("plain", search=search))
     stages = Plain()
     (chosen,) = loaded.points
