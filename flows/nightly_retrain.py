@@ -69,7 +69,8 @@ def fold_drops(
     found = drops(folder, settle_seconds)
     read = [stages.run(incoming, drop) for drop in found.files]
     folded: Folded = stages.run(fold_in, base, read)
-    return folded.model_copy(update={"waiting": found.waiting})
+    refused = folded.quarantined + len(found.refused)
+    return folded.model_copy(update={"waiting": found.waiting, "quarantined": refused})
 
 
 def _challenge(night: Night, stages: StageRunner) -> Ended:
