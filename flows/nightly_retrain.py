@@ -1,6 +1,7 @@
 """The nightly flow: new interactions → challenger → gate → publish."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
@@ -111,15 +112,26 @@ def _end(
     judged: Judged | None = None,
     described: Sequence[Described] = (),
 ) -> Ended:
-    """Record the night and announce how it ended."""
-    record([row])
-    announce(row, judged, described)
-    version = current(night.pipeline.experiment)
+    """Record the night and announce how it ended; after a publication, nothing may fail it.
+
+    The next night records a publication that is not recorded yet.
+    """
+    reason, version = row.reason, row.challenger_version
+    for act in (partial(record, [row]), partial(announce, row, judged, described)):
+        try:
+            act()
+        except Exception as error:
+            if row.decision != "published":
+                raise
+            reason += f"; afterwards: {error}"
+    if row.decision != "published":
+        champion = current(night.pipeline.experiment)
+        version = champion.version if champion else None
     return Ended(
         experiment=row.experiment,
         stages=stages.records,
         decision=row.decision,
-        reason=row.reason,
-        version=version.version if version else None,
+        reason=reason,
+        version=version,
         promotion=row,
     )
