@@ -59,8 +59,9 @@ class VectorStore:
         widths = {len(vector) / 4 for _, vector in found}
         self._widths |= widths
         if len(self._widths) > 1 or any(width % 1 for width in widths):
+            known = ", ".join(f"{width:g}" for width in sorted(self._widths))
             raise BadInput(
-                f"{_path()} holds vectors of widths {sorted(self._widths)} of one model, which "
+                f"{_path()} holds vectors of widths [{known}] of one model, which "
                 "must have changed under its name. Delete that file to embed all texts again."
             )
         flat = np.frombuffer(b"".join(vector for _, vector in found), dtype="<f4")
