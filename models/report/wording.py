@@ -146,6 +146,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
         )
         if row.get(key) in known
     ]
+    for row in rows:
+        found += (row.get("warnings") or "").splitlines()
     seeds = {row["seeds"] for row in rows if row["difference"] is not None}
     found += [_ONE_SEED_NOTE] * (1 in seeds)
     return [*_incomparable(rows), *[_TWO_SEEDS_NOTE] * (2 in seeds), *dict.fromkeys(found)]

@@ -32,7 +32,7 @@ ScoredPoints = Mapping[str | None, Sequence[Scored]]
 """Scored runs by point, under None those of a run, which has no points."""
 
 
-@stage("evaluation", version=8)
+@stage("evaluation", version=9)
 def evaluation(
     experiment: str,
     parts: Sequence[Part],

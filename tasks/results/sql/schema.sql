@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS runs (
     llm_model          VARCHAR,  -- NULL for offline and imported profiles
     embedding_model    VARCHAR,  -- the text model; marked where words were only hashed
     profile_provenance VARCHAR,  -- train-only, unknown or leaky
+    warnings           VARCHAR,  -- what weakens the knowledge: profiles that are missing or were
+        -- shortened, texts that were cut; one a line
     epochs_budget      INTEGER NOT NULL,  -- most epochs, both phases together
     epochs_run         INTEGER NOT NULL,  -- epochs that ran
     best_epoch         INTEGER NOT NULL,  -- epoch whose weights were kept, from 0
@@ -136,7 +138,8 @@ CREATE TABLE IF NOT EXISTS contrasts (
     dataset            VARCHAR NOT NULL,  -- name of the data set
     {contrast}
     profile_source     VARCHAR,  -- as in runs
-    profile_provenance VARCHAR  -- as in runs
+    profile_provenance VARCHAR,  -- as in runs
+    warnings           VARCHAR  -- as in runs
 );
 
 -- Grain: as contrasts with the baseline, per slice.
@@ -150,7 +153,8 @@ CREATE TABLE IF NOT EXISTS slice_contrasts (
     high               INTEGER,  -- as in slices
     {contrast}
     profile_source     VARCHAR,  -- as in runs
-    profile_provenance VARCHAR  -- as in runs
+    profile_provenance VARCHAR,  -- as in runs
+    warnings           VARCHAR  -- as in runs
 );
 
 -- Grain: one night of an experiment. Means, difference and interval are in the metric's own unit,
