@@ -8,5 +8,10 @@ class BadInput(ValueError):
     """
 
 
+def cut(quoted: str, longest: int = 80) -> str:
+    """Shorten what a message quotes."""
+    return quoted if len(quoted) <= longest else f"{quoted[:longest]}…"
+
+
 class Unavailable(BadInput):
     """Nothing can go on, since what does the work is not there: no matter of a single point."""

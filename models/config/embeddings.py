@@ -51,9 +51,14 @@ class Embeddings(Placed):
         None, description="openai only: name of a Prefect Secret block that holds the key."
     )
     timeout_seconds: float = unkeyed(
-        60, gt=0, description="openai only: longest silence of the endpoint within a request."
+        60,
+        gt=0,
+        le=1e6,
+        description="openai only: longest silence of the endpoint within a request.",
     )
-    total_seconds: float = unkeyed(600, gt=0, description="openai only: longest time of a request.")
+    total_seconds: float = unkeyed(
+        600, gt=0, le=1e6, description="openai only: longest time of a request."
+    )
     max_retries: int = unkeyed(
         6, ge=0, description="openai only: retries per request, as profiles.llm.max_retries."
     )
@@ -69,6 +74,6 @@ class Embeddings(Placed):
         description="sentence-transformers only: texts per batch. Small batches of similar length "
         "stay in the CPU cache and waste little on padding.",
     )
-    threads: int = unkeyed(1, ge=1, description="CPU threads of the text model.")
+    threads: int = unkeyed(1, ge=1, le=1024, description="CPU threads of the text model.")
 
     _import_has_a_path = model_validator(mode="after")(import_has_a_path)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from models.config.section import Section, unkeyed
+from models.config.section import Section, Seed, unkeyed
 
 _REASONING = re.compile(r"(?:.*[/:])?(?:o\d\b|gpt-5(?!.*chat))")
 """OpenAI's reasoning models, also as providers and fine-tunings name them: openai/o3-mini."""
@@ -25,7 +25,7 @@ class Sampling(Section):
     max_tokens: int | None = Field(
         400, ge=16, description="Longest answer, reasoning included, in tokens; null: not sent."
     )
-    seed: int | None = Field(7, description="Sampling seed; null: not sent.")
+    seed: Seed | None = Field(7, description="Sampling seed; null: not sent.")
 
 
 class LLM(Sampling):
@@ -50,28 +50,32 @@ class LLM(Sampling):
     )
     concurrency: int = unkeyed(16, ge=1, le=512, description="Requests in flight.")
     requests_per_minute: float | None = unkeyed(
-        None, gt=0, description="Limit of the endpoint, retries included; empty: none."
+        None, ge=0.01, description="Limit of the endpoint, retries included; empty: none."
     )
     tokens_per_minute: float | None = unkeyed(
         None,
-        gt=0,
+        ge=1,
         description="Limit of the endpoint; empty: none. Until a request is answered, its text and "
         "max_tokens count.",
     )
     batch_poll_seconds: float = unkeyed(
-        30, gt=0, description="openai-batch only: pause between two looks at a batch."
+        30, gt=0, le=1e6, description="openai-batch only: pause between two looks at a batch."
     )
     batch_wait_hours: float = unkeyed(
         25,
         ge=0,
+        le=1e6,
         description="openai-batch only: how long a run waits. Batches continue without it, and the "
         "next run collects their answers.",
     )
     timeout_seconds: float = unkeyed(
-        60, gt=0, description="Longest silence of the endpoint within a request."
+        60, gt=0, le=1e6, description="Longest silence of the endpoint within a request."
     )
     total_seconds: float = unkeyed(
-        600, gt=0, description="Longest time of a request, from its first byte to the last one."
+        600,
+        gt=0,
+        le=1e6,
+        description="Longest time of a request, from its first byte to the last one.",
     )
     max_retries: int = unkeyed(
         6,
