@@ -171,7 +171,7 @@ class _Asked:
         """Return `profiles_schema`: every subject's text, or the reason why there is none."""
         request = self.request
         if request.side == "items":
-            seen = record_of_items(read_parquet(request.train))
+            seen = record_of_items(read_parquet(request.train), request.config.sees_nothing)
         else:
             seen = self._records()
         kept = pa.array(request.kept, pa.string())
@@ -234,7 +234,7 @@ def _profiled(asked: _Asked, run: AnswerRun, warnings: tuple[str, ...]) -> Profi
         source=config.provider,
         llm_model=config.llm.model,
         prompt_hash=facts["prompt_hash"],
-        provenance="train-only",
+        provenance=config.provenance,
         warnings=warnings,
         missing=len(keys) - reasons.count(None),
         unasked=reasons.count(NOT_ASKED),

@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS runs (
         -- their items
     llm_model          VARCHAR,  -- NULL for offline and imported profiles
     embedding_model    VARCHAR,  -- the text model; marked where words were only hashed
-    profile_provenance VARCHAR,  -- train-only, unknown or leaky
+    profile_provenance VARCHAR,  -- none seen, train-only, unknown or leaky
     warnings           VARCHAR,  -- what weakens the knowledge: profiles that are missing or were
         -- shortened, texts that were cut; one a line
     epochs_budget      INTEGER NOT NULL,  -- most epochs, both phases together
