@@ -7,9 +7,9 @@ again.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from prefect.logging import get_logger
 
@@ -24,8 +24,9 @@ from tasks.llm.batch_ledger import MARK, Submission, open_submissions, prepare
 from tasks.llm.endpoint import endpoint, explain, failure, request_body
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
     from openai.types import Batch
+
+    from tasks.llm.http_client import Api
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 100 * 2**20
@@ -53,8 +54,7 @@ def ask_in_batches(run: AnswerRun) -> None:
     llm = run.config.llm
     deadline = time.monotonic() + llm.batch_wait_hours * 3600
     try:
-        with one_at_a_time(llm, run.key) as (client, wait):
-            api = _Api(client, wait)
+        with one_at_a_time(llm, run.key) as api:
             for attempt in range(ATTEMPTS):
                 submissions = _submit(api, run, attempt)
                 for submission in submissions:
@@ -79,13 +79,6 @@ def ask_in_batches(run: AnswerRun) -> None:
         raise BadInput(run.refused)
 
 
-class _Api(NamedTuple):
-    """The client, and what waits for its answers."""
-
-    client: "AsyncOpenAI"
-    wait: Callable[[Any], Any]
-
-
 def _no_batch_api(config: LLM) -> str:
     return (
         f"profiles.llm.base_url: {endpoint(config)} does not answer as a Batch API does. Set "
@@ -93,7 +86,7 @@ def _no_batch_api(config: LLM) -> str:
     )
 
 
-def _submit(api: _Api, run: AnswerRun, attempt: int) -> list[Submission]:
+def _submit(api: "Api", run: AnswerRun, attempt: int) -> list[Submission]:
     """Submit what no open batch has; returns the open batches that this run waits for."""
     url, budget = endpoint(run.config.llm), run.budget
     wanted = {question.key for question in run.questions()}
@@ -152,7 +145,7 @@ def _chunks(requests: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield chunk
 
 
-def _exists(api: _Api, submission: Submission) -> bool:
+def _exists(api: "Api", submission: Submission) -> bool:
     """True if a submission's batch was created, of which it then has the id.
 
     A run killed while it created a batch does not know the batch's id, but the batch, if there
@@ -170,7 +163,7 @@ def _exists(api: _Api, submission: Submission) -> bool:
     return submission.batch_id is not None
 
 
-def _create(api: _Api, submission: Submission, config: LLM) -> None:
+def _create(api: "Api", submission: Submission, config: LLM) -> None:
     """Upload and create, without the client's retries: they might create the batch twice."""
     import openai
 
@@ -200,7 +193,7 @@ def _id_of(answer: Any, config: LLM) -> str:
     return found
 
 
-def _ended(api: _Api, submission: Submission, config: LLM, deadline: float) -> "Batch":
+def _ended(api: "Api", submission: Submission, config: LLM, deadline: float) -> "Batch":
     """Wait until a batch has ended, well or not."""
     import openai
 
@@ -228,7 +221,7 @@ def _ended(api: _Api, submission: Submission, config: LLM, deadline: float) -> "
         time.sleep(config.batch_poll_seconds)
 
 
-def _collect(api: _Api, run: AnswerRun, submission: Submission, batch: "Batch") -> list[Answer]:
+def _collect(api: "Api", run: AnswerRun, submission: Submission, batch: "Batch") -> list[Answer]:
     """Put a batch's answers into the store, then close it; returns the new ones, usable or not.
 
     A run killed in between collects the same answers again: those that the store has are skipped.
@@ -263,7 +256,7 @@ def _collect(api: _Api, run: AnswerRun, submission: Submission, batch: "Batch") 
     return answers
 
 
-def _rows(api: _Api, run: AnswerRun, batch: "Batch") -> Iterator[tuple[str, Any, Failure | None]]:
+def _rows(api: "Api", run: AnswerRun, batch: "Batch") -> Iterator[tuple[str, Any, Failure | None]]:
     """Key, completion (None if there is none) and problem of each line of output."""
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
         # Not splitlines, which also cuts where a text has a line separator of Unicode.

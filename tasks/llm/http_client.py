@@ -7,7 +7,7 @@ kept to, and where an error inside an answer of status 200 becomes the error tha
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2 as httpx
 import openai
@@ -23,11 +23,16 @@ MOST_BYTES = 256 * 2**20
 """Of one answer, unpacked."""
 
 
+class Api(NamedTuple):
+    """A client, and what waits for its answers."""
+
+    client: openai.AsyncOpenAI
+    wait: Callable[[Any], Any]
+
+
 @contextmanager
-def one_at_a_time(
-    config: LLM | Embeddings, key: str
-) -> Iterator[tuple[openai.AsyncOpenAI, Callable[[Any], Any]]]:
-    """Open a client for requests one after the other; yields it, and what awaits its answers."""
+def one_at_a_time(config: LLM | Embeddings, key: str) -> Iterator[Api]:
+    """Open a client for requests one after the other."""
 
     async def opened() -> openai.AsyncOpenAI:
         http_client = HttpClient(config.total_seconds)
@@ -36,7 +41,7 @@ def one_at_a_time(
     with asyncio.Runner() as runner:
         client = runner.run(opened())
         try:
-            yield client, runner.run
+            yield Api(client, runner.run)
         finally:
             runner.run(client.close())
 
