@@ -30,7 +30,9 @@ _PREAMBLE = re.compile(
     re.IGNORECASE,
 )
 _HEADING = re.compile(
-    rf"(?:#+ *[^\n]{{0,80}}|\**(?:[\w' ]{{0,40}} )?{_WRITTEN}:?\**:?)[ \t]*\n+", re.IGNORECASE
+    rf"(?:#+ *[^\n]{{0,80}}|\**(?:[\w' ]{{0,40}} )?{_WRITTEN}:?\**:?)[ \t]*\n+"
+    rf"|\*\*(?:[\w' ]{{0,40}} )?{_WRITTEN}:?\*\*:?\s+(?![\s\S]*\*\*)",
+    re.IGNORECASE,
 )
 _FAREWELL = re.compile(
     r"\n\s*(?:-{3,}\s*)?\(?\**(?:(?:please )?let me know|i hope (?:this|that)|feel free"

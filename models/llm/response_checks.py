@@ -47,7 +47,7 @@ _REFUSAL = re.compile(_APOLOGY + _INABILITY + _ASSISTANCE)
 _FENCED = re.compile(r"```\w*\s*\n(.*?)\n?\s*```", re.DOTALL)
 _CLAUSE_END = re.compile(r"[.!?;,\n]+")
 _TEXTS = TypeAdapter(dict[str, str])
-_INSTEAD = "refusal", "tool_calls"
+_INSTEAD = "refusal", "tool_calls", "reasoning_content"
 _FILTERED = {"content_filter", "safety", "sensitive", "prohibited_content", "recitation", "refusal"}
 _CUT = {"length", "max_tokens", "model_length"}
 
@@ -77,7 +77,10 @@ def judge(completion: Any, config: Profiles) -> tuple[str | None, str | None]:
     try:
         choice = completion["choices"][0]
         message, finish_reason = choice["message"], str(choice.get("finish_reason")).lower()
-        text, refusal, calls = text_of(message.get("content")), *map(message.get, _INSTEAD)
+        text, (refusal, calls, thought) = (
+            text_of(message.get("content")),
+            map(message.get, _INSTEAD),
+        )
     except (AttributeError, IndexError, KeyError, TypeError):
         return None, MALFORMED
     if error := choice.get("error"):
@@ -89,7 +92,7 @@ def judge(completion: Any, config: Profiles) -> tuple[str | None, str | None]:
     if text is None:
         return None, MALFORMED
     answer = without_reasoning(text)
-    if answer is None:
+    if answer is None or (thought and not answer):
         return None, "reasoning without an answer"
     if not answer and calls:
         return None, "a tool call instead of a text"

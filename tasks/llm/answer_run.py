@@ -18,6 +18,10 @@ ATTEMPTS = 3
 NOT_ASKED = "not asked"
 """Why an answer is missing where the run stopped before its question."""
 
+_ADVICE = dict.fromkeys(
+    ("truncated at max_tokens", "reasoning without an answer"),
+    "Raise profiles.llm.max_tokens, where reasoning counts, too. ",
+)
 _HOPELESS = 3
 _ALIKE = 3
 """So many prompts refused in the same words, and none answered: it is not the prompts."""
@@ -136,10 +140,11 @@ class AnswerRun:
             summary += f". {self._left(self.budget)}"
         if len(missing) > self.config.max_missing * self.subjects:
             stopped = ", and the run stopped because nothing succeeded" if self.gave_up else ""
+            advice = _ADVICE.get(kinds[0][0], "")
             raise BadInput(
                 f"profiles: {summary}{stopped}; profiles.max_missing allows "
-                f"{self.config.max_missing:.1%}. Run again: the answers received are kept, so only "
-                "the others are asked for"
+                f"{self.config.max_missing:.1%}. {advice}Run again: the answers received are kept, "
+                "so only the others are asked for"
             )
         return summary
 
