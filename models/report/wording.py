@@ -159,7 +159,8 @@ def listed(names: Sequence[str]) -> str:
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """Sentences that a reader must know beside the numbers."""
-    found = [
+    found = [line for row in rows for line in (row.get("warnings") or "").splitlines()]
+    found += [
         known[row[key]]
         for row in rows
         for key, known in (
@@ -168,8 +169,6 @@ def notes(rows: Sequence[Row]) -> list[str]:
         )
         if row.get(key) in known
     ]
-    for row in rows:
-        found += (row.get("warnings") or "").splitlines()
     compared = [row for row in rows if row["difference"] is not None]
     splits = {row["splits"] for row in compared}
     replicates = {row["splits"] if row["splits"] > 1 else row["seeds"] for row in compared}
