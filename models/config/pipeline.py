@@ -72,9 +72,7 @@ class Pipeline(Section):
         for name in self.models:
             self.transfer_of(name)  # refuses overrides that are not valid
         if self.dataset.feedback == "counts" and self.evaluation.like_from is not None:
-            raise ValueError(
-                "evaluation.like_from: dataset.feedback is counts, so nothing is liked. Leave it empty"
-            )
+            raise ValueError("evaluation.like_from: dataset.feedback is counts, so leave it empty")
         if self.nightly.model is not None and self.nightly.model not in self.models:
             raise ValueError(
                 f"nightly.model is {self.nightly.model}, but models has {', '.join(self.models)}"
@@ -95,7 +93,9 @@ class Pipeline(Section):
 
     def profiles_of(self, side: Side) -> Profiles:
         """The section that says how a side's profiles are written."""
-        return self.profiles if side == "users" else self.item_profiles
+        section = self.profiles if side == "users" else self.item_profiles
+        history = section.history.model_copy(update={"feedback": self.dataset.feedback})
+        return section.model_copy(update={"history": history})
 
     def demographics(self, sides: Sequence[Side] = SIDES) -> tuple[str, ...]:
         """The user fields that prompts of these sides may tell an LLM."""

@@ -86,7 +86,9 @@ def _prompts(request: Request) -> Iterator[tuple[str, Messages]]:
     prompt = Prompt(request.prompt, request.config.prompt, request.side)
     if request.side == "items":
         train = read_parquet(request.train)
-        return render_items(prompt, item_profiles.subjects(train, items, history.limit), history)
+        counted = history.feedback == "counts"
+        known = item_profiles.subjects(train, items, history.limit, counted)
+        return render_items(prompt, known, history)
     prompt.require_demographics(history.demographics)
     people = None if request.demographics is None else read_parquet(request.demographics)
     mean = mean_rating(selected(request.train, history))
