@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
+from pydantic import Field
+
 from models.config import Side
 from tasks.profiles.outputs import Profiled, Provenance
 from tasks.storage.artifacts import Handle, Handoff
@@ -33,6 +35,8 @@ class Described(Handoff):
     """Users only: whether `embedded` is the mean of their items' vectors."""
     item_profiles: Profiled | None = None
     """The items' profiles, where they describe users."""
+    further: dict[str, Provenance] = Field({})
+    """Further sources of knowledge in `embedded`, and what each may have seen."""
 
     @property
     def written(self) -> Profiled | None:
@@ -41,14 +45,18 @@ class Described(Handoff):
 
     @property
     def source(self) -> str:
-        """Who wrote the knowledge."""
-        writer = self.written.source if self.written else "import"
-        return f"{writer} (items)" if self.pooled else writer
+        """Who wrote the knowledge, with all sources: `import + offline + genres`."""
+        first = [self.written.source] if self.written else []
+        writers = " + ".join([*first, *self.further]) or "import"
+        return f"{writers} (items)" if self.pooled else writers
 
     @property
     def provenance(self) -> Provenance:
         """Which interactions it may have seen; imported vectors have a provenance of their own."""
-        return self.written.provenance if self.written else self.embedded.provenance or "unknown"
+        seen = [self.written.provenance] if self.written else []
+        seen += [self.embedded.provenance] if self.embedded.provenance else []
+        seen += self.further.values()
+        return max(seen, key=_PROVENANCES.index, default="unknown")
 
 
 def origin(described: Sequence[Described]) -> dict[str, str | None]:
