@@ -21,6 +21,8 @@ class Embedded(Handoff):
     texts_cached: int
     texts_embedded: int
     missing: int = 0
+    warnings: tuple[str, ...] = ()
+    """What a reader of results must know of these vectors."""
     provenance: Provenance | None = None
     """Of imported vectors, which have no profiles here; None where the profiles' holds."""
 
@@ -51,6 +53,17 @@ class Described(Handoff):
         return f"{writers} (items)" if self.pooled else writers
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of results must know of the knowledge: whose, and what."""
+        side = "items" if self.item_profiles else self.side
+        written, embedded = self.written, self.embedded
+        found = [*(written.warnings if written else ()), *embedded.warnings]
+        if written and written.missing and not written.warnings:
+            found.append(f"{written.missing} have no profile")
+        found += [f"{embedded.missing} have no vector"] * (embedded.missing > 0)
+        return tuple(f"{side.capitalize()}: {warning}." for warning in found)
+
+    @property
     def provenance(self) -> Provenance:
         """Which interactions it may have seen; imported vectors have a provenance of their own."""
         seen = [self.written.provenance] if self.written else []
@@ -62,12 +75,14 @@ class Described(Handoff):
 def origin(described: Sequence[Described]) -> dict[str, str | None]:
     """Say who wrote the knowledge and what it may have seen: the columns of `runs` by that name.
 
-    The sources of both sides are named, and the worse of their provenances.
+    The sources of both sides are named, the worse of their provenances, and all their warnings.
     """
     worst = max(map(_PROVENANCES.index, (side.provenance for side in described)), default=None)
     return {
         "profile_source": _joined(side.source for side in described),
         "profile_provenance": None if worst is None else _PROVENANCES[worst],
+        "warnings": "\n".join(dict.fromkeys(w for side in described for w in side.warnings))
+        or None,
     }
 
 

@@ -1,5 +1,6 @@
 import json
 import threading
+import time
 import traceback
 
 import numpy as np
@@ -29,7 +30,6 @@ KEY = "sk-secret-of-the-test"
 def _home(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMKT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(text_models, "OPENAI_RETRIES", 2)
     with disable_run_logger():
         yield
 
@@ -218,17 +218,16 @@ def test_torch_threads_are_restored(monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_texts_beyond_the_models_reach_are_reported(monkeypatch):
-    warnings = []
-    monkeypatch.setattr(
-        text_models,
-        "get_run_logger",
-        lambda: type("Log", (), {"warning": lambda _, text, *a: warnings.append(text % a)})(),
-    )
+def test_texts_beyond_the_models_reach_are_reported_also_when_nothing_is_embedded():
     # float32: torch refuses long texts in bfloat16 where AVX-512 is there but switched off.
-    embed([DRAMA, NOVEL * 10], precision="float32")
-    assert len(warnings) == 1
-    assert warnings[0].startswith("1 of 2 texts are longer than the 256 tokens")
+    first = embed([DRAMA, NOVEL * 10], precision="float32")[0]
+    assert len(first.warnings) == 1
+    assert first.warnings[0].startswith(
+        "1 of 2 texts are longer than the 256 tokens that all-MiniLM-L6-v2 reads"
+    )
+    again = embed([DRAMA, NOVEL * 10], precision="float32")[0]
+    assert (again.texts_embedded, again.warnings) == (0, first.warnings)
+    assert embed([DRAMA], precision="float32")[0].warnings == ()
 
 
 def test_altered_weights_are_refused(tmp_path, monkeypatch):
@@ -300,6 +299,7 @@ def remote(httpserver, **settings):
         "provider": "openai",
         "model": "m",
         "base_url": httpserver.url_for("/v1/"),
+        "max_retries": 2,
         **settings,
     }
 
@@ -350,6 +350,11 @@ def test_a_busy_endpoint_is_asked_again(httpserver):
             "user u2: the vector is empty or not",
         ),
         (lambda t: [*well(t)[:-1], {"index": 7, "embedding": vector("x")}], "numbered 3 vectors"),
+        (
+            lambda t: [*well(t)[:-1], {"index": [2], "embedding": vector("x")}],
+            "numbered 3 vectors",
+        ),
+        (lambda _: [None, 7, []], "did not answer with embeddings"),
         (lambda _: None, "did not answer with embeddings"),
     ],
 )
@@ -368,6 +373,24 @@ def test_a_page_instead_of_json_is_explained(httpserver):
         httpserver.expect_request("/v1/embeddings").respond_with_data("<p>Hi", content_type=kind)
         with pytest.raises(BadInput, match=r"did not answer with embeddings.*ending in /v1"):
             embed(["a"], **remote(httpserver))
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"1" * 5000, b"null", b"\xff"])
+def test_what_is_no_json_is_explained(httpserver, content):
+    httpserver.expect_request("/v1/embeddings").respond_with_data(
+        content, content_type="application/json"
+    )
+    with pytest.raises(BadInput, match="did not answer with embeddings"):
+        embed(["a"], **remote(httpserver))
+
+
+def test_an_answer_that_never_ends_is_given_up(httpserver):
+    def trickle(_):
+        return Response((time.sleep(0.1), b" ")[1] for _ in range(50))
+
+    httpserver.expect_request("/v1/embeddings").respond_with_handler(trickle)
+    with pytest.raises(BadInput, match="cannot be reached"):
+        embed(["a"], **remote(httpserver, total_seconds=0.5, max_retries=0))
 
 
 def test_an_endpoint_that_changes_its_width_is_noticed(httpserver):
@@ -417,10 +440,9 @@ def test_a_prefect_secret_goes_before_the_variable(httpserver, monkeypatch):
         embed(["b"], **remote(httpserver, api_key_secret="other"))
 
 
-def test_an_unreachable_endpoint_is_named(monkeypatch):
-    monkeypatch.setattr(text_models, "OPENAI_RETRIES", 0)
+def test_an_unreachable_endpoint_is_named():
     with pytest.raises(BadInput, match=r"http://127\.0\.0\.1:9/v1 cannot be reached"):
-        embed(["a"], provider="openai", model="m", base_url="http://127.0.0.1:9/v1")
+        embed(["a"], provider="openai", model="m", base_url="http://127.0.0.1:9/v1", max_retries=0)
 
 
 def test_two_runs_at_once_pay_once(httpserver):
@@ -445,5 +467,5 @@ def test_two_runs_at_once_pay_once(httpserver):
 def test_a_damaged_store_is_explained():
     data_dir().mkdir(parents=True)
     (data_dir() / "embeddings.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(BadInput, match=r"embeddings\.sqlite cannot be used"):
+    with pytest.raises(BadInput, match=r"embeddings\.sqlite: busy or damaged"):
         embed([DRAMA])
