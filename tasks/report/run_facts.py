@@ -53,6 +53,8 @@ def _side_facts(described: Described) -> Facts:
         vectors[f"{side.capitalize()} without a vector"] = embedded.missing
     if described.pooled:
         vectors["Made of"] = "the mean of their training items' profiles"
+    if described.further:
+        vectors["Sources"] = described.source
     vectors["Artifact, sha256"] = embedded.embeddings.sha256
     if profiled is None:
         return {f"Embeddings of {side}": vectors}
