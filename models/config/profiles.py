@@ -48,6 +48,11 @@ class History(Section):
         description="masked: genres and year replace a title, so that an LLM cannot use what it "
         "remembers of the item.",
     )
+    too_long: Literal["shorten", "missing"] = Field(
+        "shorten",
+        description="If the LLM's context has no room for a prompt. shorten: halve the limit for "
+        "that user until it fits; missing: no profile.",
+    )
     demographics: tuple[str, ...] = Field(
         (),
         description="Columns of the user file that a prompt may show the LLM, e.g. [age, "
