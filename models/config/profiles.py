@@ -43,6 +43,9 @@ class History(Section):
         description="hidden: a prompt shows no rating and no mean. Ratings still decide which "
         "items it lists, and which as liked or disliked. Prompts only, like the next two keys.",
     )
+    feedback: Literal["ratings", "counts"] = Field(
+        "ratings", description="Taken from dataset.feedback, whatever stands here."
+    )
     titles: Literal["shown", "masked"] = Field(
         "shown",
         description="masked: genres and year replace a title, so that an LLM cannot use what it "

@@ -104,7 +104,9 @@ def _prompts(
     prompt = Prompt(request.prompt, request.config.prompt, request.side)
     if request.side == "items":
         train = read_parquet(request.train)
-        return render_items(prompt, item_profiles.subjects(train, items, policy.limit), policy)
+        counted = policy.feedback == "counts"
+        known = item_profiles.subjects(train, items, policy.limit, counted)
+        return render_items(prompt, known, policy)
     prompt.require_demographics(history.demographics)
     people = None if request.demographics is None else read_parquet(request.demographics)
     mean = mean_rating(selected(request.train, history))
