@@ -127,7 +127,10 @@ def _lines(plan: "Plan") -> list[str]:
 def _power(power: "Power") -> str:
     start = f"Power of {power.model} {power.arm} with {_count(power.replicates, 'replicate')}: "
     if power.pilot is None or power.needed is None:
-        return start + "unknown; no past run has two seeds of both arms. Run a pilot of three"
+        return (
+            start
+            + "unknown, since no past run has two seeds of both arms. Run a pilot of three seeds."
+        )
     found = power.detectable_percent
     gain = "one training decides nothing" if found is None else f"a gain of {found:.1f} % (80 %)"
     needed = ", ".join(f"{n or 'over 100'} for {size} %" for size, n in power.needed.items())
