@@ -202,12 +202,21 @@ def _all_equal(n: int) -> str:
     )
 
 
+def _narrower(most: int) -> str:
+    """The fix: a layer takes targets of its own width only."""
+    return (
+        f"Set models.NAME.hyperparameters.embedding_size (MultiVAE: latent_dimension) to {most} or "
+        "less, or use more users"
+    )
+
+
 def _principal(covariance: Matrix, rows: int, width: int) -> tuple[Matrix, Matrix]:
     """Variances, (width,), and principal components, (width, d); signs as scikit-learn's."""
-    if width > min(rows, len(covariance)):
+    most = min(rows, len(covariance))
+    if width > most:
         raise BadInput(
-            f"targets.width: {rows} users with {len(covariance)}-d embeddings have at most "
-            f"{min(rows, len(covariance))} principal components, not {width}. Lower the width."
+            f"targets: {rows} users with {len(covariance)}-d embeddings have at most {most} "
+            f"principal components, not {width} as the layer is wide. {_narrower(most)}."
         )
     values, vectors = np.linalg.eigh(covariance)
     components = vectors[:, ::-1][:, :width].T
@@ -236,8 +245,8 @@ def _fit_umap(embeddings: NDArray[Any], width: int, config: Targets) -> tuple[Ma
         raise BadInput(_all_equal(n))
     if n < max(3, width + 1):
         raise BadInput(
-            f"targets.width: UMAP to {width} coordinates needs at least {max(3, width + 1)} users "
-            f"with a profile, not {n}. Lower the width, or set targets.reduction to pca."
+            f"targets: UMAP to {width} coordinates, as wide as the layer, needs at least "
+            f"{max(3, width + 1)} users with a profile, not {n}. {_narrower(max(n - 1, 1))}."
         )
     from umap import UMAP
 

@@ -287,3 +287,11 @@ def test_umap_of_many_is_fitted_on_a_sample_and_places_the_rest(monkeypatch):
     assert found.std() == pytest.approx(1, abs=0.25)
     other = targets.fn(config.model_copy(update={"seed": 1}), handle, 4)
     assert other.targets.sha256 != made.targets.sha256
+
+
+def test_too_few_users_need_a_narrower_layer():
+    """Width follows the layer, so the advice is the setting that narrows the layer."""
+    from models.targets.reduction import _principal
+
+    with pytest.raises(BadInput, match=r"at most 18 .*, not 64 .*embedding_size .* to 18 or less"):
+        _principal(np.eye(384), 18, 64)
