@@ -1,17 +1,19 @@
 """A dry run: what an experiment would do, looked up before anything starts."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from flows.grid.hyperparameter_search import ArmSearch, recall_searches, searches_of
+from flows.grid.hyperparameter_search import ArmSearch, recall_searches, searches_of, settled
 from flows.steps.knowledge import sides_of
 from flows.steps.preparation import Request, jobs_of, prepare, taps_of
 from flows.steps.stage_runner import NotCached, StageRunner
 from models.config import BASELINE, Job, Pipeline
-from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
+from tasks.config.experiment_file import LoadedExperiment
 from tasks.execution.cache_key import cache_key
+from tasks.inspection.power import Power, power_of
 from tasks.inspection.time_and_cost import Duration, Money, duration, money
 
 T = TypeVar("T")
@@ -47,6 +49,7 @@ class Plan(BaseModel):
     workers: int
     time: Duration
     money: Money
+    power: list[Power]
 
 
 class _Training(NamedTuple):
@@ -72,7 +75,12 @@ def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
     searches = searches_of(loaded, stages)
     searched = {search.chosen.name for search in searches}
     points = {
-        chosen.name: _trainings(chosen, chosen.name in searched, stages) for chosen in loaded.points
+        chosen.name: [
+            training
+            for pipeline in settled(chosen, loaded.config.settings, stages)
+            for training in _trainings(chosen.name, pipeline, chosen.name in searched, stages)
+        ]
+        for chosen in loaded.points
     }
     different = {training.key: training for found in points.values() for training in found}
     cached = {key for key, training in different.items() if training.cached}
@@ -109,12 +117,21 @@ def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
         money=money(
             [(pipeline, sides_of(pipeline, taps_of(pipeline, stages))) for pipeline in pipelines],
         ),
+        power=power_of(pipelines, _replicates(loaded), loaded.name),
     )
 
 
-def _trainings(chosen: ExperimentPoint, searched: bool, stages: StageRunner) -> list[_Training]:
-    """One point's trainings."""
-    pipeline, point = chosen.pipeline, chosen.name if searched else None
+def _replicates(loaded: LoadedExperiment) -> int:
+    """Planned splits of a point, or the seeds of a single one."""
+    splits = max(Counter(loaded.pools.values()).values())
+    return splits if splits > 1 else len(loaded.points[0].pipeline.training.seeds)
+
+
+def _trainings(
+    name: str, pipeline: Pipeline, searched: bool, stages: StageRunner
+) -> list[_Training]:
+    """The trainings of a point's pipeline."""
+    point = name if searched else None
     requests = {} if searched else _requests(pipeline, stages)
     trainings = []
     for job in jobs_of(pipeline, stages):

@@ -3,6 +3,7 @@
 Imports nothing that trains, so that a question is answered at once.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import duckdb
 
 from models.config import BASELINE
 from models.errors import BadInput
-from tasks.results.database import database, database_path
+from tasks.results.database import database, database_path, is_damage
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -66,6 +67,33 @@ def slice_rows(experiment: str | None = None) -> Rows:
     return rows
 
 
+def chosen_settings(experiment: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what an experiment's latest search chose on validation, by model, arm and dotted key.
+
+    Raises:
+        BadInput: if there is no search, or it chose differently at several points.
+    """
+    with reading() as connection:
+        require_experiment(connection, experiment)
+        rows = select(
+            connection,
+            "SELECT model, arm, params FROM trials WHERE is_best AND is_current AND "
+            "experiment = $experiment ORDER BY ALL",
+            experiment=experiment,
+        )
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        values = json.loads(row["params"])
+        if found.setdefault(row["model"], {}).setdefault(row["arm"], values) != values:
+            raise BadInput(
+                f"{experiment}: its points have settings of their own for {row['model']} "
+                f"{row['arm']}. Search at one point"
+            )
+    if not found:
+        raise BadInput(f"{experiment}: it has no search. Add search to the file and run it")
+    return found
+
+
 def _rows(view: str, experiment: str | None) -> Rows:
     chosen = "$experiment IS NULL OR experiment = $experiment"
     with reading() as connection:
@@ -109,6 +137,8 @@ def query(sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
             found = connection.execute(statements[0])
             return [name for name, *_ in found.description or []], found.fetchall()
         except duckdb.Error as error:
+            if is_damage(error) and not isinstance(error, duckdb.ProgrammingError):
+                raise
             # The sentence, without the picture of the statement that follows it.
             sentence = " ".join(str(error).split("\n\n")[0].split())
             raise BadInput(f"DuckDB refuses the statement: {sentence}") from error
