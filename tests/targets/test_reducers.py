@@ -9,9 +9,10 @@ import pytest
 from flows.steps.knowledge import kept_reducers, target_all
 from models.config import Pipeline, Refit, Targets
 from models.embeddings.text_batches import to_matrix, to_table
+from models.errors import BadInput
 from models.schemas import EMBEDDING, TARGET, USER
 from models.targets.kept_reducers import Unusable, drift, dump, load
-from models.targets.reduction import fit, reduce
+from models.targets.reduction import _principal, fit, reduce
 from tasks.embeddings.outputs import Described, Embedded
 from tasks.execution.cache_key import cache_key
 from tasks.storage.artifacts import read_parquet, write_parquet
@@ -291,7 +292,5 @@ def test_umap_of_many_is_fitted_on_a_sample_and_places_the_rest(monkeypatch):
 
 def test_too_few_users_need_a_narrower_layer():
     """Width follows the layer, so the advice is the setting that narrows the layer."""
-    from models.targets.reduction import _principal
-
     with pytest.raises(BadInput, match=r"at most 18 .*, not 64 .*embedding_size .* to 18 or less"):
         _principal(np.eye(384), 18, 64)
