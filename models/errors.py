@@ -1,11 +1,17 @@
 """The one exception that means "the user can mend this"."""
 
+from models.credentials import masked
+
 
 class BadInput(ValueError):
     """Input that the user can mend: shown as one sentence, exit code 2, never a traceback.
 
     The message names what is wrong, where (file, row, field or configuration key) and the fix.
+    Credentials that it quotes are masked, since it reaches terminals, logs and Prefect's database.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masked(message))
 
 
 class Unavailable(BadInput):

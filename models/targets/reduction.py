@@ -227,7 +227,7 @@ def _rows(source: Source, wanted: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _fit_umap(embeddings: NDArray[Any], width: int, config: Targets) -> tuple[Matrix, Any]:
-    """UMAP (McInnes et al. 2018), one thread: coordinates, float64 (n, width), and the fitted UMAP."""
+    """UMAP (McInnes et al. 2018), one thread: float64 (n, width), and the fitted UMAP."""
     n, dimensions = embeddings.shape
     if n == 0 or not np.ptp(embeddings, axis=0).any():
         raise BadInput(_all_equal(n))

@@ -49,7 +49,9 @@ def to_arrays(manifold: Any) -> tuple[Arrays, dict[str, Any]]:
         if isinstance(value, np.ndarray | np.float32) and name != _DERIVED
     }
     arrays |= {f"graph.{name}": getattr(graph, name) for name in _GRAPH}
-    arrays |= {f"forest.{name}": np.asarray(part) for name, part in zip(_FOREST, forest, strict=True)}
+    arrays |= {
+        f"forest.{name}": np.asarray(part) for name, part in zip(_FOREST, forest, strict=True)
+    }
     plain = {k: v for k, v in state.items() if v is None or isinstance(v, bool | int | float | str)}
     return {name: np.atleast_1d(array) for name, array in arrays.items()}, plain
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prefect.logging import get_run_logger
 
 from models.config import Embeddings
+from models.credentials import masked
 from models.embeddings.text_batches import hashed
 from models.errors import BadInput
 from tasks.execution.devices import torch_device
@@ -223,7 +224,7 @@ def _remote_model(config: Embeddings, lengths: list[int]) -> Iterator[TextModel]
             detail = error.body.get("message") if isinstance(error.body, dict) else error.message
             raise BadInput(
                 f"embeddings: {url} answered {error.status_code} to model {config.model}: "
-                + str(detail).replace(key, "[key]")
+                + masked(str(detail), key)
             ) from None
         except (openai.APIResponseValidationError, ValueError):
             answer = None

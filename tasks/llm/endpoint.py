@@ -9,6 +9,7 @@ from urllib.request import getproxies, proxy_bypass
 from prefect.blocks.system import Secret
 
 from models.config import LLM, Embeddings, Profiles
+from models.credentials import masked
 from models.errors import BadInput
 from models.llm.response_checks import response_format
 
@@ -109,7 +110,7 @@ def explain(error: Any, config: LLM, key: str) -> str:
     """Describe a refusal without the key, which the server's words may quote."""
     body = error.body
     detail = str(body.get("message") or body if isinstance(body, dict) else error.message)
-    detail = detail.replace(key, "[key]")[:_LONGEST_DETAIL]
+    detail = masked(detail, key)[:_LONGEST_DETAIL]
     fix = {
         401: "Check the key in " + (config.api_key_secret or config.api_key_env),
         403: "Check what the key may do",

@@ -12,13 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from models.credentials import credential_in, masked
 from models.errors import BadInput
 from tasks.storage.disk_errors import writing
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-
-_CREDENTIALS = re.compile(r"//[^@]*:[^@]*@")
-_USER_PART = re.compile(r"//[^@]*@")
 
 
 def data_dir() -> Path:
@@ -61,9 +59,9 @@ def store_url() -> str | None:
     url = os.environ.get("LLMKT_DATA_DIR") or ""
     if not is_url(url):
         return None
-    if _CREDENTIALS.search(url) or "?" in url or "#" in url:
+    if credential_in(url) or "?" in url or "#" in url:
         raise BadInput(
-            f"{_USER_PART.sub('//…@', url).partition('?')[0]} as data folder holds more than a "
+            f"{masked(url).partition('?')[0]} as data folder holds more than a "
             "place. Leave credentials and options to the environment (AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_ENDPOINT_URL)."
         )
