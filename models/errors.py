@@ -14,5 +14,11 @@ class BadInput(ValueError):
         super().__init__(masked(message))
 
 
+def cut(quoted: str, longest: int = 80) -> str:
+    """Shorten what a message quotes; masked first, since a part of a secret has no mark of one."""
+    quoted = masked(quoted)
+    return quoted if len(quoted) <= longest else f"{quoted[:longest]}…"
+
+
 class Unavailable(BadInput):
     """Nothing can go on, since what does the work is not there: no matter of a single point."""

@@ -149,8 +149,8 @@ class Dataset(Section):
         try:
             if not isinstance("".encode(value), bytes):
                 raise LookupError
-        except LookupError:
-            raise ValueError(f"{value} is no encoding; utf-8, latin-1 and utf-16 are") from None
+        except (LookupError, ValueError):
+            raise ValueError("this is no encoding; utf-8, latin-1 and utf-16 are") from None
         return value
 
     @field_validator("sha256")

@@ -64,6 +64,6 @@ class Embeddings(Placed):
         description="sentence-transformers only: texts per batch. Small batches of similar length "
         "stay in the CPU cache and waste little on padding.",
     )
-    threads: int = unkeyed(1, ge=1, description="CPU threads of the text model.")
+    threads: int = unkeyed(1, ge=1, le=1024, description="CPU threads of the text model.")
 
     _import_has_a_path = model_validator(mode="after")(import_has_a_path)

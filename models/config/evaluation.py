@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from models.config.metrics import RANKING_METRICS, RankingMetricName
 from models.config.section import Section
+from models.errors import cut
 
 ClickMetric = Literal["auc", "logloss"]
 Metric = RankingMetricName | ClickMetric
@@ -21,10 +22,12 @@ def parse_metric(text: str) -> tuple[Metric, int | None]:
     """
     if text in CLICK_METRICS:
         return cast(Metric, text), None
-    match = re.fullmatch(r"(\w+)@([1-9][0-9]*)", text)
+    match = re.fullmatch(r"(\w+)@([1-9][0-9]{0,8})", text)
     if match is None or match[1] not in RANKING_METRICS:
         names = ", ".join(RANKING_METRICS)
-        raise ValueError(f"{text!r} is not METRIC@K with METRIC one of {names}, nor auc or logloss")
+        raise ValueError(
+            f"{cut(repr(text))} is not METRIC@K with METRIC one of {names}, nor auc or logloss"
+        )
     return cast(Metric, match[1]), int(match[2])
 
 

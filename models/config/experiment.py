@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from models.config.arms import ArmName
-from models.config.section import Section, unkeyed
+from models.config.section import Name, Section, Seed, unkeyed
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Overrides = dict[str, Any]
 """Values by dotted key, as in `--set`."""
 _FIXED = ("experiment", "size", "evaluation", "runner", "dask")
@@ -51,7 +50,7 @@ class Search(Section):
     """Hyper-parameter search on validation with Optuna's TPE, with equal trials for every arm."""
 
     trials: int = Field(20, ge=1, description="Trials of every model and arm.")
-    seed: int = Field(1, description="Seed of the sampler.")
+    seed: Seed = Field(1, description="Seed of the sampler.")
     space: dict[str, Space] = Field(
         min_length=1,
         description="Range or choices by dotted key. models.NAME.hyperparameters.KEY applies to "
@@ -85,7 +84,7 @@ class Experiment(Section):
         default_factory=dict,
         description="Lists of values by dotted key; every combination is a point.",
     )
-    points: dict[Annotated[str, Field(min_length=1)], Overrides] = Field(
+    points: dict[Annotated[str, Field(min_length=1, max_length=200)], Overrides] = Field(
         default_factory=dict, description="Further points by name, each with values by dotted key."
     )
     exclude: list[Overrides] = Field(
@@ -98,7 +97,7 @@ class Experiment(Section):
     arms: tuple[ArmName, ...] | None = Field(
         None, min_length=1, description="Replaces training.arms."
     )
-    seeds: tuple[int, ...] | None = Field(
+    seeds: tuple[Seed, ...] | None = Field(
         None, min_length=1, description="Replaces training.seeds."
     )
     max_points: int = unkeyed(

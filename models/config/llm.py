@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from models.config.section import Section, unkeyed
+from models.config.section import Section, Seed, unkeyed
 from models.credentials import looks_like_key
 
 
@@ -38,7 +38,7 @@ class Sampling(Section):
     model: str = Field("gpt-4o-mini", description="Model name at the endpoint.")
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
     max_tokens: int = Field(400, ge=16, description="Longest answer, in tokens.")
-    seed: int | None = Field(7, description="Sampling seed, if the endpoint supports one.")
+    seed: Seed | None = Field(7, description="Sampling seed, if the endpoint supports one.")
 
 
 class LLM(Sampling):
@@ -55,24 +55,25 @@ class LLM(Sampling):
     )
     concurrency: int = unkeyed(16, ge=1, le=512, description="Requests in flight.")
     requests_per_minute: float | None = unkeyed(
-        None, gt=0, description="Limit of the endpoint, retries included; empty: none."
+        None, ge=0.01, description="Limit of the endpoint, retries included; empty: none."
     )
     tokens_per_minute: float | None = unkeyed(
         None,
-        gt=0,
+        ge=1,
         description="Limit of the endpoint; empty: none. Until a request is answered, its text and "
         "max_tokens count.",
     )
     batch_poll_seconds: float = unkeyed(
-        30, gt=0, description="openai-batch only: pause between two looks at a batch."
+        30, gt=0, le=1e6, description="openai-batch only: pause between two looks at a batch."
     )
     batch_wait_hours: float = unkeyed(
         25,
         ge=0,
+        le=1e6,
         description="openai-batch only: how long a run waits. Batches continue without it, and the "
         "next run collects their answers.",
     )
-    timeout_seconds: float = unkeyed(60, gt=0, description="Time-out of a request.")
+    timeout_seconds: float = unkeyed(60, gt=0, le=1e6, description="Time-out of a request.")
     max_retries: int = unkeyed(
         6,
         ge=0,

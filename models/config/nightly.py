@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from models.config.arms import TRANSFER, ServedArm
 from models.config.evaluation import parse_metric
-from models.config.section import Section, unkeyed
+from models.config.section import Section, Seed, unkeyed
 from models.config.split import Split
 
 
@@ -28,7 +28,7 @@ class Nightly(Section):
 
     model: str | None = Field(None, description="Which of `models` to publish; empty: the first.")
     arm: ServedArm = Field(TRANSFER, description="Arm of the published model.")
-    seed: int = Field(1, description="Of the training.")
+    seed: Seed = Field(1, description="Of the training.")
     split: NightlySplit = Field(
         NightlySplit(),
         description="The split of the nightly flow, whatever `split` says. temporal: the newest "
@@ -70,6 +70,7 @@ class Nightly(Section):
     settle_seconds: float = unkeyed(
         60.0,
         ge=0,
+        le=1e6,
         description="Leave a file that changed within this time to the next night: it may be "
         "unfinished.",
     )

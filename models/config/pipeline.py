@@ -12,7 +12,7 @@ from models.config.evaluation import Evaluation, parse_metric
 from models.config.nightly import Nightly
 from models.config.profiles import ItemProfiles, Profiles
 from models.config.runner import Dask, Runner
-from models.config.section import SIDES, Section, Side, unkeyed
+from models.config.section import SIDES, Name, Section, Side, unkeyed
 from models.config.split import Split
 from models.config.targets import Targets
 from models.config.training import Budget, Model, Training
@@ -24,9 +24,7 @@ Size = Literal["quick", "default", "thorough"]
 class Pipeline(Section):
     """One configuration file: one pipeline, one comparison."""
 
-    experiment: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the results."
-    )
+    experiment: Name = Field(description="Name of the results.")
     preset: str | None = unkeyed(  # the settings that come of it decide
         None,
         description="Settings below those of this file: a name in configs/presets/ (as-published, "

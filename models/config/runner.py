@@ -22,6 +22,7 @@ class Dask(Section):
     timeout_seconds: float = Field(
         30.0,
         gt=0,
+        le=1e6,
         description="How long to wait for the scheduler and a first worker, and for a new worker "
         "when all are gone.",
     )

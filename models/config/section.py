@@ -2,9 +2,20 @@
 
 import hashlib
 import json
+import math
+import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from models.credentials import credentials_of
@@ -17,6 +28,37 @@ SIDES: tuple[Side, ...] = get_args(Side)
 NOT_IDENTITY: dict[str, JsonValue] = {"identity": False}
 """Marks a field that changes how the work is done, never its result."""
 
+LARGEST = 2**31 - 1
+"""The largest whole number of any setting: seeds and columns of results have 32 bits."""
+Seed = Annotated[int, Field(ge=0)]
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", text):
+        raise ValueError(
+            "use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""The name of an experiment, and so of files and folders."""
+
+
+def require_plain(value: Any, place: str = "") -> None:
+    """Refuse numbers that are not finite or beyond `LARGEST`, wherever they stand in a value.
+
+    Raises:
+        ValueError: saying where in the value.
+    """
+    if isinstance(value, dict | list | tuple):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            require_plain(item, f"{place}{key}: " if isinstance(value, dict) else place)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place}a number must be finite")
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"{place}a whole number must not be beyond {LARGEST:,}")
+
 
 def unkeyed(default: Any, **settings: Any) -> Any:
     """Declare a field that changes how the work is done, never its result; see `pydantic.Field`."""
@@ -26,7 +68,18 @@ def unkeyed(default: Any, **settings: Any) -> Any:
 class Section(BaseModel):
     """Base of every configuration section: immutable, strict about unknown keys, no credentials."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _is_plain(cls, given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        """Refuse `yes` as a number, which pydantic would take for 1, and extreme numbers."""
+        value = validate(given)
+        if isinstance(given, bool) and not isinstance(value, bool):
+            raise ValueError("a number is needed, not true or false")
+        if not isinstance(value, BaseModel):
+            require_plain(value)
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from models.config.section import Section, unkeyed
+from models.config.section import Section, Seed, unkeyed
 
 
 class Split(Section):
@@ -29,7 +29,7 @@ class Split(Section):
     ratios: tuple[float, float, float] = Field(
         (0.7, 0.1, 0.2), description="Shares of train, valid and test (random and temporal)."
     )
-    seed: int = Field(2026, description="Seed of the random strategy and of valid_share.")
+    seed: Seed = Field(2026, description="Seed of the random strategy and of valid_share.")
     short_histories: Literal["error", "train", "drop"] = Field(
         "error",
         description="Users with fewer than 3 interactions: stop, keep them in train only, or drop "

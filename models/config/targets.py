@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.config.section import Section, unkeyed
+from models.config.section import Section, Seed, unkeyed
 
 Reduction = Literal["umap", "pca", "none"]
 
@@ -52,7 +52,7 @@ class Targets(Section):
     width: int | None = Field(
         None, ge=1, description="Target width; empty: that of each tapped layer."
     )
-    seed: int = Field(42, description="Seed of UMAP, samples and random control targets.")
+    seed: Seed = Field(42, description="Seed of UMAP, samples and random control targets.")
     centre: bool = Field(True, description="Subtract each coordinate's mean over users.")
     scale: Literal["global", "per-coordinate", "none"] = Field(
         "global",

@@ -1,13 +1,18 @@
 """Transfer, models, budget and evaluation."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
 from models.config.evaluation import parse_metric
-from models.config.section import Placed, Section, Side, unkeyed
-from models.config.transfer import Tap
+from models.config.section import Placed, Section, Seed, Side, unkeyed
+from models.config.transfer import Tap, Transfer
+
+
+def _of_transfer(given: dict[str, Any]) -> dict[str, Any]:
+    Transfer.model_validate(given)
+    return given
 
 
 class Model(Section):
@@ -18,7 +23,7 @@ class Model(Section):
     )
     tap: Tap | None = Field(None, description="Layer to align for users; empty: the default.")
     item_tap: Tap | None = Field(None, description="Layer to align for items; keys as `tap`.")
-    transfer: dict[str, Any] = Field(
+    transfer: Annotated[dict[str, Any], AfterValidator(_of_transfer)] = Field(
         default_factory=dict, description="Values of the section `transfer` for this model only."
     )
 
@@ -41,7 +46,7 @@ class Budget(Placed):
         "starts with the second half of the epochs, in every arm.",
     )
     valid_metric: str = Field("ndcg@10", description="Metric of early stopping.")
-    threads: int = unkeyed(1, ge=1, description="CPU threads per training.")
+    threads: int = unkeyed(1, ge=1, le=1024, description="CPU threads per training.")
     precision: Precision | Literal["auto"] = Field(
         "float32",
         description="bfloat16: mixed precision while a model's own loss is computed, where the "
@@ -59,7 +64,9 @@ class Budget(Placed):
 class Training(Budget):
     """The budget, and which trainings are made with it."""
 
-    seeds: tuple[int, ...] = Field((1, 2), min_length=1, description="Seeds of each model and arm.")
+    seeds: tuple[Seed, ...] = Field(
+        (1, 2), min_length=1, description="Seeds of each model and arm."
+    )
     arms: tuple[ArmName, ...] = Field(
         (BASELINE, TRANSFER),
         min_length=1,
@@ -72,7 +79,7 @@ class Training(Budget):
         description="Total epochs of every arm but the baseline; empty: as `epochs`. Arms with "
         "different budgets are shown as not comparable.",
     )
-    workers: int = unkeyed(2, ge=1, description="Number of trainings at the same time.")
+    workers: int = unkeyed(2, ge=1, le=1024, description="Number of trainings at the same time.")
 
     @field_validator("seeds", "arms")
     @classmethod

@@ -12,6 +12,7 @@ from models.config import Experiment
 from models.errors import BadInput
 
 _LONGEST_VALUE = 40
+_MOST_PARTS = 20
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,8 @@ def set_at(settings: dict[str, Any], key: str, value: Any) -> None:
         ValueError: if the key is not dotted words, or leads through a value.
     """
     parts = key.split(".")
-    if not all(parts):
-        raise ValueError(f"{key!r} is not a dotted key")
+    if not all(parts) or len(parts) > _MOST_PARTS:
+        raise ValueError(f"{key[:_LONGEST_VALUE]!r} is not a dotted key")
     section = settings
     for part in parts[:-1]:
         if section.get(part) is None:

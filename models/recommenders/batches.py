@@ -52,18 +52,13 @@ class Negatives:
         per_positive: how many are drawn for each interaction.
 
     Raises:
-        BadInput: for dynamic sampling, which is not supported, and if some user has interacted
-            with every item, so that there is no negative.
+        BadInput: if some user has interacted with every item, so that there is no negative.
     """
 
     def __init__(
         self, pairs: Pairs, sampling: Mapping[str, object], generator: torch.Generator
     ) -> None:
-        """Take RecBole's `train_neg_sample_args`: sample_num, distribution, alpha, dynamic."""
-        if sampling.get("dynamic"):
-            raise BadInput(
-                "train_neg_sample_args.dynamic: dynamic negatives are not supported. Remove it."
-            )
+        """Take RecBole's `train_neg_sample_args`: sample_num, distribution, alpha."""
         self.per_positive = int(str(sampling.get("sample_num", 1)))
         self._n_items = pairs.n_items
         self._generator = generator

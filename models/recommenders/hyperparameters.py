@@ -1,6 +1,8 @@
 """RecBole's hyper-parameters: the defaults its package ships, checked values over them."""
 
 import difflib
+import math
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import parse_yaml
-from models.errors import BadInput
+from models.errors import BadInput, cut
 from models.recommenders.registry import entry
 
 SIDE_REG = 10.0
@@ -26,6 +28,34 @@ _TRAINING_ARGUMENTS = (
 _SEQUENCE_ARGUMENTS: dict[str, Any] = {"MAX_ITEM_LIST_LENGTH": 50}
 _EASE_ARGUMENTS: dict[str, Any] = {"method": "l3ae", "side_reg": SIDE_REG}
 """Ours, not RecBole's: how embeddings enter EASE, see `models.recommenders.closed_form.fit`."""
+_CHOICES = {
+    "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop"),
+    "distribution": ("uniform", "popularity"),
+    "dynamic": ("false",),
+}
+_CLIPPING = {"max_norm": 1.0, "norm_type": 2.0}
+"""The arguments of `clip_grad_norm`, which RecBole leaves empty."""
+_REAL = {"q", "reg_weight", "negative_weight", "w_max"}
+"""Real numbers, although RecBole's default is whole."""
+_NOT_READ = re.compile(r"(\w+_)?(pretrain|pre_model)_path|use_pretrain|train_method|fields")
+"""Files of earlier RecBole runs, which it would unpickle and so execute; fields of a data set."""
+_SIZE, _STEPS = 100_000, 2**31 - 1
+_RANGES: tuple[tuple[str, float, float, str], ...] = (
+    (r"learning_rate|\w*tau|ssl_temp|layer_norm_eps|rho", 0, math.inf, "above 0"),
+    (r"\w*drop\w*|corruption_ratio|mask_ratio", 0, 1, "from 0 to below 1"),
+    (r"ft_ratio|l1_ratio|\w*anneal_cap", 0, 1, "from 0 to 1"),
+    (r"split_to|candidate_num|sampling_steps|\w*anneal_steps|warm_up_step", 0, _STEPS, "from 0"),
+    (r"train_batch_size", 1, _STEPS, "from 1"),
+    (r"n_layers", 0, 1000, "from 0 to 1000"),
+    (
+        r"\w*layer\w*_num|num_layers|hyper_layers|n_\w+_epochs|\w*steps?|n_iterations",
+        1,
+        1000,
+        "from 1 to 1000",
+    ),
+)
+"""By name: least and largest value, in words; of lists, of each value. The first that fits holds;
+others are from 0 where RecBole's default is real, and sizes from 1 where it is whole."""
 _SET_ELSEWHERE = {
     "epochs": "training.epochs",
     "stopping_step": "training.patience",
@@ -45,7 +75,7 @@ def _properties(name: str) -> dict[str, Any]:
     assert recbole.submodule_search_locations is not None
     folder = Path(recbole.submodule_search_locations[0]) / "properties"
     file = folder / "overall.yaml" if name == "overall" else folder / "model" / f"{name}.yaml"
-    return parse_yaml(file.read_text(encoding="utf-8")) or {} if file.is_file() else {}
+    return parse_yaml(file.read_text(encoding="utf-8"), name) or {} if file.is_file() else {}
 
 
 def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +100,9 @@ def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}."
             raise BadInput(f"{place} is not a hyper-parameter of RecBole's {model}; {hint}")
-        _check_type(place, value, known[key])
+        if _NOT_READ.fullmatch(key):
+            raise BadInput(f"{place}: not supported here, only its default. Remove it.")
+        _check(place, key, value, known[key])
     merged = known | dict(given)
     if isinstance(given.get("train_neg_sample_args"), dict):
         defaults = _properties("overall")["train_neg_sample_args"]
@@ -78,15 +110,55 @@ def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _check_type(place: str, value: Any, default: Any) -> None:
-    numbers = (int, float)
-    if default is None or (isinstance(default, float) and isinstance(value, int)):
-        return
-    same_kind = isinstance(value, type(default)) or (
-        isinstance(default, numbers) and isinstance(value, numbers)
-    )
-    if isinstance(value, bool) != isinstance(default, bool) or not same_kind:
+def _check(place: str, key: str, value: Any, default: Any) -> None:
+    """Refuse a value of another type than RecBole's default, or outside of its range."""
+    default = _CLIPPING if key == "clip_grad_norm" and value is not None else default
+    choices = _CHOICES.get(key)
+    if choices and str(value).lower() not in choices:
         raise BadInput(
-            f"{place}: {value!r} is a {type(value).__name__}, RecBole expects a "
-            f"{type(default).__name__} such as {default!r}."
+            f"{place}: {cut(repr(value))} is not supported. Set one of {', '.join(choices)}."
         )
+    if isinstance(default, dict):
+        _check_keys(place, value, default)
+    elif isinstance(default, list):
+        if not isinstance(value, list):
+            raise _wrong_type(place, value, default)
+        for item in value:
+            _check(place, key, item, default[0] if default else 1)
+    elif isinstance(default, int | float) and not isinstance(default, bool):
+        _check_number(place, key, value, float(default) if key in _REAL else default)
+    elif default is not None and type(value) is not type(default):
+        raise _wrong_type(place, value, default)
+
+
+def _check_keys(place: str, value: Any, defaults: Mapping[str, Any]) -> None:
+    """Check a mapping of settings key by key."""
+    if not isinstance(value, dict) or not value.keys() <= defaults.keys():
+        raise BadInput(f"{place}: write a mapping with keys of {', '.join(defaults)}.")
+    for key, item in value.items():
+        _check(f"{place}.{key}", key, item, defaults[key])
+
+
+def _check_number(place: str, key: str, value: Any, default: float) -> None:
+    kinds = int | float if isinstance(default, float) else int
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise _wrong_type(place, value, default)
+    low, high, words = _range(key, isinstance(default, int))
+    open_low, open_high = words.startswith("above"), "below" in words
+    inside = low <= value <= high and math.isfinite(value)
+    if not inside or (open_low and value == low) or (open_high and value == high):
+        raise BadInput(f"{place}: {cut(repr(value))} is not {words}. Set a number {words}.")
+
+
+def _range(key: str, whole: bool) -> tuple[float, float, str]:
+    for pattern, low, high, words in _RANGES:
+        if re.fullmatch(pattern, key):
+            return low, high, words
+    return (1, _SIZE, f"from 1 to {_SIZE:,}") if whole else (0, math.inf, "from 0")
+
+
+def _wrong_type(place: str, value: Any, default: Any) -> BadInput:
+    return BadInput(
+        f"{place}: {cut(repr(value))} is a {type(value).__name__}, RecBole expects a "
+        f"{type(default).__name__} such as {default!r}."
+    )

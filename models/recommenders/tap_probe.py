@@ -1,11 +1,12 @@
 """Find a model's tap points before anything is trained, on a toy data set."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from models.config import Side, Tap
-from models.errors import BadInput
+from models.errors import BadInput, cut
 from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
 from models.recommenders.registry import entry
@@ -29,9 +30,27 @@ def toy(model: str, given: Mapping[str, Any], universe: Universe = TOY_UNIVERSE)
     Raises:
         BadInput: for whatever is wrong with the model or its hyper-parameters.
     """
-    built = Recommender(model, given, TOY_LOG, universe, seed=0)
+    with _blaming(model, given):
+        built = Recommender(model, given, TOY_LOG, universe, seed=0)
     built.module.train()
     return built
+
+
+@contextmanager
+def _blaming(model: str, given: Mapping[str, Any]) -> Iterator[None]:
+    """Blame errors of a toy model, which works with RecBole's defaults, on the values given."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        if not given:
+            raise
+        values = ", ".join(f"{key} {cut(repr(value))}" for key, value in given.items())
+        raise BadInput(
+            f"models.{model}.hyperparameters: RecBole's {model} cannot work with {values}. Remove "
+            "them one by one to find which."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -81,8 +100,8 @@ def tapped_layer(
         )
     hooks = HookManager(small.module, tap)
     batch = next(iter(small.batches()))
-    with hooks.recording():
-        small.loss(batch)
+    with _blaming(model, given), hooks.recording():
+        small.loss(batch).backward()
     captured = hooks.take()
     if captured is None:
         raise did_not_fire(model, small.module, tap, lambda: small.loss(batch))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ArmName, Experiment, Pipeline
-from models.errors import BadInput
+from models.errors import BadInput, cut
 from models.experiments.grid import Point, expand, set_at
 from tasks.config.pipeline_file import layer, validated
 from tasks.config.yaml_settings import apply, parse_override, read_settings, validate
@@ -152,18 +152,24 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if key.startswith(f"{section}."):
             holder = raw
             for part in section.split("."):
-                holder = holder.setdefault(part, {})
+                if holder.get(part) is None:
+                    holder[part] = {}
+                holder = holder[part]
+                if not isinstance(holder, dict):
+                    raise BadInput(f"--set {cut(override)}: {part} is a value, not a section")
             holder[key.removeprefix(f"{section}.")] = value
             return
     head = key.split(".")[0]
     if head in Experiment.model_fields and not key.startswith("models."):
         apply(raw, override)
         return
-    if key in (raw.get("grid") or {}):
+    grid = raw.get("grid")
+    if isinstance(grid, dict) and key in grid:
         raise BadInput(
-            f"--set {override}: {key} is an axis of the grid. Set grid.{key} to a list of values"
+            f"--set {cut(override)}: {key} is an axis of the grid. Set grid.{key} to a list "
+            "of values"
         )
-    raw["overrides"] = {**(raw.get("overrides") or {}), key: value}
+    _apply(raw, f"overrides.{override.lstrip()}")
 
 
 def _require_different(path: Path, points: Sequence[ExperimentPoint]) -> None:

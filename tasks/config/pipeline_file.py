@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from models.config import Pipeline
-from models.errors import BadInput
+from models.errors import BadInput, cut
 from models.experiments.grid import merged
+from models.recommenders.hyperparameters import hyperparameters
 from tasks.config.prompt_file import SECTIONS, with_front_matter
 from tasks.config.yaml_settings import apply, read_settings, validate
 from tasks.execution.devices import placed
@@ -55,6 +56,8 @@ def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
     """
     try:
         pipeline = validate(Pipeline, _layered(raw))
+        for name, model in pipeline.models.items():
+            hyperparameters(name, model.hyperparameters)
         profiles = {
             section: with_front_matter(pipeline.profiles_of(side), side)
             for side, section in SECTIONS.items()
@@ -89,5 +92,5 @@ def layer(key: str, name: object) -> dict[str, Any]:
     """
     known = sorted(file.stem for file in _LAYERS[key].glob("*.yaml"))
     if name not in known:
-        raise BadInput(f"{key}: there is no {name}. Choose one of {', '.join(known)}")
+        raise BadInput(f"{key}: there is no {cut(str(name))}. Choose one of {', '.join(known)}")
     return read_settings(_LAYERS[key] / f"{name}.yaml", key)

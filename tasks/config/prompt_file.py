@@ -17,13 +17,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from models.config import LLM, History, ItemHistory, Pipeline, Profiles, Sampling, Side, parse_yaml
 from models.errors import BadInput
 from models.profiles.prompt_templates import Prompt, Template
-from tasks.config.yaml_settings import validate
+from tasks.config.yaml_settings import read_text, validate
 from tasks.storage.artifacts import PROJECT_ROOT
 
 SECTIONS: dict[Side, str] = {"users": "profiles", "items": "item_profiles"}
@@ -89,10 +88,7 @@ def with_front_matter(profiles: Profiles, side: Side) -> Profiles:
 def _read(name: str, side: Side) -> tuple[Template, FrontMatter]:
     for file in (PROJECT_ROOT / "prompts" / f"{name}.j2", Path(name).expanduser()):
         if file.is_file():
-            try:
-                return parse_prompt(file.read_text(encoding="utf-8"), name, side)
-            except UnicodeDecodeError as error:
-                raise BadInput(f"prompt {file} is not UTF-8: {error}. Save it as UTF-8") from error
+            return parse_prompt(read_text(file, "prompt"), name, side)
     known = sorted(file.stem for file in (PROJECT_ROOT / "prompts").glob("*.j2"))
     raise BadInput(
         f"{SECTIONS[side]}.prompt: there is no file {name} and no prompts/{name}.j2. Name a file, "
@@ -131,17 +127,11 @@ def parse_prompt(content: str, name: str, side: Side = "users") -> tuple[Templat
     return Template(text=text, system=front.system, first_line=first_line), front
 
 
-def _settings(text: str, name: str) -> dict[Any, Any]:
-    try:
-        settings = parse_yaml(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        # Counted from 0 after the first line of dashes.
-        place = f", line {mark.line + 2}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise BadInput(
-            f"prompt {name}{place}: its front matter is not valid YAML: {problem}"
-        ) from error
+def _settings(text: str, name: str) -> dict[str, Any]:
+    settings = parse_yaml(text, f"prompt {name}", first_line=2)  # after the first line of dashes
     if not isinstance(settings, dict | None):
-        raise BadInput(f"prompt {name}: its front matter must be a mapping of settings")
+        raise BadInput(
+            f"prompt {name}: its front matter must be a mapping of settings. Write lines of the "
+            "form KEY: VALUE"
+        )
     return settings or {}

@@ -5,16 +5,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from models.config import parse_yaml
+from models.config import Transfer, parse_yaml
 from models.config.section import CREDENTIAL
 from models.credentials import credential_in, is_secret_name, looks_like_key
-from models.errors import BadInput
+from models.errors import BadInput, cut
 from models.experiments.grid import set_at
 
 M = TypeVar("M", bound=BaseModel)
+
+
+_MOST_BYTES = 2**20
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a text file that a person writes.
+
+    Raises:
+        BadInput: if it does not exist, cannot be read, is no UTF-8 or far too large.
+    """
+    try:
+        if not path.is_file():
+            raise BadInput(f"{path}: this {what} does not exist. Correct the path")
+        if path.stat().st_size > _MOST_BYTES:
+            raise BadInput(f"{path}: this {what} is larger than 1 MB. Correct the path")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{path}: this {what} is not UTF-8 at byte {error.start}. Save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise BadInput(
+            f"{path}: this {what} cannot be read: {error.strerror}. Correct it"
+        ) from error
 
 
 def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any]:
@@ -23,12 +47,7 @@ def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any
     Raises:
         BadInput: if there is no such file, or it holds something else.
     """
-    if not path.is_file():
-        raise BadInput(f"{path}: this {what} does not exist. Correct the path")
-    try:
-        raw = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: this is not valid YAML: {error}") from error
+    raw = parse_yaml(read_text(path, what), str(path))
     if not isinstance(raw, dict):
         raise BadInput(
             f"{path}: the file must hold a mapping of settings, not {type(raw).__name__}. Write "
@@ -47,7 +66,9 @@ def apply(raw: dict[str, Any], override: str) -> None:
     try:
         set_at(raw, key, value)
     except ValueError as error:
-        raise BadInput(f"--set {override}: {str(error).partition(': ')[2] or error}") from error
+        raise BadInput(
+            f"--set {cut(override)}: {str(error).partition(': ')[2] or error}"
+        ) from error
 
 
 def parse_override(override: str) -> tuple[str, Any]:
@@ -58,11 +79,10 @@ def parse_override(override: str) -> tuple[str, Any]:
     """
     key, separator, text = override.partition("=")
     if not separator or not all(key.strip().split(".")):
-        raise BadInput(f"--set {override}: this is no key with a value. Write dotted.key=value")
-    try:
-        return key.strip(), parse_yaml(text)
-    except yaml.YAMLError as error:
-        raise BadInput(f"--set {override}: the value is not valid YAML: {error}") from error
+        raise BadInput(
+            f"--set {cut(override)}: this is no key with a value. Write dotted.key=value"
+        )
+    return key.strip(), parse_yaml(text, f"--set {cut(override)}")
 
 
 def validate(model: type[M], settings: Mapping[str, Any], where: str | Path = "") -> M:
@@ -87,9 +107,9 @@ def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One sentence per problem."""
     sentences = []
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"]) or "the configuration"
+        inside = cut(".".join(map(str, problem["loc"])))
+        place = inside or "the configuration"
         if problem["type"] == CREDENTIAL:
-            inside = ".".join(map(str, problem["loc"]))
             sentences.append(f"{inside}{inside and '.'}{problem['msg']}")
         elif problem["type"] == "extra_forbidden":
             known = _keys_beside(root, problem["loc"])
@@ -112,7 +132,7 @@ def _shown(place: str, given: Any) -> str:
     hidden = not plain or is_secret_name(name) or name in ("api_key_env", "base_url", "address")
     if hidden or (isinstance(given, str) and (looks_like_key(given) or credential_in(given))):
         return ""
-    return f" (got {given!r})"
+    return f" (got {cut(repr(given))})"
 
 
 def _keys_beside(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -122,6 +142,8 @@ def _keys_beside(root: type[BaseModel], location: tuple[int | str, ...]) -> list
         fields = getattr(section, "model_fields", {})
         if part in fields:
             section = fields[part].annotation
+            if section == dict[str, Any]:  # models.NAME.transfer, which is checked as that section
+                section = Transfer
             arguments = getattr(section, "__args__", ())
             sections = [a for a in arguments if hasattr(a, "model_fields")]
             section = sections[0] if sections else section

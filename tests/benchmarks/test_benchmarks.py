@@ -12,6 +12,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_training_speed_ends_with_one_line_of_json():
     done = subprocess.run(
         [

@@ -213,6 +213,7 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(
     assert whole.requests <= sent <= whole.requests + in_flight
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_end_alike_and_ask_once(crashing, whole, tmp_path):
     data, asked = tmp_path / "data", len(crashing.llm.requests)
     both = [crashing.start(data) for _ in range(2)]

@@ -29,7 +29,12 @@ def pairs(table):
     ("model", "hyperparameters", "floor"),
     [
         ("BPR", {"learning_rate": 0.002}, 0.355),
-        ("MultiVAE", {"learning_rate": 0.002, "train_batch_size": 256}, 0.385),
+        pytest.param(
+            "MultiVAE",
+            {"learning_rate": 0.002, "train_batch_size": 256},
+            0.385,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_baselines_reach_their_level_on_movielens(model, hyperparameters, floor):

@@ -176,11 +176,6 @@ def test_a_user_with_everything_is_refused():
         batches([1, 1], [1, 2], distribution="popularity")  # the others are never drawn
 
 
-def test_dynamic_negatives_are_refused():
-    with pytest.raises(BadInput, match="dynamic"):
-        batches(USERS, ITEMS, dynamic=True)
-
-
 class Fixed:
     """Scores that are known beforehand."""
 
