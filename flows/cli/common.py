@@ -44,6 +44,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write one line of JSON to 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log, tracebacks.")]
 
 
+UI_ORIGINS = "http://127.0.0.1:4200,http://localhost:4200"
+"""As in `[tool.prefect.server.api]`: where the UI of `make serve` is."""
 TERMINATED = 128 + signal.SIGTERM
 """The exit code of a process that SIGTERM ended, by the shells' convention."""
 
@@ -143,6 +145,8 @@ def configure_prefect(data_dir: str | None, verbose: bool = False) -> None:
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # Prefect's default lets every web page use the API.
+    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", UI_ORIGINS)
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
