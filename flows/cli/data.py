@@ -75,6 +75,8 @@ def init(
 
         started = start(interactions, items, output, force)
         emit(started, as_json, _print_started)
+    if started.refused:
+        raise typer.Exit(2)
 
 
 def _print_started(console: Console, started: "Started") -> None:
@@ -87,8 +89,9 @@ def _print_started(console: Console, started: "Started") -> None:
     print_lines(
         console,
         f"Written: {started.path}",
+        *(f"Unsure, a comment there: {text}" for text in started.unsure),
         f"Next: llmkt data check {started.path}",
-        f"      llmkt run {started.path}",
+        *([] if started.refused else [f"      llmkt run {started.path}"]),
     )
 
 

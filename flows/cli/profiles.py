@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.common import AsJson, Config, DataDir, Set, command, emit
+from flows.cli.common import AsJson, Config, DataDir, Set, command, emit, print_lines
 
 if TYPE_CHECKING:
+    from models.profiles.card import Card
     from models.profiles.text_diff import Word
     from tasks.inspection.current_profiles import Shown
     from tasks.inspection.profile_diff import Difference, Extent
@@ -87,6 +88,40 @@ def diff(
 
         found = look(Configured.read(a, set_a or []), Configured.read(b, set_b or []), n, side)
         emit(found, as_json, _print_difference)
+
+
+@app.command()
+def export(
+    config: Config,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The pack's folder.")],
+    author: Annotated[str, typer.Option("--author", help="Who wrote the texts, e.g. a model.")],
+    licence: Annotated[str, typer.Option("--license", help="The texts' licence, e.g. MIT.")],
+    side: SideOption = "users",
+    overrides: Set = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a knowledge pack of a run's profiles, to share and to read with provider: pack.
+
+    A second call with the same folder adds the other side.
+    """
+    with command(data_dir):
+        from tasks.inspection.current_profiles import Configured
+        from tasks.inspection.pack_export import export as make
+
+        configured = Configured.read(config, overrides or [])
+        made = make(configured, folder, side, author, licence)
+        emit(made, as_json, lambda console, card: _print_pack(console, folder, card))
+
+
+def _print_pack(console: Console, folder: Path, card: "Card") -> None:
+    sides = [side for side in ("users", "items") if getattr(card, side) is not None]
+    print_lines(
+        console,
+        f"{folder}: texts about {' and '.join(sides)} by {card.author}.",
+        f"Read {folder / 'card.yaml'} and complete it: about, oddities.",
+        f"Use it with profiles: {{provider: pack, path: {folder}}}",
+    )
 
 
 def _print_preview(console: Console, found: "Preview") -> None:

@@ -10,9 +10,10 @@ from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.outputs import Described
 from tasks.embeddings.pooling_task import pooling
+from tasks.profiles.knowledge_pack import given_texts
 from tasks.profiles.outputs import Previous
 from tasks.profiles.profiles_task import profiles
-from tasks.storage.imported_files import profile_file, vector_files
+from tasks.storage.imported_files import vector_files
 from tasks.targets.outputs import Kept, Targeted
 from tasks.targets.targets_task import controls, targets
 from tasks.training.tap_points import TapPoints
@@ -92,16 +93,18 @@ def _describe(
     if vectors:
         embedded = stages.run(embeddings, embedding, None, splits.train, vectors, side, side=side)
         return Described(side=side, profiled=None, embedded=embedded)
+    given, card = given_texts(writing, side)
     profiled = stages.run(
         profiles,
         writing,
         prompt,
         data.interactions if pipeline.sees_all(side) else splits.train,
         data.items,
-        profile_file(writing),
+        given,
         side,
         data.demographics if side == "users" else None,
         previous,
+        card,
         side=side,
     )
     embedded = stages.run(embeddings, embedding, profiled.profiles, side=side)

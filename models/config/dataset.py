@@ -4,11 +4,19 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from models.config.section import Section, unkeyed
 
-Format = Literal["atomic", "csv", "tsv", "parquet", "movielens", "amazon"]
+Format = Literal["atomic", "csv", "tsv", "parquet", "jsonl", "movielens", "amazon"]
+Quoting = Literal["double", "backslash", "none"]
 Role = Literal["interactions", "items", "users"]
 ROLES: tuple[Role, ...] = ("interactions", "items", "users")
 
@@ -36,6 +44,18 @@ def seconds(instant: str) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
+def _is_an_encoding(value: str) -> str:
+    try:
+        if not isinstance("".encode(value), bytes):
+            raise LookupError
+    except (LookupError, ValueError):
+        raise ValueError("this is no encoding; utf-8, cp1252 and utf-16 are") from None
+    return value
+
+
+Encoding = Annotated[str, AfterValidator(_is_an_encoding)]
+
+
 class DataColumns(Section):
     """Names of the columns in your files; numbers from 1 where there is no header."""
 
@@ -57,6 +77,18 @@ class DataColumns(Section):
     text: tuple[str, ...] = Field(
         (), description="Columns to append to the title: `Title – Artist`."
     )
+
+
+class FileFormat(Section):
+    """How one file is written, where it differs from the data set's other files."""
+
+    format: Literal["csv", "tsv", "parquet", "jsonl"] | None = Field(
+        None, description="As dataset.format; empty: the same."
+    )
+    delimiter: str | None = Field(None, min_length=1, description="As dataset.delimiter.")
+    encoding: Encoding | None = Field(None, description="As dataset.encoding.")
+    quoting: Quoting | None = Field(None, description="As dataset.quoting.")
+    header: bool | None = Field(None, description="As dataset.header.")
 
 
 class KCore(Section):
@@ -105,18 +137,36 @@ class Dataset(Section):
     delimiter: str | None = Field(
         None, min_length=1, description="Empty: comma for csv, tab for tsv."
     )
-    encoding: str = Field("utf-8", description="Encoding of text files, such as latin-1 or utf-16.")
-    quoting: Literal["double", "none"] | None = Field(
+    encoding: Encoding = Field(
+        "utf-8", description="Encoding of text files, such as cp1252 or utf-16."
+    )
+    quoting: Quoting | None = Field(
         None,
-        description="double: values may stand in double quotes; none: quotes are text. Empty: "
-        "double for csv, none for tsv.",
+        description='double: values may stand in double quotes, and `""` is a quote inside; '
+        'backslash: likewise, and `\\"` is one; none: quotes are text. Empty: double for csv, none '
+        "for tsv.",
     )
     header: bool = Field(True, description="Whether the first line names the columns.")
-    genre_separator: str = Field("|", min_length=1, description="Separator of an item's genres.")
+    formats: dict[Role, FileFormat] = Field(
+        {}, description="Files that are written otherwise, such as `items: {delimiter: '::'}`."
+    )
+    decimal: Literal[".", ","] = Field(".", description="Decimal mark of ratings.")
+    feedback: Literal["ratings", "counts"] = Field(
+        "ratings",
+        description="counts: the rating column says how often, such as plays. Nothing is then "
+        "liked or disliked, and profiles name how often an item was chosen.",
+    )
+    genre_separator: str = Field(
+        "|",
+        min_length=1,
+        description="Separator of an item's genres; a list as Python or JSON writes it needs none.",
+    )
     year_from_title: bool = Field(False, description="Take the year from the title: `Heat (1995)`.")
-    timestamp_unit: Literal["s", "ms", "iso"] = Field(
+    timestamp_unit: str = Field(
         "s",
-        description="s: Unix seconds; ms: Unix milliseconds; iso: ISO 8601 dates and times (UTC).",
+        pattern="^(s|ms|us|ns|iso|.*%.*)$",
+        description="s, ms, us, ns: Unix seconds, milliseconds, microseconds, nanoseconds; iso: "
+        "ISO 8601 dates and times (UTC); else a format of strptime, such as `%m/%d/%Y %H:%M`.",
     )
     bad_rows: Literal["error", "quarantine"] = Field(
         "error",
@@ -143,16 +193,6 @@ class Dataset(Section):
                 raise ValueError("write a date or time as 2020-01-31 or 2020-01-31T12:00") from None
         return value
 
-    @field_validator("encoding")
-    @classmethod
-    def _is_an_encoding(cls, value: str) -> str:
-        try:
-            if not isinstance("".encode(value), bytes):
-                raise LookupError
-        except (LookupError, ValueError):
-            raise ValueError("this is no encoding; utf-8, latin-1 and utf-16 are") from None
-        return value
-
     @field_validator("sha256")
     @classmethod
     def _are_hashes(cls, value: dict[str, str]) -> dict[str, str]:
@@ -175,8 +215,9 @@ class Dataset(Section):
                 "atomic files are found by name and path; for files of your own set format to "
                 "csv, tsv or parquet"
             )
-        if self.quoting == "double" and len(self.delimiter or ",") > 1:
-            raise ValueError("a delimiter of several characters goes with quoting none only")
+        for file in map(self.of, ROLES):
+            if file.quoting not in (None, "none") and len(file.delimiter or ",") > 1:
+                raise ValueError("a delimiter of several characters goes with quoting none only")
         if self.since and self.until and seconds(self.since) >= seconds(self.until):
             raise ValueError("since must be before until")
         return self
@@ -188,11 +229,16 @@ class Dataset(Section):
             return self.format
         if self.interactions is None:
             return "atomic"
-        name = re.sub(r"\.(gz|bz2|xz)$", "", self.interactions.lower().partition("?")[0])
+        name = re.sub(r"\.(gz|bz2|xz|zip)$", "", self.interactions.lower().partition("?")[0])
         for kind, suffixes in _SUFFIXES.items():
             if name.endswith(suffixes):
                 return kind
         return "movielens" if name.endswith((".dat", "u.data")) else "csv"
+
+    def of(self, role: Role) -> Self:
+        """The section as it holds for one file, `formats` applied."""
+        own = self.formats.get(role, FileFormat()).model_dump(exclude_none=True)
+        return self.model_copy(update={**own, "formats": {}}) if own else self
 
     def identity(self) -> dict[str, Any]:
         """As `Section.identity`, with the format that was inferred; paths are left out."""

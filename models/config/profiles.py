@@ -69,7 +69,7 @@ class ItemHistory(History):
         10,
         ge=0,
         description="Most other items, chosen by the same users, that a profile names; 0: the "
-        "profile describes the item only.",
+        "profile describes the item by its title, year and genres alone, and sees no interaction.",
     )
 
     @field_validator("demographics")
@@ -81,26 +81,30 @@ class ItemHistory(History):
 
 
 def import_has_a_path(section: Any) -> Any:
-    """Refuse a path without the provider import, and the provider without a path."""
-    if (section.provider == "import") != (section.path is not None):
-        raise ValueError("provider import and path belong together: set both or neither")
+    """Refuse a path without a provider that reads one, and such a provider without a path."""
+    if (section.provider in ("import", "pack")) != (section.path is not None):
+        raise ValueError(
+            "provider import and path belong together: set both or neither; so do pack and path"
+        )
     return section
 
 
 class Profiles(Section):
     """One text per user, written from training interactions only."""
 
-    provider: Literal["offline", "openai", "openai-batch", "import", "items"] = Field(
+    provider: Literal["offline", "openai", "openai-batch", "import", "pack", "items"] = Field(
         "offline",
         description="offline: statistics of the history as text, free, no LLM; openai: any "
         "OpenAI-compatible endpoint; openai-batch: its Batch API, at half the price and within a "
-        "day; import: a file of existing profiles; items: no texts about users, a user is the mean "
+        "day; import: a file of existing profiles; pack: a knowledge pack, which holds what an "
+        "LLM wrote, with a card; items: no texts about users, a user is the mean "
         "of the profiles of the training items (item_profiles).",
     )
     path: str | None = unkeyed(  # its content decides, see tasks/profiles/profile_import.py
         None,
-        description="import only: a .csv, .tsv, .json, .jsonl or .parquet file with one text per "
-        "user, and where possible history_sha256 and history_count.",
+        description="import: a .csv, .tsv, .json, .jsonl or .parquet file with one text per "
+        "user, and where possible history_sha256 and history_count; pack: a folder of "
+        "data/knowledge/, or the path of another.",
     )
     columns: Columns = Columns()
     unknown_users: Literal["error", "drop"] = Field(
@@ -150,7 +154,7 @@ class Profiles(Section):
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Self:
-        if self.interactions == "all" and self.provider == "import":
+        if self.interactions == "all" and self.path is not None:
             raise ValueError("interactions is for profiles that are written here, not imported")
         if self.interactions == "all" and not self.allow_leakage:
             raise ValueError(
@@ -168,6 +172,23 @@ class Profiles(Section):
     def asks(self) -> bool:
         """Whether an LLM writes the profiles, from a prompt."""
         return self.provider in ("openai", "openai-batch")
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether the profiles are an LLM's answers to a prompt, of this run or of a pack."""
+        return self.asks or self.provider == "pack"
+
+    @property
+    def sees_nothing(self) -> bool:
+        """Whether no interaction decides a profile: items, each by itself."""
+        return self.history.limit == 0
+
+    @property
+    def provenance(self) -> Literal["none seen", "train-only", "leaky"]:
+        """Which interactions a profile that is written here has seen."""
+        if self.interactions == "all":
+            return "leaky"
+        return "none seen" if self.sees_nothing else "train-only"
 
     @property
     def pooled(self) -> bool:

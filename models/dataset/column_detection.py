@@ -1,14 +1,17 @@
-"""Guesses about the columns of a file, from its first rows; each with its evidence."""
+"""Guesses about the columns of a file, from rows of all of it; each with its evidence."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from itertools import pairwise
 
+from models.dataset.time_formats import is_number, looks_like_times, time_unit
+
+NOTHING = "no column is called so or looks like it"
 _NAMES: dict[str, tuple[str, ...]] = {
     "user": (
         "user", "userid", "uid", "reviewerid", "customerid", "customer", "visitorid", "memberid",
-        "listenerid", "readerid", "sessionid", "playerid",
+        "listenerid", "readerid", "sessionid", "playerid", "username", "nickname", "login",
     ),
     "item": (
         "item", "itemid", "iid", "movieid", "movie", "filmid", "asin", "parentasin", "productid",
@@ -25,11 +28,40 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "genres": ("genres", "genre", "categories", "category", "class", "tags", "style"),
     "text": ("artist", "artistname", "author", "bookauthor", "authors", "brand", "director"),
 }  # fmt: skip
+"""Whole names, the likeliest first."""
+_COUNTS = (
+    "plays play playcount listens listen listencount count counts freq frequency times views view "
+    "clicks click purchases quantity qty visits streams scrobbles checkins hits"
+)
+_PARTS = {
+    "user": (
+        "user reviewer customer client visitor member listener reader player viewer account person "
+        "session subscriber buyer shopper"
+    ),
+    "item": (
+        "item movie film product book album track song artist game business article news recipe "
+        "asin isbn sku anime show video place location venue poi restaurant joke course podcast "
+        "hotel app"
+    ),
+    "rating": f"rating ratings rate score scores star stars grade grades preference mark marks "
+    f"points vote {_COUNTS}",
+    "timestamp": "timestamp time ts date datetime at when day utc",
+    "title": "title name",
+    "year": "year published released",
+    "genres": "genre genres category categories tag tags shelf shelves style",
+    "text": "artist author authors brand director directors creator band",
+}
+"""Words of names such as `Book-Rating` or `userScore`."""
+_ENDINGS = {"id", "ids", "key", "code", "no", "nr", "num", "number", "value", "hash", "raw"}
+_FEW = 0.1
+"""Share of bad values that a column may have."""
 _KINDS = {
     "music": r"album|track|song|artist|vinyl|listen|music",
     "movies": r"movie|film|imdb|tmdb",
 }
-_NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?")
+_COMMA = re.compile(r"-?\d+(,\d+)?")
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
+_LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 _YEAR_AT_END = re.compile(r"\(\d{4}(?:[-–]\d{0,4})?\)\s*$")
 
 
@@ -44,12 +76,13 @@ class Guess:
 
 def header_guess(first: Sequence[str], rows: Sequence[Sequence[str]]) -> Guess:
     """Guess whether the first line names columns: it has no number where all rows have one."""
-    numeric = [all(_is_number(row[n]) for row in rows) and bool(rows) for n in range(len(first))]
+    values = [[row[n] for row in rows] for n in range(len(first))]
+    numeric = [bool(column) and all(map(_is_numeric, column)) for column in values]
     named = [name for name, numbers in zip(first, numeric, strict=True) if numbers]
-    named = [name for name in named if not _is_number(name)]
-    known = [name for name in first if any(_plain(name) in names for names in _NAMES.values())]
-    if known or named:
-        return Guess("header", "true", f"the first line has {', '.join((known or named)[:4])}")
+    named = [name for name in named if not _is_numeric(name)]
+    exact = [name for name in first if any(_rank(name, role)[0] == 0 for role in _NAMES)]
+    if exact or named:
+        return Guess("header", "true", f"the first line has {', '.join((exact or named)[:4])}")
     return Guess("header", "false", f"the first line holds values: {', '.join(first[:4])}")
 
 
@@ -58,76 +91,173 @@ def columns(
 ) -> list[Guess]:
     """Guess which column is which: by its name, otherwise by its values.
 
+    A column whose name fits, but not its values, is left out, and the evidence says why.
+
     Args:
         names: of the columns; numbers from 1 where the file does not name them.
-        rows: the first rows' values.
+        rows: values of rows from all over the file.
         wanted: of `user`, `item`, `rating`, `timestamp`, `title`, `year`, `genres` and `text`.
     """
+    values = {name: [row[n] for row in rows] for n, name in enumerate(names)}
     guesses: dict[str, Guess] = {}
     free = list(names)
     for role in wanted:
-        matches = (name for known in _NAMES[role] for name in free if _plain(name) == known)
-        match = next(matches, None)
-        if match is not None:
-            guesses[role] = Guess(f"columns.{role}", match, "by its name")
-            free.remove(match)
-    values = {name: [row[n] for row in rows if row[n]] for n, name in enumerate(names)}
+        guess = _by_name(role, free, values)
+        if guess is not None:
+            guesses[role] = guess
+            if guess.value is not None:
+                free.remove(guess.value)
+    free = [name for name in free if not _is_index(name, values[name])]
     for role in ("timestamp", "rating", "user", "item"):
-        if role in wanted and role not in guesses:
-            by_content = _by_content(role, free, values)
-            if by_content is not None:
-                guesses[role] = by_content
-                free.remove(str(by_content.value))
-    nothing = "no column is called so or looks like it"
-    return [guesses.get(role) or Guess(f"columns.{role}", None, nothing) for role in wanted]
+        if role in wanted and (role not in guesses or guesses[role].value is None):
+            lacking = sum(other not in guesses for other in ("user", "item"))
+            found = _by_content(role, free, values, lacking)
+            if found is not None:
+                guesses[role] = found
+                free.remove(str(found.value))
+    return [guesses.get(role) or Guess(f"columns.{role}", None, NOTHING) for role in wanted]
 
 
-def _by_content(role: str, free: list[str], values: dict[str, list[str]]) -> Guess | None:
-    if role in ("user", "item"):
-        evidence = "the first column that is nothing else"
+def _by_name(role: str, free: list[str], values: dict[str, list[str]]) -> Guess | None:
+    ranked = sorted((_rank(name, role), place) for place, name in enumerate(free))
+    doubts = []
+    for rank, place in ranked:
+        if rank[0] > 2:
+            break
+        doubt = _doubt(role, values[free[place]])
+        if not doubt:
+            return Guess(f"columns.{role}", free[place], "by its name")
+        doubts.append(f"{free[place]} is called so, but {doubt}")
+    return Guess(f"columns.{role}", None, doubts[0]) if doubts else None
+
+
+def _rank(name: str, role: str) -> tuple[int, int]:
+    """How well a name fits a role: whole (0), by its last word (1), by another (2), not (3)."""
+    parts = _words(name)
+    plain = "".join(parts)
+    if plain in _NAMES[role]:
+        return 0, _NAMES[role].index(plain)
+    while len(parts) > 1 and parts[-1] in _ENDINGS:
+        parts.pop()
+    known = _PARTS[role].split()
+    if parts and parts[-1] in known:
+        return 1, 0
+    taken = any(parts[-1:] == [word] for words in _PARTS.values() for word in words.split())
+    return (2, 0) if not taken and set(parts) & set(known) else (3, 0)
+
+
+def _words(name: str) -> list[str]:
+    """`Book-Rating`, `bookRating` and `book_rating:float` as `[book, rating]`."""
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.split(":")[0])
+    return re.findall(r"[^\W_]+", split.lower())
+
+
+def _doubt(role: str, values: list[str]) -> str:
+    """Why a column cannot have a role, whatever its name; empty if it can."""
+    filled = [value for value in values if value]
+    if role == "rating":
+        odd = [value for value in filled if not _is_numeric(value)]
+        if len(odd) > _FEW * len(filled):
+            return f"{odd[0]} is no number"
+        if any(map(_THOUSANDS.fullmatch, filled)) and decimal(filled) == ".":
+            return f"{next(filter(_THOUSANDS.fullmatch, filled))} is ambiguous"
+    if role == "timestamp" and values:
+        if len(values) - len(filled) > _FEW * len(values):
+            return f"{len(values) - len(filled)} of {len(values)} rows have none"
+        unit, reason = time_unit(filled)
+        return "" if unit else reason
+    return ""
+
+
+def _is_index(name: str, values: list[str]) -> bool:
+    """Whether a column only numbers the rows, as pandas writes it."""
+    if name == "" or name.lower().startswith("unnamed") or name.lower() == "index":
+        return True
+    if len(values) < 3 or not all(value.isdecimal() for value in values):
+        return False
+    numbers = list(map(int, values))
+    return numbers[0] in (0, 1) and all(b > a for a, b in pairwise(numbers))
+
+
+def _by_content(
+    role: str, free: list[str], values: dict[str, list[str]], lacking: int
+) -> Guess | None:
+    """Guess a column by its values; `lacking` ids are still to be found among `free`."""
     # Ratings come after the two ids.
     for name in reversed(free) if role == "rating" else free:
+        filled = [value for value in values[name] if value]
         if role == "timestamp":
-            evidence = _time_evidence(values[name])
+            certain = len(filled) == len(values[name]) and looks_like_times(filled)
+            evidence = f"times like {filled[0]}" if certain else ""
         elif role == "rating":
-            evidence = _rating_evidence(values[name]) if len(free) > 2 else ""
+            others = [one for one in free if one != name and _may_be_id(values[one])]
+            evidence = _rating_evidence(filled) if len(others) >= lacking else ""
+        else:
+            evidence = "the first column that is nothing else" if _may_be_id(filled) else ""
         if evidence:
             return Guess(f"columns.{role}", name, evidence)
     return None
 
 
-def _time_evidence(values: list[str]) -> str:
-    """Why values may be times; empty if they may not."""
-    if not values:
-        return ""
-    if all(_is_number(value) and float(value) > 1e8 for value in values):
-        return f"numbers like {values[0]}, as times are"
-    return f"dates or times like {values[0]}" if all(map(_is_instant, values)) else ""
+def _may_be_id(values: list[str]) -> bool:
+    """Whether values are not all numbers, some with a fraction."""
+    return not (all(map(_is_numeric, filter(None, values))) and any("." in v for v in values))
 
 
 def _rating_evidence(values: list[str]) -> str:
-    """Why values may be ratings; empty if they may not."""
-    if not values or not all(map(_is_number, values)):
+    """Why values may be ratings or counts; empty if they may not."""
+    if not values or not all(map(_is_numeric, values)):
         return ""
-    numbers = {float(value) for value in values}
-    if len(numbers) > 21 or max(map(abs, numbers)) > 100:
+    numbers = _numbers(values)
+    if is_counts("", values):
+        return f"skewed whole numbers from {min(numbers):g} to {max(numbers):g}"
+    if len(set(numbers)) > 21 or max(map(abs, numbers)) > 100:
         return ""
-    return f"{len(numbers)} different numbers from {min(numbers):g} to {max(numbers):g}"
+    return f"{len(set(numbers))} different numbers from {min(numbers):g} to {max(numbers):g}"
+
+
+def is_counts(name: str, values: Sequence[str]) -> bool:
+    """Whether a rating column counts: by its name, or by whole numbers without bound, skewed."""
+    numbers = sorted(_numbers([value for value in values if value]))
+    if not numbers or numbers[0] < 0 or any(number % 1 for number in numbers):
+        return False
+    if set(_words(name)[-1:]) & set(_COUNTS.split()):
+        return True
+    middle = numbers[len(numbers) // 2]
+    return numbers[-1] > 100 and numbers[-1] >= 5 * max(middle, 1)
+
+
+def feedback(name: str, values: Sequence[str]) -> Guess:
+    """Guess whether a rating column holds ratings or counts."""
+    numbers = _numbers(values) or [0.0]
+    evidence = f"{name}: from {min(numbers):g} to {max(numbers):g}"
+    if is_counts(name, values):
+        return Guess("feedback", "counts", f"{evidence}, how often rather than how good")
+    return Guess("feedback", "ratings", evidence)
+
+
+def decimal(values: Sequence[str]) -> str:
+    """Tell the decimal mark of numbers."""
+    with_comma = [value for value in values if "," in value]
+    return "," if with_comma and not all(map(_THOUSANDS.fullmatch, with_comma)) else "."
+
+
+def decimal_mark(values: Sequence[str]) -> Guess:
+    """Guess the decimal mark of ratings; without a value where it is the dot."""
+    if decimal(values) == ".":
+        return Guess("decimal", None, "no commas")
+    return Guess("decimal", ",", f"numbers like {next(value for value in values if ',' in value)}")
 
 
 def unit(values: Sequence[str]) -> Guess:
-    """Guess the unit of times: seconds, milliseconds, or ISO dates and times."""
-    numbers = sorted(float(value) for value in values if _is_number(value))
-    if not numbers:
-        return Guess("timestamp_unit", "iso", f"it is text: {values[0] if values else ''}")
-    middle = numbers[len(numbers) // 2]
-    is_ms = middle >= 1e11
-    days = datetime.fromtimestamp(min(middle / (1000 if is_ms else 1), 4e9)).astimezone().year
-    return Guess("timestamp_unit", "ms" if is_ms else "s", f"{middle:.0f} is then in {days}")
+    """Guess the unit or format of times."""
+    return Guess("timestamp_unit", *time_unit(values))
 
 
 def genre_separator(values: Sequence[str]) -> Guess:
     """Guess the separator of genres."""
+    if values and all(map(_LIST.fullmatch, values)):
+        return Guess("genre_separator", "|", f"needs none: lists such as {values[0][:60]}")
     counts = {mark: sum(mark in value for value in values) for mark in ("|", ";", ",", "/")}
     best = max(counts, key=lambda mark: counts[mark])
     if not counts[best]:
@@ -152,17 +282,10 @@ def subject(words: Sequence[str]) -> Guess:
     return Guess("prompts", "generic", "the names of files and columns say nothing of the items")
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
+def _is_numeric(value: str) -> bool:
+    return is_number(value) or bool(_COMMA.fullmatch(value) or _THOUSANDS.fullmatch(value))
 
 
-def _is_number(value: str) -> bool:
-    return bool(_NUMBER.fullmatch(value.strip()))
-
-
-def _is_instant(value: str) -> bool:
-    try:
-        datetime.fromisoformat(value.strip())
-    except ValueError:
-        return False
-    return True
+def _numbers(values: Sequence[str]) -> list[float]:
+    mark = "." if decimal(values) == "," else ""
+    return [float(value.replace(",", mark)) for value in values if _is_numeric(value)]

@@ -1,6 +1,7 @@
 """Read delimited text of any dialect: the one reader, and the one place that knows dialects.
 
-`Dialect` describes encoding, delimiter, quotes and header, `detect` guesses them, `read` reads.
+`Dialect` describes encoding, delimiter, quotes and header, `dialect_detection.detect` guesses them,
+`read` reads.
 Every record is either returned or refused with its line number and the reason; a file in which the
 ends of records are uncertain is refused as a whole. All work is done on blocks of lines, none per
 row.
@@ -10,7 +11,6 @@ import codecs
 import contextlib
 import csv
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -22,8 +22,8 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from models.arrow import joined
-from models.dataset.column_detection import Guess, header_guess
 from models.dataset.record_blocks import REFUSED, SHOWN, Block, require_columns
+from models.dataset.text_encoding import detect_encoding
 from models.errors import BadInput
 
 BLOCK = 1 << 24
@@ -35,10 +35,7 @@ _EMPTY = "the file is empty. Write one record a line."
 _QUOTES = "quotes do not match"
 _QUOTED = '"(?:[^"]|"")*"'
 _CONTROL = r"[\x00-\x08\x0a-\x1f\x7f]"
-_RECBOLE_TYPE = re.compile(r":(token|float)(_seq)?$")
-_DELIMITERS = (",", "\t", ";", "::", "|")
-_SAMPLE = 200
-
+RECBOLE_TYPE = re.compile(r":(token|float)(_seq)?$")
 Source = Callable[[], Iterable[bytes]]
 """Opens a file's content from its start, in blocks of about `BLOCK` bytes."""
 
@@ -51,6 +48,7 @@ class Dialect:
         delimiter: between values, one or more characters.
         quoted: whether values may stand in double quotes, and then hold delimiters and doubled
             quotes; for a delimiter of one character.
+        escaped: whether a backslash inside quotes may stand before a quote or a backslash.
         multiline: whether quoted values may hold line ends as well. If not, each line is a record.
         encoding: the text's encoding, or `DETECT`. A byte order mark is no part of the text.
         header: whether the first record names the columns.
@@ -60,6 +58,7 @@ class Dialect:
 
     delimiter: str = ","
     quoted: bool = True
+    escaped: bool = False
     multiline: bool = True
     encoding: str = "utf-8"
     header: bool = True
@@ -142,7 +141,7 @@ def _lines(source: Source, dialect: Dialect, file: str) -> Iterator[pa.Array]:
     for text in _as_utf8(source, dialect, file):
         whole, newline, rest = (rest + text).rpartition(b"\n")
         if newline:
-            lines = _split(whole)
+            lines = _split(whole, dialect)
             n_lines += len(lines)
             yield lines
         if len(rest) > BLOCK:
@@ -151,7 +150,7 @@ def _lines(source: Source, dialect: Dialect, file: str) -> Iterator[pa.Array]:
                 "this is a text file with line ends of Unix or Windows."
             )
     if rest:
-        yield _split(rest)
+        yield _split(rest, dialect)
 
 
 def _as_utf8(source: Source, dialect: Dialect, file: str) -> Iterator[bytes]:
@@ -167,23 +166,24 @@ def _as_utf8(source: Source, dialect: Dialect, file: str) -> Iterator[bytes]:
             encoded = text.encode()
         except UnicodeError as error:
             before = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
-            raise _WrongEncoding(n_lines + before.count(b"\n") + 1, dialect, file) from error
+            row = n_lines + before.count(b"\n") + 1
+            raise _wrong_encoding(source, row, dialect, file) from error
         n_lines += text.count("\n")
         yield encoded
 
 
-class _WrongEncoding(BadInput):
-    def __init__(self, row: int, dialect: Dialect, file: str) -> None:
-        self.row = row
-        guess = "latin-1" if codecs.lookup(dialect.encoding).name == "utf-8" else "utf-8"
-        fix = f"Set {dialect.section}.encoding, perhaps to {guess}."
-        super().__init__(
-            f"{file}, row {row}: it is not {dialect.encoding}. "
-            + (fix if dialect.section else f"Save the file as {dialect.encoding}.")
-        )
+def _wrong_encoding(source: Source, row: int, dialect: Dialect, file: str) -> BadInput:
+    fix = f"Save the file as {dialect.encoding}."
+    if dialect.section:
+        with contextlib.suppress(BadInput):
+            fix = f"Set {dialect.section}.encoding to {detect_encoding(source, file)[0]}."
+    return BadInput(f"{file}, row {row}: it is not {dialect.encoding}. {fix}")
 
 
-def _split(text: bytes) -> pa.Array:
+def _split(text: bytes, dialect: Dialect) -> pa.Array:
+    if dialect.escaped:
+        kept = "\ue000".encode()
+        text = text.replace(rb"\\", kept).replace(rb"\"", b'""').replace(kept, b"\\")
     whole = pa.array([text], pa.large_binary()).cast(pa.large_string())
     lines = pc.split_pattern(whole, "\n").flatten()
     return pc.replace_substring_regex(lines, r"\r$", "") if b"\r" in text else lines
@@ -206,7 +206,7 @@ def _without_blanks(rows: pa.Array, text: pa.Array) -> pa.RecordBatch:
 
 
 def _unclosed(dialect: Dialect, file: str, row: int) -> BadInput:
-    option = f", or set {dialect.section}.quoting to none if quotes are ordinary characters here"
+    option = ", or run llmkt init on the file, which finds the quoting that it has"
     return BadInput(
         f"{file}, row {row}: a quote opens and does not close at the end of a value. Mend the row"
         f"{option if dialect.section else ''}."
@@ -229,7 +229,7 @@ def _named(found: pa.RecordBatch, dialect: Dialect, file: str) -> tuple[list[str
     values = cells(first, dialect)
     if not dialect.header:
         return [str(number + 1) for number in range(len(values))], found
-    return [_RECBOLE_TYPE.sub("", value.strip()) for value in values], found.slice(1)
+    return [RECBOLE_TYPE.sub("", value.strip()) for value in values], found.slice(1)
 
 
 def cells(record: str, dialect: Dialect) -> list[str]:
@@ -304,71 +304,3 @@ def _values(text: pa.Array, dialect: Dialect, n_values: int, places: list[int]) 
     )
     assert table.num_rows == len(text), "each record must give one row"
     return [column.combine_chunks() for column in table.columns]
-
-
-# Detection of a dialect
-
-
-def detect(source: Source, file: str) -> tuple[Dialect, list[list[str]], list[Guess]]:
-    """Guess how a file is written: the dialect, the first records' values, and the evidence.
-
-    The dialect names the columns; the values lack a header; each setting has one guess. Raises
-    BadInput if the file is empty or cannot be decoded.
-    """
-    encoding, seen = detect_encoding(source, file)
-    block = next(_lines(source, Dialect(encoding=encoding), file), pa.array([]))
-    lines = [line for line in block[:_SAMPLE].to_pylist() if line.strip()]
-    if not lines:
-        raise BadInput(f"{file}: {_EMPTY}")
-    # Lines that belong to a record of several lines say nothing of their own.
-    lines[1:] = [
-        line for line in lines[1:] if line.count('"') % 2 == 0 and not re.search(_CONTROL, line)
-    ]
-    mark = delimiter_guess(lines)
-    quoted = any('"' in line for line in lines) and len(str(mark.value)) == 1
-    dialect = Dialect(str(mark.value), quoted, encoding=encoding)
-    first, *rows = (cells(line, dialect) for line in lines)
-    rows = [row for row in rows if len(row) == len(first)]
-    header = header_guess(first, rows)
-    guesses = [
-        Guess("encoding", encoding, seen),
-        mark,
-        Guess(
-            "quoting",
-            "double" if quoted else "none",
-            f"{'' if quoted else 'no '}quotes in the first lines",
-        ),
-        header,
-    ]
-    named = header.value == "true"
-    names = [_RECBOLE_TYPE.sub("", name.strip()) for name in first]
-    names = names if named else [str(number + 1) for number in range(len(first))]
-    dialect = replace(dialect, header=named, names=tuple(names))
-    return dialect, rows if named else [first, *rows], guesses
-
-
-def detect_encoding(source: Source, file: str) -> tuple[str, str]:
-    """Guess an encoding, with evidence: UTF-16 by its mark, UTF-8 if all is, else Latin-1."""
-    if next(iter(source()), b"")[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        return "utf-16", "the file begins with its byte order mark"
-    try:
-        for _ in _as_utf8(source, Dialect(), file):
-            pass
-    except _WrongEncoding as error:
-        return "latin-1", f"{file}, row {error.row} is not UTF-8"
-    return "utf-8", "the whole file is"
-
-
-def delimiter_guess(lines: Sequence[str]) -> Guess:
-    """Guess what separates values: what occurs in every line, equally often in most."""
-    best, best_score, times = ",", -1.0, 0
-    for candidate in _DELIMITERS:
-        counts = Counter(re.sub('"[^"]*"', "", line).count(candidate) for line in lines)
-        often, n_lines = counts.most_common(1)[0] if counts else (0, 0)
-        score = n_lines / len(lines) if often else -1.0
-        if (score, often) > (best_score, times):
-            best, best_score, times = candidate, score, often
-    evidence = f"{times} a line in {best_score:.0%} of the first {len(lines)} lines"
-    if best_score < 0:
-        evidence = "none of , tab ; :: | is in the first lines"
-    return Guess("delimiter", best, f"{'tab' if best == chr(9) else best}: {evidence}")

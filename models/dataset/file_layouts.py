@@ -25,7 +25,8 @@ class Layout:
     """What the columns of one file hold.
 
     Attributes:
-        dialect: of delimited text; None for Parquet and JSON.
+        dialect: of text; None for Parquet and Amazon's files.
+        json: whether each line is a JSON object rather than delimited values.
         columns: our names to the file's.
         text: the file's columns that follow a title.
         flags: columns that hold 1 where an item has the genre of that name.
@@ -35,6 +36,7 @@ class Layout:
     """
 
     dialect: Dialect | None
+    json: bool = False
     columns: dict[str, str] = field(default_factory=dict)
     text: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
@@ -61,7 +63,7 @@ def _movielens(delimiter: str, columns: dict[str, str], *names: str) -> Layout:
             names=names,
             section=_SECTION,
         ),
-        columns,
+        columns=columns,
         flags=_U_ITEM_GENRES if "unknown" in names else (),
         year_from_title=titles,
     )
@@ -95,6 +97,7 @@ def layout(config: Dataset, role: Role, tag: str) -> Layout:
 
     `tag` is the published name of a MovieLens file, else the file's suffix (`.csv.gz`).
     """
+    config = config.of(role)
     if config.kind == "movielens":
         published = MOVIELENS[role][tag]
         assert published.dialect is not None
@@ -111,7 +114,7 @@ def drop_layout(suffix: str) -> Layout:
     # A quote that never closes must cost its own line only: nobody is there to mend the file.
     commas = suffix == ".csv"
     dialect = Dialect("," if commas else "\t", quoted=commas, multiline=False)
-    return Layout(None if suffix == ".parquet" else dialect, _SAME, key="")
+    return Layout(None if suffix == ".parquet" else dialect, columns=_SAME, key="")
 
 
 def _atomic(config: Dataset, role: Role) -> Layout:
@@ -121,7 +124,7 @@ def _atomic(config: Dataset, role: Role) -> Layout:
         "users": {USER: USER},
     }
     dialect = Dialect("\t", quoted=False, encoding=config.encoding, section=_SECTION)
-    return Layout(dialect, _given(columns[role]), genre_separator="")
+    return Layout(dialect, columns=_given(columns[role]), genre_separator="")
 
 
 def _own(config: Dataset, role: Role) -> Layout:
@@ -136,6 +139,7 @@ def _own(config: Dataset, role: Role) -> Layout:
     }  # fmt: skip
     return Layout(
         _own_dialect(config),
+        config.kind == "jsonl",
         _given(columns[role]),
         text=names.text if role == "items" else (),
         genre_separator=config.genre_separator,
@@ -144,13 +148,16 @@ def _own(config: Dataset, role: Role) -> Layout:
 
 
 def _own_dialect(config: Dataset) -> Dialect | None:
+    if config.kind == "jsonl":
+        return Dialect(quoted=False, encoding=config.encoding, section=_SECTION)
     if config.kind not in ("csv", "tsv"):
         return None
     delimiter = config.delimiter or ("," if config.kind == "csv" else "\t")
     by_default = config.kind == "csv" and len(delimiter) == 1
     return Dialect(
         delimiter,
-        quoted=by_default if config.quoting is None else config.quoting == "double",
+        quoted=by_default if config.quoting is None else config.quoting != "none",
+        escaped=config.quoting == "backslash",
         encoding=config.encoding,
         header=config.header,
         section=_SECTION,

@@ -17,7 +17,7 @@ from models.profiles.offline_writer import lift
 from models.profiles.user_history import describe, filled_ratings, presentable
 from models.schemas import GENRES, ITEM, RATING, TITLE, USER, YEAR
 
-WRITER = "offline-items-v1"
+WRITER = "offline-items-v2"
 """Names the text's form; raise the number when the same item gets another text."""
 
 _SHRINK = 10.0
@@ -35,7 +35,7 @@ class Subjects:
         companions: int64 (n_items, most), rows of the items that the same users chose, the most
             similar first; -1 where there are no more.
         audience: per item the genres that its users prefer more than others do, best first.
-        n_users: int64 (n_items,), how many users chose it.
+        n_users: int64 (n_items,), how many users chose it; 0 where that stays unsaid.
         mean_rating: float64 (n_items,), NaN without ratings.
     """
 
@@ -47,10 +47,18 @@ class Subjects:
 
 
 def subjects(train: pa.Table, items: pa.Table, most: int) -> Subjects:
-    """Collect what profiles of items may be written from: `most` companions per item."""
+    """Collect what profiles of items may be written from: `most` companions per item.
+
+    0 leaves out everything that interactions say.
+    """
     item, user = codes(train[ITEM]), codes(train[USER])
     tokens = distinct(train[ITEM])
     described = describe(pa.table({ITEM: tokens}), presentable(items))
+    if not most:
+        n = len(tokens)
+        nobody: list[list[str]] = [[] for _ in range(n)]
+        alone = np.full((n, 0), -1, np.int64), nobody, np.zeros(n, np.int64), np.full(n, np.nan)
+        return Subjects(described, *alone)
     rating = filled_ratings(train)
     n_users = np.bincount(item)
     mean = np.bincount(item, rating) / np.maximum(n_users, 1)
@@ -128,7 +136,7 @@ def values(known: Subjects) -> list[dict[str, Any]]:
             **row,
             "companions": [rows[place] for place in places if place >= 0],
             "audience": audience,
-            "n_users": n_users,
+            "n_users": n_users or None,
             "mean_rating": None if np.isnan(mean) else mean,
         }
         for row, places, audience, n_users, mean in facts
@@ -146,13 +154,17 @@ def offline(known: Subjects) -> list[str]:
 
 def _text(row: dict[str, Any], popular: NDArray[np.float64]) -> str:
     companions = ", ".join(other["title"] for other in row["companions"])
-    fame = ("Little known", "Known", "Very well known")[int((row["n_users"] > popular).sum())]
-    rated = "" if row["mean_rating"] is None else f", rated {row['mean_rating']:.1f} on average"
+    seen = ""
+    if row["n_users"] is not None:
+        seen = ("Little known", "Known", "Very well known")[int((row["n_users"] > popular).sum())]
+        seen += (
+            "." if row["mean_rating"] is None else f", rated {row['mean_rating']:.1f} on average."
+        )
     sentences = [
         f"{row['title']}" + (f" ({row['year']})." if row["year"] else "."),
         f"{', '.join(row['genres'])}." if row["genres"] else "",
         f"Liked together with: {companions}." if companions else "",
         f"Its audience also likes: {', '.join(row['audience'])}." if row["audience"] else "",
-        f"{fame}{rated}.",
+        seen,
     ]
     return " ".join(sentence for sentence in sentences if sentence)

@@ -19,7 +19,7 @@ A template for items sees
     companions           items that the same users liked, the most similar first; each has title,
                          year and genres
     audience             genres that its users like more than others do, beside its own
-    n_users              how many users chose it
+    n_users              how many users chose it; none where no interaction is shown
     mean_rating          their mean rating, one decimal; none without ratings
 
 `title` is a JSON string with its quotes, so that a title that reads like an instruction stays a

@@ -37,16 +37,18 @@ def record(selected: pa.Table) -> pa.Table:
     return _records(USER, users, digests, np.diff(offsets).tolist())
 
 
-def record_of_items(train: pa.Table) -> pa.Table:
+def record_of_items(train: pa.Table, is_alone: bool = False) -> pa.Table:
     r"""Hash what every item's profile saw: all of `train`, because companions come from all of it.
 
-    The hash is the sha256 of the lines `user TAB item TAB rating TAB timestamp`, sorted, as in
-    `record`.
+    A profile of the item alone (`is_alone`) saw no interaction. The hash is the sha256 of the
+    lines `user TAB item TAB rating TAB timestamp`, sorted, as in `record`.
 
     Returns:
         `item_id` in sorted order, `history_sha256` (string), `history_count` (int32).
     """
-    lines, items = lines_of(train, USER, ITEM), distinct(train[ITEM])
+    items = distinct(train[ITEM])
+    train = train.slice(0, 0) if is_alone else train
+    lines = lines_of(train, USER, ITEM)
     digests = _digests(np.array([0, len(lines)]), lines.take(pc.sort_indices(lines)))
     return _records(ITEM, items, digests * len(items), [train.num_rows] * len(items))
 
@@ -90,7 +92,7 @@ def has_record(profiles: pa.Table, expected: pa.Table) -> pa.ChunkedArray:
 
 def provenance_of(
     records: pa.Table | None, train: pa.Table, history: History | None, side: Side = "users"
-) -> Literal["train-only", "unknown"]:
+) -> Literal["none seen", "train-only", "unknown"]:
     """Judge whether what was imported proves that it saw training interactions only.
 
     `records` holds `user_id` (`item_id`), `history_sha256` and `history_count` as the file has
@@ -103,6 +105,8 @@ def provenance_of(
     claimed = records.select([key, HISTORY_SHA256, HISTORY_COUNT])
     claimed = claimed.append_column(TEXT, records[key])
     if side == "items":
+        if provenance(claimed, record_of_items(train, is_alone=True)) == "train-only":
+            return "none seen"
         return provenance(claimed, record_of_items(train))
     if provenance(claimed, record(train)) == "train-only":
         return "train-only"

@@ -55,7 +55,7 @@ def prompt_of(pipeline: Pipeline, side: Side = "users") -> Template:
             matter is faulty, it does not compile, or it leaves out user fields that were asked for.
     """
     profiles = pipeline.profiles_of(side)
-    if not profiles.asks:
+    if not profiles.has_prompt:
         return Template(text="")
     template, _ = _read(profiles.prompt, side)
     Prompt(template, profiles.prompt, side).require_demographics(profiles.history.demographics)
@@ -68,7 +68,7 @@ def with_front_matter(profiles: Profiles, side: Side) -> Profiles:
     Raises:
         BadInput: as `prompt_of`.
     """
-    if not profiles.asks:
+    if not profiles.has_prompt:
         return profiles
     _, front = _read(profiles.prompt, side)
     sampling = front.model_fields_set & Sampling.model_fields.keys()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 22
 """Bytes that a download asks for at once; the earlier ones are kept when a request fails."""
 
-_PACKED = (".gz", ".bz2", ".xz")
+_PACKED = (".gz", ".bz2", ".xz", ".zip")
 
 
 def is_remote(where: str) -> bool:

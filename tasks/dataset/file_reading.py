@@ -1,7 +1,5 @@
 """Files of any format into scratch tables: good rows, and refused rows with reasons."""
 
-import ast
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.config import Dataset, Role
-from models.dataset import delimited_text
+from models.dataset import delimited_text, json_lines
 from models.dataset.delimited_text import Dialect, Source
 from models.dataset.file_layouts import Layout, layout
 from models.dataset.record_blocks import REFUSED, Block, all_records, require_columns
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _ROWS_AT_ONCE = 1 << 20
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _ID_KINDS = (
     pa.types.is_integer,
     pa.types.is_string,
@@ -52,13 +51,12 @@ def read(connection: "duckdb.DuckDBPyConnection", config: Dataset, raw: dict[str
             continue
         tag, handle = found
         path, file = handle.verify(), file_name(config, role)
-        if config.kind == "amazon":
+        if config.of(role).kind == "amazon":
             set_variables(connection, text=[f"$.{name}" for name in config.columns.text])
             _read_amazon(connection, text_source(path, file), config, role, file)
         else:
-            read_file(
-                connection, path, file, layout(config, role, tag), role, config.timestamp_unit
-            )
+            known = layout(config, role, tag)
+            read_file(connection, path, file, known, role, config.timestamp_unit, config.decimal)
 
 
 def read_file(
@@ -68,13 +66,18 @@ def read_file(
     layout: Layout,
     role: Role = "interactions",
     unit: str = "s",
+    decimal: str = ".",
 ) -> None:
-    """Read one file of delimited text or Parquet into the scratch tables; for errors see `read`."""
-    if layout.dialect is None and _has_times(path, layout):
-        unit = "iso"  # as `_as_text` writes them
+    """Read one file of text or Parquet into the scratch tables; for errors see `read`."""
+    if layout.dialect is None:
+        decimal = "."
+        if _has_times(path, layout):
+            unit = "iso"  # as `_as_text` writes them
     set_variables(
         connection,
         unit=unit,
+        per_second=_PER_SECOND.get(unit),
+        decimal=decimal,
         has_timestamp=TIMESTAMP in layout.columns,
         genre_separator=layout.genre_separator,
         year_from_title=layout.year_from_title,
@@ -114,12 +117,13 @@ def file_name(config: Dataset, role: Role) -> str:
 
 
 def blocks(path: Path, file: str, layout: Layout, wanted: list[str]) -> Iterator[Block]:
-    """Read columns of a file of delimited text or Parquet; for errors see `read`."""
+    """Read columns of a file of text or Parquet; for errors see `read`."""
     if layout.dialect is None:
         return _parquet(path, file, layout, wanted)
-    return delimited_text.read(
-        text_source(path, file), layout.dialect, file, wanted, key=layout.key
-    )
+    source = text_source(path, file)
+    if layout.json:
+        return json_lines.read(source, layout.dialect, file, wanted, layout.key)
+    return delimited_text.read(source, layout.dialect, file, wanted, key=layout.key)
 
 
 # Parquet
@@ -191,7 +195,13 @@ def _read_amazon(
     connection: "duckdb.DuckDBPyConnection", source: Source, config: Dataset, role: Role, file: str
 ) -> None:
     set_variables(
-        connection, unit="s", has_timestamp=True, genre_separator="|", year_from_title=False
+        connection,
+        unit="s",
+        per_second=1,
+        decimal=".",
+        has_timestamp=True,
+        genre_separator="|",
+        year_from_title=False,
     )
     lines = Dialect(quoted=False, encoding=config.encoding, section="dataset")
     for batch in delimited_text.records(source, lines, file):
@@ -207,16 +217,7 @@ def _as_json(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Metadata of 2014 are Python literals, which nothing but Python reads: row by row."""
     if not pc.any(pc.starts_with(batch["line"], "{'")).as_py():
         return batch
-    return batch.set_column(1, "line", pa.array(map(_literal, batch["line"].to_pylist())))
-
-
-def _literal(line: str) -> str:
-    if not line.startswith("{'"):
-        return line
-    try:
-        return json.dumps(ast.literal_eval(line), ensure_ascii=False, default=str)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return line
+    return batch.set_column(1, "line", pa.array(map(json_lines.as_json, batch["line"].to_pylist())))
 
 
 # Columns of a role
@@ -232,14 +233,27 @@ def _fields(block: Block, layout: Layout, role: Role) -> pa.Table:
     if layout.flags:
         hits = [pc.if_else(pc.equal(values[flag], "1"), flag, None) for flag in layout.flags]
         fields[GENRES] = _joined(hits, "|")
+    if role == "items":
+        fields[GENRES] = _with_lists(fields[GENRES], json_lines.MARK)
     if layout.text:
-        titles = (fields[TITLE], *(values[name] for name in layout.text))
+        titles = (fields[TITLE], *(_with_lists(values[name], ", ") for name in layout.text))
         is_blank = [pc.equal(pc.utf8_trim_whitespace(column), "") for column in titles]
         filled = [
             pc.if_else(blank, None, column) for blank, column in zip(is_blank, titles, strict=True)
         ]
         fields[TITLE] = _joined(filled, " – ")
     return pa.table(fields)
+
+
+def _with_lists(column: Any, mark: str) -> Any:
+    """Values with lists as Python or JSON writes them joined by `mark`, genres' own in front."""
+    is_list = pc.fill_null(pc.match_substring_regex(column, json_lines.LIST), False)
+    if not pc.any(is_list).as_py():
+        return column
+    front = mark if mark == json_lines.MARK else ""
+    texts = zip(column.to_pylist(), is_list.to_pylist(), strict=True)
+    lists = [front + mark.join(json_lines.values(text)) if found else text for text, found in texts]
+    return pa.array(lists, pa.large_string())
 
 
 def _joined(columns: list[Any], separator: str) -> pa.ChunkedArray:

@@ -21,15 +21,20 @@ if TYPE_CHECKING:
 
 _FIXES = {
     "timestamp: milliseconds?": "Set dataset.timestamp_unit to ms",
+    "timestamp: microseconds?": "Set dataset.timestamp_unit to us",
+    "timestamp: nanoseconds?": "Set dataset.timestamp_unit to ns",
     "timestamp: seconds?": "Set dataset.timestamp_unit to s",
-    "timestamp is not a number": "Set dataset.timestamp_unit to iso if it is a date or time",
-    "timestamp is no ISO date or time": "Set dataset.timestamp_unit to s or ms if it is a number",
-    "quotes do not match": "Mend it, or set dataset.quoting to none if quotes are characters",
+    "timestamp is not a number": "Set dataset.timestamp_unit to iso if it is a date or time, or to "
+    "its format, such as %m/%d/%Y",
+    "timestamp is no ISO date or time": "Set dataset.timestamp_unit to s or ms if it is a number, "
+    "or to its format, such as %m/%d/%Y",
+    "rating has another decimal mark": "Set dataset.decimal to it",
+    "quotes do not match": "Mend it, or run llmkt init on the file, which tries every quoting",
     "an earlier row has the same item_id": "Keep one row per item",
 }
 
 
-@stage("interactions", version=2, cheap=True)
+@stage("interactions", version=3, cheap=True)
 def interactions(
     config: Dataset, raw: dict[str, Handle], demographics: tuple[str, ...] = ()
 ) -> Interactions:

@@ -22,12 +22,12 @@ from tasks.dataset.interactions_task import interactions
 from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split, split_files
 from tasks.llm.answer_store import answer_store
+from tasks.profiles.knowledge_pack import given_texts
 from tasks.profiles.llm_writer import answered
 from tasks.profiles.outputs import Profiled, Provenance
 from tasks.profiles.profiles_task import PROVIDERS, profiles
 from tasks.profiles.request import Request
 from tasks.storage.artifacts import read_parquet
-from tasks.storage.imported_files import profile_file
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def request_of(pipeline: Pipeline, side: Side) -> Request:
     data = interactions.recall(pipeline.dataset, raw, fields)
     parts = split.recall(pipeline.split, data.interactions, split_files(pipeline.split))
     seen = data.interactions if pipeline.sees_all(side) else parts.train
-    prompt, imported = prompt_of(pipeline, side), profile_file(config)
-    return Request(config, prompt, seen, data.items, imported, side, data.demographics)
+    prompt, (given, card) = prompt_of(pipeline, side), given_texts(config, side)
+    return Request(config, prompt, seen, data.items, given, side, data.demographics, card=card)
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,18 @@ def written(configured: Configured, side: Side) -> Written:
     request = request_of(pipeline, side)
     config = request.config
     if config.asks:
-        provenance: Provenance = "leaky" if pipeline.sees_all(side) else "train-only"
         with answer_store() as store:
-            return Written(request, answered(request, store), config.llm.model, provenance)
+            return Written(request, answered(request, store), config.llm.model, config.provenance)
     found: Profiled = profiles.recall(
-        config, request.prompt, request.train, request.items, request.imported, side, None
+        config,
+        request.prompt,
+        request.train,
+        request.items,
+        request.imported,
+        side,
+        None,
+        None,
+        request.card,
     )
     return Written(request, read_parquet(found.profiles), None, found.provenance)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.config import ROLES, Dataset, Pipeline
+from models.dataset.column_detection import is_counts
 from models.errors import BadInput
 from tasks.config.pipeline_file import load
 from tasks.dataset.file_reading import file_name, read
@@ -84,6 +85,8 @@ class Checked(Handoff):
     ingestion: Ingestion | None = None
     missing_titles: int | None = None
     catalogue: int | None = None
+    described: int | None = None
+    """Good rows of the item file."""
     problems: tuple[Problem, ...]
 
     @property
@@ -113,8 +116,10 @@ def check_pipeline(pipeline: Pipeline) -> Checked:
             read(connection, dataset, raw)
             problems += _bad_rows(connection, dataset)
             found["read"] = contents(connection)
+            problems += _counts(connection, dataset)
             found["ingestion"] = filtered(connection, dataset)
             found["kept"] = contents(connection)
+            found["described"] = count(connection, "items")
             found["catalogue"] = count(connection, "catalogue")
             found["missing_titles"] = count(connection, "catalogue WHERE title IS NULL")
     except BadInput as error:
@@ -153,6 +158,21 @@ def _bad_rows(connection: "duckdb.DuckDBPyConnection", dataset: Dataset) -> list
         )
         for role, reason, n, rows in grouped
     ]
+
+
+def _counts(connection: "duckdb.DuckDBPyConnection", dataset: Dataset) -> list[Problem]:
+    """Warn of ratings that look like counts."""
+    values = rows_of(
+        connection, "SELECT rating FROM interactions WHERE rating IS NOT NULL USING SAMPLE 10000"
+    )
+    column = dataset.columns.rating or ""
+    if dataset.feedback == "counts" or not is_counts(
+        column, [f"{value:.15g}" for (value,) in values]
+    ):
+        return []
+    what = f"{column or 'the rating'} counts, up to {max(values)[0]:g}: it is no rating"
+    fix = "Set dataset.feedback to counts"
+    return [Problem(file=file_name(dataset, "interactions"), what=what, fix=fix, refused=False)]
 
 
 def _refusal(pipeline: Pipeline, raw: dict[str, Handle], fields: tuple[str, ...]) -> str | None:

@@ -1,7 +1,9 @@
 """`llmkt init`: a starting configuration for files of one's own, each guess with its evidence."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,21 @@ import yaml
 from pydantic import ValidationError
 
 from models.config import Pipeline
-from models.dataset import column_detection
-from models.dataset.column_detection import Guess
-from models.dataset.delimited_text import Dialect, detect, records
+from models.dataset import column_detection, json_lines
+from models.dataset.column_detection import NOTHING, Guess
+from models.dataset.delimited_text import DETECT, Dialect, records
+from models.dataset.dialect_detection import detect, quoting_of
 from models.dataset.file_layouts import MOVIELENS
+from models.dataset.text_encoding import detect_encoding
 from models.errors import BadInput
-from tasks.inspection.dataset_check import Checked, check_pipeline
+from tasks.inspection.dataset_check import Checked, Problem, check_pipeline
 from tasks.storage.artifacts import Handoff
-from tasks.storage.text_files import text_source
+from tasks.storage.text_files import is_parquet, text_source
 
 _FEW_USERS = 200
 _ROWS = 200
+_IDS = ("columns.user", "columns.item")
+_MOVIELENS = re.compile(r"::|^\d+\t\d+\t\d+\t\d+$|\|")
 _ROLES = {
     "interactions": ("user", "item", "rating", "timestamp"),
     "items": ("item", "title", "year", "genres", "text"),
@@ -45,21 +51,30 @@ class Guessed(Handoff):
     setting: str
     value: str
     evidence: str
+    unsure: bool = False
 
 
 class Started(Handoff):
-    """A configuration that runs, and how it was guessed."""
+    """A configuration, how it was guessed, and whether it runs."""
 
     path: Path
     guesses: tuple[Guessed, ...]
     checked: Checked
+    unsure: tuple[str, ...] = ()
+    """What was left out, and why."""
+    refused: bool = False
+    """Whether a run would stop, or a file could not be read at all."""
 
 
 def init(interactions: Path, items: Path | None, output: Path, force: bool = False) -> Started:
     """Write the configuration `output` for files of interactions and items; `force` overwrites.
 
+    What is unsure is left out and stands in a comment. The file is written even where a run would
+    refuse the data: `Started.checked` says why.
+
     Raises:
-        BadInput: if a file does not exist or cannot be read, or `output` exists already.
+        BadInput: if a file does not exist, the interactions cannot be read at all, or `output`
+            exists already.
     """
     if output.exists() and not force:
         raise BadInput(f"{output} exists already. Name another file with -o, or add --force.")
@@ -69,9 +84,14 @@ def init(interactions: Path, items: Path | None, output: Path, force: bool = Fal
             raise BadInput(f"{role}: {file} does not exist. Correct the path.")
     settings: dict[str, Any] = {"name": _slug(interactions)}
     guesses: list[Guessed] = []
+    ids: set[str] = set()
     for role, file in files.items():
-        settings[role] = str(file.resolve())
-        guesses += _shown(file, *_guess_file(role, file, settings))
+        try:
+            guesses += _shown(file, *_guess_file(role, file, settings, ids))
+        except BadInput as error:
+            if role == "interactions":
+                raise
+            guesses += _shown(file, Guess(role, None, str(error)))
     words = [settings["format"], *(file.name for file in files.values())]
     words += [str(value) for value in settings.get("columns", {}).values()]
     kind = column_detection.subject(words)
@@ -79,8 +99,15 @@ def init(interactions: Path, items: Path | None, output: Path, force: bool = Fal
     checked, needed = _adapted(raw)
     guesses += _shown(interactions, kind, *needed)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(_text(raw, guesses), encoding="utf-8")
-    return Started(path=output, guesses=tuple(guesses), checked=checked)
+    output.write_text(_text(raw, guesses, checked), encoding="utf-8")
+    unread = [guess for guess in guesses if guess.setting in files]
+    return Started(
+        path=output,
+        guesses=tuple(guesses),
+        checked=checked,
+        unsure=tuple(f"{guess.setting}: {guess.evidence}" for guess in guesses if guess.unsure),
+        refused=checked.refused or bool(unread),
+    )
 
 
 def _shown(file: Path, *guesses: Guess) -> list[Guessed]:
@@ -90,6 +117,7 @@ def _shown(file: Path, *guesses: Guess) -> list[Guessed]:
             setting=guess.setting,
             value="–" if guess.value is None else guess.value,
             evidence=guess.evidence,
+            unsure=guess.value is None and guess.evidence != NOTHING,
         )
         for guess in guesses
     ]
@@ -100,48 +128,73 @@ def _slug(file: Path) -> str:
     return stem or "mine"
 
 
-def _guess_file(role: str, file: Path, settings: dict[str, Any]) -> list[Guess]:
-    """Add what one file shows to the settings, and give the evidence."""
+def _guess_file(role: str, file: Path, settings: dict[str, Any], ids: set[str]) -> list[Guess]:
+    """Add what one file shows to the settings, and give the evidence.
+
+    `ids` is filled with items of the interactions, by which the item file's column is chosen.
+    """
     kind = _format_of(file)
-    whole = str(settings.setdefault("format", kind.value))
+    whole = str(settings.get("format", kind.value))
     if whole in ("movielens", "amazon"):
+        settings |= {"format": whole, role: str(file.resolve())}
         return [kind] if role == "interactions" else []
-    if (kind.value == "parquet") != (whole == "parquet"):
-        raise BadInput(
-            f"items: {file} is {kind.value}, but the interactions are {whole}. Convert one of them."
-        )
-    found = _sample(file, whole)
-    if found.dialect is not None:
-        _set_dialect(found.dialect, file, settings)
+    found = _sample(file, str(kind.value))
+    settings[role] = str(file.resolve())
+    _set_dialect(role, {"format": kind.value} | _written(found.dialect), settings)
     columns = column_detection.columns(found.names, found.rows, _ROLES[role])
     names = {guess.setting.removeprefix("columns."): guess.value for guess in columns}
-    _require_ids(role, file, names, found.names)
+    if role == "items" and (better := _item_column(found, names["item"], ids)):
+        columns[0] = Guess("columns.item", better, "it holds the items of the interactions")
+        names = {name: None if column == better else column for name, column in names.items()}
+        names["item"] = better
+    elif role == "interactions" and names["item"] is not None:
+        ids |= {row[found.names.index(names["item"])] for row in found.rows}
     _set_columns(role, names, settings)
+    has = f"set it to one of {', '.join(found.names)[:300]}"
+    columns = [
+        Guess(guess.setting, None, has) if guess.setting in _IDS and not guess.value else guess
+        for guess in columns
+    ]
     return [kind, *found.guesses, *columns, *_details(found, names, settings)]
 
 
+def _item_column(found: Sample, named: str | None, ids: set[str]) -> str | None:
+    """The column that holds the items of the interactions, unless the named one does."""
+    values = {name: {row[n] for row in found.rows} for n, name in enumerate(found.names)}
+    shared = {name: len(column & ids) for name, column in values.items()}
+    best = max(shared, key=lambda name: shared[name], default=None)
+    return None if best is None or not shared[best] or shared.get(named or "", 0) else best
+
+
 def _format_of(file: Path) -> Guess:
-    """Guess the format of a file: `csv` stands for every delimited text."""
-    name = re.sub(r"\.(gz|bz2|xz)$", "", file.name.lower())
+    """Guess the format of a file by its content: `csv` stands for every delimited text."""
+    if is_parquet(file):
+        return Guess("format", "parquet", "by its first bytes")
+    lines = records(text_source(file, file.name), Dialect(quoted=False, encoding=DETECT), file.name)
+    first = next(lines, None)
+    line = str(first["line"][0]) if first is not None and first.num_rows else ""
     published = {known for files in MOVIELENS.values() for known in files}
-    if file.name in published and not name.endswith(".csv"):
+    if file.name in published and not file.name.endswith(".csv") and _MOVIELENS.search(line):
         return Guess("format", "movielens", f"{file.name} is what MovieLens calls it")
-    if name.endswith((".parquet", ".pq")):
-        return Guess("format", "parquet", "by its name")
-    if name.endswith((".json", ".jsonl")):
-        first = next(records(text_source(file, file.name), Dialect(quoted=False), file.name), None)
-        if first and re.search(r"[\"'](asin|parent_asin)[\"']", first["line"][0].as_py()):
+    if re.match(r"\s*(\{|\[\s*(\{|$))", line):
+        if re.search(r"[\"'](asin|parent_asin)[\"']", line):
             return Guess("format", "amazon", "its first line is JSON with asin")
-        raise BadInput(f"{file}: JSON, but not of Amazon Reviews. Convert it to CSV or Parquet.")
-    return Guess("format", "csv", "no other format has such a name")
+        return Guess("format", "jsonl", "its first line is JSON")
+    return Guess("format", "csv", "its first line is neither JSON nor Parquet")
 
 
 def _sample(file: Path, kind: str) -> Sample:
-    """Read the first rows of a file of kind `csv` or `parquet`."""
+    """Read rows of a file of kind `csv`, `jsonl` or `parquet`."""
     if kind == "parquet":
         return _parquet_sample(file)
-    dialect, rows, guesses = detect(text_source(file, file.name), file.name)
-    return Sample(list(dialect.names), rows, dialect, guesses)
+    source = text_source(file, file.name)
+    if kind == "jsonl":
+        encoding, seen = detect_encoding(source, file.name)
+        dialect = Dialect(quoted=False, encoding=encoding)
+        names, rows = json_lines.sample(source, dialect, file.name)
+        return Sample(names, rows, dialect, [Guess("encoding", encoding, seen)])
+    found = detect(source, file.name)
+    return Sample(list(found.dialect.names), found.rows, found.dialect, found.guesses)
 
 
 def _parquet_sample(file: Path) -> Sample:
@@ -163,25 +216,28 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _set_dialect(dialect: Dialect, file: Path, settings: dict[str, Any]) -> None:
-    """Set how text is written, for both files alike."""
-    written = {
+def _written(dialect: Dialect | None) -> dict[str, Any]:
+    """How a file is written, as settings."""
+    if dialect is None:
+        return {}
+    if not dialect.names:
+        return {"encoding": dialect.encoding}
+    return {
         "encoding": dialect.encoding,
         "delimiter": dialect.delimiter,
-        "quoting": "double" if dialect.quoted else "none",
+        "quoting": quoting_of(dialect),
         "header": dialect.header,
     }
-    for key, value in written.items():
-        before = settings.setdefault(key, value)
-        if before == value:
-            continue
-        if key in ("delimiter", "header"):
-            raise BadInput(
-                f"items: {file} has {key} {value!r}, but the interactions have {before!r}. Write "
-                "both alike."
-            )
-        either = {str(before), str(value)}
-        settings[key] = next((safe for safe in ("double", "latin-1") if safe in either), value)
+
+
+def _set_dialect(role: str, written: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Set how a file is written; what differs from the interactions is set for it alone."""
+    if role == "interactions":
+        settings.update(written)
+        return
+    own = {key: value for key, value in written.items() if settings.get(key) != value}
+    if own:
+        settings.setdefault("formats", {})[role] = own
 
 
 def _set_columns(role: str, names: dict[str, str | None], settings: dict[str, Any]) -> None:
@@ -189,8 +245,10 @@ def _set_columns(role: str, names: dict[str, str | None], settings: dict[str, An
     for name, column in names.items():
         if name == "text":
             columns.update({"text": [column]} if column else {})
+        elif name in ("user", "item") and column is None:
+            continue  # Whoever reads the file sets it.
         elif role == "items" and name == "item":
-            columns.update({"item_file_item": column} if column != columns["item"] else {})
+            columns.update({"item_file_item": column} if column != columns.get("item") else {})
         else:
             columns[name] = column
 
@@ -200,27 +258,19 @@ def _details(found: Sample, names: dict[str, str | None], settings: dict[str, An
     guesses = []
     for name, guess in (
         ("timestamp", column_detection.unit),
+        ("rating", column_detection.decimal_mark),
+        ("rating", partial(column_detection.feedback, names.get("rating") or "")),
         ("genres", column_detection.genre_separator),
         ("title", column_detection.year_from_title),
     ):
         column = names.get(name)
         place = found.names.index(column) if column else 0
         values = [row[place] for row in found.rows if row[place]] if column else []
-        if values:
-            detail = guess(values)
+        if values and (detail := guess(values)).value is not None:
             is_flag = detail.value in ("true", "false")
             settings[detail.setting] = detail.value == "true" if is_flag else detail.value
             guesses.append(detail)
     return guesses
-
-
-def _require_ids(role: str, file: Path, names: dict[str, str | None], has: list[str]) -> None:
-    lacking = [name for name in ("user", "item") if name in names and names[name] is None]
-    if lacking:
-        raise BadInput(
-            f"{role}: no column of {file} looks like the {' and the '.join(lacking)}; it has "
-            f"{', '.join(has)[:300]}. Write the configuration by hand, see docs/data.md."
-        )
 
 
 def _pipeline(settings: dict[str, Any], subject: str) -> dict[str, Any]:
@@ -246,7 +296,7 @@ def _adapted(raw: dict[str, Any]) -> tuple[Checked, list[Guess]]:
     needed = []
     checked = _checked(raw)
     bad = [problem for problem in checked.problems if problem.rows]
-    if bad:
+    if bad and _mostly_good(raw["dataset"], checked, bad):
         n = sum(problem.count for problem in bad)
         evidence = f"{n} rows cannot be read: {bad[0].what}, row {bad[0].rows[0]}"
         needed.append(Guess("bad_rows", "quarantine", evidence))
@@ -258,20 +308,31 @@ def _adapted(raw: dict[str, Any]) -> tuple[Checked, list[Guess]]:
         raw["split"]["short_histories"] = "train"
         checked = _checked(raw)
     if checked.kept and checked.kept.users < _FEW_USERS:
-        small = {"learning_rate": 0.002, "embedding_size": 16}
+        width = max(2, min(16, checked.kept.users - 2))
+        small = {"learning_rate": 0.002, "embedding_size": width}
         raw["models"] = {"BPR": {"hyperparameters": small}, "EASE": {}, "Pop": {}}
         raw["targets"] = {"reduction": "pca"}
         evidence = f"{checked.kept.users} users do not fill 64 columns"
-        needed.append(Guess("embedding_size", "16", evidence))
-    if checked.catalogue is not None and checked.catalogue < 20:
+        needed.append(Guess("embedding_size", str(width), evidence))
+    if checked.catalogue is not None and 0 < checked.catalogue < 20:
         ks = [k for k in (5, 10) if k <= checked.catalogue] or [checked.catalogue]
         raw["evaluation"] = {"k": ks, "primary": f"ndcg@{ks[-1]}"}
         raw["training"] = {"valid_metric": f"ndcg@{ks[-1]}"}
         needed.append(Guess("evaluation.k", str(ks), f"there are {checked.catalogue} items"))
         checked = _checked(raw)
-    if checked.refused:
-        raise BadInput(next(problem.what for problem in checked.problems if problem.refused))
     return checked, needed
+
+
+def _mostly_good(dataset: dict[str, Any], checked: Checked, bad: list[Problem]) -> bool:
+    """Whether each file has more good rows than bad ones: else it is read wrongly."""
+    good = {
+        "interactions": checked.read.interactions if checked.read else 0,
+        "items": checked.described or 0,
+    }
+    counts: Counter[str] = Counter()
+    for problem in bad:
+        counts["items" if problem.file == dataset.get("items") else "interactions"] += problem.count
+    return all(counts[role] < n for role, n in good.items() if counts[role])
 
 
 def _checked(raw: dict[str, Any]) -> Checked:
@@ -282,11 +343,13 @@ def _checked(raw: dict[str, Any]) -> Checked:
         raise BadInput(f"init: no configuration fits ({reason}). Write it by hand.") from error
 
 
-def _text(raw: dict[str, Any], guesses: list[Guessed]) -> str:
-    lines = ["# Guessed by llmkt init; correct what is wrong, see docs/data.md."]
+def _text(raw: dict[str, Any], guesses: list[Guessed], checked: Checked) -> str:
+    lines = ["Guessed by llmkt init; correct what is wrong, see docs/data.md."]
+    lines += [f"A run is refused: {one.what}" for one in checked.problems if one.refused]
     lines += [
-        f"#   {guess.setting}: {guess.value} ({guess.file}: {guess.evidence})" for guess in guesses
+        f"  {guess.setting}: {guess.value} ({guess.file}: {guess.evidence})" for guess in guesses
     ]
-    comments = "\n".join(line.replace("\t", "\\t") for line in lines)
+    # Whatever a file says stays in its comment.
+    comments = "\n".join("# " + " ".join(line.replace("\t", "\\t").split("\n")) for line in lines)
     body = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return f"{comments}\n{body}"

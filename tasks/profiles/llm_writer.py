@@ -133,7 +133,7 @@ def _profiled(request: Request, keys: list[str], run: AnswerRun) -> Profiled:
         source=config.provider,
         llm_model=config.llm.model,
         prompt_hash=facts["prompt_hash"],
-        provenance="train-only",
+        provenance=config.provenance,
         missing=len(keys) - reasons.count(None),
         unasked=reasons.count(NOT_ASKED),
         answers_cached=calls.num_rows - paid.num_rows,
@@ -144,7 +144,7 @@ def _profiled(request: Request, keys: list[str], run: AnswerRun) -> Profiled:
 
 def _rows(request: Request, keys: list[str], store: AnswerStore, reasons: pa.Array) -> pa.Table:
     if request.side == "items":
-        seen = record_of_items(read_parquet(request.train))
+        seen = record_of_items(read_parquet(request.train), request.config.sees_nothing)
     else:
         seen = records(request.train, request.config.history)
     kept = pa.array(request.kept, pa.string())

@@ -33,7 +33,7 @@ def write(request: Request) -> Profiled:
         calls=no_calls(request.inputs),
         source="offline",
         prompt_hash=prompt_hash(writer),
-        provenance="train-only",
+        provenance=request.config.provenance,
     )
 
 
@@ -52,7 +52,8 @@ def _items(request: Request) -> Iterator[pa.Table]:
     train = read_parquet(request.train)
     items = item_profiles.subjects(train, read_parquet(request.items), request.config.history.limit)
     texts = pa.chunked_array([item_profiles.offline(items)], pa.string())
-    yield _rows(request, record_of_items(train), texts, item_profiles.WRITER)
+    seen = record_of_items(train, request.config.sees_nothing)
+    yield _rows(request, seen, texts, item_profiles.WRITER)
 
 
 def _rows(request: Request, seen: pa.Table, texts: pa.ChunkedArray, writer: str) -> pa.Table:

@@ -4,7 +4,8 @@ from typing import Literal
 
 from tasks.storage.artifacts import Handle, Handoff
 
-Provenance = Literal["train-only", "unknown", "leaky"]
+Provenance = Literal["none seen", "train-only", "unknown", "leaky"]
+"""Which interactions a profile may have seen, the best first."""
 
 
 class Previous(Handoff):

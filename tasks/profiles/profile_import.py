@@ -19,6 +19,7 @@ from tasks.storage.imported_files import matched_rows, read_profiles, require_fe
 
 ABSENT = "not in the imported file"
 BLANK = "blank in the imported file"
+REFUSED = "refused"
 
 
 def basis(_: Request) -> Basis | None:
@@ -32,20 +33,54 @@ def write(request: Request) -> Profiled:
     Raises:
         BadInput: for a file that cannot be read, unknown or repeated ids, too many missing users.
     """
+    config, side = request.config, request.side
+    assert request.imported is not None
+    source = f"{'profiles' if side == 'users' else 'item_profiles'}.path {config.path}"
+    return take_over(request, read_profiles(request.imported, config.columns, source, side), source)
+
+
+def take_over(
+    request: Request,
+    given: pa.Table,
+    source: str,
+    refused: pa.ChunkedArray | None = None,
+    known: pa.ChunkedArray | None = None,
+    hint: str = "",
+) -> Profiled:
+    """Make profiles of texts that were written elsewhere.
+
+    Args:
+        request: whom they are for.
+        given: as `read_profiles` returns them.
+        source: the configuration's key and the file, for messages.
+        refused: string (rows,), why a text does not count; null where it does.
+        known: ids that may stand in the file beside those of the training part.
+        hint: a sentence for the message about too many missing.
+
+    Raises:
+        BadInput: as `write`.
+    """
     config, side, imported, inputs = request.config, request.side, request.imported, request.inputs
     assert imported is not None
     train = read_parquet(request.train)
     key = KEYS[side]
-    source = f"{'profiles' if side == 'users' else 'item_profiles'}.path {config.path}"
-    table = read_profiles(imported, config.columns, source, side).combine_chunks()
     subjects = distinct(train[key])
-    rows = matched_rows(table[key].combine_chunks(), subjects, source, config, side)
-    taken = table.drop_columns([key]).take(pa.array(rows, mask=rows < 0))
+    given = given.append_column(
+        REFUSED, pa.nulls(len(given), pa.string()) if refused is None else refused
+    )
+    if known is not None:
+        is_extra = pc.and_not(pc.is_in(given[key], known), pc.is_in(given[key], subjects))
+        given = given.filter(pc.invert(is_extra))
+    given = given.combine_chunks()
+    rows = matched_rows(given[key].combine_chunks(), subjects, source, config, side)
+    taken = given.drop_columns([key]).take(pa.array(rows, mask=rows < 0))
     texts = pc.utf8_trim_whitespace(taken[TEXT].combine_chunks())
-    texts = pc.if_else(pc.not_equal(texts, ""), texts, None)
+    refusals = taken[REFUSED].combine_chunks()
+    texts = pc.if_else(pc.and_(pc.not_equal(texts, ""), pc.is_null(refusals)), texts, None)
     is_missing = pc.is_null(texts)
-    require_few_missing(subjects.filter(is_missing), len(subjects), source, config, side)
-    reasons = pc.if_else(is_missing, pa.array(np.where(rows < 0, ABSENT, BLANK)), None)
+    reasons = pc.coalesce(refusals, pa.array(np.where(rows < 0, ABSENT, BLANK)))
+    reasons = pc.if_else(is_missing, reasons, None)
+    require_few_missing(subjects.filter(is_missing), len(subjects), source, config, side, hint)
     nothing = {HISTORY_SHA256: pa.nulls(len(subjects), pa.string())}
     nothing[HISTORY_COUNT] = pa.nulls(len(subjects), pa.int32())
     columns = {name: taken[name] for name in nothing if name in taken.column_names}
@@ -54,9 +89,9 @@ def write(request: Request) -> Profiled:
     table = profile_rows(side, seen, texts, reasons, keys)
     has_text = table.filter(pc.is_valid(table[TEXT]))
     return Profiled(
-        profiles=write_parquet("profiles", table, inputs, {"provider": "import"}),
+        profiles=write_parquet("profiles", table, inputs, {"provider": config.provider}),
         calls=no_calls(inputs),
-        source="import",
+        source=config.provider,
         prompt_hash=imported.sha256[:16],
         provenance=provenance_of(has_text, train, config.history, side),
         missing=texts.null_count,

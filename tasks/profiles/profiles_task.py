@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from models.config import Profiles, Side
+from models.profiles.card import Card
 from models.profiles.prompt_templates import Template
 from tasks.execution.stage import stage
 from tasks.execution.worker_pool import require_workers
-from tasks.profiles import item_means, llm_writer, offline_writer, profile_import
+from tasks.profiles import item_means, knowledge_pack, llm_writer, offline_writer, profile_import
 from tasks.profiles.outputs import Previous, Profiled
 from tasks.profiles.request import Provider, Request
 from tasks.profiles.reuse import write_changed
@@ -17,6 +18,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "openai": llm_writer,
     "openai-batch": llm_writer,
     "import": profile_import,
+    "pack": knowledge_pack,
     "items": item_means,
 }
 """Who writes profiles, by `profiles.provider`. A new provider is one file and one row."""
@@ -32,6 +34,7 @@ def profiles(
     side: Side = "users",
     demographics: Handle | None = None,
     previous: Previous | None = None,
+    card: Card | None = None,
 ) -> Profiled:
     """Write a profile for every user (item) of the training interactions.
 
@@ -41,9 +44,10 @@ def profiles(
         train: schema `INTERACTIONS`; what profiles are written from, which `config.interactions`
             may make more than the training part.
         items: schema `ITEMS`.
-        imported: the file of the import provider, from `profile_file`.
+        imported: the file of the providers import and pack, from `given_texts`.
         side: users or items.
         demographics: what `history.demographics` names, if anything.
+        card: of a pack.
         previous: an earlier run's profiles of users, for those who have hardly changed.
 
     Raises:
@@ -51,13 +55,9 @@ def profiles(
     """
     require_workers()  # a question that is paid for must not end in a run that cannot go on
     template = Template(text=prompt) if isinstance(prompt, str) else prompt
-    request = Request(config, template, train, items, imported, side, demographics)
+    request = Request(config, template, train, items, imported, side, demographics, card=card)
     provider = PROVIDERS[config.provider]
     basis = provider.basis(request) if side == "users" else None
     if basis is None:
-        profiled = provider.write(request)
-    else:
-        profiled = write_changed(provider, request, basis, previous)
-    # Profiles that were written from held-out interactions, too, prove nothing.
-    leaky = config.interactions == "all"
-    return profiled.model_copy(update={"provenance": "leaky"}) if leaky else profiled
+        return provider.write(request)
+    return write_changed(provider, request, basis, previous)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 
 from models.config import History, Profiles, Side
+from models.profiles.card import Card
 from models.profiles.prompt_templates import Template
 from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, LLM_CALLS, profiles_schema
 from tasks.profiles.outputs import Profiled
@@ -30,6 +31,7 @@ class Request:
     side: Side = "users"
     demographics: Handle | None = None
     kept: frozenset[str] = frozenset()
+    card: Card | None = None
 
     @property
     def inputs(self) -> dict[str, Handle]:

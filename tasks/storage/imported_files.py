@@ -37,7 +37,7 @@ def profile_file(config: Profiles) -> Handle | None:
     Raises:
         BadInput: if there is no such file or its format is not known.
     """
-    if config.path is None:
+    if config.path is None or config.provider != "import":
         return None
     return _artifact(config.path, "profiles.path", (*_DIALECTS, ".json", ".jsonl", ".parquet"))
 
@@ -162,9 +162,9 @@ def matched_rows(
 
 
 def require_few_missing(
-    missing: pa.Array, n: int, source: str, config: Profiles | Embeddings, side: Side
+    missing: pa.Array, n: int, source: str, config: Profiles | Embeddings, side: Side, why: str = ""
 ) -> None:
-    """Warn of those of n users (items) that the file leaves without anything.
+    """Warn of those of n users (items) that the file leaves without anything; `why` is a sentence.
 
     Raises:
         BadInput: if their share is above `config.max_missing`.
@@ -177,10 +177,10 @@ def require_few_missing(
     )
     if len(missing) > config.max_missing * n:
         raise BadInput(
-            f"{summary}; {_section(source)}.max_missing allows {config.max_missing:.1%}. Supply "
-            "them, or raise it."
+            f"{summary}; {_section(source)}.max_missing allows {config.max_missing:.1%}.{why} "
+            "Supply them, or raise it."
         )
-    get_run_logger().warning("%s; they are left out of the transfer", summary)
+    get_run_logger().warning("%s; they are left out of the transfer.%s", summary, why)
 
 
 def _listed(ids: pa.Array) -> str:

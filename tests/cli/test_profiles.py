@@ -196,6 +196,27 @@ def test_show_of_offline_and_item_profiles(world):
     assert (item["history_count"], item["saw"]) == (24, None)
 
 
+def test_a_run_s_profiles_become_a_pack_that_needs_no_llm(world, llm, tmp_path):
+    pack, by = tmp_path / "shared", ("--author", "a model", "--license", "MIT")
+    assert "no user has a text yet" in llmkt("export", world, pack, *by, code=2)
+    ask(world)
+    assert "texts about users by a model" in llmkt("export", world, pack, *by)
+    asked = len(llm.requests)
+    settings = ("--set", "profiles.provider=pack", "--set", f"profiles.path={pack}")
+    found = json.loads(llmkt("show", world, "u1", "--json", *settings))
+    assert found["text"].startswith("A profile of one who Likes")
+    assert found["provenance"] == "train-only"
+    assert len(llm.requests) == asked
+    again = json.loads(llmkt("export", world, tmp_path / "copy", *by, *settings, "--json"))
+    assert again["users"]["prompt_sha256"] == found_prompt(pack)
+    offline = ("--set", "profiles.provider=offline")
+    assert "no LLM answered" in llmkt("export", world, pack, *by, *offline, code=2)
+
+
+def found_prompt(pack) -> str:
+    return yaml.safe_load((pack / "card.yaml").read_text())["users"]["prompt_sha256"]
+
+
 def embed(path, monkeypatch, vectors, *overrides: str):
     """Put a vector into the store for every profile of a configuration, by its user's number."""
 

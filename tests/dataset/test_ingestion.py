@@ -222,7 +222,7 @@ def test_titles_in_another_encoding_and_over_several_lines(tmp_path):
         "columns": {"title": "title"},
     }
     with pytest.raises(
-        BadInput, match=r"i\.csv, row 2: it is not utf-8\. .*dataset\.encoding, perhaps to latin-1"
+        BadInput, match=r"i\.csv, row 2: it is not utf-8\. .*dataset\.encoding to cp1252"
     ):
         load(settings)
     titles = catalogue(load({**settings, "encoding": "latin-1"}))
@@ -311,7 +311,7 @@ def test_files_that_cannot_be_used(tmp_path, settings, content, message):
 
 def test_a_damaged_archive(tmp_path):
     whole = gzip.compress((HEADER + "u,a,1,1\n" * 1000).encode())
-    for content in (whole[:-20], b"not gzip"):
+    for content in (whole[:-20], whole[:5]):
         with pytest.raises(BadInput, match=r"r\.csv\.gz.*the archive is damaged or ends too early"):
             load({"interactions": write(tmp_path, "r.csv.gz", content)})
 

@@ -3,11 +3,11 @@
 import pyarrow as pa
 import pytest
 
-from models.config import Profiles
+from models.config import ItemHistory, ItemProfiles, Profiles
 from models.errors import BadInput
 from models.profiles.item_profiles import offline, subjects, values
 from models.profiles.prompt_templates import Prompt, render_items
-from models.profiles.provenance import record_of_items
+from models.profiles.provenance import provenance_of, record_of_items
 from models.schemas import INTERACTIONS, ITEMS
 from tasks.config.pipeline_file import PROJECT_ROOT
 from tasks.profiles.profiles_task import profiles
@@ -119,7 +119,25 @@ def test_the_stage_writes_a_profile_per_training_item():
     assert (made.source, made.provenance, made.missing) == ("offline", "train-only", 0)
 
 
-def test_without_companions_a_profile_says_what_an_item_is():
+def test_without_companions_a_profile_sees_no_interaction():
     texts = offline(known(most=0))
-    assert texts[0] == "The Arrow (1971). Western, War. Little known, rated 5.0 on average."
-    assert not any("Liked together" in text for text in texts)
+    assert texts[0] == "The Arrow (1971). Western, War."
+    other = TRAIN.take([row for row in range(len(PAIRS)) if row % 2 == 0 or row < 20])
+    few = subjects(other, ITEM_TABLE, 0)
+    names = few.described["item_id"].to_pylist()
+    whole = dict(zip("abcdefg", texts, strict=True))
+    assert offline(few) == [whole[name] for name in names]
+    text = (PROJECT_ROOT / "prompts" / "item-movies.j2").read_text()
+    asked = dict(render_items(Prompt(text, "item-movies", "items"), known(most=0)))
+    assert "also liked" not in asked["a"].user
+    assert "prefer more" not in asked["a"].user
+
+
+@pytest.mark.usefixtures("data_dir", "no_run_logger")
+def test_the_provenance_of_items_by_themselves_is_none_seen():
+    train, items = write_parquet("t", TRAIN), write_parquet("i", ITEM_TABLE)
+    alone = ItemProfiles(history=ItemHistory(limit=0))
+    made = profiles.fn(alone, "", train, items, None, "items")
+    assert made.provenance == "none seen"
+    assert set(read_parquet(made.profiles)["history_count"].to_pylist()) == {0}
+    assert provenance_of(read_parquet(made.profiles), TRAIN, None, "items") == "none seen"

@@ -1,15 +1,20 @@
 -- One block of interactions as text (`block`), each row with the first thing that is wrong with it.
--- Variables: unit (s, ms or iso), has_timestamp, control, number.
+-- Variables: unit (a dataset.timestamp_unit), per_second (NULL where it is text), has_timestamp,
+-- decimal (the mark in ratings), control, number.
 CREATE OR REPLACE TEMP TABLE validated AS
 WITH numbers AS (
     SELECT
         row, line, user_id, item_id, rating AS rating_text, timestamp AS timestamp_text,
-        CASE WHEN regexp_full_match(rating, getvariable('number'))
-            THEN try_cast(rating AS DOUBLE) END AS rating,
+        CASE WHEN getvariable('decimal') = '.' THEN rating
+            WHEN NOT contains(rating, '.') THEN replace(rating, ',', '.') END AS decimal,
+        CASE WHEN regexp_full_match(decimal, getvariable('number'))
+            THEN try_cast(decimal AS DOUBLE) END AS rating,
         CASE
             WHEN getvariable('unit') = 'iso' THEN epoch(try_cast(timestamp AS TIMESTAMPTZ))
+            WHEN getvariable('per_second') IS NULL
+            THEN epoch(try_strptime(timestamp, getvariable('unit')))
             WHEN regexp_full_match(timestamp, getvariable('number'))
-            THEN try_cast(timestamp AS DOUBLE) / if(getvariable('unit') = 'ms', 1000, 1)
+            THEN try_cast(timestamp AS DOUBLE) / getvariable('per_second')
         END AS seconds
     FROM block
 )
@@ -27,6 +32,8 @@ SELECT
         WHEN regexp_matches(item_id, '^\s|\s$') THEN 'item_id has white space around it'
         WHEN regexp_full_match(rating_text, '(?i)[-+]?(nan|inf|infinity)')
             THEN 'rating is NaN or infinite'
+        WHEN rating_text != '' AND rating IS NULL AND regexp_full_match(rating_text, '-?\d+[,.]\d+')
+            THEN 'rating has another decimal mark'
         WHEN rating_text != '' AND rating IS NULL THEN 'rating is not a number'
         WHEN abs(rating) > 3.4028234e38 THEN 'rating is too large'
         WHEN getvariable('has_timestamp') AND coalesce(timestamp_text, '') = ''
@@ -36,9 +43,14 @@ SELECT
             THEN 'timestamp is NaN or infinite'
         WHEN seconds IS NULL AND getvariable('unit') = 'iso'
             THEN 'timestamp is no ISO date or time'
+        WHEN seconds IS NULL AND getvariable('per_second') IS NULL
+            THEN 'timestamp is not ' || getvariable('unit')
         WHEN seconds IS NULL THEN 'timestamp is not a number'
         WHEN seconds < 0 THEN 'timestamp is negative'
-        WHEN getvariable('unit') = 's' AND seconds >= 1e11 THEN 'timestamp: milliseconds?'
+        WHEN getvariable('per_second') IS NOT NULL AND seconds >= 1e11 THEN
+            CASE WHEN seconds * getvariable('per_second') >= 1e17 THEN 'timestamp: nanoseconds?'
+                WHEN seconds * getvariable('per_second') >= 1e14 THEN 'timestamp: microseconds?'
+                ELSE 'timestamp: milliseconds?' END
         WHEN getvariable('unit') = 'ms' AND seconds < 1e8 AND seconds > 0
             THEN 'timestamp: seconds?'
         WHEN seconds >= 4102444800 THEN 'timestamp is after the year 2099'

@@ -1,4 +1,5 @@
 -- One block of items as text (`block`): a row of an item that an earlier row describes is refused.
+-- Genres that were a list begin with chr(31), which separates them, too.
 -- Variables: genre_separator (empty: white space), year_from_title, control.
 CREATE OR REPLACE TEMP TABLE validated AS
 SELECT
@@ -36,7 +37,8 @@ SELECT
     CASE WHEN genres IS NOT NULL AND genres != '' THEN
         list_filter(
             list_transform(
-                CASE WHEN getvariable('genre_separator') = ''
+                CASE WHEN genres[1] = chr(31) THEN string_split(genres[2:], chr(31))
+                    WHEN getvariable('genre_separator') = ''
                     THEN regexp_split_to_array(genres, '\s+')
                     ELSE string_split(genres, getvariable('genre_separator')) END,
                 lambda genre: trim(genre)),

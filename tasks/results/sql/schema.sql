@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS runs (
         -- their items
     llm_model          VARCHAR,  -- NULL for offline and imported profiles
     embedding_model    VARCHAR,  -- the text model; marked where words were only hashed
-    profile_provenance VARCHAR,  -- train-only, unknown or leaky
+    profile_provenance VARCHAR,  -- none seen, train-only, unknown or leaky
     epochs_budget      INTEGER NOT NULL,  -- most epochs, both phases together
     epochs_run         INTEGER NOT NULL,  -- epochs that ran
     best_epoch         INTEGER NOT NULL,  -- epoch whose weights were kept, from 0

@@ -1,0 +1,178 @@
+"""The provider `pack`: profiles that an LLM wrote once, kept in a folder with a card, and shared.
+
+    data/knowledge/NAME/
+        card.yaml        who wrote the texts, when, from what, under which licence
+        users.parquet    user_id, text, history_sha256, history_count
+        items.parquet    item_id, text
+
+A text counts only for a user with exactly the training history that it was written from, and only
+for the prompt that the card records. `export` makes a pack of any run's profiles.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from models.config import Profiles, Side
+from models.errors import BadInput
+from models.profiles.card import Card
+from models.profiles.provenance import has_record, record, record_of_items
+from models.profiles.user_history import select
+from models.schemas import HISTORY_COUNT, HISTORY_SHA256, ITEM, KEYS, TEXT, noun
+from tasks.config.yaml_settings import read_settings, validate
+from tasks.profiles.outputs import Profiled, Provenance
+from tasks.profiles.profile_import import take_over
+from tasks.profiles.request import Basis, Request, prompt_hash
+from tasks.storage.artifacts import PROJECT_ROOT, Handle, read_parquet, write_file
+from tasks.storage.imported_files import profile_file, read_profiles
+
+PACKS = PROJECT_ROOT / "data" / "knowledge"
+CARD = "card.yaml"
+OTHER_HISTORY = "written from another history"
+
+
+def basis(_: Request) -> Basis | None:
+    """A pack is never written again."""
+    return None
+
+
+def pack_folder(config: Profiles) -> Path:
+    """Return the folder that `path` names: a pack of `data/knowledge/`, or any other folder."""
+    assert config.path is not None
+    known = PACKS / config.path
+    return known if known.is_dir() else Path(config.path).expanduser()
+
+
+def read_card(folder: Path, key: str) -> Card:
+    """Read and check a pack's card; `key` is the configuration's, for messages.
+
+    Raises:
+        BadInput: for a folder without card, and a card that is damaged.
+    """
+    if not (folder / CARD).is_file():
+        packs = sorted(path.parent.name for path in PACKS.glob(f"*/{CARD}"))
+        raise BadInput(
+            f"{key}: {folder} is no knowledge pack, it has no {CARD}. Name a folder with one, or "
+            f"one of data/knowledge/: {', '.join(packs)}."
+        )
+    return validate(Card, read_settings(folder / CARD, "card"), folder / CARD)
+
+
+def given_texts(config: Profiles, side: Side) -> tuple[Handle | None, Card | None]:
+    """Write texts that a file or a pack holds as a raw artifact, and read the pack's card.
+
+    Raises:
+        BadInput: as `profile_file`; for a damaged card or file, and a pack without this side.
+    """
+    if config.provider != "pack":
+        return profile_file(config), None
+    section = "profiles" if side == "users" else "item_profiles"
+    folder = pack_folder(config)
+    card = read_card(folder, f"{section}.path")
+    told, file = card.side(side), folder / f"{side}.parquet"
+    if told is None:
+        raise BadInput(
+            f"{section}.path: the pack {card.name} has no texts about {side}. Set "
+            f"{section}.provider to another."
+        )
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != told.sha256:
+        raise BadInput(
+            f"{section}.path: {file} is missing, or is not the file that {CARD} describes (its "
+            "sha256 differs). Copy the pack again."
+        )
+    return write_file("raw", file.suffix, file), card
+
+
+def write(request: Request) -> Profiled:
+    """Take the texts over for every subject whose history is the recorded one.
+
+    Raises:
+        BadInput: where the texts answer another prompt, for unknown ids, and for too many subjects
+            without text.
+    """
+    config, side, card, file = request.config, request.side, request.card, request.imported
+    assert card is not None
+    assert file is not None
+    section = "profiles" if side == "users" else "item_profiles"
+    source = f"{section}.path {config.path}"
+    told = card.side(side)
+    assert told is not None
+    found = prompt_hash(request.prompt.content)
+    if found != told.prompt_sha256:
+        raise BadInput(
+            f"{section}.prompt: {config.prompt} ({found}) is not the prompt that the texts of the "
+            f"pack {card.name} answer ({told.prompt}, {told.prompt_sha256}). An answer to a new "
+            f"prompt needs an LLM: set {section}.provider to openai with a key, or to openai with "
+            "the base_url of a local LLM; offline writes texts without one. Or take the prompt "
+            "back."
+        )
+    texts = read_profiles(file, config.columns, source, side)
+    train = read_parquet(request.train)
+    refused, hint = None, ""
+    if told.sees == "training history":
+        refused = pc.if_else(_same_history(request, texts, train), None, OTHER_HISTORY)
+        others = len(refused) - refused.null_count
+        if others:
+            hint = f" {others} texts were {OTHER_HISTORY} than this run's training part has."
+        if others and card.split:
+            hint += f" The pack belongs to this split: {card.split}."
+    known = read_parquet(request.items)[ITEM] if side == "items" else None
+    provenance: Provenance = "none seen" if told.sees == "nothing" else "train-only"
+    done = take_over(request, texts, source, refused, known, hint)
+    return done.model_copy(
+        update={
+            "source": f"llm-pack:{card.name}",
+            "llm_model": card.author,
+            "prompt_hash": told.prompt_sha256,
+            "provenance": provenance,
+        }
+    )
+
+
+def _same_history(request: Request, texts: pa.Table, train: pa.Table) -> pa.ChunkedArray:
+    """Tell which texts saw exactly what the training part has of their subject: bool (rows,)."""
+    if not {HISTORY_SHA256, HISTORY_COUNT} <= set(texts.column_names):
+        return pa.chunked_array([pa.array([False] * texts.num_rows, pa.bool_())])
+    if request.side == "items":
+        return has_record(texts, record_of_items(train))
+    selected = record(select(train, request.config.history))
+    return pc.or_(has_record(texts, record(train)), has_record(texts, selected))
+
+
+def export(
+    folder: Path, profiles: pa.Table, side: Side, facts: dict[str, Any], told: dict[str, Any]
+) -> Card:
+    """Add the texts of one side to a pack, which is made if there is none.
+
+    Args:
+        folder: the pack's.
+        profiles: schema `profiles_schema`; rows without text are left out.
+        side: whom they describe.
+        facts: what the card says of the whole pack; an existing card keeps what is not in it.
+        told: what the card says of this side, but for the digest.
+
+    Raises:
+        BadInput: for profiles without any text, and a damaged card.
+    """
+    key = KEYS[side]
+    columns = [key, TEXT, HISTORY_SHA256, HISTORY_COUNT]
+    texts = profiles.filter(pc.is_valid(profiles[TEXT])).select(columns)
+    if not texts.num_rows:
+        raise BadInput(f"{folder}: no {noun(key)} has a text yet. Run the configuration first.")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{side}.parquet"
+    pq.write_table(texts, file, compression="zstd", compression_level=19)
+    before = read_card(folder, str(folder)).model_dump() if (folder / CARD).is_file() else {}
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    settings = {**before, **facts, side: {**told, "sha256": digest}}
+    card = validate(Card, settings, folder / CARD)
+    content = card.model_dump(mode="json", exclude_none=True)
+    (folder / CARD).write_text(
+        yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100), encoding="utf-8"
+    )
+    return card
