@@ -175,7 +175,7 @@ class _Terminal(Console):
             text = segment.text if segment.control else for_terminal(segment.text)
             yield Segment(text, segment.style, segment.control)
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **options: Any) -> Text:
         """Likewise before the width of a text is measured."""
         return super().render_str(for_terminal(text), **options)
 

@@ -11,15 +11,18 @@ follows the store: manifests and the link at once, other files when they are rea
 
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 from uuid import uuid4
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from models.config import Job, Side
+from models.config.section import Name
 from models.errors import BadInput
 from tasks.profiles.outputs import Previous
 from tasks.publishing.outputs import Promotion
 from tasks.storage.artifacts import TEMPORARY, Handle, Handoff, data_dir, relative, replacing
+from tasks.storage.data_dir import contained, is_contained
 from tasks.storage.object_store import store
 from tasks.targets.outputs import Kept
 from tasks.training.model_tables import Inputs
@@ -46,14 +49,14 @@ class File(Handoff):
 class Manifest(Handoff):
     """A version: its origin, and its files as they were written."""
 
-    experiment: str
-    version: str
+    experiment: Name
+    version: Name
     created_at: datetime
-    previous: str | None
+    previous: Name | None
     """The version that it replaced: where a rollback leads."""
     dataset: str
     job: Job
-    files: dict[str, File]
+    files: dict[Annotated[str, AfterValidator(contained)], File]
     inputs: dict[str, Handle]
     """The artifacts that went into it, by name; what is needed to rank anew lies in `inputs/`."""
     users_known: int
@@ -125,7 +128,9 @@ def follow() -> None:
     for name in names:
         if name.endswith(f"/{CURRENT}"):
             link, version = data_dir() / name, (remote.read(name) or b"").decode()
-            if version and not (link.is_symlink() and str(link.readlink()) == version):
+            if not is_contained(version) or "/" in version:
+                continue
+            if not (link.is_symlink() and str(link.readlink()) == version):
                 link_to(link, version)
 
 
@@ -178,8 +183,12 @@ def read(experiment: str, version: str) -> Manifest:
     """
     path = folder_of(experiment) / version / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        contained(f"{experiment}/{version}")
+        manifest = Manifest.model_validate_json(path.read_bytes())
+        if (manifest.experiment, manifest.version) != (experiment, version):
+            raise ValueError(f"it is that of {manifest.experiment} {manifest.version}")
+        return manifest
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(
             f"{path} cannot be read ({reason}). Point {path.parent.parent / CURRENT} to another "

@@ -33,6 +33,25 @@ def data_dir() -> Path:
     return Path(place).expanduser().resolve()
 
 
+def contained(name: str) -> str:
+    """Return the name of a file of the data folder if it leads to no other place.
+
+    Names come out of files and stores that others may have written.
+
+    Raises:
+        ValueError: for an absolute name, one with `..`, and one that no file here has.
+    """
+    if not is_contained(name):
+        raise ValueError(f"{name!r} is not the name of a file in the data folder")
+    return name
+
+
+def is_contained(name: str) -> bool:
+    """Whether `contained` takes a name."""
+    parts = name.split("/")
+    return all(parts) and not {".", ".."} & set(parts) and name.isprintable() and "\\" not in name
+
+
 def data_lock(name: str) -> FileLock:
     """A lock of the data folder, not acquired yet; the kernel frees it if its holder is killed.
 

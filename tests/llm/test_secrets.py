@@ -79,11 +79,13 @@ def prefect_database() -> Path:
 def test_a_temporary_server_lets_no_web_page_use_it(prefect_server: str):
     foreign = {"Origin": "https://evil.example"}
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "*"}
-    preflight = httpx.options(f"{prefect_server}/deployments/", headers=foreign | asks)
+    preflight = httpx.options(f"{prefect_server}/deployments/", headers=foreign | asks, timeout=120)
     assert preflight.status_code == 400
     body = '{"name": "x", "flow_id": "x"}'
     for kind in ({"Content-Type": "text/plain"}, {}):  # sent by a page without asking before
-        simple = httpx.post(f"{prefect_server}/deployments/", content=body, headers=foreign | kind)
+        simple = httpx.post(
+            f"{prefect_server}/deployments/", content=body, headers=foreign | kind, timeout=120
+        )
         assert simple.status_code == 422
         assert "access-control-allow-origin" not in {*preflight.headers, *simple.headers}
 
