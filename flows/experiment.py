@@ -1,7 +1,7 @@
 """The flow of an experiment: a grid of pipelines in, one comparison over all points out."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from models.errors import BadInput, Unavailable
 from models.experiments.grid import Point
 from tasks.config.experiment_file import ExperimentPoint, load_experiment
 from tasks.evaluation.inputs import Part, PointResult, PointState
+from tasks.results.trial_history import Tried, earlier_trials
 
 
 class PointSummary(PointResult):
@@ -67,11 +68,13 @@ def experiment(
     loaded = load_experiment(config, overrides)
     stages = StageRunner()
     searches = searches_of(loaded, stages)
-    points = [_PointRun(chosen) for chosen in loaded.points]
+    pools = loaded.pools
+    points = [_PointRun(chosen, pools[chosen.name]) for chosen in loaded.points]
     with training_pool(loaded.points[0].pipeline, workers or loaded.workers) as pool:
         run_searches(searches, stages, pool)
+        earlier = earlier_trials(loaded.name) if searches else set()
         for point in points:
-            point.start(searches, stages, pool)
+            point.start(searches, earlier, stages, pool)
         pool.wait_for_all()
         for point in points:
             point.collect(pool)
@@ -101,20 +104,27 @@ class _PointRun:
     """A point at work, with its pipelines whose trainings have started, and have ended well."""
 
     chosen: ExperimentPoint
+    pool: str | None
     prepared: list[Prepared] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     reason: str | None = None
 
-    def start(self, searches: Sequence[ArmSearch], stages: StageRunner, pool: TrainingPool) -> None:
+    def start(
+        self,
+        searches: Sequence[ArmSearch],
+        earlier: Collection[Tried],
+        stages: StageRunner,
+        pool: TrainingPool,
+    ) -> None:
         """Do what comes before the trainings, and start those that are ready."""
         with self._failing_alone():
-            for pipeline, trials in self._pipelines(searches, stages):
+            for pipeline, trials in self._pipelines(searches, earlier, stages):
                 prepared = prepare(pipeline, stages, point=self.chosen.name, search_trials=trials)
                 self.prepared.append(prepared)
                 pool.start(*prepared.requests)
 
     def _pipelines(
-        self, searches: Sequence[ArmSearch], stages: StageRunner
+        self, searches: Sequence[ArmSearch], earlier: Collection[Tried], stages: StageRunner
     ) -> Iterator[tuple[Pipeline, int]]:
         """Pipelines with the trials before each: the point's own, or each arm's best."""
         own = {
@@ -126,7 +136,7 @@ class _PointRun:
             yield self.chosen.pipeline, 0
             return
         for search in own.values():
-            yield search.best_pipeline(), len(search.trials)
+            yield search.best_pipeline(), search.tried(earlier)
         jobs = jobs_of(self.chosen.pipeline, stages)
         for model, arm in dict.fromkeys((job.model, job.arm) for job in jobs):
             if (model, arm) not in own:
@@ -151,13 +161,16 @@ class _PointRun:
             self.reason = f"{type(error).__name__}: {error}"
 
     def result(self) -> PointResult:
-        return _result(self.chosen.point, "ok" if self.reason is None else "failed", self.reason)
+        state: PointState = "ok" if self.reason is None else "failed"
+        return _result(self.chosen.point, state, self.reason, self.pool)
 
     def keys(self) -> set[str]:
         """Keys of its trainings."""
         return {request.key for prepared in self.prepared for request in prepared.requests}
 
 
-def _result(point: Point, state: PointState, reason: str | None) -> PointResult:
+def _result(
+    point: Point, state: PointState, reason: str | None, pool: str | None = None
+) -> PointResult:
     overrides = json.dumps(point.overrides, default=str)
-    return PointResult(point=point.name, overrides=overrides, state=state, reason=reason)
+    return PointResult(point=point.name, pool=pool, overrides=overrides, state=state, reason=reason)

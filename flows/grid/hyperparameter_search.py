@@ -1,7 +1,7 @@
 """Searches of all points and arms: trials one after the other in each, side by side in the pool."""
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
 from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.evaluation.inputs import Trial, TrialState
+from tasks.results.trial_history import Tried
 from tasks.training.outputs import Trained
 
 Steps = Generator[Request, Result, None]
@@ -34,6 +35,12 @@ class ArmSearch:
         """The best complete trial, the earliest of equals; None where all failed."""
         complete = [trial for trial in self.trials if trial.state == "complete"]
         return max(complete, key=lambda one: (one.valid_score or 0.0, -one.trial), default=None)
+
+    def tried(self, earlier: Collection[Tried]) -> int:
+        """How many settings this arm has had, with the trials of earlier searches."""
+        own = (self.chosen.name, self.model, self.arm)
+        now = {(*own, trial.training) for trial in self.trials}
+        return len(now | {trial for trial in earlier if trial[:3] == own})
 
     def best_pipeline(self) -> Pipeline:
         """The pipeline with the best setting, for all seeds.
@@ -60,14 +67,15 @@ class ArmSearch:
         for _ in range(self.search.trials):
             setting = study.ask()
             score: float | None = None
-            pruned = False
+            pruned, request = False, None
             try:
+                request = self._request(stages, setting)
                 if self.search.pruning != "none":
                     short = yield self._request(stages, setting, self.search.pruning_epochs)
                     score = self._score(short)
                     pruned = score is not None and study.prune(score)
                 if not pruned:
-                    score = self._score((yield self._request(stages, setting)))
+                    score = self._score((yield request))
                     study.tell(score)
             except (NotCached, Unavailable):
                 raise
@@ -82,6 +90,7 @@ class ArmSearch:
                     arm=self.arm,
                     trial=len(self.trials),
                     params=json.dumps(setting, sort_keys=True),
+                    training=request.key if request else json.dumps(setting, sort_keys=True),
                     valid_score=score,
                     state=state,
                 )

@@ -8,7 +8,7 @@ from models.config.alignments import ALIGNMENTS
 from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
 from models.config.dataset import ROLES, DataColumns, Dataset, Format, KCore, Role, seconds
 from models.config.embeddings import Embeddings
-from models.config.evaluation import CLICK_METRICS, Evaluation, Metric, parse_metric
+from models.config.evaluation import CLICK_METRICS, Claims, Evaluation, Metric, parse_metric
 from models.config.experiment import Experiment, Search, Space
 from models.config.llm import LLM, Sampling
 from models.config.metrics import RANKING_METRICS, PerUser, RankingMetric

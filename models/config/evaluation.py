@@ -1,10 +1,12 @@
 """Section `evaluation`."""
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import Field, model_validator
 
+from models.config.arms import ArmName
 from models.config.metrics import RANKING_METRICS, RankingMetricName
 from models.config.section import Section
 from models.errors import cut
@@ -31,6 +33,68 @@ def parse_metric(text: str) -> tuple[Metric, int | None]:
     return cast(Metric, match[1]), int(match[2])
 
 
+ClaimStep = Literal["own-baseline", "controls", "reference"]
+
+
+class Claims(Section):
+    """The verdicts' family: on the primary metric, one chain of claims per model.
+
+    It is declared before test is scored, and errs in at most 5 % of all experiments. All other
+    comparisons are exploratory.
+    """
+
+    models: tuple[str, ...] | None = Field(
+        None, description="Models with a chain. Empty: every model with an arm of knowledge."
+    )
+    steps: tuple[ClaimStep, ...] = Field(
+        ("own-baseline", "controls", "reference"),
+        description="Claims of a chain, in order: above its baseline, above every control, above "
+        "the best reference. A chain ends before a step that has nothing to compare with.",
+    )
+    controls: tuple[ArmName, ...] | None = Field(
+        None, min_length=1, description="Controls to be above. Empty: all that are trained."
+    )
+    references: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Models whose baseline may be the reference; the best on validation is. "
+        "Empty: computed models and those trained without knowledge.",
+    )
+    points: tuple[str, ...] | None = Field(
+        None,
+        description="Points of a grid that have chains. Empty: none of several points, which are a "
+        "sweep; points that differ in split.seed alone are replicates, not several.",
+    )
+
+    @model_validator(mode="after")
+    def _steps_keep_their_order(self) -> Self:
+        order = [step for step in get_args(ClaimStep) if step in self.steps]
+        if list(self.steps) != order or self.steps[:1] != ("own-baseline",):
+            raise ValueError(
+                f"steps: {list(self.steps)} does not begin with own-baseline, or has another "
+                "order. Set some of [own-baseline, controls, reference], in this order"
+            )
+        return self
+
+    def problem(
+        self, models: Collection[str], arms: Collection[str], points: Collection[str]
+    ) -> str | None:
+        """Name what the claims ask for and an experiment does not have; None if it has all."""
+        for key, asked, known in (
+            ("models", self.models, models),
+            ("references", self.references, models),
+            ("controls", self.controls, arms),
+            ("points", self.points, points),
+        ):
+            absent = [name for name in asked or () if name not in known]
+            if absent:
+                return (
+                    f"evaluation.claims.{key}: nothing runs as {', '.join(absent)}. Set some of "
+                    f"{', '.join(known) or 'none'}"
+                )
+        return None
+
+
 class Evaluation(Section):
     """Full-ranking metrics on valid and test, or AUC and LogLoss of predicted likes."""
 
@@ -49,6 +113,7 @@ class Evaluation(Section):
         (5, 10, 20), min_length=1, description="Cut-offs; the largest is the rankings' length."
     )
     primary: str = Field("ndcg@10", description="Metric of the verdicts: METRIC@K, auc or logloss.")
+    claims: Claims = Claims()
 
     @model_validator(mode="after")
     def _metrics_fit_the_task(self) -> Self:

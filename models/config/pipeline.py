@@ -73,7 +73,8 @@ class Pipeline(Section):
             self.transfer_of(name)  # refuses overrides that are not valid
         if self.dataset.feedback == "counts" and self.evaluation.like_from is not None:
             raise ValueError(
-                "evaluation.like_from: dataset.feedback is counts, so nothing is liked. Leave it empty"
+                "evaluation.like_from: dataset.feedback is counts, so nothing is liked. "
+                "Leave it empty"
             )
         if self.nightly.model is not None and self.nightly.model not in self.models:
             raise ValueError(

@@ -3,7 +3,8 @@
 Slices depend on the training part and on the users with a profile, so that all arms share them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -37,6 +38,18 @@ class Slice:
     name: str
     low: int | None
     high: int | None
+
+
+def spanning(slices: Iterable[Slice]) -> dict[tuple[Kind, str], Slice]:
+    """Merge slices of equal kind and name, whose bounds differ between splits."""
+    found: dict[tuple[Kind, str], Slice] = {}
+    for part in slices:
+        known = found.setdefault((part.kind, part.name), part)
+        if part.low is not None and known.low is not None:
+            low = min(part.low, known.low)
+            high = max(part.high or 0, known.high or 0)
+            found[part.kind, part.name] = replace(part, low=low, high=high)
+    return found
 
 
 Slicing = dict[str, dict[Slice, pa.Array]]

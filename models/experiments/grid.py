@@ -100,14 +100,18 @@ def _common(experiment: Experiment, base: Mapping[str, Any]) -> dict[str, Any]:
 
 def _combinations(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
     axes = experiment.grid
-    names = _short(list(axes))
     for values in itertools.product(*axes.values()) if axes else ():
         overrides = dict(zip(axes, values, strict=True))
-        said = [f"{names[key]}={_value(value)}" for key, value in overrides.items()]
-        yield " ".join(said), overrides
+        yield name_of(overrides), overrides
     yield from experiment.points.items()
     if not axes and not experiment.points:
         yield "base", {}
+
+
+def name_of(overrides: Mapping[str, Any]) -> str:
+    """Name a combination of values by dotted key: `alpha=0.1 reduction=pca`."""
+    names = _short(list(overrides))
+    return " ".join(f"{names[key]}={_value(value)}" for key, value in overrides.items())
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:

@@ -4,10 +4,11 @@ Adding a model is one row here; `tests/recommenders/test_registry_contract.py` t
 from this table. `llmkt inspect MODEL` shows what else could be tapped.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from models.config import Precision, Side, Tap
+from models.config import BASELINE, Precision, Side, Tap
 from models.errors import BadInput
 
 Family = Literal["general", "context-aware", "sequential"]
@@ -28,6 +29,7 @@ class Entry:
         item_tap: likewise for items; None where the model has no vector per item.
         takes_embeddings: whether knowledge enters a computed model whole, without a tap.
         float32_only: why its loss cannot be computed in mixed precision; None if it can.
+        draws: whether a computed model depends on the seed.
     """
 
     family: Family
@@ -36,6 +38,12 @@ class Entry:
     item_tap: Tap | None = None
     takes_embeddings: bool = False
     float32_only: str | None = None
+    draws: bool = False
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether two seeds give two models, so that one training decides nothing."""
+        return self.loader is not None or self.draws
 
     def default_tap(self, side: Side) -> Tap | None:
         """Return the side's default tap."""
@@ -109,9 +117,10 @@ MODELS: dict[str, Entry] = {
     "DiffRec": _general("users", "mlp.mlp_layers.mlp_layers.1"),
     "LDiffRec": _general("users", Tap(name="autoencoder.encoder", stop="half")),
     # Computed, not trained by gradient: baselines; EASE is ours, see `closed_form`.
-    **dict.fromkeys(("Pop", "Random", "ItemKNN", "AsymKNN"), _COMPUTED),
+    **dict.fromkeys(("Pop", "ItemKNN", "AsymKNN"), _COMPUTED),
     "EASE": Entry("general", None, takes_embeddings=True),
-    **dict.fromkeys(("SLIMElastic", "ADMMSLIM", "NCEPLRec"), _COMPUTED),
+    **dict.fromkeys(("SLIMElastic", "ADMMSLIM"), _COMPUTED),
+    **dict.fromkeys(("Random", "NCEPLRec"), Entry("general", None, draws=True)),
     # recbole/model/context_aware_recommender/NAME.py
     **dict.fromkeys(("AFM", "AutoInt", "DCN"), _context()),
     "DCNV2": _context(float32_only="its loss takes probabilities, which a GPU refuses in bfloat16"),
@@ -139,6 +148,22 @@ UNSUPPORTED: dict[str, tuple[Family, str]] = {
     "xgboost": ("context-aware", "decision trees: no gradient and no layer to align"),
 }
 """Models of RecBole's general and context-aware catalogue that are not supported, and why."""
+
+
+def reference_models(arms: Iterable[tuple[str, str]]) -> list[str]:
+    """Models that the others are compared with: computed ones, and those without transfer.
+
+    Args:
+        arms: model and arm of all that ran.
+    """
+    arms = list(arms)
+    knowing = {model for model, arm in arms if arm != BASELINE}
+    return [
+        model
+        for model, arm in arms
+        if arm == BASELINE
+        and (entry(model).loader is None or (bool(knowing) and model not in knowing))
+    ]
 
 
 def precision_of(model: str, asked: str) -> Precision:

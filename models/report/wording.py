@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.config import BASELINE, RANKING_METRICS
-from models.statistics.paired_comparison import BETTER, NO_DIFFERENCE, NOT_COMPARABLE, WORSE
+from models.statistics.claims import (
+    BETTER,
+    LEVEL,
+    NO_DIFFERENCE,
+    NO_TRANSFER,
+    NOT_ABOVE,
+    NOT_TESTED,
+    ONE_SEED,
+    WORSE,
+)
+from models.statistics.paired_comparison import CONFIDENCE, EXPLORATORY, NOT_COMPARABLE
 
 Row = Mapping[str, Any]
 
@@ -35,12 +45,21 @@ _PROVENANCE_NOTES = {
 }
 UNEQUAL_TERMS = "Not on equal terms, so not compared"
 _ONE_SEED_NOTE = (
-    "One seed: the intervals cover the choice of users, not the chance in a training; "
-    "five or more seeds say more."
+    "One seed decides nothing: the intervals cover the choice of users, not the chance in a "
+    "training; five or more seeds or splits say more."
 )
-_TWO_SEEDS_NOTE = (
-    "Two seeds: two trainings hardly show how much trainings vary, so that only very large "
-    "differences are detectable; five or more seeds say more."
+_TWO_REPLICATES_NOTE = (
+    "Two replicates: two trainings hardly show how much trainings vary, so that only very large "
+    "differences are detectable; five or more say more."
+)
+_ONE_SPLIT_NOTE = "One split: the intervals speak of users and seeds, not of other splits."
+_SPLITS_NOTE = (
+    "{} splits of one data set, whose rows overlap: the intervals speak of users, seeds and splits "
+    "of this data set; settings were {}."
+)
+_CLAIMS_NOTE = (
+    f"Verdicts: at most {LEVEL:.0%} of experiments have any false one; exploratory rows are "
+    "estimates with unadjusted intervals."
 )
 
 
@@ -65,11 +84,12 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else _minus(f"{round(value, 1) + 0.0:+.1f} %")
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """`[−0.0012, +0.0340]`."""
+def interval(low: float | None, high: float | None, level: float | None = CONFIDENCE) -> str:
+    """`[−0.0012, +0.0340]`, with its confidence where that is not 95 %."""
     if low is None or high is None:
         return NOTHING
-    return _minus(f"[{low:+.4f}, {high:+.4f}]")
+    adjusted = "" if level in (None, CONFIDENCE) else f" at {100 * (level or 0):.4g} %"
+    return _minus(f"[{low:+.4f}, {high:+.4f}]") + adjusted
 
 
 def p_value(value: float | None) -> str:
@@ -96,8 +116,10 @@ def _minus(text: str) -> str:
 
 def kind(verdict: str) -> str:
     """The verdict's class: one of better, worse, same, incomparable."""
-    known = {BETTER: "better", WORSE: "worse", NO_DIFFERENCE: "same"}
-    return known.get(verdict, "incomparable")
+    same = (NO_DIFFERENCE, NO_TRANSFER, EXPLORATORY, NOT_ABOVE, NOT_TESTED)
+    if verdict in (BETTER, WORSE):
+        return verdict
+    return "same" if verdict.startswith(same) else "incomparable"
 
 
 def readable(row: Row, show_against: bool = False, show_point: bool = False) -> dict[str, str]:
@@ -123,9 +145,9 @@ def readable(row: Row, show_against: bool = False, show_point: bool = False) -> 
         other: mean_and_sd(row["baseline_mean"], row["baseline_sd"]),
         own: mean_and_sd(row["arm_mean"], row["arm_sd"]),
         "gain": percent(row["gain_percent"]),
-        "difference (95 % CI)": interval(row["ci_low"], row["ci_high"]),
+        "difference (95 % CI)": interval(row["ci_low"], row["ci_high"], row["ci_level"]),
         "effect": effect(row["effect_size"]),
-        "p (Holm)": p_value(row["p_adjusted"]),
+        "p (adjusted)": p_value(row["p_adjusted"]),
         "verdict": row["verdict"] + _LEAKY * (row.get("profile_provenance") == "leaky"),
     }
 
@@ -146,9 +168,20 @@ def notes(rows: Sequence[Row]) -> list[str]:
         )
         if row.get(key) in known
     ]
-    seeds = {row["seeds"] for row in rows if row["difference"] is not None}
-    found += [_ONE_SEED_NOTE] * (1 in seeds)
-    return [*_incomparable(rows), *[_TWO_SEEDS_NOTE] * (2 in seeds), *dict.fromkeys(found)]
+    compared = [row for row in rows if row["difference"] is not None]
+    splits = {row["splits"] for row in compared}
+    replicates = {row["splits"] if row["splits"] > 1 else row["seeds"] for row in compared}
+    trials = {row.get("search_trials") for row in compared}
+    how = "fixed before" if trials == {0} else "searched within each split"
+    return [
+        *_incomparable(rows),
+        *[_TWO_REPLICATES_NOTE] * (2 in replicates),
+        *[_ONE_SEED_NOTE] * any(row["verdict"].startswith(ONE_SEED) for row in compared),
+        *[_ONE_SPLIT_NOTE] * (1 in splits),
+        *[_SPLITS_NOTE.format(n, how) for n in sorted(splits - {1})],
+        *[_CLAIMS_NOTE] * any(row.get("claim") for row in compared),
+        *dict.fromkeys(found),
+    ]
 
 
 def warns(note: str) -> bool:

@@ -1,12 +1,14 @@
 """The terms that two arms must share to be comparable."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from models.config import BASELINE, Job
 from models.evaluation.user_scores import UserValues
@@ -28,9 +30,10 @@ class Terms:
     patience: int
     valid_metric: str
     batch_size: int | None
-    """None for a model that is computed, not trained in batches. Different models may differ."""
+    """None for a model that is computed. No term of a comparison: arms may differ in it, as in
+    every hyper-parameter that is searched."""
     search_trials: int = 0
-    """Hyper-parameter settings tried on validation before this one was kept."""
+    """Hyper-parameter settings tried on validation in the experiment's whole history."""
 
     @classmethod
     def of(
@@ -67,6 +70,13 @@ class Run:
     values: UserValues
     run_id: str
     """Equal for a run that several points of an experiment share."""
+    alpha: float | None = None
+    """The weight of the transfer loss; 0 where validation chose no transfer."""
+
+    @property
+    def replicate(self) -> tuple[str, int]:
+        """The pair of split and seed."""
+        return self.terms.split_digest, self.seed
 
 
 def split_digest(*parts: pa.Table) -> str:
@@ -91,7 +101,6 @@ _NOUNS = {
     "epochs_budget": "epoch budgets",
     "patience": "patience",
     "valid_metric": "early-stopping metrics",
-    "batch_size": "batch sizes",
     "search_trials": "search trials",
 }
 
@@ -100,26 +109,37 @@ def obstacle(arm: Sequence[Run], other: Sequence[Run], against: str = BASELINE) 
     """Say why two arms cannot be compared; None if they can.
 
     Args:
-        arm: the runs of one arm, by seed.
+        arm: the runs of one arm, by split and seed.
         other: those of the other.
         against: the other's name in the sentence.
     """
     for runs in (arm, other):
-        if any(not np.array_equal(run.values.users, runs[0].values.users) for run in runs):
+        first = {run.terms.split_digest: run.values.users for run in reversed(runs)}
+        if any(not np.array_equal(run.values.users, first[run.replicate[0]]) for run in runs):
             return "users differ between seeds"
-    seeds, other_seeds = [run.seed for run in arm], [run.seed for run in other]
-    if seeds != other_seeds:
-        return _differ("seeds", against, other_seeds, seeds)
-    same_model = arm[0].model == other[0].model
-    for term in fields(Terms):
-        own, others = ([getattr(run.terms, term.name) for run in runs] for runs in (arm, other))
-        if own != others and (same_model or term.name != "batch_size"):
-            return _differ(_NOUNS[term.name], against, _distinct(others), _distinct(own))
-    users, other_users = arm[0].values.users, other[0].values.users
-    if not np.array_equal(users, other_users):
-        only_one = len(np.setxor1d(users, other_users))
-        return f"users differ ({only_one} scored in one arm only)"
-    return "fewer than 2 users were scored" if len(users) < 2 else None
+    for term in ("dataset", "split_digest"):
+        own, others = ({getattr(run.terms, term) for run in runs} for runs in (arm, other))
+        if own != others:
+            return _differ(_NOUNS[term], against, _distinct(others), _distinct(own))
+    if [run.replicate for run in arm] != [run.replicate for run in other]:
+        return _differ("seeds", against, *([run.seed for run in runs] for runs in (other, arm)))
+    for term, noun in _NOUNS.items():
+        each, each_other = ([getattr(run.terms, term) for run in runs] for runs in (arm, other))
+        if each != each_other:
+            return _differ(noun, against, _distinct(each_other), _distinct(each))
+    users = {run.replicate[0]: run.values.users for run in arm}
+    for run in other:
+        only_one = len(np.setxor1d(run.values.users, users[run.replicate[0]]))
+        if only_one:
+            return f"users differ ({only_one} scored in one arm only)"
+    return "fewer than 2 users were scored" if len(common_users(arm)) < 2 else None
+
+
+def common_users(arm: Sequence[Run]) -> NDArray[np.str_]:
+    """The users that were scored in every split: string (n,), sorted."""
+    different = {run.terms.split_digest: run.values.users for run in arm}
+    first, *others = different.values()
+    return reduce(np.intersect1d, others, first)
 
 
 def _differ(noun: str, against: str, others: Sequence[object], own: Sequence[object]) -> str:
@@ -127,7 +147,7 @@ def _differ(noun: str, against: str, others: Sequence[object], own: Sequence[obj
     return f"{noun} {verb} ({against} {_listed(others)}; arm {_listed(own)})"
 
 
-def _distinct(values: Sequence[object]) -> list[object]:
+def _distinct(values: Iterable[object]) -> list[object]:
     return sorted(dict.fromkeys(values), key=lambda value: (isinstance(value, str), value or 0))
 
 

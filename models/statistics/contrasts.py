@@ -1,8 +1,9 @@
 """Which arms are compared with which, and the estimates over all runs of an experiment.
 
-Every arm is compared with the baseline of its model; transfer with every other arm of its model,
-for what is not due to the profiles; and every arm of a trained model with the reference models,
-EASE first of all.
+Every arm is compared with the baseline of its model; an arm with knowledge with every control of
+its model, for what is not due to the profiles, and with the reference models, as is the baseline.
+Comparisons that a family claims get a verdict (`models.statistics.claims`); all others are
+exploratory estimates.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,15 +13,32 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
-from models.config import BASELINE, TRANSFER, parse_metric
-from models.recommenders.registry import entry
-from models.statistics.comparability import Run, obstacle
-from models.statistics.paired_comparison import Estimate, Values, compare, corrected
+from models.config import ARMS, BASELINE, parse_metric
+from models.recommenders.registry import entry, reference_models
+from models.statistics.claims import (
+    NO_TRANSFER,
+    ONE_SEED,
+    UNDECIDED,
+    Chain,
+    Evidence,
+    Step,
+    decide,
+    verdict,
+)
+from models.statistics.comparability import Run, common_users, obstacle
+from models.statistics.paired_comparison import (
+    CONFIDENCE,
+    EXPLORATORY,
+    Estimate,
+    Values,
+    at_level,
+    compare,
+)
 
 Column = tuple[str, int | None]
 """A metric and its cut-off."""
 Arm = list[Run]
-"""The runs of one model and arm, by seed."""
+"""The runs of one model and arm, by split and seed."""
 Arms = Mapping[tuple[str, str], Arm]
 """By model and arm."""
 Points = Mapping[str | None, Sequence[Run]]
@@ -42,6 +60,16 @@ class Contrast:
         str | None,
         "of an experiment; NULL where several points share both arms, and without points",
     ]
+    claim: Annotated[
+        str | None,
+        "step of the model's chain: A against its baseline, B above every control, C above the "
+        "best reference; NULL where exploratory",
+    ]
+    search_trials: Annotated[
+        int | None,
+        "settings that each arm tried on validation, within each split; 0: settings were fixed "
+        "before; NULL where the arms differ",
+    ]
     estimate: Estimate
 
     def row(self) -> dict[str, Any]:
@@ -59,31 +87,32 @@ class _Pair:
     point: str | None = None
 
 
-def contrasts(points: Points, columns: Sequence[Column], primary: str) -> list[Contrast]:
-    """Compare arms over all seeds within each point: with the baseline, controls and references.
+def contrasts(
+    points: Points, columns: Sequence[Column], primary: str, family: Sequence[Chain] = ()
+) -> list[Contrast]:
+    """Compare arms over all replicates within each point: with baseline, controls and references.
 
-    Arms that several points share are compared once, under no point's name. P-values are
-    corrected over all contrasts of a metric and cut-off, whatever their point.
+    Arms that several points share are compared once, under no point's name.
 
     Args:
         points: runs by point.
         columns: metrics and cut-offs.
-        primary: the metric that comes first, such as `ndcg@10`.
+        primary: the metric that comes first and is claimed, such as `ndcg@10`.
+        family: the claims, declared before.
 
     Returns:
         Per metric and cut-off, the primary one first, one contrast per point, model, arm and
         other arm; none where the other is missing.
     """
-    return _compared(_pairs(points, _all_pairs), columns, primary)
+    named = {other for chain in family for other in chain.steps.get("C", ())}
+    pairs = _pairs(points, lambda arms: _all_pairs(arms, named))
+    return _compared(pairs, columns, primary, family)
 
 
 def slice_contrasts(
     slices: Mapping[S, Points], columns: Sequence[Column], primary: str
 ) -> dict[S, list[Contrast]]:
-    """Compare arms with their baselines within each slice and point.
-
-    P-values are corrected over all slices, points and arms of a metric and cut-off.
-    """
+    """Compare arms with their baselines within each slice and point; exploratory."""
     pairs = [
         (name, pair) for name, points in slices.items() for pair in _pairs(points, _with_baseline)
     ]
@@ -119,22 +148,6 @@ def experiment_contrasts(
     return _compared(pairs, columns, primary)
 
 
-def reference_models(arms: Iterable[tuple[str, str]]) -> list[str]:
-    """Models that the others are compared with: computed ones, and those without transfer.
-
-    Args:
-        arms: model and arm of all that ran.
-    """
-    arms = list(arms)
-    knowing = {model for model, arm in arms if arm != BASELINE}
-    return [
-        model
-        for model, arm in arms
-        if arm == BASELINE
-        and (entry(model).loader is None or (bool(knowing) and model not in knowing))
-    ]
-
-
 def _pairs(points: Points, pairs_in: Callable[[Arms], Iterable[_Pair]]) -> list[_Pair]:
     return _shared_once(
         replace(pair, point=point)
@@ -153,22 +166,28 @@ def _shared_once(pairs: Iterable[_Pair]) -> list[_Pair]:
 
 
 def _by_arm(runs: Sequence[Run]) -> dict[tuple[str, str], Arm]:
-    """Runs by model and arm, each in the order of seeds."""
+    """Runs by model and arm, each in the order of splits and seeds."""
     arms: dict[tuple[str, str], Arm] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
+    for run in sorted(runs, key=lambda run: run.replicate):
         arms.setdefault((run.model, run.arm), []).append(run)
     return arms
 
 
-def _all_pairs(arms: Arms) -> Iterator[_Pair]:
+def _all_pairs(arms: Arms, named: Iterable[str]) -> Iterator[_Pair]:
+    """What an experiment asks; `named` are references of the family, beside the usual ones."""
     yield from _with_baseline(arms)
     for (model, arm), runs in arms.items():
-        if arm not in (BASELINE, TRANSFER) and (model, TRANSFER) in arms:
-            yield _Pair(arms[model, TRANSFER], runs, arm)
-    references = reference_models(arms)
-    for (model, _), runs in arms.items():
-        for reference in references if model not in references else ():
-            yield _Pair(runs, arms[reference, BASELINE], reference)
+        for control in ARMS if ARMS[arm].is_treatment else ():
+            if ARMS[control].is_control and (model, control) in arms:
+                yield _Pair(runs, arms[model, control], control)
+    usual = reference_models(arms)
+    for (model, arm), runs in arms.items():
+        knows = ARMS[arm].is_treatment
+        references = [*usual, *sorted(set(named) - set(usual))] if knows else usual
+        for reference in references if knows or (arm == BASELINE and model not in usual) else ():
+            asked = reference != model and (model not in usual or reference in named)
+            if asked and (reference, BASELINE) in arms:
+                yield _Pair(runs, arms[reference, BASELINE], reference)
 
 
 def _with_baseline(arms: Arms) -> Iterator[_Pair]:
@@ -177,21 +196,24 @@ def _with_baseline(arms: Arms) -> Iterator[_Pair]:
             yield _Pair(runs, arms[model, BASELINE], BASELINE)
 
 
-def _compared(pairs: Sequence[_Pair], columns: Sequence[Column], primary: str) -> list[Contrast]:
-    """Compare pairs of arms; p-values are corrected over all of them, column by column."""
+def _compared(
+    pairs: Sequence[_Pair],
+    columns: Sequence[Column],
+    primary: str,
+    family: Sequence[Chain] = (),
+) -> list[Contrast]:
+    """Compare pairs of arms on every column, and decide the family's claims on the primary one."""
     first = parse_metric(primary)
     reasons = [obstacle(pair.arm, pair.other, pair.against) for pair in pairs]
     found = []
     for column in sorted(columns, key=lambda column: column != first):
-        family = [
-            compare(
-                _stacked(pair.arm, column),
-                _stacked(pair.other, column),
-                reason,
-                less_is_better=column[0] == "logloss",
-            )
-            for pair, reason in zip(pairs, reasons, strict=True)
+        estimates = [
+            _estimate(pair, column, reason) for pair, reason in zip(pairs, reasons, strict=True)
         ]
+        claims: list[Step | None] = [None] * len(pairs)
+        if column == first:
+            claims = [_claim(family, pair)[1] for pair in pairs]
+            estimates = _decided(family, pairs, estimates, column)
         found += [
             Contrast(
                 pair.arm[0].model,
@@ -200,16 +222,128 @@ def _compared(pairs: Sequence[_Pair], columns: Sequence[Column], primary: str) -
                 *column,
                 is_primary=column == first,
                 point=pair.point,
+                claim=claim,
+                search_trials=_trials(pair),
                 estimate=estimate,
             )
-            for pair, estimate in zip(pairs, corrected(family), strict=True)
+            for pair, estimate, claim in zip(pairs, estimates, claims, strict=True)
         ]
     return found
 
 
+def _estimate(pair: _Pair, column: Column, reason: str | None) -> Estimate:
+    """Estimate a difference; a single training of a stochastic model has no p-value."""
+    arm, other = (_stacked(runs, column) for runs in (pair.arm, pair.other))
+    found = replace(
+        compare(arm, other, reason, less_is_better=column[0] == "logloss"),
+        seeds=len({run.seed for run in pair.arm}),
+        splits=len({run.terms.split_digest for run in pair.arm}),
+    )
+    if reason is not None:
+        return found
+    arms = pair.arm[0].arm, pair.other[0].arm
+    if ARMS[arms[0]].is_treatment and arms[0] != arms[1] and not any(_alphas(pair.arm)):
+        return replace(found, p_value=None, verdict=NO_TRANSFER)
+    single = len({run.replicate for run in pair.arm}) == 1
+    if single and any(entry(runs[0].model).is_stochastic for runs in (pair.arm, pair.other)):
+        return replace(found, p_value=None, verdict=f"{ONE_SEED}: {EXPLORATORY}")
+    return found
+
+
+def _alphas(runs: Arm) -> list[bool]:
+    """Whether each run transfers anything."""
+    return [run.alpha != 0 for run in runs]
+
+
+def _claim(family: Sequence[Chain], pair: _Pair) -> tuple[Chain | None, Step | None]:
+    """The chain and the step that a pair of arms belongs to."""
+    model, arm = pair.arm[0].model, pair.arm[0].arm
+    for chain in family:
+        if chain.model == model and pair.point in (chain.point, None):
+            step = chain.step_of(arm, pair.against)
+            if step:
+                return chain, step
+    return None, None
+
+
+def _decided(
+    family: Sequence[Chain],
+    pairs: Sequence[_Pair],
+    estimates: Sequence[Estimate],
+    column: Column,
+) -> list[Estimate]:
+    """Give the claims among estimates their verdicts; the others stay as they are."""
+    places: dict[tuple[int, Step], list[int]] = {}
+    for place, pair in enumerate(pairs):
+        chain, step = _claim(family, pair)
+        if chain and step:
+            places.setdefault((family.index(chain), step), []).append(place)
+    evidence = {
+        (number, step): _evidence(
+            [estimates[place] for place in members], len(family[number].steps[step]), column
+        )
+        for (number, step), members in places.items()
+    }
+    decisions = decide(
+        [
+            [evidence.get((number, step), Evidence(None, False)) for step in chain.steps]
+            for number, chain in enumerate(family)
+        ]
+    )
+    found = list(estimates)
+    for (number, step), members in places.items():
+        decision = decisions[number][list(family[number].steps).index(step)]
+        for place in members:
+            own = estimates[place]
+            if own.p_value is None:
+                undecided = own.verdict.startswith(ONE_SEED)
+                found[place] = replace(own, verdict=UNDECIDED) if undecided else own
+                continue
+            found[place] = replace(
+                own,
+                p_adjusted=decision.p_adjusted,
+                verdict=verdict(step, evidence[number, step], decision),
+            )
+            differs = own.p_value < 1 - CONFIDENCE and not decision.rejected
+            claimed = step == "A" or evidence[number, step].positive
+            if claimed and differs and decision.level is not None:
+                values = (_stacked(runs, column) for runs in (pairs[place].arm, pairs[place].other))
+                found[place] = at_level(found[place], next(values), next(values), decision.level)
+    return found
+
+
+def _evidence(members: Sequence[Estimate], declared: int, column: Column) -> Evidence:
+    """What a step's comparisons say together: the largest p, and whether all are gains.
+
+    Nothing where one of them is missing or undecided.
+    """
+    sign = -1 if column[0] == "logloss" else 1
+    known = [each.p_value for each in members if each.p_value is not None]
+    gains = all(sign * (each.difference or 0.0) > 0 for each in members)
+    return Evidence(max(known) if len(known) == declared else None, gains)
+
+
+def _trials(pair: _Pair) -> int | None:
+    trials = {run.terms.search_trials for run in (*pair.arm, *pair.other)}
+    return trials.pop() if len(trials) == 1 else None
+
+
 def _stacked(arm: Arm, column: Column) -> Values:
-    """float64 (n_seeds, n_users); the means alone where users differ between seeds."""
-    values = [run.values.values[column] for run in arm]
-    if len({len(seed_values) for seed_values in values}) == 1:
-        return np.stack(values)
-    return np.array([[seed_values.mean()] for seed_values in values])
+    """float64 (n_replicates, n_users): splits, each the mean over its seeds; or seeds of one split.
+
+    Degrees of freedom follow the splits where there are several; of the users, those scored in
+    every split count. The means alone where users differ between the seeds of a split.
+    """
+    common = common_users(arm)
+    by_split: dict[str, list[Values]] = {}
+    for run in arm:
+        values = run.values.values[column]
+        if len(values) != len(common):
+            values = values[np.isin(run.values.users, common)]
+        by_split.setdefault(run.terms.split_digest, []).append(values)
+    rows = list(by_split.values())
+    if len({len(values) for of_split in rows for values in of_split}) != 1:
+        return np.array([[values.mean()] for of_split in rows for values in of_split])
+    if len(rows) == 1:
+        return np.stack(rows[0])
+    return np.stack([np.mean(of_split, axis=0) for of_split in rows])

@@ -1,30 +1,28 @@
-"""An arm's difference from its baseline, paired by seed and user, with its confidence interval.
+"""An arm's difference from its baseline, paired by replicate and user, with its interval.
 
-Users and seeds are both samples: the same users are scored under every seed, so their values
-are not independent, and a mean over all of them varies with both. The variances are those of a
-crossed random-effects model, estimated by ANOVA moments (Searle, Casella & McCulloch, Variance
-Components, 1992, ch. 4). Few seeds say little about their variance, so each variance keeps
-Student's t of its own degrees of freedom, and the two halves of the interval add in squares, in
-the manner of Graybill & Wang's intervals (JASA 75, 1980). With a single pair of seeds, as in a
-nightly run, this is the paired t interval over users: it does not cover the variance that another
-seed would bring.
+A replicate is a pair of split and seed. Users and replicates are both samples: the same users are
+scored under every replicate, so their values are not independent, and a mean over all of them
+varies with both. The variances are those of a crossed random-effects model, estimated by ANOVA
+moments (Searle, Casella & McCulloch, Variance Components, 1992, ch. 4). Few replicates say little
+about their variance, so each variance keeps Student's t of its own degrees of freedom, and the two
+halves of the interval add in squares: Banerjee's interval for two means of unequal variance
+(Sankhya 22, 1960), applied to variance components; its coverage is about 95 %. With a single pair
+of trainings, as in a nightly run, this is the paired t interval over users: it does not cover the
+variance that another seed would bring.
 
 `benchmarks/coverage.py` is why this interval decides: from two or three seeds, pooled degrees of
 freedom (Satterthwaite) call chance a gain too often, most of all in the far tails that matter
-where p-values are corrected.
+where the level is shared between claims.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-BETTER = "better"
-WORSE = "worse"
-NO_DIFFERENCE = "no detectable difference"
+EXPLORATORY = "exploratory"
 NOT_COMPARABLE = "not comparable"
 
 CONFIDENCE = 0.95
@@ -41,10 +39,12 @@ class Estimate:
     descriptions are DuckDB's. None stands for NULL.
     """
 
-    baseline_mean: Annotated[float, "over users and seeds"]
-    baseline_sd: Annotated[float | None, "over seeds; NULL for a single seed"]
-    arm_mean: Annotated[float, "over users and seeds"]
-    arm_sd: Annotated[float | None, "over seeds; NULL for a single seed"]
+    baseline_mean: Annotated[float, "over users and replicates (pairs of split and seed)"]
+    baseline_sd: Annotated[
+        float | None, "over splits, or over the seeds of one split; NULL for a single one"
+    ]
+    arm_mean: Annotated[float, "over users and replicates"]
+    arm_sd: Annotated[float | None, "as baseline_sd"]
     gain_percent: Annotated[
         float | None,
         "difference in percent of baseline_mean, positive where the arm is better; NULL where that "
@@ -57,24 +57,36 @@ class Estimate:
     ] = None
     ci_low: Annotated[
         float | None,
-        "95 % confidence interval of the difference, paired by seed and user, both taken as "
-        "samples (crossed random effects); over users only where there is one seed",
+        "confidence interval of the difference, paired by replicate and user, both taken as "
+        "samples (crossed random effects); over users only where there is one training",
     ] = None
     ci_high: float | None = None
-    p_value: Annotated[float | None, "two-sided, by the same model"] = None
+    ci_level: Annotated[
+        float | None,
+        "the interval's confidence: 0.95, or that of the adjusted test where the two disagree",
+    ] = None
+    p_value: Annotated[
+        float | None,
+        "two-sided, by the same model, not adjusted; NULL too where one training decides nothing",
+    ] = None
     p_adjusted: Annotated[
-        float | None, "corrected (Holm) for all comparisons of its family; the verdict follows it"
+        float | None,
+        "the smallest family-wise error at which the claim holds; NULL without a claim or test",
     ] = None
     effect_size: Annotated[
         float | None,
-        "Cohen's d_z, positive where the arm is better: mean difference over users and seeds, "
-        "divided by the root of the mean over seeds of its variance over users; NULL where users "
-        "do not differ",
+        "Cohen's d_z, positive where the arm is better: mean difference over users and replicates, "
+        "divided by the root of the mean over replicates of its variance over users; NULL where "
+        "users do not differ",
     ] = None
-    seeds: Annotated[int, "how many were paired"]
-    users: Annotated[int, "how many were paired"]
+    seeds: Annotated[int, "how many different ones were paired"]
+    splits: Annotated[int, "how many different ones were paired"] = 1
+    users: Annotated[int, "how many were paired, in every split"]
     verdict: Annotated[
-        str, "better, worse, no detectable difference, or not comparable: and the reason"
+        str,
+        "of a claim: better, worse, no detectable difference, not above …, one seed: undecided, "
+        "no transfer chosen, not tested: and the reason; exploratory where nothing is claimed; not "
+        "comparable: and the reason",
     ]
 
 
@@ -88,24 +100,23 @@ def compare(
     """Compare an arm with the baseline.
 
     Args:
-        arm: float64 (n_seeds, n_users), a metric.
-        baseline: same shape, same seeds and users in the same order.
+        arm: float64 (n_replicates, n_users), a metric: a row per split, or per seed of one.
+        baseline: same shape, same replicates and users in the same order.
         obstacle: why the two are not comparable, if so; then shapes may differ.
         less_is_better: as for a loss; the gain is then the reduction.
         confidence: of the two-sided interval.
 
     Returns:
-        The estimate, as if it were the only one: `better` or `worse` where the interval
-        excludes 0.
+        The estimate, `exploratory` or not comparable: `models.statistics.claims` decides.
 
     Raises:
         ValueError: for fewer than two users, and for values that do not pair or are not finite.
     """
     found = Estimate(
         baseline_mean=float(baseline.mean()),
-        baseline_sd=_sd_over_seeds(baseline),
+        baseline_sd=_sd_over_rows(baseline),
         arm_mean=float(arm.mean()),
-        arm_sd=_sd_over_seeds(arm),
+        arm_sd=_sd_over_rows(arm),
         seeds=arm.shape[0],
         users=arm.shape[1],
         verdict=f"{NOT_COMPARABLE}: {obstacle}",
@@ -114,19 +125,18 @@ def compare(
         return found
     differences = _differences(arm, baseline)
     mean = float(differences.mean())
-    low, high, p_value = _interval(mean, _Spread.of(differences), confidence)
+    low, high, p_value = _interval(mean, Spread.of(differences), confidence)
     sign = -1 if less_is_better else 1
-    verdict = NO_DIFFERENCE if low <= 0 <= high else BETTER if sign * mean > 0 else WORSE
     return replace(
         found,
         gain_percent=sign * 100.0 * mean / found.baseline_mean if found.baseline_mean else None,
         difference=mean,
         ci_low=low,
         ci_high=high,
+        ci_level=confidence,
         p_value=p_value,
-        p_adjusted=p_value,
         effect_size=_effect_size(differences, sign),
-        verdict=verdict,
+        verdict=EXPLORATORY,
     )
 
 
@@ -141,34 +151,6 @@ def _differences(arm: Values, baseline: Values) -> Values:
     return differences
 
 
-def corrected(family: Sequence[Estimate]) -> list[Estimate]:
-    """Correct a family of comparisons for their number; incomparable ones do not count.
-
-    A difference stays `better` or `worse` only where its corrected p-value is below 0.05, too.
-    """
-    adjusted = iter(holm([found.p_value for found in family if found.p_value is not None]))
-    return [found if found.p_value is None else _with_p(found, next(adjusted)) for found in family]
-
-
-def _with_p(found: Estimate, p_adjusted: float) -> Estimate:
-    verdict = found.verdict if p_adjusted < 1 - CONFIDENCE else NO_DIFFERENCE
-    return replace(found, p_adjusted=p_adjusted, verdict=verdict)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction (Scandinavian Journal of Statistics 6, 1979), in the order given.
-
-    The smallest of n p-values is multiplied by n, the next by n - 1 and so on; none gets
-    smaller than one before it, or larger than 1.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(steps, 1.0)
-    return [float(value) for value in adjusted]
-
-
 def _effect_size(differences: Values, sign: int) -> float | None:
     spread = math.sqrt(float(differences.var(axis=1, ddof=1).mean()))
     mean = float(differences.mean())
@@ -176,12 +158,12 @@ def _effect_size(differences: Values, sign: int) -> float | None:
 
 
 @dataclass(frozen=True)
-class _Spread:
+class Spread:
     """Variances of the grand mean and their degrees of freedom.
 
-    With S seeds and U users, MS_a of the seeds' means, MS_b of the users' means and MS_e of the
-    residuals, the grand mean's variance is (MS_a + MS_b - MS_e) / (S U). Chance can push that
-    below what users alone contribute, which is therefore its floor.
+    With S replicates ("seeds" below) and U users, MS_a of the replicates' means, MS_b of the
+    users' means and MS_e of the residuals, the grand mean's variance is (MS_a + MS_b - MS_e) /
+    (S U). Chance can push that below what users alone contribute, which is therefore its floor.
     """
 
     seeds: float
@@ -195,6 +177,7 @@ class _Spread:
 
     @classmethod
     def of(cls, differences: Values) -> Self:
+        """Estimate them from float64 (n_replicates, n_users)."""
         n_seeds, n_users = differences.shape
         over_users = differences.mean(axis=0)
         floor = float(over_users.var(ddof=1)) / n_users
@@ -223,7 +206,14 @@ class _Spread:
         return math.sqrt(max(both, t_users * self.floor))
 
 
-def _interval(mean: float, spread: _Spread, confidence: float) -> tuple[float, float, float]:
+def at_level(found: Estimate, arm: Values, baseline: Values, level: float) -> Estimate:
+    """Widen the interval of a comparison to that of a test at `level`, in place of 0.05."""
+    mean = float((arm - baseline).mean())
+    low, high, _ = _interval(mean, Spread.of(arm - baseline), 1 - level)
+    return replace(found, ci_low=low, ci_high=high, ci_level=1 - level)
+
+
+def _interval(mean: float, spread: Spread, confidence: float) -> tuple[float, float, float]:
     """Confidence interval, and the p-value: the tails of an interval that ends at 0."""
     from scipy.optimize import brentq
 
@@ -239,5 +229,5 @@ def _interval(mean: float, spread: _Spread, confidence: float) -> tuple[float, f
     return mean - half, mean + half, float(10.0**exponent)
 
 
-def _sd_over_seeds(values: Values) -> float | None:
+def _sd_over_rows(values: Values) -> float | None:
     return float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else None

@@ -7,8 +7,8 @@ from typing import Any
 
 from models.config import ArmName, Experiment, Pipeline
 from models.errors import BadInput, cut
-from models.experiments.grid import Point, expand, set_at
-from tasks.config.pipeline_file import layer, validated
+from models.experiments.grid import Point, expand, name_of, set_at
+from tasks.config.pipeline_file import layer, require_claims, validated
 from tasks.config.yaml_settings import apply, parse_override, read_settings, validate
 from tasks.storage.artifacts import PROJECT_ROOT
 
@@ -86,6 +86,27 @@ class LoadedExperiment:
         """Trainings at the same time, if nobody says: the most that a point asks for."""
         return max(chosen.pipeline.training.workers for chosen in self.points)
 
+    @property
+    def pools(self) -> dict[str, str | None]:
+        """Each point's name in comparisons: points that differ in `split.seed` alone share one.
+
+        They are replicates. The name is None where nothing else tells points apart.
+        """
+        alike: dict[str, list[Point]] = {}
+        for chosen in self.points:
+            split = chosen.pipeline.split.model_copy(update={"seed": 0})
+            same = chosen.pipeline.model_copy(update={"split": split})
+            key = same.model_dump_json(exclude={"preset"})
+            alike.setdefault(key, []).append(chosen.point)
+        names: dict[str, str | None] = {}
+        for points in alike.values():
+            rest = {k: v for k, v in points[0].overrides.items() if k.split(".")[0] != "split"}
+            pool = name_of(rest) or None
+            if len(points) == 1 or (pool in names.values()):
+                pool = ", ".join(point.name for point in points)
+            names |= dict.fromkeys([point.name for point in points], pool)
+        return names
+
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperiment:
     """Read an experiment file and validate every point of it.
@@ -120,9 +141,12 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     if not chosen:
         raise BadInput(f"{path}: every point is excluded. Remove an exclusion")
     _require_different(path, chosen)
-    return LoadedExperiment(
+    loaded = LoadedExperiment(
         path, config, chosen, tuple(point for point in points if point.excluded)
     )
+    names = [name for name in dict.fromkeys(loaded.pools.values()) if name]
+    require_claims(path, [point.pipeline for point in chosen], names)
+    return loaded
 
 
 def _sized(config: Experiment, base: Mapping[str, Any]) -> Experiment:

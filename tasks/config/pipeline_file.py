@@ -34,7 +34,22 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     raw = read_settings(path)
     for override in overrides:
         apply(raw, override)
-    return validated(raw, str(path))
+    pipeline = validated(raw, str(path))
+    require_claims(path, [pipeline])
+    return pipeline
+
+
+def require_claims(path: Path, pipelines: Sequence[Pipeline], points: Sequence[str] = ()) -> None:
+    """Refuse claims about a model, control or point that is not there.
+
+    Raises:
+        BadInput: naming the key, and what there is.
+    """
+    models = dict.fromkeys(model for pipeline in pipelines for model in pipeline.models)
+    arms = dict.fromkeys(arm for pipeline in pipelines for arm in pipeline.training.arms)
+    problem = pipelines[0].evaluation.claims.problem(models, arms, points)
+    if problem:
+        raise BadInput(f"{path}: {problem}")
 
 
 def given(config: Pipeline | Path, overrides: Sequence[str] = ()) -> Pipeline:

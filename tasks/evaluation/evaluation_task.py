@@ -12,10 +12,13 @@ from prefect.logging import get_run_logger
 from slugify import slugify
 
 from models.config import BASELINE
-from models.evaluation.slices import Slice
+from models.evaluation.slices import Slice, spanning
 from models.schemas import LLM_CALLS
+from models.statistics.claims import Chain
+from models.statistics.comparability import Run
 from models.statistics.contrasts import Contrast, contrasts, slice_contrasts
 from tasks.evaluation import result_rows
+from tasks.evaluation.family import declared
 from tasks.evaluation.inputs import Part, PointResult, Trial
 from tasks.evaluation.outputs import Evaluated
 from tasks.evaluation.result_rows import Scored
@@ -32,18 +35,18 @@ ScoredPoints = Mapping[str | None, Sequence[Scored]]
 """Scored runs by point, under None those of a run, which has no points."""
 
 
-@stage("evaluation", version=8)
+@stage("evaluation", version=9)
 def evaluation(
     experiment: str,
     parts: Sequence[Part],
     points: Sequence[PointResult] = (),
     trials: Sequence[Trial] = (),
 ) -> Evaluated:
-    """Score every run on valid and test, compare arms on test within points, write it to DuckDB.
+    """Declare what is claimed, score every run, compare arms on test, write it to DuckDB.
 
-    A run that points share is scored and stored once. P-values are corrected over the whole
-    experiment. Rows of a run are replaced as long as what decides it stays the same; the
-    experiment's comparison is replaced in any case.
+    Arms are compared within points, over all splits of points that differ in the split's seed
+    alone. A run that points share is scored and stored once. Rows of a run are replaced as long as
+    what decides it stays the same; the experiment's comparison is replaced in any case.
 
     Args:
         experiment: its name.
@@ -54,13 +57,17 @@ def evaluation(
     Raises:
         BadInput: if no user can be scored, or the database stays busy.
     """
-    scored = score_points(parts)
+    pools = {point.point: point.pool for point in points}
+    family, family_hash = declared(parts, pools)  # before test is scored
+    get_run_logger().info("family %s: %d chains of claims", family_hash, len(family))
+    by_point = score_points(parts)
+    scored = _pooled(by_point, pools)
     runs = _different_runs(scored)
-    found, by_slice = _contrasts(scored, parts)
+    found, by_slice = _contrasts(scored, parts, family)
     slices = result_rows.slice_rows(runs)
     evaluated = Evaluated(
         experiment=experiment,
-        **_identity(experiment, parts, runs, points, trials),
+        **_identity(experiment, parts, runs, points, trials, family_hash),
         git_sha=_git_sha(),
         run_ids=tuple(sorted(run.run_id for run in runs)),
         contrasts=tuple(contrast for contrast in found if contrast.against == BASELINE),
@@ -71,7 +78,7 @@ def evaluation(
         n_trials=len(trials),
     )
     tables: dict[str, Rows | pa.Table | pa.RecordBatchReader] = {
-        "points": result_rows.point_rows(evaluated, points, scored),
+        "points": result_rows.point_rows(evaluated, points, by_point),
         "trials": result_rows.trial_rows(evaluated, trials),
     }
     if runs:
@@ -105,6 +112,7 @@ def _identity(
     runs: Sequence[Scored],
     points: Sequence[PointResult],
     trials: Sequence[Trial],
+    family: str,
 ) -> dict[str, str]:
     """Digests of the configurations, and of everything that decides the evaluation."""
     hashes = sorted({part.pipeline.digest() for part in parts})
@@ -114,11 +122,22 @@ def _identity(
         "points": points,
         "trials": trials,
         "runs": sorted(run.run_id for run in runs),
+        "family": family,
     }
     return {
+        "family": family,
         "config_hash": hashes[0] if len(hashes) == 1 else digest({"config": hashes}),
         "evaluation_id": digest(decided),
     }
+
+
+def _pooled(by_point: ScoredPoints, pools: Mapping[str, str | None]) -> ScoredPoints:
+    """Runs by pool: the splits of an experiment side by side."""
+    pooled: dict[str | None, list[Scored]] = {}
+    for point, runs in by_point.items():
+        pool = pools.get(point, point) if point is not None else None
+        pooled.setdefault(pool, []).extend(runs)
+    return pooled
 
 
 def _different_runs(scored: ScoredPoints) -> list[Scored]:
@@ -148,23 +167,22 @@ def _parts_by_arm(scored: ScoredPoints) -> result_rows.PartsByArm:
 
 
 def _contrasts(
-    scored: ScoredPoints, parts: Sequence[Part]
+    scored: ScoredPoints, parts: Sequence[Part], family: Sequence[Chain]
 ) -> tuple[list[Contrast], dict[Slice, list[Contrast]]]:
     """All contrasts, over all users and within slices."""
     if not parts:
         return [], {}
     config = parts[0].pipeline.evaluation
     whole = {point: [run.run() for run in runs] for point, runs in scored.items()}
-    slices = dict.fromkeys(part for run in chain(*scored.values()) for part in run.slices)
-    sliced = {
-        part: {
-            point: [run.run(run.slices[part]) for run in runs if part in run.slices]
-            for point, runs in scored.items()
-        }
-        for part in slices
-    }
+    sliced: dict[Slice, dict[str | None, list[Run]]] = {}
+    for point, runs in scored.items():
+        spans = spanning(part for run in runs for part in run.slices)
+        for run in runs:
+            for part, values in run.slices.items():
+                whole_slice = spans[part.kind, part.name]
+                sliced.setdefault(whole_slice, {}).setdefault(point, []).append(run.run(values))
     return (
-        contrasts(whole, config.columns(), config.primary),
+        contrasts(whole, config.columns(), config.primary, family),
         slice_contrasts(sliced, config.columns(), config.primary),
     )
 

@@ -17,7 +17,7 @@ class Part(Handoff):
 
     Attributes:
         point: its name; None for a run, which has no points.
-        search_trials: settings that were tried on validation before this one.
+        search_trials: settings that were tried on validation in the experiment's history.
     """
 
     point: str | None = None
@@ -35,6 +35,8 @@ class PointResult(Handoff):
     point: str
     overrides: str
     """JSON: its own values by dotted key."""
+    pool: str | None = None
+    """Its name in comparisons: points of one pool differ in their split's seed alone."""
     state: PointState
     reason: str | None = None
 
@@ -51,6 +53,8 @@ class Trial(Handoff):
     trial: int
     params: str
     """JSON, by dotted key."""
+    training: str
+    """Cache key of its training: equal for the same trial in a later search."""
     valid_score: float | None
     state: TrialState
     is_best: bool = False

@@ -36,6 +36,8 @@ class Evaluated(Handoff, Verifiable):
     experiment: str
     evaluation_id: str
     config_hash: str
+    family: str
+    """16 hex digits over the claims, declared before test was scored."""
     git_sha: str | None
     run_ids: tuple[str, ...]
     contrasts: tuple[Contrast, ...]

@@ -53,7 +53,13 @@ class Scored:
         """As it is compared: with its values on test, or with those in a slice."""
         job = self.trained.job
         return Run(
-            job.model, job.arm, job.seed, self.terms, values or self.values["test"], self.run_id
+            job.model,
+            job.arm,
+            job.seed,
+            self.terms,
+            values or self.values["test"],
+            self.run_id,
+            alpha=job.transfer.alpha if job.transfer else None,
         )
 
 
@@ -167,7 +173,12 @@ def slice_rows(runs: Sequence[Scored]) -> Rows:
 
 def contrast_rows(evaluated: Evaluated, contrasts: Sequence[Contrast], parts: PartsByArm) -> Rows:
     """Table `contrasts`: no row where there is nothing to compare an arm with."""
-    return [_origin(evaluated, parts, contrast) | contrast.row() for contrast in contrasts]
+    return [
+        _origin(evaluated, parts, contrast)
+        | contrast.row()
+        | {"family": evaluated.family if contrast.claim else None}
+        for contrast in contrasts
+    ]
 
 
 def slice_contrast_rows(
@@ -197,7 +208,7 @@ def point_rows(
 
 def trial_rows(evaluated: Evaluated, trials: Sequence[Trial]) -> Rows:
     """Table `trials`."""
-    return [_known(evaluated) | trial.model_dump() for trial in trials]
+    return [_known(evaluated) | trial.model_dump() | {"is_current": True} for trial in trials]
 
 
 def _known(evaluated: Evaluated) -> dict[str, Any]:

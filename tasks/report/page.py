@@ -119,7 +119,7 @@ def _comparison(
 
     return {
         "rows": own,
-        "sentence": verdict.verdict(found.contrasts, references),
+        "sentence": verdict.verdict(found.contrasts),
         "others": verdict.sentence([row for row in own if row["arm"] != verdict.main_arm(own)]),
         "notes": wording.notes(own),
         "references": [reference.sentence() for reference in evaluated.references],

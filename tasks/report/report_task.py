@@ -20,7 +20,7 @@ from tasks.storage.artifacts import Handle, data_dir, mirror, replacing, share, 
 from tasks.training.outputs import Trained
 
 
-@stage("report", version=6, ignore=("stages",))
+@stage("report", version=7, ignore=("stages",))
 def report(
     pipeline: Pipeline,
     evaluated: Evaluated,

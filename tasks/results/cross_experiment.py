@@ -61,7 +61,7 @@ def compare_experiments(first: str, second: str) -> tuple[Rows, list[str]]:
         for key in (point, None)  # None: of a contrast that several points share
     }
     rows = [
-        {"experiment": first} | known[each.point, each.model, each.arm] | each.row()
+        {"experiment": first, "family": None} | known[each.point, each.model, each.arm] | each.row()
         for each in found
     ]
     return rows, notes
@@ -115,7 +115,10 @@ def _unmatched(first: str, one: Points, second: str, other: Points) -> list[str]
 
 
 def _require_one_split(first: str, second: str, point: str | None, both: tuple[Rows, Rows]) -> None:
-    facts = [{key: rows[0][key] for key in ("dataset", "split_digest")} for rows in both]
+    facts = [
+        {key: ", ".join(sorted({row[key] for row in rows})) for key in ("dataset", "split_digest")}
+        for rows in both
+    ]
     if facts[0] == facts[1]:
         return
     for fact, rows in zip(facts, both, strict=True):
@@ -140,6 +143,7 @@ def _runs(rows: Rows, values: Mapping[str, UserValues]) -> list[Run]:
             Terms(**{name: row[name] for name in names}),
             values[row["run_id"]],
             row["run_id"],
+            row["alpha"],
         )
         for row in rows
     ]

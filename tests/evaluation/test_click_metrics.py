@@ -12,7 +12,7 @@ from models.evaluation.click_metrics import auc, log_losses, per_user
 from models.recommenders.recbole_adapter import Log
 from models.recommenders.recommender import Recommender
 from models.schemas import INTERACTIONS
-from models.statistics.paired_comparison import BETTER, WORSE, compare
+from models.statistics.paired_comparison import compare
 from models.training.validation import Clicks
 from tasks.dataset.outputs import Splits
 from tasks.dataset.requirements import require_likes
@@ -81,10 +81,10 @@ def test_less_is_better_for_a_loss():
     baseline = rng.normal(0.6, 0.1, (3, 200))
     arm = baseline - 0.05 + rng.normal(0, 0.01, baseline.shape)
     saved = compare(arm, baseline, less_is_better=True)
-    assert saved.verdict == BETTER
+    assert saved.effect_size > 0
     assert saved.gain_percent == pytest.approx(100 * 0.05 / 0.6, rel=0.1)
     assert saved.difference == pytest.approx(-0.05, abs=0.005)
-    assert compare(arm, baseline).verdict == WORSE
+    assert compare(arm, baseline).effect_size < 0
 
 
 def trained_pairs(labels: np.ndarray) -> Clicks:

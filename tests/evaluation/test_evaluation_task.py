@@ -130,7 +130,14 @@ def test_comparison_by_hand(inputs):
         "p_adjusted": pytest.approx(0.5),
         "effect_size": pytest.approx(0.375 / 0.3125**0.5),  # variances over users .125, .5
         "point": None,
+        "splits": 1,
+        "ci_level": 0.95,
+        "claim": "A",
+        "family": first["family"],
+        "search_trials": 0,
     }
+    assert re.fullmatch(r"\w{16}", first["family"])
+    assert {(row["verdict"], row["family"]) for row in others} == {("exploratory", None)}
     assert [(row["metric"], row["k"], row["is_primary"]) for row in others] == [
         ("mrr", 1, False),
         ("mrr", 2, False),

@@ -120,11 +120,8 @@ def test_a_grid_outlives_a_failing_point_and_is_found_again(data, write):
         ("transfer", "alpha=0.1", 2),
         ("transfer", "alpha=0.3", 2),
     ]
-    compared = rows(data, "SELECT point, p_value, p_adjusted FROM comparison WHERE is_primary")
-    assert [point for point, *_ in compared] == ["alpha=0.1", "alpha=0.3"]
-    # Holm over both points: the smaller p-value counts twice.
-    smaller = min(compared, key=lambda row: row[1])
-    assert smaller[2] == pytest.approx(min(1.0, 2 * smaller[1]))
+    compared = rows(data, "SELECT point, verdict, p_adjusted FROM comparison WHERE is_primary")
+    assert compared == [(f"alpha={alpha}", "exploratory", None) for alpha in (0.1, 0.3)]
     page = Path(first["report"])
     assert page == data / "reports" / "grid.html"
     shown = page.read_text(encoding="utf-8")
@@ -164,13 +161,45 @@ def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, wr
     assert rows(data, "SELECT DISTINCT search_trials FROM runs WHERE experiment = 'searched'") == [
         (3,)
     ]
-    (verdict,) = {row["verdict"].split(":")[0] for row in summary["comparison"]}
-    assert verdict != "not comparable"
+    assert "not comparable" not in {row["verdict"].split(":")[0] for row in summary["comparison"]}
     # Of each arm's best setting the first seed was a trial.
     assert summary["ran"] == 6 + 2
     planned = ran(path, "--dry-run")[1]
     assert planned["trials_cached"] == 6
     assert ran(path)[1]["ran"] == 0
+    # A later search does not make the earlier one unseen; what it repeats counts once.
+    tried = "SELECT DISTINCT arm, search_trials FROM runs WHERE experiment = 'searched' AND "
+    assert rows(data, tried + "is_current ORDER BY ALL") == [("baseline", 3), ("transfer", 3)]
+    other = {"trials": 2, "seed": 7, "space": SPACE}
+    ran(write("searched", search=other))
+    assert rows(data, tried + "is_current ORDER BY ALL") == [("baseline", 5), ("transfer", 5)]
+    kept = "SELECT is_current, count(*) FROM trials WHERE experiment = 'searched' GROUP BY ALL"
+    assert dict(rows(data, kept)) == {True: 4, False: 6}
+    ran(write("searched", search=other | {"trials": 3}, arms=["baseline"]))
+    done = ran(write("searched", search=other))[1]["comparison"]
+    assert {row["verdict"] for row in done} == {
+        "not comparable: search trials differ (baseline 6; arm 5)"
+    }
+
+
+def test_points_that_differ_in_the_splits_seed_are_replicates(data, write):
+    grid = {"split.seed": [1, 2, 3], "transfer.alpha": [0.1, 0.3]}
+    one_seed = {"training.seeds": [1]}
+    code, summary = ran(
+        write("splits", overrides=one_seed, grid={"split.seed": grid["split.seed"]})
+    )
+    assert code == 0, summary["points"]
+    primary = [row for row in summary["comparison"] if row["is_primary"]]
+    (row,) = primary
+    assert (row["splits"], row["seeds"], row["point"], row["claim"]) == (3, 1, None, "A")
+    assert row["p_value"] is not None
+    assert rows(data, "SELECT DISTINCT pool FROM points WHERE experiment = 'splits'") == [(None,)]
+    assert "3 splits" in Path(summary["report"]).read_text(encoding="utf-8")
+
+    claims = {"evaluation.claims": {"points": ["alpha=0.3"]}}
+    both = ran(write("splits", overrides=one_seed | claims, grid=grid))[1]["comparison"]
+    found = {row["point"]: (row["splits"], row["claim"]) for row in both if row["is_primary"]}
+    assert found == {"alpha=0.1": (3, None), "alpha=0.3": (3, "A")}
 
 
 class Plain(StageRunner):
@@ -304,6 +333,16 @@ def test_what_is_left_to_pay_is_said_before(write):
         (GRID, ["--set", "transfer.alpha=0.3"], "is an axis of the grid"),
         (GRID, ["--set", "max_points=1"], "more than max_points, 1"),
         ({"griid": {}}, [], "griid is not a known key, did you mean grid?"),
+        (
+            {"overrides": {"evaluation.claims": {"references": ["EASE"]}}},
+            [],
+            "evaluation.claims.references: nothing runs as EASE. Set some of BPR",
+        ),
+        (
+            {"overrides": {"evaluation.claims": {"controls": ["noise"]}}},
+            [],
+            "evaluation.claims.controls: nothing runs as noise. Set some of baseline, transfer",
+        ),
         ({"base": "absent.yaml"}, [], "base: there is no file"),
         (
             {"points": {"p": {"models.BPR.hyperparameters.rate": 1}}},

@@ -61,7 +61,10 @@ class TestPage:
         assert "1.0000 ± 0.0000" in page.text
         assert "+60.0 %" in page.text
         assert "[−4.3898, +5.1398]" in page.text
-        assert "On Recall@2, transfer is without a detectable difference for BPR." in page.text
+        assert (
+            "On Recall@2 of one split, transfer is without a detectable difference for BPR."
+            in page.text
+        )
         assert "Profiles: offline (statistics of the history), not an LLM." in page.text
         assert "2 users scored · 2 seeds" in page.text
 
@@ -100,7 +103,7 @@ class TestPage:
     def test_one_seed_says_so(self):
         config = toy_runs.pipeline(training={"epochs": 4, "valid_metric": "recall@2", "seeds": [1]})
         _, page = made(config)
-        assert "One seed: the intervals cover the choice of users" in page.text
+        assert "One seed decides nothing: the intervals cover the choice of users" in page.text
         assert "transfer 1.0000 +33.3 %" in page.text
         assert "baseline 0.7500 –" in page.text
 
@@ -185,6 +188,7 @@ def row(model, verdict, arm="transfer", gain=None):
         "metric": "ndcg",
         "k": 10,
         "is_primary": True,
+        "splits": 2,
     }
 
 

@@ -116,6 +116,7 @@ def test_points_of_an_experiment_that_differ_in_their_profiles_are_all_shown():
         experiment="tiny",
         evaluation_id="e",
         config_hash="c",
+        family="f",
         git_sha=None,
         run_ids=(),
         contrasts=(),

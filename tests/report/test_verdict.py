@@ -12,6 +12,8 @@ def row(model, found, against="baseline", arm="transfer", gain=None, **changes):
         "k": 10,
         "is_primary": True,
         "profile_provenance": "train-only",
+        "splits": 10,
+        "claim": {"baseline": "A", "EASE": "C"}.get(against, "B"),
     }
     return known | changes
 
@@ -26,12 +28,16 @@ def test_a_gain_without_a_control_says_what_it_does_not_prove():
         row("BPR", "worse", gain=-2.0),
         row("SimpleX", "no detectable difference", gain=1.0),
         row("LightGCN", "not comparable: seeds differ"),
+        row("DMF", "one seed: undecided", gain=9.0),
+        row("FISM", "no transfer chosen", gain=0.1),
+        row("NGCF", "exploratory", gain=1.5),
     ]
     assert verdict(rows) == (
         "On NDCG@10, transfer is better than its own baseline for NeuMF (+3.1 %), worse than its "
-        "own baseline for BPR (−2.0 %), without a detectable difference for SimpleX, not "
-        "comparable for LightGCN; no control was run, so the gain need not be due to what the "
-        "profiles say."
+        "own baseline for BPR (−2.0 %), without a detectable difference for SimpleX, not chosen on "
+        "validation for FISM, undecided from one seed for DMF, estimated without a verdict for "
+        "NGCF (+1.5 %), not comparable for LightGCN; no control was run, so the gain need not be "
+        "due to what the profiles say."
     )
 
 
@@ -41,25 +47,26 @@ def test_only_a_gain_above_every_control_counts_as_the_profiles():
         row("NeuMF", "better", "shuffled"),
         row("NeuMF", "better", "noise"),
         row("BPR", "better", "shuffled"),
-        row("BPR", "no detectable difference", "noise"),
+        row("BPR", "not above every control", "noise"),
     ]
     assert "; above every control, too, for NeuMF." in verdict(gains + held)
     assert "; none of these gains is above every control." in verdict([gains[1], *held[2:]])
 
 
-def test_the_best_reference_is_named():
+def test_the_claimed_reference_is_named():
     rows = [
-        row("BPR", "no detectable difference"),
-        row("BPR", "worse", "EASE"),
-        row("BPR", "better", "Pop"),
+        row("BPR", "better"),
+        row("BPR", "not above the best reference", "EASE"),
+        row("BPR", "exploratory", "Pop", claim=None),
     ]
-    said = verdict(rows, ["EASE", "Pop"])
+    said = verdict(rows)
     assert said.endswith("; no model with transfer is above EASE, the best reference.")
     rows[1] = row("BPR", "better", "EASE")
-    assert verdict(rows, ["EASE", "Pop"]).endswith(
-        "; with it, BPR is above EASE, the best reference."
-    )
-    assert "control" not in said
+    assert verdict(rows).endswith("; with it, BPR is above EASE, the best reference.")
+
+
+def test_one_split_is_marked():
+    assert verdict([row("BPR", "worse", splits=1)]).startswith("On NDCG@10 of one split, transfer")
 
 
 def test_doubts_come_first():

@@ -198,7 +198,7 @@ def evaluate_grid(experiment, points, data=None) -> Evaluated:
         config = configured(experiment, **changes)
         made = all_ranked(config)
         parts.append(part_of(config, data or splits(), made, texts, items, point))
-    results = [PointResult(point=point, overrides="{}", state="ok") for point in points]
+    results = [PointResult(point=point, pool=point, overrides="{}", state="ok") for point in points]
     return evaluation.fn(experiment, parts, results)
 
 

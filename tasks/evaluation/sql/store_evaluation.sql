@@ -7,7 +7,6 @@ DELETE FROM user_metrics WHERE run_id IN (SELECT run_id FROM new_runs);
 DELETE FROM epochs WHERE run_id IN (SELECT run_id FROM new_runs);
 DELETE FROM slices WHERE run_id IN (SELECT run_id FROM new_runs);
 DELETE FROM points WHERE experiment IN (SELECT experiment FROM new_runs);
-DELETE FROM trials WHERE experiment IN (SELECT experiment FROM new_runs);
 DELETE FROM contrasts WHERE experiment IN (SELECT experiment FROM new_runs);
 DELETE FROM slice_contrasts WHERE experiment IN (SELECT experiment FROM new_runs);
 

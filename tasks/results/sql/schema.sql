@@ -44,13 +44,13 @@ CREATE TABLE IF NOT EXISTS runs (
     candidate_items    INTEGER NOT NULL,  -- number of items that are ranked
     patience           INTEGER NOT NULL,  -- in epochs
     valid_metric       VARCHAR NOT NULL,  -- metric of early stopping
-    batch_size         INTEGER,  -- NULL for a computed model; compared between arms of one model
-        -- only
-    search_trials      INTEGER NOT NULL,  -- settings tried on valid before this one was kept
+    batch_size         INTEGER,  -- NULL for a computed model; arms may differ in it
+    search_trials      INTEGER NOT NULL,  -- settings tried on valid, in all searches of the
+        -- experiment
     is_current         BOOLEAN NOT NULL,  -- whether the run belongs to the latest evaluation of
         -- its experiment
-    point              VARCHAR,  -- the point of a grid; NULL if several points share the run, and
-        -- without points
+    point              VARCHAR,  -- the pool of its points; NULL if several pools share the run,
+        -- where points differ in split.seed alone, and without points
     device             VARCHAR NOT NULL,  -- cpu or cuda
     precision          VARCHAR NOT NULL  -- float32, or bfloat16 for mixed precision
 );
@@ -135,6 +135,8 @@ CREATE TABLE IF NOT EXISTS contrasts (
     evaluation_id      VARCHAR NOT NULL,  -- 16 hex digits over configuration and runs
     dataset            VARCHAR NOT NULL,  -- name of the data set
     {contrast}
+    family             VARCHAR,  -- 16 hex digits over all claims, declared before test was scored;
+        -- NULL where exploratory
     profile_source     VARCHAR,  -- as in runs
     profile_provenance VARCHAR  -- as in runs
 );
@@ -186,6 +188,8 @@ CREATE TABLE IF NOT EXISTS points (
     experiment    VARCHAR NOT NULL,  -- as in contrasts
     evaluation_id VARCHAR NOT NULL,  -- as in contrasts
     point         VARCHAR NOT NULL,  -- its name, such as alpha=0.1 reduction=pca
+    pool          VARCHAR,  -- its name in comparisons: points of one pool differ in split.seed
+        -- alone; NULL where all points do
     overrides     JSON NOT NULL,  -- its own values by dotted key
     state         VARCHAR NOT NULL,  -- ok, failed or excluded
     reason        VARCHAR,  -- why it failed, or the exclusion that applies; NULL if it is ok
@@ -193,7 +197,8 @@ CREATE TABLE IF NOT EXISTS points (
         -- ok
 );
 
--- Grain: one experiment, point, model, arm and trial of a search. Test is not among what it saw.
+-- Grain: one experiment, point, model, arm and training of a search, earlier searches included.
+-- Test is not among what it saw.
 CREATE TABLE IF NOT EXISTS trials (
     experiment    VARCHAR NOT NULL,  -- as in contrasts
     evaluation_id VARCHAR NOT NULL,  -- as in contrasts
@@ -202,10 +207,12 @@ CREATE TABLE IF NOT EXISTS trials (
     arm           VARCHAR NOT NULL,  -- as in runs
     trial         INTEGER NOT NULL,  -- from 0
     params        JSON NOT NULL,  -- the setting by dotted key
+    training      VARCHAR NOT NULL,  -- cache key of its training
     valid_score   DOUBLE,  -- training.valid_metric on valid in the best epoch, with the first
         -- seed; pruned: of the short training; NULL if it failed
     state         VARCHAR NOT NULL,  -- complete, pruned or failed
-    is_best       BOOLEAN NOT NULL  -- whether this setting was trained with all seeds
+    is_best       BOOLEAN NOT NULL,  -- whether this setting was trained with all seeds
+    is_current    BOOLEAN NOT NULL  -- whether the latest search made it; others are history
 );
 
 -- Grain: one experiment, model, arm, metric and cut-off: the arm against its baseline. What
