@@ -86,7 +86,7 @@ def test_a_temporary_server_lets_no_web_page_use_it(prefect_server: str):
         simple = httpx.post(
             f"{prefect_server}/deployments/", content=body, headers=foreign | kind, timeout=120
         )
-        assert simple.status_code == 422
+        assert simple.status_code >= 400
         assert "access-control-allow-origin" not in {*preflight.headers, *simple.headers}
 
 

@@ -297,6 +297,7 @@ def test_every_byte_of_what_is_read_is_checked(data_dir):
     ["../x", "a/../../x", "/etc/passwd", "a//b", "", ".", "a\\..\\b", "a\0b", "a/./b", "../"],
 )
 def test_no_name_leads_out_of_the_data_folder(data_dir, name):
+    assert data_dir
     with pytest.raises(ValidationError, match="not the name of a file"):
         Handle(path=name, sha256="0" * 64, rows=0)
     release("7", None)
@@ -316,6 +317,7 @@ def test_no_name_leads_out_of_the_data_folder(data_dir, name):
 
 
 def test_the_link_to_the_current_version_leads_to_no_other_folder(data_dir):
+    assert data_dir
     release("7", None)
     link = folder_of("tiny") / "current"
     link.unlink()
