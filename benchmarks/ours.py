@@ -12,7 +12,7 @@ from models.recommenders.recbole_trainers import seed_all
 from models.recommenders.recommender import Recommender
 from models.recommenders.tap_probe import tapped_layer
 from models.recommenders.top_k import rank
-from models.training.training_loop import optimizer, train_epoch
+from models.training.training_loop import GradientSteps
 from models.training.validation import Holdout
 from models.transfer.wrapper import Knowledge, ModelWrapper
 
@@ -45,9 +45,8 @@ class Ours:
             self.recommender.n_items,
         )
         seed_all(seed)
-        self._optimizer = optimizer(self.recommender, [*self._wrapper.head_parameters()])
+        self._steps = GradientSteps(self.recommender, self._wrapper)
         self._epoch = 0
-        self._batches = self.recommender.batches()
 
     def _wrap(
         self, transfer: Transfer | None, settings: dict[str, Any], data: MovieLens, seed: int
@@ -62,14 +61,7 @@ class Ours:
 
     def train_epoch(self) -> None:
         """One epoch as `fit` trains it."""
-        train_epoch(
-            self.recommender,
-            self._wrapper,
-            self._batches,
-            self._optimizer,
-            self._epoch,
-            self._transferring,
-        )
+        self._steps.train_epoch(self._epoch, self._transferring)
         self._epoch += 1
 
     def validate(self) -> float:

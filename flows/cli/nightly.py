@@ -146,6 +146,7 @@ def _show_champion(now: "Manifest", kept: "list[Manifest]") -> None:
         f"{now.decision.decision}: {now.decision.reason}",
         f"Recommendations for {now.users_served} of {now.users_known} users; the others have no "
         "training interactions",
+        *(now.knowledge.get("warnings") or "").splitlines(),
         *(f"Vectors of {side}: {meaning}" for side, meaning in now.vectors.items()),
         f"Folder: {now.folder}",
         f"Kept versions: {', '.join(version.version for version in kept)}",

@@ -10,8 +10,9 @@ from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.outputs import Described
 from tasks.embeddings.pooling_task import pooling
+from tasks.embeddings.sources_task import sources
 from tasks.profiles.knowledge_pack import given_texts
-from tasks.profiles.outputs import Previous
+from tasks.profiles.outputs import Previous, Provenance
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.imported_files import vector_files
 from tasks.targets.outputs import Kept, Targeted
@@ -66,6 +67,7 @@ def describe_all(
                 embedded=embedded,
                 pooled=True,
                 item_profiles=items.profiled,
+                further=items.further,
             )
         else:
             before = (earlier or {}).get(side)
@@ -74,6 +76,39 @@ def describe_all(
 
 
 def _describe(
+    pipeline: Pipeline,
+    side: Side,
+    prompt: Template,
+    data: Interactions,
+    splits: Splits,
+    stages: StageRunner,
+    previous: Previous | None,
+) -> Described:
+    """The sources of one side's knowledge, in one vector each; see `Targets.sources`."""
+    active = pipeline.targets.active_sources
+    found: dict[str, Described] = {}
+    if "profiles" in active:
+        found["profiles"] = _profiles(pipeline, side, prompt, data, splits, stages, previous)
+    if "offline" in active:
+        offline = _written_offline(pipeline, side, "profiles" in active)
+        found["offline"] = _profiles(offline, side, prompt, data, splits, stages, None)
+    if list(active) == ["profiles"]:
+        return found["profiles"]
+    texts = {name: described.embedded for name, described in found.items()}
+    embedded = stages.run(sources, active, texts, data.items, splits.train, side, side=side)
+    first = next(iter(found.values()), None)
+    profiled = first.profiled if first else None
+    further: dict[str, Provenance] = {
+        described.source: described.provenance
+        for described in found.values()
+        if described is not first or profiled is None
+    }
+    of_items: Provenance = "none seen" if side == "items" else "train-only"
+    further |= dict.fromkeys((name for name in active if name not in found), of_items)
+    return Described(side=side, profiled=profiled, embedded=embedded, further=further)
+
+
+def _profiles(
     pipeline: Pipeline,
     side: Side,
     prompt: Template,
@@ -109,6 +144,24 @@ def _describe(
     )
     embedded = stages.run(embeddings, embedding, profiled.profiles, side=side)
     return Described(side=side, profiled=profiled, embedded=embedded)
+
+
+def _written_offline(pipeline: Pipeline, side: Side, beside: bool) -> Pipeline:
+    """The pipeline with its side's profiles written offline; `beside` the configured ones."""
+    writing, embedding = pipeline.profiles_of(side), pipeline.embeddings_of(side)
+    section = "profiles" if side == "users" else "item_profiles"
+    if beside and writing.provider == "offline":
+        raise BadInput(
+            f"targets.sources: the {side}' profiles are written offline already. Leave out "
+            f"offline, or set {section}.provider to another"
+        )
+    if embedding.provider == "import":
+        raise BadInput(
+            "targets.sources: offline needs a text model, but embeddings.provider is import. Leave "
+            "out offline"
+        )
+    offline = writing.model_copy(update={"provider": "offline", "path": None})
+    return pipeline.model_copy(update={section: offline})
 
 
 def target_all(

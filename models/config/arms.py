@@ -18,6 +18,7 @@ from models.errors import BadInput
 from models.schemas import GENRES, ITEM, USER
 
 BASELINE, TRANSFER = "baseline", "transfer"
+_FACTORS = 64
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class ControlInputs:
         fixed_seed: for what is the same in all trainings.
         standardise: centres and scales float64 (n, any width) as the configuration says, and
             reduces or rotates it to float32 (n, width).
+        metadata: makes vectors of genres and years, float (n, any width).
+        factors: makes iALS' vectors, float (n, columns), of the training part alone.
     """
 
     targets: NDArray[np.float32]
@@ -44,6 +47,8 @@ class ControlInputs:
     seed: int
     fixed_seed: int
     standardise: Callable[[NDArray[np.float64]], NDArray[np.float32]]
+    metadata: Callable[[], NDArray[np.float64]]
+    factors: Callable[[int], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,16 @@ def _history_svd(inputs: ControlInputs) -> NDArray[np.float32]:
     return inputs.standardise(left[:, strongest] * values[strongest])
 
 
+def _metadata(inputs: ControlInputs) -> NDArray[np.float32]:
+    """Genres and years, as `targets.sources` combines them: float32 (n, width)."""
+    return inputs.standardise(inputs.metadata())
+
+
+def _log_factors(inputs: ControlInputs) -> NDArray[np.float32]:
+    """What iALS, the strongest text-free model, learns of the log: float32 (n, width)."""
+    return inputs.standardise(inputs.factors(min(_FACTORS, inputs.targets.shape[1])))
+
+
 def _rows_of(owners: pa.ChunkedArray | pa.Array, subjects: list[str]) -> NDArray[np.int64]:
     """Row of each owner in `subjects`: int64 (n,), -1 where it is not there."""
     found = pc.fill_null(pc.index_in(owners, pa.array(subjects, pa.string())), -1)
@@ -177,6 +192,8 @@ ARMS: dict[str, Arm] = {
             _genre_histogram,
             knows_profiles=False,
         ),
+        Arm("genres-years", "targets", "#7a8f3c", "longdash", _metadata, knows_profiles=False),
+        Arm("log-factors", "targets", "#2f7f91", "dashdot", _log_factors, knows_profiles=False),
     )
 }
 

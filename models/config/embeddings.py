@@ -52,6 +52,18 @@ class Embeddings(Placed):
     api_key_secret: BlockName | None = unkeyed(
         None, description="openai only: name of a Prefect Secret block that holds the key."
     )
+    timeout_seconds: float = unkeyed(
+        60,
+        gt=0,
+        le=1e6,
+        description="openai only: longest silence of the endpoint within a request.",
+    )
+    total_seconds: float = unkeyed(
+        600, gt=0, le=1e6, description="openai only: longest time of a request."
+    )
+    max_retries: int = unkeyed(
+        6, ge=0, description="openai only: retries per request, as profiles.llm.max_retries."
+    )
     dimensions: int = Field(384, ge=2, description="hashing only: width of the vectors.")
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16",

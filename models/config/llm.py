@@ -1,9 +1,9 @@
 """The LLM that profiles are asked of."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from models.config.section import Section, Seed, unkeyed
 from models.credentials import looks_like_key
@@ -31,20 +31,40 @@ VariableName = Annotated[str, AfterValidator(_variable_name)]
 BlockName = Annotated[str, AfterValidator(_block_name)]
 """Names of places that hold a key, never a key."""
 
+_REASONING = re.compile(r"(?:.*[/:])?(?:o\d\b|gpt-5(?!.*chat))")
+"""OpenAI's reasoning models, also as providers and fine-tunings name them: openai/o3-mini."""
+
 
 class Sampling(Section):
     """Which model answers and how: what a prompt's front matter may set."""
 
     model: str = Field("gpt-4o-mini", description="Model name at the endpoint.")
-    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
-    max_tokens: int = Field(400, ge=16, description="Longest answer, in tokens.")
-    seed: Seed | None = Field(7, description="Sampling seed, if the endpoint supports one.")
+    temperature: float | None = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="Sampling temperature; null, and the default for OpenAI's reasoning models: "
+        "not sent.",
+    )
+    max_tokens: int | None = Field(
+        400, ge=16, description="Longest answer, reasoning included, in tokens; null: not sent."
+    )
+    seed: Seed | None = Field(7, description="Sampling seed; null: not sent.")
 
 
 class LLM(Sampling):
     """An OpenAI-compatible chat endpoint."""
 
-    base_url: str | None = Field(None, description="URL of the endpoint; empty: api.openai.com.")
+    base_url: str | None = Field(
+        None,
+        description="URL of the endpoint, perhaps with a query such as ?api-version=…; empty: "
+        "api.openai.com.",
+    )
+    rename: dict[Literal["temperature", "max_tokens", "seed"], str] = Field(
+        {},
+        description="Request parameters that the endpoint knows by another name, such as "
+        "{max_tokens: max_completion_tokens}, the default for OpenAI's reasoning models.",
+    )
     api_key_env: VariableName = unkeyed(
         "OPENAI_API_KEY",
         description="Name of the environment variable that holds the key, in capital letters.",
@@ -73,7 +93,15 @@ class LLM(Sampling):
         description="openai-batch only: how long a run waits. Batches continue without it, and the "
         "next run collects their answers.",
     )
-    timeout_seconds: float = unkeyed(60, gt=0, le=1e6, description="Time-out of a request.")
+    timeout_seconds: float = unkeyed(
+        60, gt=0, le=1e6, description="Longest silence of the endpoint within a request."
+    )
+    total_seconds: float = unkeyed(
+        600,
+        gt=0,
+        le=1e6,
+        description="Longest time of a request, from its first byte to the last one.",
+    )
     max_retries: int = unkeyed(
         6,
         ge=0,
@@ -91,7 +119,16 @@ class LLM(Sampling):
         "answers are kept, and a run with another budget asks only for the rest.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_its_family(cls, settings: Any) -> Any:
+        """Leave out and rename what a reasoning model refuses, where nothing else is set."""
+        model = settings.get("model") if isinstance(settings, dict) else None
+        if not (isinstance(model, str) and _REASONING.match(model)):
+            return settings
+        return {"temperature": None, "rename": {"max_tokens": "max_completion_tokens"}} | settings
+
     def request_identity(self) -> dict[str, Any]:
         """The fields that decide an answer: endpoint, model and sampling, but not the key."""
-        fields = {"base_url", *Sampling.model_fields}
+        fields = {"base_url", "rename", *Sampling.model_fields}
         return {key: value for key, value in self.identity().items() if key in fields}

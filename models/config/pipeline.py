@@ -96,7 +96,9 @@ class Pipeline(Section):
 
     def profiles_of(self, side: Side) -> Profiles:
         """The section that says how a side's profiles are written."""
-        return self.profiles if side == "users" else self.item_profiles
+        section = self.profiles if side == "users" else self.item_profiles
+        history = section.history.model_copy(update={"feedback": self.dataset.feedback})
+        return section.model_copy(update={"history": history})
 
     def demographics(self, sides: Sequence[Side] = SIDES) -> tuple[str, ...]:
         """The user fields that prompts of these sides may tell an LLM."""

@@ -43,10 +43,18 @@ class History(Section):
         description="hidden: a prompt shows no rating and no mean. Ratings still decide which "
         "items it lists, and which as liked or disliked. Prompts only, like the next two keys.",
     )
+    feedback: Literal["ratings", "counts"] = Field(
+        "ratings", description="Taken from dataset.feedback, whatever stands here."
+    )
     titles: Literal["shown", "masked"] = Field(
         "shown",
         description="masked: genres and year replace a title, so that an LLM cannot use what it "
         "remembers of the item.",
+    )
+    too_long: Literal["shorten", "missing"] = Field(
+        "shorten",
+        description="If the LLM's context has no room for a prompt. shorten: halve the limit for "
+        "that user until it fits; missing: no profile.",
     )
     demographics: tuple[str, ...] = Field(
         (),

@@ -1,12 +1,13 @@
 """Section `targets`."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from models.config.section import Section, Seed, unkeyed
 
 Reduction = Literal["umap", "pca", "none"]
+Source = Literal["profiles", "offline", "genres", "years"]
 
 
 class Umap(Section):
@@ -43,6 +44,13 @@ class Refit(Section):
 class Targets(Section):
     """Embeddings reduced to the width of the tapped layer."""
 
+    sources: dict[Source, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        {"profiles": 1.0},
+        description="Sources of knowledge and their weights, or a list of sources: profiles: the "
+        "configured profiles; offline: texts of the offline writer beside them; genres, years: of "
+        "items, a user's being the mean over the training items. Each is centred and scaled, then "
+        "all are concatenated. A source with weight 0, or not named, is off.",
+    )
     reduction: Reduction | None = Field(
         None,
         description="umap: as published; pca: principal components; none: the whole embedding, for "
@@ -63,3 +71,20 @@ class Targets(Section):
     refit: Refit = unkeyed(  # decides nothing without a kept reducer, see Kept
         Refit(), description="`llmkt nightly` only: when to refit the reducer of an earlier night."
     )
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _listed_sources_weigh_the_same(cls, value: Any) -> Any:
+        return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
+
+    @field_validator("sources")
+    @classmethod
+    def _one_source_at_least(cls, value: dict[Source, float]) -> dict[Source, float]:
+        if not any(value.values()):
+            raise ValueError("all sources are off; give one of them a weight above 0")
+        return value
+
+    @property
+    def active_sources(self) -> dict[Source, float]:
+        """The sources with a weight above 0, in one order whatever the file's."""
+        return {name: self.sources[name] for name in get_args(Source) if self.sources.get(name)}

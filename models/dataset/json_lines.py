@@ -123,7 +123,8 @@ def values(text: str) -> list[str]:
 
 def _entry(value: Any) -> str:
     if isinstance(value, dict):
-        texts = [one for one in value.values() if isinstance(one, str)]
+        # Without a name, a word says more than a number, which is mostly an id.
+        texts = [one for one in value.values() if isinstance(one, str) and not one.isdecimal()]
         named = [value[name] for name in _NAMES if isinstance(value.get(name), str)]
         value = next(iter(named or texts), "")
     return " ".join(as_text(value).replace(MARK, " ").split())

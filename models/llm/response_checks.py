@@ -2,7 +2,8 @@
 
 An answer is of no use if it is
 
-- empty, or cut off at max_tokens;
+- empty, no text (a tool call), or cut off at max_tokens;
+- a model's reasoning that never came to an answer;
 - refused: marked so by the endpoint, or a short text (at most `LONGEST_REFUSAL` words) that opens
   with "I can't …" and the like, perhaps after an apology, where the verb that follows names an
   assistant's work ("provide", "help with", "create"). "I can't stand musicals" is a profile;
@@ -10,17 +11,22 @@ An answer is of no use if it is
   it does not matter;
 - a loop: one clause of at least three words, `LOOP` times or more, and most of the text;
 - longer than `profiles.max_words`.
+
+Of what is left, reasoning before the answer and talk to whoever asked are dropped
+(`models.llm.profile_text`).
 """
 
+import json
 import re
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from models.config import Profiles
+from models.llm.completion import MALFORMED, text_of, words_of
+from models.llm.profile_text import without_reasoning, without_talk
 
-MALFORMED = "malformed answer"
 LONGEST_REFUSAL = 80
 LOOP = 5
 _SHORTEST_CLAUSE = 3
@@ -41,6 +47,9 @@ _REFUSAL = re.compile(_APOLOGY + _INABILITY + _ASSISTANCE)
 _FENCED = re.compile(r"```\w*\s*\n(.*?)\n?\s*```", re.DOTALL)
 _CLAUSE_END = re.compile(r"[.!?;,\n]+")
 _TEXTS = TypeAdapter(dict[str, str])
+_INSTEAD = "refusal", "tool_calls", "reasoning_content"
+_FILTERED = {"content_filter", "safety", "sensitive", "prohibited_content", "recitation", "refusal"}
+_CUT = {"length", "max_tokens", "model_length"}
 
 
 def response_format(fields: dict[str, str]) -> dict[str, Any] | None:
@@ -60,20 +69,6 @@ def response_format(fields: dict[str, str]) -> dict[str, Any] | None:
     }
 
 
-class Usage(NamedTuple):
-    """What the endpoint counted for an answer; None where it does not say."""
-
-    prompt_tokens: int | None
-    completion_tokens: int | None
-
-
-def usage_of(completion: Any) -> Usage:
-    """Read the tokens of a chat completion, the endpoint's JSON, whatever it is."""
-    usage = completion.get("usage") if isinstance(completion, dict) else None
-    counts = (usage.get(name) if isinstance(usage, dict) else None for name in Usage._fields)
-    return Usage(*(count if isinstance(count, int) else None for count in counts))
-
-
 def judge(completion: Any, config: Profiles) -> tuple[str | None, str | None]:
     """Take the profile from a chat completion, or say why there is none (see the module docstring).
 
@@ -81,14 +76,30 @@ def judge(completion: Any, config: Profiles) -> tuple[str | None, str | None]:
     """
     try:
         choice = completion["choices"][0]
-        message, finish_reason = choice["message"], choice.get("finish_reason")
-        text = (message.get("content") or "").strip()
+        message, finish_reason = choice["message"], str(choice.get("finish_reason")).lower()
+        text, (refusal, calls, thought) = (
+            text_of(message.get("content")),
+            map(message.get, _INSTEAD),
+        )
     except (AttributeError, IndexError, KeyError, TypeError):
         return None, MALFORMED
-    if message.get("refusal") or finish_reason == "content_filter":
+    if error := choice.get("error"):
+        return None, f"{MALFORMED}: {words_of(json.dumps(error).encode())}"
+    if refusal or finish_reason in _FILTERED:
         return None, "refused"
-    if finish_reason == "length":
+    if finish_reason in _CUT:
         return None, "truncated at max_tokens"
+    if text is None:
+        return None, MALFORMED
+    answer = without_reasoning(text)
+    if answer is None or (thought and not answer):
+        return None, "reasoning without an answer"
+    if not answer and calls:
+        return None, "a tool call instead of a text"
+    return _profile(answer, config)
+
+
+def _profile(text: str, config: Profiles) -> tuple[str | None, str | None]:
     if is_refusal(text):
         return None, "refused"
     if config.fields and text:
@@ -96,8 +107,11 @@ def judge(completion: Any, config: Profiles) -> tuple[str | None, str | None]:
         if joined is None:
             return None, MALFORMED
         text = joined
+    else:
+        text = without_talk(text)
     faults = {
-        "empty": not text,
+        "empty": not any(map(str.isalnum, text)),
+        "refused": is_refusal(text),
         "repeats itself": repeats_itself(text),
         "longer than max_words": is_too_long(text, config.max_words),
     }

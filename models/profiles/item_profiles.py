@@ -37,6 +37,7 @@ class Subjects:
         audience: per item the genres that its users prefer more than others do, best first.
         n_users: int64 (n_items,), how many users chose it; 0 where that stays unsaid.
         mean_rating: float64 (n_items,), NaN without ratings.
+        counted: whether the data count rather than rate.
     """
 
     described: pa.Table
@@ -44,12 +45,14 @@ class Subjects:
     audience: list[list[str]]
     n_users: NDArray[np.int64]
     mean_rating: NDArray[np.float64]
+    counted: bool = False
 
 
-def subjects(train: pa.Table, items: pa.Table, most: int) -> Subjects:
+def subjects(train: pa.Table, items: pa.Table, most: int, counted: bool = False) -> Subjects:
     """Collect what profiles of items may be written from: `most` companions per item.
 
-    0 leaves out everything that interactions say.
+    0 leaves out everything that interactions say. Where they are `counted` rather than rated, who
+    chose an item is taken to like it.
     """
     item, user = codes(train[ITEM]), codes(train[USER])
     tokens = distinct(train[ITEM])
@@ -62,14 +65,15 @@ def subjects(train: pa.Table, items: pa.Table, most: int) -> Subjects:
     rating = filled_ratings(train)
     n_users = np.bincount(item)
     mean = np.bincount(item, rating) / np.maximum(n_users, 1)
-    if train[RATING].null_count == train.num_rows:
+    if counted or train[RATING].null_count == train.num_rows:
         mean = np.full(len(mean), np.nan)
-    liked = rating >= (np.bincount(user, rating) / np.bincount(user))[user]
+    liked = (rating >= (np.bincount(user, rating) / np.bincount(user))[user]) | counted
     likes = csr_matrix(
         (np.ones(int(liked.sum()), np.float32), (user[liked], item[liked])),
         shape=(int(user.max()) + 1, len(tokens)),
     )
-    return Subjects(described, _companions(likes, most), _audience(likes, described), n_users, mean)
+    companions, audience = _companions(likes, most), _audience(likes, described)
+    return Subjects(described, companions, audience, n_users, mean, counted)
 
 
 def _companions(likes: csr_matrix, most: int) -> NDArray[np.int64]:
@@ -149,10 +153,10 @@ def offline(known: Subjects) -> list[str]:
     What it is comes first, then whose taste it meets: an embedder weighs the beginning most.
     """
     popular = np.quantile(known.n_users, (0.5, 0.9))
-    return [_text(row, popular) for row in values(known)]
+    return [_text(row, popular, known.counted) for row in values(known)]
 
 
-def _text(row: dict[str, Any], popular: NDArray[np.float64]) -> str:
+def _text(row: dict[str, Any], popular: NDArray[np.float64], counted: bool) -> str:
     companions = ", ".join(other["title"] for other in row["companions"])
     seen = ""
     if row["n_users"] is not None:
@@ -160,11 +164,12 @@ def _text(row: dict[str, Any], popular: NDArray[np.float64]) -> str:
         seen += (
             "." if row["mean_rating"] is None else f", rated {row['mean_rating']:.1f} on average."
         )
+    chosen, likes = ("Chosen", "chooses") if counted else ("Liked", "likes")
     sentences = [
         f"{row['title']}" + (f" ({row['year']})." if row["year"] else "."),
         f"{', '.join(row['genres'])}." if row["genres"] else "",
-        f"Liked together with: {companions}." if companions else "",
-        f"Its audience also likes: {', '.join(row['audience'])}." if row["audience"] else "",
+        f"{chosen} together with: {companions}." if companions else "",
+        f"Its audience also {likes}: {', '.join(row['audience'])}." if row["audience"] else "",
         seen,
     ]
     return " ".join(sentence for sentence in sentences if sentence)

@@ -140,6 +140,7 @@ def _titles(
     counts = np.bincount(user, minlength=n_users)
     mean = (np.bincount(user, rating, minlength=n_users) / counts)[user]
     disliked = rating < np.minimum(mean, population.rating) - ROUNDING
+    disliked &= population.rated
     titles = flat(history[TITLE])
 
     def first(eligible: NDArray[np.bool_], best: NDArray[np.float64], most: int) -> pa.Array:
@@ -150,9 +151,10 @@ def _titles(
         chosen = titles.take(pa.array(order[position < most]))
         return _listed(np.minimum(counts, most), chosen)
 
+    opening = "Favourites:" if population.rated else "Has chosen:"
     return [
         _sentence(
-            "Favourites:" if population.rated else "Has chosen:",
+            "Has chosen most often:" if population.counted else opening,
             first(~disliked, rating, FAVOURITES),
         ),
         _sentence("Disliked:", first(disliked, -rating, DISLIKED)),
@@ -165,6 +167,10 @@ def _habits(
     counts = np.bincount(user, minlength=n_users)
     noun = pa.array(np.where(counts == 1, "title.", "titles."), pa.large_string())
     titles = _words(pa.array(counts).cast(pa.large_string()), noun)
+    if population.counted:
+        times = np.bincount(user, filled_ratings(history, population.fill)).round().astype(np.int64)
+        shown = pa.array(times).cast(pa.large_string())
+        return _words("Chosen", shown, "times in all:", titles)
     if not population.rated:
         return titles
     mean = np.bincount(user, filled_ratings(history, population.fill)) / counts

@@ -35,6 +35,7 @@ class Population:
         rated: whether there is any rating.
         fill: what stands in for a missing rating.
         rating: the mean rating, missing ones filled.
+        counted: whether the data count rather than rate.
         user_ratings: float64 (n_users,), each user's mean rating, likewise.
     """
 
@@ -50,6 +51,7 @@ class Population:
     fill: float
     rating: float
     user_ratings: NDArray[np.float64]
+    counted: bool = False
 
     @classmethod
     def of(cls, history: pa.Table) -> Self:
@@ -75,10 +77,11 @@ class Population:
             *_eras(years, popularity),
             items,
             popularity,
-            rated,
+            rated and policy.feedback == "ratings",
             fill,
             rating=total / max(n, 1),
             user_ratings=means,
+            counted=rated and policy.feedback == "counts",
         )
 
 

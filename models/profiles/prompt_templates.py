@@ -11,6 +11,8 @@ request. It sees
     disliked        the others
     n_interactions  the length of history
     mean_rating     the mean rating in history, one decimal; none without ratings
+                    (where dataset.feedback is counts, an entry of history has times, how often it
+                    was chosen, instead of a rating, and all are liked)
     user            what history.demographics names, by field; empty unless it names something
 
 A template for items sees
@@ -28,6 +30,7 @@ What a history policy hides is none, too; of masked titles see `masked`.
 """
 
 import json
+import math
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -243,20 +246,23 @@ def user_values(
     user: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """Return what a template of users sees, by the names of `VARIABLES`; titles come masked."""
-    shows_ratings = policy is None or policy.ratings == "shown"
+    policy = policy or History()
+    shows_ratings, counted = policy.ratings == "shown", policy.feedback == "counts"
     entries = [
         {
             "title": _quoted(row[TITLE]),
             "year": row[YEAR],
             "genres": row[GENRES] or [],
-            "rating": _number(row[RATING]) if shows_ratings else None,
+            "rating": _number(row[RATING]) if shows_ratings and not counted else None,
+            "times": _number(row[RATING]) if shows_ratings and counted else None,
         }
         for row in history
     ]
-    ratings = [row[RATING] for row in history if row[RATING] is not None]
+    ratings = [row[RATING] for row in history if row[RATING] is not None and not counted]
     mean = sum(ratings) / len(ratings) if ratings else None
     known = [value for value in (mean, population_mean) if value is not None]
-    disliked = [row[RATING] is not None and row[RATING] < min(known) - ROUNDING for row in history]
+    low = min(known) - ROUNDING if known and not counted else -math.inf
+    disliked = [row[RATING] is not None and row[RATING] < low for row in history]
     return {
         "history": entries,
         "liked": list(compress(entries, map(not_, disliked))),

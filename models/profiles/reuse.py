@@ -43,10 +43,6 @@ class KeptProfiles:
         """Join all profiles, sorted by user."""
         return pa.concat_tables([written, self.profiles]).sort_by(USER)
 
-    def proof(self, expected: pa.Table) -> pa.Table:
-        """Join what every profile may have seen: `expected` of the others, `proved` of these."""
-        return pa.concat_tables([self.others(expected), self.proved]).sort_by(USER)
-
     def all_seen(self, train: pa.Table) -> pa.Table:
         """Join `seen` of all profiles, where those of the others see `train` as it is now."""
         both = pa.concat_tables([self.others(train).select(INTERACTIONS.names), self.seen])

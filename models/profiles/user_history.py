@@ -47,6 +47,8 @@ def select(train: pa.Table, policy: History, fill: float | None = None) -> pa.Ta
     time = train[TIMESTAMP].fill_null(0).to_numpy()
     rating = np.zeros(len(users)) if policy.order == "newest" else filled_ratings(train, fill)
     low = rating < (np.bincount(users, rating) / np.maximum(counts, 1))[users] - ROUNDING
+    if policy.feedback == "counts":
+        low[:] = False  # Who chose an item seldom does not dislike it.
 
     worst = np.zeros_like(counts)
     if policy.order == "stratified":

@@ -222,8 +222,8 @@ def fit(
     n_users, n_items = train.shape
     _check(n_items, method, alpha, reg_weight=reg_weight, side_reg=side_reg)
     side = side or SideInformation()
-    items, known = _unit("items", side.items, side.items_known, n_items)
-    users, present = _unit("users", side.users, side.users_known, n_users)
+    items, known = unit_vectors("EASE", "items", side.items, side.items_known, n_items)
+    users, present = unit_vectors("EASE", "users", side.users, side.users_known, n_users)
     gram = _gram(train)
     size = float(gram.trace()) / n_items
     inputs = np.zeros((n_users, 0))
@@ -262,24 +262,35 @@ def _check(n_items: int, method: str, alpha: float, **weights: float) -> None:
         raise BadInput(f"EASE: alpha is {alpha}. Set it to a number from 0 to 1.")
 
 
-def _unit(
-    what: str, given: NDArray[np.floating[Any]] | None, known: Bools | None, n: int
+def unit_vectors(
+    model: str, what: str, given: NDArray[np.floating[Any]] | None, known: Bools | None, n: int
 ) -> tuple[Floats, Bools]:
-    """Centred unit vectors, float64 (n, width), zero where unknown, and which are known."""
+    """Centred unit vectors, float64 (n, width), zero where unknown, and which are known.
+
+    Args:
+        model: for messages, like `what`: users or items.
+        what: whose embeddings.
+        given: float (n, width), or None.
+        known: bool (n,), which rows hold one; None for all.
+        n: how many rows there must be.
+
+    Raises:
+        BadInput: for other shapes, or values that are not finite.
+    """
     if given is None:
         return np.zeros((n, 0)), np.zeros(n, dtype=bool)
     known = np.ones(n, dtype=bool) if known is None else known
     if given.ndim != 2 or len(given) != n or given.size == 0 or known.shape != (n,):
         raise BadInput(
-            f"EASE: {n} {what} need embeddings of shape ({n}, width) and {n} marks of which are "
+            f"{model}: {n} {what} need embeddings of shape ({n}, width) and {n} marks of which are "
             f"known, not {given.shape} and {known.shape}. Embed the profiles of this data set."
         )
     rows = np.asarray(given[known], dtype=np.float64)
     bad = ~np.isfinite(rows).all(axis=1)
     if bad.any():
         raise BadInput(
-            f"EASE: row {np.flatnonzero(known)[bad][0]} of the {what}' embeddings has values that "
-            "are not finite. Embed its profile again."
+            f"{model}: row {np.flatnonzero(known)[bad][0]} of the {what}' embeddings has values "
+            "that are not finite. Embed its profile again."
         )
     unit = np.zeros(given.shape)
     if len(rows):

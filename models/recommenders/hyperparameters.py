@@ -1,4 +1,4 @@
-"""RecBole's hyper-parameters: the defaults its package ships, checked values over them."""
+"""Hyper-parameters: the defaults that RecBole ships, and ours, with checked values over them."""
 
 import difflib
 import math
@@ -26,8 +26,18 @@ _TRAINING_ARGUMENTS = (
     "require_pow",
 )
 _SEQUENCE_ARGUMENTS: dict[str, Any] = {"MAX_ITEM_LIST_LENGTH": 50}
-_EASE_ARGUMENTS: dict[str, Any] = {"method": "l3ae", "side_reg": SIDE_REG}
-"""Ours, not RecBole's: how embeddings enter EASE, see `models.recommenders.closed_form.fit`."""
+_OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "EASE": {"method": "l3ae", "side_reg": SIDE_REG},
+    "iALS": {
+        "embedding_size": 64,
+        "reg_weight": 0.016,
+        "reg_exponent": 1.0,
+        "unobserved_weight": 0.264,
+        "init_scale": 0.1,
+        "prior_reg": 10.0,
+    },
+}
+"""Ours, not RecBole's: see `models.recommenders.closed_form` and `models.recommenders.ials`."""
 _CHOICES = {
     "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop"),
     "distribution": ("uniform", "popularity"),
@@ -41,7 +51,12 @@ _NOT_READ = re.compile(r"(\w+_)?(pretrain|pre_model)_path|use_pretrain|train_met
 """Files of earlier RecBole runs, which it would unpickle and so execute; fields of a data set."""
 _SIZE, _STEPS = 100_000, 2**31 - 1
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
-    (r"learning_rate|\w*tau|ssl_temp|layer_norm_eps|rho", 0, math.inf, "above 0"),
+    (
+        r"learning_rate|\w*tau|ssl_temp|layer_norm_eps|rho|prior_reg|init_scale",
+        0,
+        math.inf,
+        "above 0",
+    ),
     (r"\w*drop\w*|corruption_ratio|mask_ratio", 0, 1, "from 0 to below 1"),
     (r"ft_ratio|l1_ratio|\w*anneal_cap", 0, 1, "from 0 to 1"),
     (r"split_to|candidate_num|sampling_steps|\w*anneal_steps|warm_up_step", 0, _STEPS, "from 0"),
@@ -79,19 +94,18 @@ def _properties(name: str) -> dict[str, Any]:
 
 
 def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge checked values over RecBole's defaults for `model`.
+    """Merge checked values over the defaults for `model`, by RecBole's names.
 
     Raises:
         BadInput: for an unsupported model, an unknown hyper-parameter (with the nearest known
             one), one that the pipeline sets elsewhere, or a value of the wrong type.
     """
-    family = entry(model).family
-    known = {key: _properties("overall")[key] for key in _TRAINING_ARGUMENTS}
-    known |= _properties(model)
-    if family == "sequential":
+    row = entry(model)
+    known = _OWN_ARGUMENTS.get(model, {}) | _properties(model)
+    if row.loader != "sweeps":
+        known = {key: _properties("overall")[key] for key in _TRAINING_ARGUMENTS} | known
+    if row.family == "sequential":
         known = _SEQUENCE_ARGUMENTS | known
-    if model == "EASE":
-        known = _EASE_ARGUMENTS | known
     for key, value in given.items():
         place = f"models.{model}.hyperparameters.{key}"
         if key in _SET_ELSEWHERE:
@@ -99,7 +113,7 @@ def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}."
-            raise BadInput(f"{place} is not a hyper-parameter of RecBole's {model}; {hint}")
+            raise BadInput(f"{place} is not a hyper-parameter of {model}; {hint}")
         if _NOT_READ.fullmatch(key):
             raise BadInput(f"{place}: not supported here, only its default. Remove it.")
         _check(place, key, value, known[key])

@@ -28,6 +28,7 @@ from models.recommenders.batches import (
 )
 from models.recommenders.closed_form import Ease, SideInformation
 from models.recommenders.hyperparameters import hyperparameters
+from models.recommenders.ials import Ials
 from models.recommenders.kar import with_knowledge
 from models.recommenders.recbole_adapter import (
     Log,
@@ -125,7 +126,9 @@ class Recommender:
         settings = dict(self.settings)
         if settings.get("loss_type") == "CE":
             settings["train_neg_sample_args"] = None  # RecBole insists
-        config = config_class()(model=self.name, dataset="llmkt", config_dict=settings)
+        # RecBole has no iALS; its data set is that of any general model.
+        model = "EASE" if self.name == "iALS" else self.name
+        config = config_class()(model=model, dataset="llmkt", config_dict=settings)
         for key, value in {
             "USER_ID_FIELD": USER,
             "ITEM_ID_FIELD": ITEM,
@@ -153,6 +156,9 @@ class Recommender:
         recbole_trainers.seed_all(self._seed)
         if self.name == "EASE":
             return self._ease()
+        if self.name == "iALS":
+            pairs, shape = (self.train_users, self.train_items), (self.n_users, self.n_items)
+            return Ials(*pairs, shape, self.settings, self._seed, self.device)
         try:
             made = adapt(model_class(self.name))
             module: nn.Module = cast(Any, made)(config, dataset).to(self.device)
@@ -203,13 +209,20 @@ class Recommender:
         known[internal] = True
         return Targets(aligned.to(self.device), known.to(self.device))
 
-    def refit_with_embeddings(self, alpha: float, embeddings: Mapping[Side, Targets]) -> None:
-        """Compute EASE anew with whole embeddings by side, from `align`; `alpha` is their share."""
+    def take_embeddings(self, alpha: float, embeddings: Mapping[Side, Targets]) -> None:
+        """Let whole embeddings by side, from `align`, enter the model; `alpha` is their share.
+
+        EASE is computed anew; iALS' next sweeps take them for a prior.
+        """
         given: dict[str, Any] = {}
         for side, aligned in embeddings.items():
             given[side] = aligned.vectors.cpu().numpy()
             given[f"{side}_known"] = aligned.known.cpu().numpy()
-        self.module = self._ease(alpha, SideInformation(**given))
+        known = SideInformation(**given)
+        if isinstance(self.module, Ials):
+            self.module.take_prior(alpha, known)
+        else:
+            self.module = self._ease(alpha, known)
 
     def rebuild_with_features(self, settings: Kar, embeddings: Mapping[Side, Targets]) -> None:
         """Build the model anew with embeddings of both sides as features (KAR), from `align`."""

@@ -12,7 +12,7 @@ from models.config import BASELINE, Precision, Side, Tap
 from models.errors import BadInput
 
 Family = Literal["general", "context-aware", "sequential"]
-Loader = Literal["pairwise", "pointwise", "users", "labelled", "sequences", "masked"]
+Loader = Literal["pairwise", "pointwise", "users", "labelled", "sequences", "masked", "sweeps"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,12 @@ class Entry:
         family: RecBole's model family.
         loader: pairwise: (user, item, negative item); pointwise: (user, item, label) with
             sampled negatives; users: whole users, as RecBole feeds its autoencoders; sequences:
-            (user, items so far, next item); masked: (user, items with some hidden). None for a
-            model that is computed rather than trained by gradient.
+            (user, items so far, next item); masked: (user, items with some hidden); sweeps: no
+            batches, since an epoch solves for all vectors. None for a model that is computed at
+            once.
         tap: default tap point of users: the user's vector that is scored.
         item_tap: likewise for items; None where the model has no vector per item.
-        takes_embeddings: whether knowledge enters a computed model whole, without a tap.
+        takes_embeddings: whether knowledge enters the model's equations whole, not at a tap.
         float32_only: why its loss cannot be computed in mixed precision; None if it can.
         draws: whether a computed model depends on the seed.
     """
@@ -44,6 +45,11 @@ class Entry:
     def is_stochastic(self) -> bool:
         """Whether two seeds give two models, so that one training decides nothing."""
         return self.loader is not None or self.draws
+
+    @property
+    def by_gradient(self) -> bool:
+        """Whether it is trained by gradient, so that a layer can be drawn to targets."""
+        return self.loader not in (None, "sweeps")
 
     def default_tap(self, side: Side) -> Tap | None:
         """Return the side's default tap."""
@@ -119,6 +125,15 @@ MODELS: dict[str, Entry] = {
     # Computed, not trained by gradient: baselines; EASE is ours, see `closed_form`.
     **dict.fromkeys(("Pop", "ItemKNN", "AsymKNN"), _COMPUTED),
     "EASE": Entry("general", None, takes_embeddings=True),
+    # Ours, see `ials`.
+    "iALS": Entry(
+        "general",
+        "sweeps",
+        Tap(kind="parameter", name="user_factors"),
+        Tap(kind="parameter", name="item_factors"),
+        takes_embeddings=True,
+        float32_only="it solves linear systems",
+    ),
     **dict.fromkeys(("SLIMElastic", "ADMMSLIM"), _COMPUTED),
     **dict.fromkeys(("Random", "NCEPLRec"), Entry("general", None, draws=True)),
     # recbole/model/context_aware_recommender/NAME.py
@@ -169,7 +184,7 @@ def reference_models(arms: Iterable[tuple[str, str]]) -> list[str]:
 def precision_of(model: str, asked: str) -> Precision:
     """Decide the precision that `model` trains in where `asked` is configured."""
     row = entry(model)
-    mixed = asked == "bfloat16" and row.float32_only is None and row.loader is not None
+    mixed = asked == "bfloat16" and row.float32_only is None and row.by_gradient
     return "bfloat16" if mixed else "float32"
 
 
@@ -194,13 +209,12 @@ def catalogue() -> list[dict[str, Any]]:
     """
     rows: list[tuple[object, ...]] = []
     for name, row in MODELS.items():
-        tap = described(row.tap) if row.tap else None
+        tap = described(row.tap) if row.tap and row.by_gradient else None
         reason = None if tap else "computed, not trained by gradient: a baseline"
         if row.takes_embeddings:
-            reason = (
-                "computed; where models.NAME.transfer is set, the whole embeddings enter its "
-                "regulariser"
-            )
+            reason = "the whole embeddings enter its regulariser"
+            if row.loader is None:
+                reason = f"computed; where models.NAME.transfer is set, {reason}"
         rows.append((name, row.family, True, tap, reason))
     for name, (family, reason) in UNSUPPORTED.items():
         rows.append((name, family, False, None, reason))

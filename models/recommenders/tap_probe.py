@@ -58,7 +58,7 @@ class TapPoint:
     """Where one side's knowledge enters a model.
 
     Attributes:
-        tap: None where a computed model takes the embeddings as they are.
+        tap: None where a model takes the embeddings as they are.
         width: of the tapped layer; None likewise.
     """
 
@@ -71,15 +71,15 @@ def probe(
 ) -> TapPoint | None:
     """Find where a side's knowledge enters `model`: the given tap, or the registry's default.
 
-    None for a model that knowledge cannot enter, since it is computed rather than trained. Raises
-    BadInput for whatever is wrong with the model, its hyper-parameters or the tap.
+    None for a model that knowledge cannot enter, since it is computed at once. Raises BadInput for
+    whatever is wrong with the model, its hyper-parameters or the tap.
     """
     row = entry(model)
-    if row.loader is not None:
+    if row.by_gradient:
         return TapPoint(*tapped_layer(model, given, tap, side))
     toy(model, given)
     if tap is not None:
-        raise BadInput(f"models.{model}.tap: {model} is computed and has no layers. Remove it.")
+        raise BadInput(f"models.{model}.tap: {model} has no layers to align. Remove it.")
     return TapPoint(None, None) if row.takes_embeddings else None
 
 

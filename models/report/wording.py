@@ -159,7 +159,8 @@ def listed(names: Sequence[str]) -> str:
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """Sentences that a reader must know beside the numbers."""
-    found = [
+    found = [line for row in rows for line in (row.get("warnings") or "").splitlines()]
+    found += [
         known[row[key]]
         for row in rows
         for key, known in (

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from models.config import Budget, Transfer
 from models.errors import BadInput
-from models.recommenders.batches import Batches
 from models.recommenders.recbole_trainers import seed_all
 from models.recommenders.recommender import Recommender
 from models.schemas import Epoch
@@ -135,8 +135,8 @@ class _Course:
         self.best_epoch, self._best_score = -1, -math.inf
         self.best_weights: dict[str, Tensor] = {}
         self._recommender, self._wrapper = recommender, wrapper
-        self._optimizer = optimizer(recommender, [*wrapper.head_parameters()])
-        self._batches = recommender.batches()
+        by_gradient = recommender.entry.by_gradient
+        self._steps = GradientSteps(recommender, wrapper) if by_gradient else Sweeps(recommender)
         self._memory = Memory(recommender.module)
         self._began = perf_counter()
 
@@ -151,14 +151,7 @@ class _Course:
         """Train for one epoch and append its losses and score to the history."""
         began = perf_counter()
         self._wrapper.start_epoch(number, epochs)
-        model_loss, transfer_loss = train_epoch(
-            self._recommender,
-            self._wrapper,
-            self._batches,
-            self._optimizer,
-            number,
-            phase.transferring,
-        )
+        model_loss, transfer_loss = self._steps.train_epoch(number, phase.transferring)
         if not math.isfinite(model_loss + (transfer_loss or 0.0)):
             raise Diverged(
                 f"{self._recommender.name}: the loss is no longer finite in epoch {number} (model "
@@ -185,9 +178,8 @@ class _Course:
         return {
             "module": self._recommender.module.state_dict(),
             "memory": self._memory.state(),
-            "optimizer": self._optimizer.state_dict(),
+            "steps": self._steps.state(),
             "wrapper": self._wrapper.state(),
-            "batches": self._batches.generator.get_state(),
             "random": random_state(self._recommender.device),
             "history": [epoch.model_dump() for epoch in self.history],
             "best": (self.best_epoch, self._best_score, self.best_weights),
@@ -200,9 +192,8 @@ class _Course:
             return
         self._recommender.module.load_state_dict(state["module"])
         self._memory.restore(state["memory"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._steps.restore(state["steps"])
         self._wrapper.restore(state["wrapper"])
-        self._batches.generator.set_state(state["batches"].cpu())
         self.history = [Epoch.model_validate(epoch) for epoch in state["history"]]
         self.best_epoch, self._best_score, self.best_weights = state["best"]
         self._began = perf_counter() - state["seconds"]
@@ -240,36 +231,69 @@ def optimizer(recommender: Recommender, heads: list[nn.Parameter]) -> torch.opti
     )
 
 
-def train_epoch(
-    recommender: Recommender,
-    wrapper: ModelWrapper,
-    batches: Batches,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    transferring: bool,
-) -> tuple[float, float | None]:
-    """Train one epoch, as many passes over the batches as the model's own trainer makes.
+class GradientSteps:
+    """Epochs of steps along the gradient, batch by batch."""
 
-    Returns:
-        Both losses' means over the steps.
-    """
-    recommender.module.train()
-    clip = recommender.settings["clip_grad_norm"]
-    model_total = torch.zeros((), device=recommender.device)
-    transfer_total = torch.zeros((), device=recommender.device)
-    steps = 0
-    for frozen in recommender.passes(epoch):
-        for batch in batches:
-            optimizer.zero_grad(set_to_none=True)
-            losses = wrapper.step_loss(batch, transferring)
-            losses.total.backward()
-            for parameter in frozen:
-                parameter.grad = None
-            if clip:
-                nn.utils.clip_grad_norm_(recommender.module.parameters(), **clip)
-            optimizer.step()
-            model_total += losses.model.detach().reshape(())
-            if losses.transfer is not None:
-                transfer_total += losses.transfer.detach()
-        steps += len(batches)
-    return float(model_total) / steps, float(transfer_total) / steps if transferring else None
+    def __init__(self, recommender: Recommender, wrapper: ModelWrapper) -> None:
+        self._recommender, self._wrapper = recommender, wrapper
+        self._optimizer = optimizer(recommender, [*wrapper.head_parameters()])
+        self._batches = recommender.batches()
+
+    def train_epoch(self, epoch: int, transferring: bool) -> tuple[float, float | None]:
+        """Train one epoch, as many passes over the batches as the model's own trainer makes.
+
+        Returns:
+            Both losses' means over the steps.
+        """
+        recommender = self._recommender
+        recommender.module.train()
+        clip = recommender.settings["clip_grad_norm"]
+        model_total = torch.zeros((), device=recommender.device)
+        transfer_total = torch.zeros((), device=recommender.device)
+        steps = 0
+        for frozen in recommender.passes(epoch):
+            for batch in self._batches:
+                self._optimizer.zero_grad(set_to_none=True)
+                losses = self._wrapper.step_loss(batch, transferring)
+                losses.total.backward()
+                for parameter in frozen:
+                    parameter.grad = None
+                if clip:
+                    nn.utils.clip_grad_norm_(recommender.module.parameters(), **clip)
+                self._optimizer.step()
+                model_total += losses.model.detach().reshape(())
+                if losses.transfer is not None:
+                    transfer_total += losses.transfer.detach()
+            steps += len(self._batches)
+        return float(model_total) / steps, float(transfer_total) / steps if transferring else None
+
+    def state(self) -> State:
+        """What the next epoch depends on, beside the weights."""
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "batches": self._batches.generator.get_state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Continue from `state`."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._batches.generator.set_state(state["batches"].cpu())
+
+
+class Sweeps:
+    """Epochs that solve for all vectors in turn; they depend on nothing but the weights."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        self._recommender = recommender
+
+    def train_epoch(self, _epoch: int, _transferring: bool) -> tuple[float, None]:
+        """Sweep once; the objective per training interaction."""
+        objective: float = cast(Any, self._recommender.module).sweep()
+        return objective / len(self._recommender.train_users), None
+
+    def state(self) -> State:
+        """Nothing."""
+        return {}
+
+    def restore(self, _state: State) -> None:
+        """Nothing to do."""

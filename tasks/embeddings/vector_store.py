@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,15 @@ def text_keys(config: Embeddings, texts: list[str]) -> list[bytes]:
     return [hashlib.sha256(prefix + text.encode()).digest() for text in texts]
 
 
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS embedded (
+    key    BLOB PRIMARY KEY,
+    vector BLOB,
+    cut_at INTEGER  -- tokens that the model read of a longer text; null: all of it
+)
+"""
+
+
 class VectorStore:
     """Vectors by key in SQLite."""
 
@@ -43,9 +52,9 @@ class VectorStore:
         self._connection = connection
         self._widths = set[int]()
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB)")
+        connection.execute(_SCHEMA)
         connection.execute("CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, key BLOB)")
-        (self._last,) = connection.execute("SELECT ifnull(max(rowid), 0) FROM vectors").fetchone()
+        (self._last,) = connection.execute("SELECT ifnull(max(rowid), 0) FROM embedded").fetchone()
 
     def read(self, keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Find which of `keys` are in the store, ascending, and their float32 (n_known, width)."""
@@ -53,7 +62,7 @@ class VectorStore:
             connection.execute("DELETE FROM wanted")
             connection.executemany("INSERT INTO wanted VALUES (?, ?)", enumerate(keys))
             found = connection.execute(
-                "SELECT position, vector FROM wanted JOIN vectors USING (key) ORDER BY position"
+                "SELECT position, vector FROM wanted JOIN embedded USING (key) ORDER BY position"
             ).fetchall()
         positions = np.array([position for position, _ in found], dtype=np.intp)
         widths = {len(vector) // 4 for _, vector in found}
@@ -69,17 +78,27 @@ class VectorStore:
     def n_read_from_before(self) -> int:
         """Count the keys read last that were there when the store was opened."""
         (n,) = self._connection.execute(
-            "SELECT count(*) FROM wanted JOIN vectors USING (key) WHERE vectors.rowid <= ?",
+            "SELECT count(*) FROM wanted JOIN embedded USING (key) WHERE embedded.rowid <= ?",
             [self._last],
         ).fetchone()
         return int(n)
 
-    def write(self, keys: list[bytes], matrix: NDArray[np.float32]) -> None:
-        """Commit the vectors, float32 (n_keys, width)."""
+    def cut(self) -> tuple[int, int]:
+        """Count the keys read last whose text was cut, and after how many tokens."""
+        n, tokens = self._connection.execute(
+            "SELECT count(cut_at), ifnull(max(cut_at), 0) FROM wanted JOIN embedded USING (key)"
+        ).fetchone()
+        return int(n), int(tokens)
+
+    def write(
+        self, keys: list[bytes], matrix: NDArray[np.float32], cut_at: Sequence[int | None]
+    ) -> None:
+        """Commit the vectors, float32 (n_keys, width), and where each text was cut, if it was."""
         rows = (row.tobytes() for row in matrix.astype("<f4"))
         with self._connection as connection:
             connection.executemany(
-                "INSERT OR REPLACE INTO vectors VALUES (?, ?)", zip(keys, rows, strict=True)
+                "INSERT OR REPLACE INTO embedded VALUES (?, ?, ?)",
+                zip(keys, rows, cut_at, strict=True),
             )
 
 

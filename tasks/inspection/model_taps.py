@@ -34,7 +34,7 @@ def inspected(model: str, settings: Model | None) -> Inspected:
 
     settings = settings or Model()
     built = toy(model, settings.hyperparameters)
-    if built.entry.loader is None:
+    if not built.entry.by_gradient:
         raise BadInput(f"{model} is computed, not trained by gradient: it has no layer to tap.")
     chosen: dict[str, str] = {}
     marks: dict[tuple[str, str], list[str]] = {}

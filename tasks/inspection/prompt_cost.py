@@ -21,6 +21,7 @@ from tasks.profiles.llm_writer import questions
 from tasks.profiles.request import Request
 
 _AT_ONCE = 256
+_ASSUMED = 400
 
 
 class Sample(BaseModel):
@@ -131,7 +132,9 @@ class Bill:
 def bill_of(request: Request, store: AnswerStore, n: int) -> Bill:
     """Count every different prompt, and those without an answer; keep `n` rendered ones."""
     counter = TokenCounter(request.config.llm.model)
-    bill = Bill(counter.how, request.config.llm.max_tokens, "at most, by max_tokens")
+    most = request.config.llm.max_tokens
+    how = "at most, by max_tokens" if most else "assumed, as max_tokens is not set"
+    bill = Bill(counter.how, most or _ASSUMED, how)
     asked = questions(request)
     while batch := list(islice(asked, _AT_ONCE)):
         store.want(question for _, question in batch)

@@ -95,6 +95,8 @@ def init(interactions: Path, items: Path | None, output: Path, force: bool = Fal
     words = [settings["format"], *(file.name for file in files.values())]
     words += [str(value) for value in settings.get("columns", {}).values()]
     kind = column_detection.subject(words)
+    if settings.get("feedback") == "counts":
+        kind = Guess("prompts", "counts", "feedback is counts")
     raw = _pipeline(settings, str(kind.value))
     checked, needed = _adapted(raw)
     guesses += _shown(interactions, kind, *needed)

@@ -18,6 +18,7 @@ from tasks.results.queries import reading
 
 _PAST = Path(__file__).parent / "sql" / "past_trainings.sql"
 _SECONDS_PER_EPOCH = {
+    "iALS": 0.15,
     "BPR": 0.2,
     "MultiVAE": 0.3,
     "LightGCN": 1.2,
@@ -111,6 +112,7 @@ def money(pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> Money:
             ground = f"{pipeline.dataset.digest()} {pipeline.split.digest()}"
             key = f"{side} {config.digest()} {ground}"
             asks = config.asks and pipeline.embeddings_of(side).provider != "import"
+            asks = asks and "profiles" in pipeline.targets.active_sources
             if asks and key not in bills:
                 request = request_of(pipeline, side)
                 with answer_store() as store:

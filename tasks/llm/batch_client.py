@@ -9,26 +9,30 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from prefect.logging import get_logger
 
 from models.config import LLM
 from models.errors import BadInput
-from models.llm.response_checks import judge, usage_of
+from models.llm.completion import Usage, parsed, printable, usage_of
+from models.llm.failures import Failure
+from models.llm.response_checks import judge
 from tasks.llm.answer_run import ATTEMPTS, AnswerRun
 from tasks.llm.answer_store import Answer
 from tasks.llm.batch_ledger import MARK, Submission, open_submissions, prepare
-from tasks.llm.endpoint import client_options, endpoint, explain, request_body
+from tasks.llm.endpoint import endpoint, explain, failure, request_body
 
 if TYPE_CHECKING:
-    from openai import OpenAI
     from openai.types import Batch
+
+    from tasks.llm.http_client import Api
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 100 * 2**20
 """Of one batch; the API's own limits are 50,000 requests and 200 MB."""
 
+_LATEST = 1 << 33
 _ENDED = {"completed", "expired", "cancelled", "failed"}
 _PATH: Final = "/v1/chat/completions"
 
@@ -45,33 +49,50 @@ def ask_in_batches(run: AnswerRun) -> None:
     """
     import openai
 
+    from tasks.llm.http_client import one_at_a_time
+
     llm = run.config.llm
     deadline = time.monotonic() + llm.batch_wait_hours * 3600
     try:
-        with openai.OpenAI(**client_options(llm, run.key)) as client:
+        with one_at_a_time(llm, run.key) as api:
             for attempt in range(ATTEMPTS):
-                submissions = _submit(client, run, attempt)
+                submissions = _submit(api, run, attempt)
                 for submission in submissions:
-                    batch = _ended(client, submission, llm, deadline)
-                    _charge(run, submission, _collect(client, run, submission, batch))
-                if not submissions or not run.store.unanswered():
+                    batch = _ended(api, submission, llm, deadline)
+                    _charge(run, submission, _collect(api, run, submission, batch))
+                if run.refused or not submissions or not run.store.unanswered():
                     break
     except openai.APIStatusError as error:
-        raise BadInput(explain(error, llm, run.key)) from None
+        refusal = failure(error.status_code, error.response.content, run.key)
+        raise BadInput(explain(refusal, llm)) from None
     except openai.APIConnectionError:
         raise BadInput(
             f"profiles.llm.base_url: {endpoint(llm)} cannot be reached. Check the network and run "
             "again: batches go on without this run, and the next one collects them"
         ) from None
+    except BadInput:
+        raise
+    except (openai.OpenAIError, ValueError, RecursionError):
+        raise BadInput(_no_batch_api(llm)) from None
+    run.settled |= run.missing.keys()
+    if run.refused:
+        raise BadInput(run.refused)
 
 
-def _submit(client: "OpenAI", run: AnswerRun, attempt: int) -> list[Submission]:
+def _no_batch_api(config: LLM) -> str:
+    return (
+        f"profiles.llm.base_url: {endpoint(config)} does not answer as a Batch API does. Set "
+        "profiles.provider to openai, or correct the address"
+    )
+
+
+def _submit(api: "Api", run: AnswerRun, attempt: int) -> list[Submission]:
     """Submit what no open batch has; returns the open batches that this run waits for."""
     url, budget = endpoint(run.config.llm), run.budget
-    wanted = {question.key for question in run.store.questions()}
+    wanted = {question.key for question in run.questions()}
     submissions = []
     for submission in open_submissions(url):
-        if not _exists(client, submission):
+        if not _exists(api, submission):
             submission.close()
         elif submission.keys & wanted:
             submissions.append(submission)
@@ -86,7 +107,7 @@ def _submit(client: "OpenAI", run: AnswerRun, attempt: int) -> list[Submission]:
                 break
         submission = prepare(url, requests)
         submission.reserved = reserved
-        _create(client, submission)
+        _create(api, submission, run.config.llm)
         get_logger("profiles").info(
             "Batch %s: %d questions submitted", submission.batch_id, len(requests)
         )
@@ -104,7 +125,7 @@ def _charge(run: AnswerRun, submission: Submission, answers: list[Answer]) -> No
 
 
 def _requests(run: AnswerRun, underway: frozenset[str], attempt: int) -> Iterator[dict[str, Any]]:
-    for question in run.store.questions():
+    for question in run.questions():
         if question.key not in underway:
             body = request_body(run.config, question.messages, attempt)
             yield {"custom_id": question.key, "method": "POST", "url": _PATH, "body": body}
@@ -124,57 +145,71 @@ def _chunks(requests: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
         yield chunk
 
 
-def _exists(client: "OpenAI", submission: Submission) -> bool:
+def _exists(api: "Api", submission: Submission) -> bool:
     """True if a submission's batch was created, of which it then has the id.
 
     A run killed while it created a batch does not know the batch's id, but the batch, if there
     is one, has ours.
     """
-    if submission.batch_id is None:
-        for batch in client.batches.list(limit=100):
+
+    async def found() -> str | None:
+        async for batch in api.client.batches.list(limit=100):
             if (batch.metadata or {}).get(MARK) == submission.name:
-                submission.created(batch.id)
-                break
+                return batch.id
+        return None
+
+    if submission.batch_id is None and (batch_id := api.wait(found())):
+        submission.created(batch_id)
     return submission.batch_id is not None
 
 
-def _create(client: "OpenAI", submission: Submission) -> None:
+def _create(api: "Api", submission: Submission, config: LLM) -> None:
     """Upload and create, without the client's retries: they might create the batch twice."""
     import openai
 
+    content = (submission.requests.name, submission.requests.read_bytes())
     try:
-        file = client.files.create(
-            file=(submission.requests.name, submission.requests.read_bytes()), purpose="batch"
-        )
-        batch = client.with_options(max_retries=0).batches.create(
-            input_file_id=file.id,
-            endpoint=_PATH,
-            completion_window="24h",
-            metadata={MARK: submission.name},
+        file = api.wait(api.client.files.create(file=content, purpose="batch"))
+        batch = api.wait(
+            api.client.with_options(max_retries=0).batches.create(
+                input_file_id=_id_of(file, config),
+                endpoint=_PATH,
+                completion_window="24h",
+                metadata={MARK: submission.name},
+            )
         )
     except openai.APIStatusError as error:
         if error.status_code < 500:
             submission.close()
         raise
-    submission.created(batch.id)
+    submission.created(_id_of(batch, config))
 
 
-def _ended(client: "OpenAI", submission: Submission, config: LLM, deadline: float) -> "Batch":
+def _id_of(answer: Any, config: LLM) -> str:
+    """Return the id of what was created; the client trusts what it parses, if it parses at all."""
+    found = getattr(answer, "id", None)
+    if not isinstance(found, str):
+        raise BadInput(_no_batch_api(config))
+    return found
+
+
+def _ended(api: "Api", submission: Submission, config: LLM, deadline: float) -> "Batch":
     """Wait until a batch has ended, well or not."""
     import openai
 
     assert submission.batch_id is not None
     while True:
         try:
-            batch = client.batches.retrieve(submission.batch_id)
+            batch = api.wait(api.client.batches.retrieve(submission.batch_id))
+            _id_of(batch, config)
         except openai.NotFoundError:
             submission.close()
             raise BadInput(
                 f"profiles.llm: {submission.endpoint} no longer knows batch "
                 f"{submission.batch_id}. Run again to submit its questions anew"
             ) from None
-        if batch.status in _ENDED:
-            return batch
+        if str(batch.status) in _ENDED:
+            return cast("Batch", batch)
         if time.monotonic() + config.batch_poll_seconds > deadline:
             done = batch.request_counts.completed if batch.request_counts else 0
             raise BadInput(
@@ -186,28 +221,28 @@ def _ended(client: "OpenAI", submission: Submission, config: LLM, deadline: floa
         time.sleep(config.batch_poll_seconds)
 
 
-def _collect(
-    client: "OpenAI", run: AnswerRun, submission: Submission, batch: "Batch"
-) -> list[Answer]:
+def _collect(api: "Api", run: AnswerRun, submission: Submission, batch: "Batch") -> list[Answer]:
     """Put a batch's answers into the store, then close it; returns the new ones, usable or not.
 
     A run killed in between collects the same answers again: those that the store has are skipped.
     """
-    ended = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.created_at
+    times = (batch.completed_at, batch.expired_at, batch.cancelled_at, batch.created_at)
+    ended = next((at for at in times if isinstance(at, int) and 0 < at < _LATEST), 0)
+    seconds = ended - batch.created_at if ended and isinstance(batch.created_at, int) else 0
     # The endpoint counts whole seconds: our id tells apart batches that ended in the same one.
     mark = timedelta(microseconds=int(submission.name[:8], 16) % 1_000_000)
     finished_at = datetime.fromtimestamp(ended, UTC) + mark
     answers, open_keys = list[Answer](), set(submission.keys)
-    for key, completion, problem in _rows(client, batch):
+    for key, completion, refusal in _rows(api, run, batch):
         if key not in open_keys:
             continue
         open_keys.remove(key)
-        text, problem = (None, problem) if problem else judge(completion, run.config)
-        run.missing.pop(key, None)
-        if problem:
-            run.missing[key] = problem
+        text, reason = (None, None) if refusal else judge(completion, run.config)
+        problem = refusal or (Failure(reason) if reason else None)
+        run.note(key, problem, final=refusal is not None and refusal.scope in ("prompt", "length"))
         if completion is not None and not run.store.has(key, finished_at):
-            answers.append(_answer(text, completion, ended - batch.created_at, finished_at))
+            usage = usage_of(completion)
+            answers.append(_answer(text, usage, float(seconds), finished_at))
             run.keep(key, answers[-1])
     run.missing |= dict.fromkeys(open_keys, f"batch {batch.status}")
     submission.close()
@@ -215,26 +250,33 @@ def _collect(
         faults = batch.errors.data if batch.errors and batch.errors.data else []
         said = "; ".join(str(fault.message) for fault in faults[:3]) or "no reason given"
         raise BadInput(
-            f"profiles.llm: {submission.endpoint} refused batch {batch.id}: {said[:300]}. "
-            "Correct profiles.llm or the prompt"
+            f"profiles.llm: {submission.endpoint} refused batch {batch.id}: "
+            f"{printable(said)[:300]}. Correct profiles.llm or the prompt"
         )
     return answers
 
 
-def _rows(client: "OpenAI", batch: "Batch") -> Iterator[tuple[str, Any, str | None]]:
+def _rows(api: "Api", run: AnswerRun, batch: "Batch") -> Iterator[tuple[str, Any, Failure | None]]:
     """Key, completion (None if there is none) and problem of each line of output."""
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-        for line in client.files.content(file_id).text.splitlines():
-            try:
-                row = json.loads(line)
-                key, response = row["custom_id"], row.get("response") or {}
-                status = response.get("status_code")
-            except (AttributeError, KeyError, TypeError, ValueError):
+        # Not splitlines, which also cuts where a text has a line separator of Unicode.
+        for line in api.wait(api.client.files.content(file_id)).content.split(b"\n"):
+            row = parsed(line)
+            if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
                 continue
-            reason = (row.get("error") or {}).get("code")
-            problem = f"HTTP {status}" if status else f"batch: {reason or 'no answer'}"
-            yield (key, response.get("body"), None) if status == 200 else (key, None, problem)
+            response = row.get("response")
+            response = response if isinstance(response, dict) else {}
+            status, body = response.get("status_code"), response.get("body")
+            if status == 200 and body is not None:
+                yield row["custom_id"], body, None
+            elif isinstance(status, int) and status >= 400:
+                content = json.dumps(body).encode()
+                yield row["custom_id"], None, failure(status, content, run.key)
+            else:
+                error = row.get("error")
+                code = error.get("code") if isinstance(error, dict) else None
+                yield row["custom_id"], None, Failure(f"batch: {code or 'no answer'}", "passing")
 
 
-def _answer(text: str | None, completion: Any, seconds: float, finished_at: datetime) -> Answer:
-    return Answer(text, *usage_of(completion), float(seconds), finished_at)
+def _answer(text: str | None, usage: Usage, seconds: float, finished_at: datetime) -> Answer:
+    return Answer(text, *usage, seconds, finished_at)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ class Budget:
 
     limit: float
     tariff: Tariff
+    longest_answer: int = 0
+    """In tokens."""
     spent: float = 0.0
     reserved: float = 0.0
     exhausted: bool = False
@@ -24,7 +27,7 @@ class Budget:
     def highest_cost(self, body: dict[str, Any]) -> float:
         """Return what a request with this body may cost, in US dollars."""
         size = len(json.dumps(body, ensure_ascii=False).encode())
-        return self.tariff.highest_cost(size, body["max_tokens"])
+        return self.tariff.highest_cost(size, self.longest_answer)
 
     def fits(self, amount: float) -> bool:
         """Reserve `amount` if it fits."""
@@ -83,3 +86,7 @@ class Reservation:
         self.budget.charge(self.reserved, spent + self.unanswered * self.highest_cost)
         self.budget._open -= 1
         self.budget._closed.set()
+
+
+current_reservation: ContextVar[Reservation | None] = ContextVar("reservation", default=None)
+"""What the current question may cost, for the HTTP client, which sees each of its requests."""

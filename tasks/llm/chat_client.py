@@ -2,32 +2,27 @@
 
 import asyncio
 import gc
-import json
 from collections.abc import Iterable, Iterator
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from models.config import LLM
 from models.errors import BadInput
-from models.llm.response_checks import MALFORMED, Usage, judge, usage_of
+from models.llm.completion import Usage, parsed, usage_of
+from models.llm.failures import Failure
+from models.llm.response_checks import judge
 from tasks.llm.answer_run import ATTEMPTS, NOT_ASKED, AnswerRun
 from tasks.llm.answer_store import Answer, Question
-from tasks.llm.budget import Budget, Reservation
-from tasks.llm.endpoint import client_options, explain, request_body
+from tasks.llm.budget import Reservation, current_reservation
+from tasks.llm.endpoint import client_options, failure, request_body
 from tasks.llm.rate_limit import Bucket, Limits
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-_LOST = "connection lost"
-_reservation: ContextVar[Reservation | None] = ContextVar("reservation", default=None)
-"""What the current question may cost, for the hooks that see each of its requests."""
-
-
-class _Refused(Exception):
-    """The endpoint will refuse every request like this one."""
+_LOST = Failure("connection lost", "passing")
+_LATE = Failure("timed out", "passing")
 
 
 def ask(run: AnswerRun) -> None:
@@ -48,10 +43,12 @@ def ask(run: AnswerRun) -> None:
 
 
 async def _ask(run: AnswerRun) -> None:
-    from openai import AsyncOpenAI, DefaultAioHttpClient
+    from openai import AsyncOpenAI
 
-    llm, questions = run.config.llm, run.store.questions()
-    http_client = DefaultAioHttpClient(**_hooks(llm, run.budget))
+    from tasks.llm.http_client import HttpClient
+
+    llm, questions = run.config.llm, run.questions()
+    http_client = HttpClient(llm.total_seconds, _limits(llm))
     async with (
         AsyncOpenAI(**client_options(llm, run.key), http_client=http_client) as client,
         asyncio.TaskGroup() as group,
@@ -60,14 +57,17 @@ async def _ask(run: AnswerRun) -> None:
             group.create_task(_work(client, run, questions))
 
 
+def _limits(config: LLM) -> Limits | None:
+    rates = config.requests_per_minute, config.tokens_per_minute
+    if rates == (None, None):
+        return None
+    return Limits(Bucket(rates[0]), Bucket(rates[1]), config.max_tokens or 0)
+
+
 async def _work(client: "AsyncOpenAI", run: AnswerRun, questions: Iterator[Question]) -> None:
     """Ask one question after the other, drawn from an iterator that all workers share."""
     for question in questions:
-        try:
-            answer, problem = await _answer(client, run, question.messages)
-        except _Refused as error:
-            run.refused = str(error)
-            return
+        answer, problem = await _answer(client, run, question.messages)
         if answer:
             run.keep(question.key, answer)
         run.note(question.key, problem)
@@ -77,28 +77,28 @@ async def _work(client: "AsyncOpenAI", run: AnswerRun, questions: Iterator[Quest
 
 async def _answer(
     client: "AsyncOpenAI", run: AnswerRun, messages: list[dict[str, str]]
-) -> tuple[Answer | None, str | None]:
+) -> tuple[Answer | None, Failure | None]:
     """Ask until the answer is usable, at most `ATTEMPTS` times.
 
     Returns the answer with the tokens of all attempts, None if none arrived, and its problem.
     """
     began, usages, budget = perf_counter(), list[Usage](), run.budget
     text: str | None = None
-    problem: str | None = None
+    problem: Failure | None = None
     for attempt in range(ATTEMPTS):
         body = request_body(run.config, messages, attempt)
         reservation = await budget.reserve(budget.highest_cost(body)) if budget else None
         if budget and not reservation:
-            problem = problem or NOT_ASKED
+            problem = problem or Failure(NOT_ASKED)
             break
-        completion, problem = await _send(client, run.config.llm, body, reservation)
-        if completion is None and problem != MALFORMED:
+        completion, problem = await _send(client, body, reservation)
+        if problem is not None:
             break
         usages.append(usage_of(completion))
-        if problem is None:
-            text, problem = judge(completion, run.config)
-        if problem is None:
+        text, reason = judge(completion, run.config)
+        if reason is None:
             break
+        problem = Failure(reason)
     if not usages:
         return None, problem
     asked, written = map(_total, zip(*usages, strict=True))
@@ -106,67 +106,34 @@ async def _answer(
 
 
 async def _send(
-    client: "AsyncOpenAI", config: LLM, body: dict[str, Any], reservation: Reservation | None
-) -> tuple[Any, str | None]:
-    """Send a request, with the client's own retries; returns the completion, or a problem."""
+    client: "AsyncOpenAI", body: dict[str, Any], reservation: Reservation | None
+) -> tuple[Any, Failure | None]:
+    """Send a request, with the client's own retries.
+
+    Returns what came back with status 200, JSON or None, or else why nothing did.
+    """
+    import httpx2
     import openai
 
-    _reservation.set(reservation)
+    current_reservation.set(reservation)
     completion, problem = None, None
     try:
-        # `chat.completions.create` would send the same, at twice the CPU time per request.
-        completion = await client.post("/chat/completions", cast_to=object, body=body)
+        # `chat.completions.create` would send the same, at twice the CPU time per request, and
+        # trusts what it parses.
+        response = await client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+        completion = parsed(response.content)
     except openai.APITimeoutError:
-        problem = "timed out"
+        problem = _LATE
     except openai.APIStatusError as error:
-        passing = error.status_code in (408, 409, 429) or error.status_code >= 500
-        if not passing or error.code == "insufficient_quota":
-            raise _Refused(explain(error, config, client.api_key)) from None
-        problem = f"HTTP {error.status_code}"
-    except (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError):
-        problem = MALFORMED
+        problem = failure(error.status_code, error.response.content, client.api_key)
     except openai.OpenAIError:
         problem = _LOST
     finally:
         if reservation:
             # What failed and says so is not billed; an answer without a count is, in full.
-            failed = completion is None and problem != MALFORMED
             cost = reservation.budget.tariff.cost(*usage_of(completion))
-            reservation.close(0.0 if failed else cost)
+            reservation.close(0.0 if problem else cost)
     return completion, problem
-
-
-def _hooks(config: LLM, budget: Budget | None) -> dict[str, Any]:
-    """Keep to limits and budget where every request passes, the client's own retries included."""
-    import openai
-
-    rates = config.requests_per_minute, config.tokens_per_minute
-    if rates == (None, None) and budget is None:
-        return {}
-    limits = Limits(Bucket(rates[0]), Bucket(rates[1]), config.max_tokens)
-
-    async def before(request: Any) -> None:
-        await limits.admit(request.content)
-        reservation = _reservation.get()
-        if reservation and not reservation.sent():
-            raise openai.OpenAIError("over budget")  # of all errors, the client retries but these
-
-    async def after(response: Any) -> None:
-        await response.aread()
-        limits.correct(response.request.content, _tokens_used(response))
-        if reservation := _reservation.get():
-            reservation.answered()
-
-    return {"event_hooks": {"request": [before], "response": [after]}}
-
-
-def _tokens_used(response: Any) -> int | None:
-    """Read the endpoint's count for an answer; None where it does not say."""
-    try:
-        used = response.json()["usage"]["total_tokens"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    return used if isinstance(used, int) else None
 
 
 def _total(counts: Iterable[int | None]) -> int | None:

@@ -3,7 +3,7 @@
 import os
 import socket
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from prefect.blocks.system import Secret
@@ -11,24 +11,36 @@ from prefect.blocks.system import Secret
 from models.config import LLM, Embeddings, Profiles
 from models.credentials import masked
 from models.errors import BadInput
+from models.llm.failures import Failure, failure_of
 from models.llm.response_checks import response_format
+from models.plain_text import for_terminal
 
 OPENAI_URL = "https://api.openai.com/v1"
 
 _CONNECT_SECONDS = 5.0
-_LONGEST_DETAIL = 300
+PATHS = ("/chat/completions", "/embeddings")
+"""What clients add to an address by themselves; providers show addresses that end in it."""
 
 
 def endpoint(config: LLM | Embeddings) -> str:
     """Return the endpoint's address. The client's own default depends on the environment."""
-    return (config.base_url or OPENAI_URL).rstrip("/")
+    address, mark, query = (config.base_url or OPENAI_URL).strip().partition("?")
+    address = address.rstrip("/")
+    for path in PATHS:
+        address = address.removesuffix(path).rstrip("/")
+    return address + (mark + query if query else "")
 
 
-def client_options(config: LLM, key: str) -> dict[str, Any]:
+def client_options(config: LLM | Embeddings, key: str) -> dict[str, Any]:
     """Return the arguments of an OpenAI client, synchronous or not."""
+    address, _, query = endpoint(config).partition("?")
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
     return {
         "api_key": key,
-        "base_url": endpoint(config),
+        "base_url": address,
+        "default_query": parameters,
+        # Azure's addresses with a version read the key from a header of their own.
+        "default_headers": {"api-key": key} if "api-version" in parameters else {},
         "timeout": config.timeout_seconds,
         "max_retries": config.max_retries,
     }
@@ -92,32 +104,42 @@ def require_reachable(config: LLM) -> None:
 
 def request_body(config: Profiles, messages: list[dict[str, str]], attempt: int) -> dict[str, Any]:
     """Build the request of a prompt at its `attempt`-th repetition."""
-    body: dict[str, Any] = {
-        "model": config.llm.model,
-        "messages": messages,
-        "temperature": config.llm.temperature,
-        "max_tokens": config.llm.max_tokens,
-    }
-    if config.llm.seed is not None:
-        # The same seed would bring the same unusable answer again.
-        body["seed"] = config.llm.seed + attempt
+    llm = config.llm
+    # The same seed would bring the same unusable answer again.
+    seed = None if llm.seed is None else llm.seed + attempt
+    sampling = {"temperature": llm.temperature, "max_tokens": llm.max_tokens, "seed": seed}
+    body: dict[str, Any] = {"model": llm.model, "messages": messages}
+    names = {str(key): name for key, name in llm.rename.items()}
+    body |= {names.get(key, key): value for key, value in sampling.items() if value is not None}
     if shape := response_format(config.fields):
         body["response_format"] = shape
     return body
 
 
-def explain(error: Any, config: LLM, key: str) -> str:
-    """Describe a refusal without the key, which the server's words may quote."""
-    body = error.body
-    detail = str(body.get("message") or body if isinstance(body, dict) else error.message)
-    detail = masked(detail, key)[:_LONGEST_DETAIL]
+def failure(status: int, content: bytes, key: str) -> Failure:
+    """Judge an HTTP error without the key, which the server's words may quote."""
+    return failure_of(status, content, lambda words: masked(for_terminal(words), key))
+
+
+def explain(refusal: Failure, config: LLM | Embeddings) -> str:
+    """Describe a refusal that concerns every request, and what to correct."""
+    section = "profiles.llm" if isinstance(config, LLM) else "embeddings"
     fix = {
         401: "Check the key in " + (config.api_key_secret or config.api_key_env),
         403: "Check what the key may do",
-        404: "Check profiles.llm.model and profiles.llm.base_url",
-        429: "Check the account's quota",
-    }.get(error.status_code, "Correct profiles.llm or the prompt")
+        404: f"Check {section}.model and {section}.base_url",
+        **dict.fromkeys((402, 429), "Check the account's quota"),
+    }.get(refusal.status or 0, f"Correct {section} or the prompt")
+    if refusal.parameter in ("temperature", "seed"):
+        fix = f"Set {section}.{refusal.parameter} to null, which leaves it out"
+    elif refusal.parameter == "response_format":
+        fix = "Leave profiles.fields empty"
+    elif refusal.parameter:
+        fix = (
+            f"Set {section}.rename to {{max_tokens: max_completion_tokens}}, or "
+            f"{section}.max_tokens to a number that the model allows, or to null"
+        )
     return (
-        f"profiles.llm: {endpoint(config)} answered {error.status_code} to model {config.model}: "
-        f"{detail}. {fix}"
+        f"{section}: {endpoint(config)} answered {refusal.status} to model {config.model}: "
+        f"{refusal.reason.partition(': ')[2] or 'no reason given'}. {fix}"
     )

@@ -60,6 +60,10 @@ class Limits:
         await self.tokens.take(self.estimate(content))
 
     def correct(self, content: bytes, used: int | None) -> None:
-        """Replace the estimate for an answered request by the endpoint's count, if it has one."""
+        """Replace the estimate for an answered request by the endpoint's count, if it has one.
+
+        A count of more than twice the estimate is not believed: it could stop the run for hours.
+        """
         if used is not None:
-            self.tokens.add(self.estimate(content) - used)
+            estimate = self.estimate(content)
+            self.tokens.add(max(estimate - used, -estimate))

@@ -50,8 +50,9 @@ def _users(request: Request) -> Iterator[pa.Table]:
 
 def _items(request: Request) -> Iterator[pa.Table]:
     train = read_parquet(request.train)
-    items = item_profiles.subjects(train, read_parquet(request.items), request.config.history.limit)
-    texts = pa.chunked_array([item_profiles.offline(items)], pa.string())
+    history, items = request.config.history, read_parquet(request.items)
+    known = item_profiles.subjects(train, items, history.limit, history.feedback == "counts")
+    texts = pa.chunked_array([item_profiles.offline(known)], pa.string())
     seen = record_of_items(train, request.config.sees_nothing)
     yield _rows(request, seen, texts, item_profiles.WRITER)
 

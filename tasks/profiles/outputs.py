@@ -34,6 +34,8 @@ class Profiled(Handoff):
     answers_paid: int = 0
     cost_usd: float | None = 0.0
     """Of the answers paid for; None where a price is not known."""
+    warnings: tuple[str, ...] = ()
+    """What a reader of results must know of these profiles."""
     unasked: int = 0
     """How many of the missing were not asked, because the budget was spent."""
 

@@ -7,7 +7,6 @@ from prefect.logging import get_logger
 from models.profiles.provenance import provenance
 from models.profiles.reuse import keep
 from models.schemas import USER
-from tasks.profiles.history_batches import records
 from tasks.profiles.outputs import Previous, Profiled
 from tasks.profiles.request import Basis, Provider, Request, sha256_of
 from tasks.storage.artifacts import read_parquet, write_parquet
@@ -36,12 +35,13 @@ def write_changed(
     table = kept.with_others(read_parquet(written.profiles).replace_schema_metadata(None))
     inputs = {**request.inputs, "written": written.profiles}
     facts = {"settings": settings}
+    proved = provenance(kept.profiles, kept.proved)
     seen = kept.all_seen(train.replace_schema_metadata(None))
     return written.model_copy(
         update={
             "profiles": write_parquet("profiles", table, inputs, facts),
             "seen": write_parquet("profiles", seen, inputs, {**facts, "part": "seen"}),
-            "provenance": provenance(table, kept.proof(records(request.train, basis.history))),
+            "provenance": written.provenance if proved == "train-only" else proved,
             "kept": len(users),
             **facts,
         }

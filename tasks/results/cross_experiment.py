@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SQL = Path(__file__).parent / "sql"
 
-_KNOWN = ("dataset", "profile_source", "profile_provenance")
+_KNOWN = ("dataset", "profile_source", "profile_provenance", "warnings")
 
 Points = dict[str | None, Rows]
 """The runs of an experiment's latest evaluation by point; under None where it has no points."""

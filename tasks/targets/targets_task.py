@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from prefect.logging import get_run_logger
 
 from models.config import ARMS, ArmName, Targets
 from models.config.arms import ControlInputs
+from models.embeddings.sources import all_metadata
 from models.embeddings.text_batches import to_matrix, to_table
 from models.schemas import EMBEDDING, TARGET, vectors
 from models.targets.kept_reducers import Unusable, dump, load, refit_reason, unchanged
@@ -153,6 +155,13 @@ def _write(
     return write_parquet("targets", table, inputs, config)
 
 
+def _factors(*log_of_subjects: Any) -> NDArray[np.float64]:
+    """See `models.recommenders.ials.log_factors`; torch is imported when it is asked for."""
+    from models.recommenders.ials import log_factors
+
+    return log_factors(*log_of_subjects)
+
+
 @stage("controls", version=3)
 def controls(
     config: Targets, arm: ArmName, targeted: Handle, train: Handle, items: Handle, seed: int
@@ -174,10 +183,21 @@ def controls(
     key, profiles = table.column_names[0], to_matrix(table[TARGET])
     log, catalogue = read_parquet(train), read_parquet(items)
     standardise = partial(standardised, width=profiles.shape[1], config=config)
-    subjects = table[key].to_pylist()
+    subjects = table[key].combine_chunks()
     make_targets = ARMS[arm].make_targets
     assert make_targets is not None
-    given = ControlInputs(profiles, key, subjects, log, catalogue, seed, config.seed, standardise)
+    given = ControlInputs(
+        profiles,
+        key,
+        subjects.to_pylist(),
+        log,
+        catalogue,
+        seed,
+        config.seed,
+        standardise,
+        metadata=partial(all_metadata, catalogue, log, subjects, key),
+        factors=partial(_factors, log, subjects, key, config.seed),
+    )
     with one_thread():
         made = make_targets(given)
     made_of = {"targets": targeted, "train": train, "items": items}

@@ -19,8 +19,8 @@ TapPoints = dict[str, dict[Side, "TapPoint"]]
 def tap_points(pipeline: Pipeline) -> TapPoints:
     """Find where knowledge enters each model, by building the model on a toy data set.
 
-    A model that takes embeddings without a tap does so only if its own `transfer` is set, since
-    it mostly stands beside the others as what they should beat.
+    A computed model takes embeddings only if its own `transfer` is set, since it mostly stands
+    beside the others as what they should beat.
 
     Raises:
         BadInput: for an unsupported model, an unknown hyper-parameter, a value of the wrong type
@@ -36,7 +36,8 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
         transfer = pipeline.transfer_of(name)
         for side in transfer.sides:
             point = probe(name, settings.hyperparameters, settings.tap_of(side), side)
-            if point is not None and (point.tap or settings.transfer):
+            asked = settings.transfer or entry(name).loader
+            if point is not None and asked:
                 found[name][side] = _narrowed(point, transfer.columns, name)
     return found
 

@@ -29,7 +29,6 @@ KEY = "sk-secret-of-the-test"
 def _home(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMKT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(text_models, "OPENAI_RETRIES", 2)
     with disable_run_logger():
         yield
 
@@ -218,17 +217,16 @@ def test_torch_threads_are_restored(monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_texts_beyond_the_models_reach_are_reported(monkeypatch):
-    warnings = []
-    monkeypatch.setattr(
-        text_models,
-        "get_run_logger",
-        lambda: type("Log", (), {"warning": lambda _, text, *a: warnings.append(text % a)})(),
-    )
+def test_texts_beyond_the_models_reach_are_reported_also_when_nothing_is_embedded():
     # float32: torch refuses long texts in bfloat16 where AVX-512 is there but switched off.
-    embed([DRAMA, NOVEL * 10], precision="float32")
-    assert len(warnings) == 1
-    assert warnings[0].startswith("1 of 2 texts are longer than the 256 tokens")
+    first = embed([DRAMA, NOVEL * 10], precision="float32")[0]
+    assert len(first.warnings) == 1
+    assert first.warnings[0].startswith(
+        "1 of 2 texts are longer than the 256 tokens that all-MiniLM-L6-v2 reads"
+    )
+    again = embed([DRAMA, NOVEL * 10], precision="float32")[0]
+    assert (again.texts_embedded, again.warnings) == (0, first.warnings)
+    assert embed([DRAMA], precision="float32")[0].warnings == ()
 
 
 def test_altered_weights_are_refused(tmp_path, monkeypatch):
@@ -300,6 +298,7 @@ def remote(httpserver, **settings):
         "provider": "openai",
         "model": "m",
         "base_url": httpserver.url_for("/v1/"),
+        "max_retries": 2,
         **settings,
     }
 
@@ -417,10 +416,9 @@ def test_a_prefect_secret_goes_before_the_variable(httpserver, monkeypatch):
         embed(["b"], **remote(httpserver, api_key_secret="other"))
 
 
-def test_an_unreachable_endpoint_is_named(monkeypatch):
-    monkeypatch.setattr(text_models, "OPENAI_RETRIES", 0)
+def test_an_unreachable_endpoint_is_named():
     with pytest.raises(BadInput, match=r"http://127\.0\.0\.1:9/v1 cannot be reached"):
-        embed(["a"], provider="openai", model="m", base_url="http://127.0.0.1:9/v1")
+        embed(["a"], provider="openai", model="m", base_url="http://127.0.0.1:9/v1", max_retries=0)
 
 
 def test_two_runs_at_once_pay_once(httpserver):

@@ -249,7 +249,11 @@ def test_embeddings_come_in_every_format_by_raw_token(tmp_path, kind):
     assert (users, matrix) == (USERS, MATRIX)
     assert (done.width, done.missing, done.provenance) == (2, 0, "unknown")
     described = [Described(side="users", profiled=None, embedded=done)]
-    assert origin(described) == {"profile_source": "import", "profile_provenance": "unknown"}
+    assert origin(described) == {
+        "profile_source": "import",
+        "profile_provenance": "unknown",
+        "warnings": None,
+    }
 
 
 def test_a_parquet_of_vectors_may_carry_the_record(tmp_path):

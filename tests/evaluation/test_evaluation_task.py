@@ -13,6 +13,7 @@ import pytest
 from models.config import Evaluation
 from models.errors import BadInput
 from models.evaluation.user_scores import score
+from models.report import wording
 from models.schemas import INTERACTIONS, ITEMS, LLM_CALLS, PROFILES, RANKINGS, vectors
 from tasks.execution.cache_key import cache_key
 from tasks.execution.stage import VerifiedJSON
@@ -123,6 +124,7 @@ def test_comparison_by_hand(inputs):
         "verdict": "no detectable difference",
         "profile_source": "offline",
         "profile_provenance": "train-only",
+        "warnings": "Users: 1 of 2 texts are longer than the model reads.",
         "seeds": 2,
         "users": 2,
         "is_primary": True,
@@ -145,6 +147,13 @@ def test_comparison_by_hand(inputs):
     ]
 
 
+def test_warnings_stand_beside_the_numbers(inputs):
+    evaluated_run(*inputs)
+    assert "Users: 1 of 2 texts are longer than the model reads." in wording.notes(
+        comparison_rows("tiny")
+    )
+
+
 def test_runs_record_what_decided_them(inputs):
     config = inputs[0]
     evaluated_run(*inputs)
@@ -162,6 +171,7 @@ def test_runs_record_what_decided_them(inputs):
         "profile_source": "offline",
         "embedding_model": "all-MiniLM-L6-v2",
         "profile_provenance": "train-only",
+        "warnings": "Users: 1 of 2 texts are longer than the model reads.",
     }
     assert {name: transfer[name] for name in only_transfer} == only_transfer
     assert {baseline[name] for name in [*only_transfer, "llm_model"]} == {None}

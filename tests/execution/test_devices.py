@@ -206,9 +206,11 @@ def test_training_and_scoring_put_no_tensor_on_a_device_of_chance(model):
     """Where none is named they go to `meta`, which mixes with the CPU as ill as a GPU does."""
     built = recommender(model)
     holdout = Holdout.from_pairs(built, interactions()[1])
-    wrapper = wrap(built, Transfer() if built.entry.loader else None)
+    wrapper = wrap(built, Transfer() if built.entry.by_gradient else None)
     with torch.device("meta"):
-        if built.entry.loader:
+        if built.entry.loader == "sweeps":
+            built.module.sweep()
+        if built.entry.by_gradient:
             for batch in built.batches():
                 wrapper.step_loss(batch, transferring=True).total.backward()
         holdout.score(built, "ndcg", 5)

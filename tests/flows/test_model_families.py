@@ -18,10 +18,12 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         "split.strategy=leave-one-out",
         "--set",
         "training={workers: 1, epochs: 2, patience: 2, seeds: [1], "
-        "arms: [baseline, transfer, shuffled, noise, genre-histogram, history-svd]}",
+        "arms: [baseline, transfer, shuffled, noise, genre-histogram, history-svd, genres-years, "
+        "log-factors]}",
         "--set",
         "models={LightGCN: {transfer: {side: both}}, DeepFM: {transfer: {side: items}}, "
         "SASRec: {hyperparameters: {hidden_size: 16}}, Pop: {}, "
+        "iALS: {hyperparameters: {embedding_size: 8}, transfer: {side: both}}, "
         "EASE: {hyperparameters: {reg_weight: 10.0}, transfer: {side: items, alpha: 0.5}}}",
         "--set",
         "transfer.alignment=linear",
@@ -32,7 +34,10 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         (stage["model"], stage["arm"]) for stage in made["stages"] if stage["name"] == "training"
     }
     arms = {"baseline", "transfer", "shuffled", "noise", "genre-histogram", "history-svd"}
-    trained = {(model, arm) for model in ("LightGCN", "DeepFM", "SASRec", "EASE") for arm in arms}
+    arms |= {"genres-years", "log-factors"}
+    trained = {
+        (model, arm) for model in ("LightGCN", "DeepFM", "SASRec", "EASE", "iALS") for arm in arms
+    }
     assert trainings == trained | {("Pop", "baseline")}
     compared = {(row["model"], row["arm"]) for row in made["comparison"]}
     assert compared == {(model, arm) for model, arm in trained if arm != "baseline"}
@@ -53,11 +58,14 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         ("EASE", None, "none"),
         ("LightGCN", "forward, forward", "none"),
         ("SASRec", "forward", "none"),
+        ("iALS", None, "none"),
     ]
     assert rows == [
         ("baseline", None, None, None),
         ("genre-histogram", None, None, "forward"),
+        ("genres-years", None, None, "forward"),
         ("history-svd", None, None, "forward"),
+        ("log-factors", None, None, "forward"),
         ("noise", "none", "offline", "forward"),
         ("shuffled", "none", "offline", "forward"),
         ("transfer", "none", "offline", "forward"),

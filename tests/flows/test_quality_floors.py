@@ -29,6 +29,7 @@ def pairs(table):
     ("model", "hyperparameters", "floor"),
     [
         ("BPR", {"learning_rate": 0.002}, 0.355),
+        ("iALS", {}, 0.43),
         pytest.param(
             "MultiVAE",
             {"learning_rate": 0.002, "train_batch_size": 256},

@@ -113,7 +113,7 @@ def test_an_unusable_answer_is_asked_again_with_another_seed_and_on_the_bill(llm
         ),
         (lambda _: completion("  "), "empty", answer_run.ATTEMPTS),
         (lambda _: Response("{", content_type="application/json"), "malformed answer", 3),
-        (lambda _: failure(503), "HTTP 503", 2),
+        (lambda _: failure(503), "HTTP 503: no", 2),
         (TROUBLE["slow"], "timed out", 2),
     ],
     ids=["refused", "filtered", "truncated", "empty", "malformed", "503", "slow"],
@@ -154,7 +154,7 @@ def test_a_hopeless_endpoint_is_not_asked_to_the_end(llm):
 
 
 @pytest.mark.parametrize(
-    ("status", "fix"), [(401, "LLMKT_TEST_KEY"), (403, "key"), (404, "model"), (400, "prompt")]
+    ("status", "fix"), [(401, "LLMKT_TEST_KEY"), (403, "key"), (404, "model"), (402, "quota")]
 )
 def test_a_refusal_stops_at_once_without_the_key_in_the_message(llm, status, fix):
     llm.script["Fargo"] = [lambda _: failure(status, f"Incorrect: {KEY}")]

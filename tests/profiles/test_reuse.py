@@ -132,9 +132,9 @@ def test_provenance_of_kept_profiles_can_fail():
     assert keep(first, seen, table, whole(History()), 9).profiles.num_rows == N - 1
     everything = keep(first, seen, seen, whole(History()), 9)
     assert everything.profiles.num_rows == N
-    assert provenance(first, everything.proof(everything.proved)) == "train-only"
+    assert provenance(first, everything.proved) == "train-only"
     other = keep(profiles_of(table, texts), table, table, whole(History()), 9)
-    assert provenance(first, other.proof(other.proved)) == "unknown"
+    assert provenance(first, other.proved) == "unknown"
 
 
 def profiles_of(seen: pa.Table, texts: pa.Array) -> pa.Table:

@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 N_USERS, N_ITEMS, WIDTH = SMALL.n_users, SMALL.n_items, 64
 USERS, ITEMS = SMALL.users, SMALL.items
 
-TRAINED = [name for name, entry in MODELS.items() if entry.loader is not None]
+TRAINED = [name for name, entry in MODELS.items() if entry.by_gradient]
 TYPICAL = {"BPR", "NeuMF", "MultiVAE", "LightGCN", "NCL", "DiffRec", "DeepFM", "SASRec", "BERT4Rec"}
 """One of each way to be trained; the others are left to `make test-slow` where a test is long."""
 typical_models = pytest.mark.parametrize(
@@ -58,7 +58,8 @@ SMALL_MODELS: dict[str, dict[str, object]] = {
 def recommender(
     model: str, seed: int = 1, device="cpu", precision="float32", **hyperparameters
 ) -> Recommender:
-    settings = {"train_batch_size": 64, **SMALL_MODELS.get(model, {}), **hyperparameters}
+    batches = {} if MODELS[model].loader == "sweeps" else {"train_batch_size": 64}
+    settings = {**batches, **SMALL_MODELS.get(model, {}), **hyperparameters}
     log = Log(*interactions()[0])
     return Recommender(model, settings, log, UNIVERSE, seed, device, precision)
 

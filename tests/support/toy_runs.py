@@ -148,6 +148,7 @@ def embedded() -> Embedded:
         width=8,
         texts_cached=0,
         texts_embedded=2,
+        warnings=("1 of 2 texts are longer than the model reads",),
     )
 
 

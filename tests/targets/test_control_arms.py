@@ -8,9 +8,12 @@ import pytest
 
 from models.config import ARMS, Pipeline, Tap, Targets
 from models.config.arms import ControlInputs
+from models.embeddings.sources import all_metadata
 from models.errors import BadInput
+from models.recommenders.ials import log_factors
 from models.schemas import GENRES, ITEM, USER
 from models.targets.reduction import standardised
+from tests.support.toy_world import SMALL
 
 CONFIG = Targets()
 TRAIN = pa.table(
@@ -37,7 +40,19 @@ def some_targets(n=400, width=3):
 def given(targets=None, *, seed=1, train=TRAIN, items=ITEMS, subjects=USERS, width=8):
     targets = np.zeros((len(subjects), width), "f4") if targets is None else targets
     standardise = partial(standardised, width=targets.shape[1], config=CONFIG)
-    return ControlInputs(targets, USER, subjects, train, items, seed, CONFIG.seed, standardise)
+    users = pa.array(subjects)
+    return ControlInputs(
+        targets,
+        USER,
+        subjects,
+        train,
+        items,
+        seed,
+        CONFIG.seed,
+        standardise,
+        metadata=lambda: all_metadata(items, train, users, USER),
+        factors=lambda width: log_factors(train, users, USER, CONFIG.seed, width),
+    )
 
 
 def made_by(arm, inputs):
@@ -98,6 +113,39 @@ def test_history_svd_is_the_svd_of_the_training_matrix():
     found = distances(made.astype(np.float64))
     np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-5)
     assert np.array_equal(made, made_by("history-svd", inputs))
+
+
+def two_tastes():
+    train = SMALL.interactions()
+    return given(np.zeros((SMALL.n_users, 8), "f4"), train=train, subjects=SMALL.users)
+
+
+def test_log_factors_tell_tastes_apart_and_repeat():
+    """Users of one taste are nearer to each other than to the others, without any text."""
+    made = made_by("log-factors", two_tastes())
+    assert made.shape == (SMALL.n_users, 8)
+    assert made.std() == pytest.approx(1, rel=1e-4)
+    apart = distances(made.astype(np.float64))
+    same = np.equal.outer(np.arange(SMALL.n_users) % 2, np.arange(SMALL.n_users) % 2)
+    assert apart[same].mean() < 0.7 * apart[~same].mean()
+    assert np.array_equal(made, made_by("log-factors", two_tastes()))
+
+
+def test_metadata_keeps_the_distances_of_genres_and_years():
+    items = ITEMS.append_column("year", pa.array([1990, 1990, 1970, 1950], pa.int32()))
+    made = made_by("genres-years", given(items=items, subjects=["c", "a", "b"]))
+    # Items i1 Drama, i2 War and Drama, i3 no genre; years of i1 and i2 are alike.
+    assert made.shape == (3, 8)
+    apart = distances(made.astype(np.float64))
+    assert apart[0, 1] > 0.1  # c saw i2 alone, a all three
+    bare = items.set_column(1, GENRES, pa.array([[]] * 4, pa.list_(pa.string())))
+    years = distances(
+        made_by("genres-years", given(items=bare, subjects=["c", "a", "b"])).astype("f8")
+    )
+    assert years[1, 2] < years[0, 1]  # of a, b and c, only c saw no old film
+    none = bare.set_column(2, "year", pa.nulls(4, pa.int32()))
+    with pytest.raises(BadInput, match="genres-years needs items with genres or years"):
+        made_by("genres-years", given(items=none))
 
 
 def test_every_arm_trains_with_the_same_transfer_and_budget():

@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS runs (
     llm_model          VARCHAR,  -- NULL for offline and imported profiles
     embedding_model    VARCHAR,  -- the text model; marked where words were only hashed
     profile_provenance VARCHAR,  -- none seen, train-only, unknown or leaky
+    warnings           VARCHAR,  -- what weakens the knowledge: profiles that are missing or were
+        -- shortened, texts that were cut; one a line
     epochs_budget      INTEGER NOT NULL,  -- most epochs, both phases together
     epochs_run         INTEGER NOT NULL,  -- epochs that ran
     best_epoch         INTEGER NOT NULL,  -- epoch whose weights were kept, from 0
@@ -138,7 +140,8 @@ CREATE TABLE IF NOT EXISTS contrasts (
     family             VARCHAR,  -- 16 hex digits over all claims, declared before test was scored;
         -- NULL where exploratory
     profile_source     VARCHAR,  -- as in runs
-    profile_provenance VARCHAR  -- as in runs
+    profile_provenance VARCHAR,  -- as in runs
+    warnings           VARCHAR  -- as in runs
 );
 
 -- Grain: as contrasts with the baseline, per slice.
@@ -152,7 +155,8 @@ CREATE TABLE IF NOT EXISTS slice_contrasts (
     high               INTEGER,  -- as in slices
     {contrast}
     profile_source     VARCHAR,  -- as in runs
-    profile_provenance VARCHAR  -- as in runs
+    profile_provenance VARCHAR,  -- as in runs
+    warnings           VARCHAR  -- as in runs
 );
 
 -- Grain: one night of an experiment. Means, difference and interval are in the metric's own unit,
