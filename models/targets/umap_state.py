@@ -90,7 +90,7 @@ def _index(arrays: Arrays, plain: Mapping[str, Any], points: NDArray[np.float32]
 
     graph = tuple(arrays[f"graph.{name}"] for name in _GRAPH)
     *forest, leaf_size = (arrays[f"forest.{name}"] for name in _FOREST)
-    _require_inside(len(points), points.shape[1], graph, forest)
+    require_inside(len(points), points.shape[1], graph, forest)
     state = {k.removeprefix("index."): v for k, v in arrays.items() if k.startswith("index.")}
     order = state["_vertex_order"]
     if not np.array_equal(np.sort(order), np.arange(len(points))):
@@ -117,10 +117,10 @@ def _index(arrays: Arrays, plain: Mapping[str, Any], points: NDArray[np.float32]
     return index
 
 
-def _require_inside(
+def require_inside(
     n: int, dimensions: int, graph: tuple[NDArray[Any], ...], forest: list[NDArray[Any]]
 ) -> None:
-    """Refuse a graph or tree that leads out of n points of some dimensions."""
+    """Refuse a graph or tree that leads out of n points of some dimensions; see `from_arrays`."""
     data, neighbours, starts = graph
     hyperplanes, offsets, children, leaves = forest
     nodes = len(children)
