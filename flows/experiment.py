@@ -1,20 +1,21 @@
 """The flow of an experiment: a grid of pipelines in, one comparison over all points out."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from flows.grid.hyperparameter_search import ArmSearch, run_searches, searches_of
+from flows.grid.hyperparameter_search import ArmSearch, run_searches, searches_of, settled
 from flows.steps.comparison import Summary, compare
 from flows.steps.preparation import Prepared, jobs_of, prepare
 from flows.steps.stage_runner import StageRunner
 from flows.steps.trainings import TrainingPool, training_pool
-from models.config import Pipeline
+from models.config import ArmName, Pipeline
 from models.errors import BadInput, Unavailable
 from models.experiments.grid import Point
 from tasks.config.experiment_file import ExperimentPoint, load_experiment
@@ -74,7 +75,7 @@ def experiment(
         run_searches(searches, stages, pool)
         earlier = earlier_trials(loaded.name) if searches else set()
         for point in points:
-            point.start(searches, earlier, stages, pool)
+            point.start(searches, earlier, loaded.config.settings, stages, pool)
         pool.wait_for_all()
         for point in points:
             point.collect(pool)
@@ -113,18 +114,23 @@ class _PointRun:
         self,
         searches: Sequence[ArmSearch],
         earlier: Collection[Tried],
+        settings: Mapping[str, Mapping[ArmName, Any]],
         stages: StageRunner,
         pool: TrainingPool,
     ) -> None:
         """Do what comes before the trainings, and start those that are ready."""
         with self._failing_alone():
-            for pipeline, trials in self._pipelines(searches, earlier, stages):
+            for pipeline, trials in self._pipelines(searches, earlier, settings, stages):
                 prepared = prepare(pipeline, stages, point=self.chosen.name, search_trials=trials)
                 self.prepared.append(prepared)
                 pool.start(*prepared.requests)
 
     def _pipelines(
-        self, searches: Sequence[ArmSearch], earlier: Collection[Tried], stages: StageRunner
+        self,
+        searches: Sequence[ArmSearch],
+        earlier: Collection[Tried],
+        settings: Mapping[str, Mapping[ArmName, Any]],
+        stages: StageRunner,
     ) -> Iterator[tuple[Pipeline, int]]:
         """Pipelines with the trials before each: the point's own, or each arm's best."""
         own = {
@@ -133,7 +139,7 @@ class _PointRun:
             if search.chosen is self.chosen
         }
         if not own:
-            yield self.chosen.pipeline, 0
+            yield from ((fixed, 0) for fixed in settled(self.chosen, settings, stages))
             return
         for search in own.values():
             yield search.best_pipeline(), search.tried(earlier)

@@ -45,6 +45,7 @@ app.add_typer(data_commands.app, name="data")
 app.command()(data_commands.init)
 app.command()(experiment)
 app.command()(results_commands.compare)
+app.command()(results_commands.settings)
 app.command()(results_commands.sql)
 app.command()(results_commands.gc)
 

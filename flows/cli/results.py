@@ -1,4 +1,4 @@
-"""The commands of `llmkt` about what earlier runs left: `compare`, `sql` and `gc`."""
+"""The commands of `llmkt` about what earlier runs left: `compare`, `settings`, `sql`, `gc`."""
 
 from enum import StrEnum
 from functools import partial
@@ -88,6 +88,20 @@ def compare(
             wide_console().print(comparison_table(rows, all_metrics))
         else:
             typer.echo(comparison_text(rows, form.value))
+
+
+def settings(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="One with a search.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Print what a search chose as `settings` of another experiment, such as one of more splits."""
+    with command(data_dir):
+        import yaml
+
+        from tasks.results.queries import chosen_settings
+
+        chosen = {"settings": chosen_settings(experiment)}
+        typer.echo(yaml.safe_dump(chosen, sort_keys=False, width=100), nl=False)
 
 
 def sql(

@@ -5,12 +5,12 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from flows.grid.hyperparameter_search import ArmSearch, recall_searches, searches_of
+from flows.grid.hyperparameter_search import ArmSearch, recall_searches, searches_of, settled
 from flows.steps.knowledge import sides_of
 from flows.steps.preparation import Request, jobs_of, prepare, taps_of
 from flows.steps.stage_runner import NotCached, StageRunner
 from models.config import BASELINE, Job, Pipeline
-from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
+from tasks.config.experiment_file import LoadedExperiment
 from tasks.execution.cache_key import cache_key
 from tasks.inspection.time_and_cost import Duration, Money, duration, money
 
@@ -72,7 +72,12 @@ def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
     searches = searches_of(loaded, stages)
     searched = {search.chosen.name for search in searches}
     points = {
-        chosen.name: _trainings(chosen, chosen.name in searched, stages) for chosen in loaded.points
+        chosen.name: [
+            training
+            for pipeline in settled(chosen, loaded.config.settings, stages)
+            for training in _trainings(chosen.name, pipeline, chosen.name in searched, stages)
+        ]
+        for chosen in loaded.points
     }
     different = {training.key: training for found in points.values() for training in found}
     cached = {key for key, training in different.items() if training.cached}
@@ -112,9 +117,11 @@ def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
     )
 
 
-def _trainings(chosen: ExperimentPoint, searched: bool, stages: StageRunner) -> list[_Training]:
-    """One point's trainings."""
-    pipeline, point = chosen.pipeline, chosen.name if searched else None
+def _trainings(
+    name: str, pipeline: Pipeline, searched: bool, stages: StageRunner
+) -> list[_Training]:
+    """The trainings of a point's pipeline."""
+    point = name if searched else None
     requests = {} if searched else _requests(pipeline, stages)
     trainings = []
     for job in jobs_of(pipeline, stages):

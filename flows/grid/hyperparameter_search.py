@@ -157,6 +157,29 @@ def _searches_of_point(
     return searches
 
 
+def settled(
+    chosen: ExperimentPoint, settings: Mapping[str, Mapping[ArmName, Any]], stages: StageRunner
+) -> list[Pipeline]:
+    """Return a point's pipelines under fixed settings: one per model and arm, if there are any.
+
+    Raises:
+        BadInput: if the settings name a model or an arm that the point does not have, or make no
+            pipeline.
+    """
+    if not settings:
+        return [chosen.pipeline]
+    jobs = jobs_of(chosen.pipeline, stages)
+    own = dict.fromkeys((job.model, job.arm) for job in jobs)
+    unknown = {(model, arm) for model, arms in settings.items() for arm in arms} - own.keys()
+    if unknown:
+        named = ", ".join(f"{model} {arm}" for model, arm in sorted(unknown))
+        raise BadInput(
+            f"{chosen.file}: settings of {named}, which {chosen.name} does not train. Remove them, "
+            "or add the model or the arm"
+        )
+    return [chosen.varied(model, arm, settings.get(model, {}).get(arm, {})) for model, arm in own]
+
+
 def run_searches(searches: Sequence[ArmSearch], stages: StageRunner, pool: TrainingPool) -> None:
     """Run all trials; a search waits for its own last trial, never for another's."""
     waiting: dict[str, list[tuple[Steps, Request]]] = {}

@@ -104,6 +104,11 @@ class Experiment(Section):
         200, ge=1, description="Refuse a grid with more points, before exclusions."
     )
     search: Search | None = Field(None, description="Hyper-parameter search; empty: none.")
+    settings: dict[str, dict[ArmName, Overrides]] = Field(
+        default_factory=dict,
+        description="Values by dotted key of one model and arm, at every point: what an earlier "
+        "search chose, as `llmkt settings` prints it. Not with search.",
+    )
 
     @field_validator("grid")
     @classmethod
@@ -126,6 +131,11 @@ class Experiment(Section):
         both = [key for key in self.grid if self.search and key in self.search.space]
         if both:
             raise ValueError(f"{', '.join(both)}: an axis of the grid cannot be searched, too")
+        if self.search and self.settings:
+            raise ValueError("settings are fixed, so there is no search: leave one of them out")
+        for model, arms in self.settings.items():
+            for arm, values in arms.items():
+                _refuse(values, _NOT_SEARCHED, f"is the same for all arms, {model} {arm} included")
         return self
 
 

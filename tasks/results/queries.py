@@ -3,6 +3,7 @@
 Imports nothing that trains, so that a question is answered at once.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,33 @@ def slice_rows(experiment: str | None = None) -> Rows:
             f"{experiment or database_path()}: no slice has users to compare. Leave --slices out."
         )
     return rows
+
+
+def chosen_settings(experiment: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what an experiment's latest search chose on validation, by model, arm and dotted key.
+
+    Raises:
+        BadInput: if there is no search, or it chose differently at several points.
+    """
+    with reading() as connection:
+        require_experiment(connection, experiment)
+        rows = select(
+            connection,
+            "SELECT model, arm, params FROM trials WHERE is_best AND is_current AND "
+            "experiment = $experiment ORDER BY ALL",
+            experiment=experiment,
+        )
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        values = json.loads(row["params"])
+        if found.setdefault(row["model"], {}).setdefault(row["arm"], values) != values:
+            raise BadInput(
+                f"{experiment}: its points have settings of their own for {row['model']} "
+                f"{row['arm']}. Search at one point"
+            )
+    if not found:
+        raise BadInput(f"{experiment}: it has no search. Add search to the file and run it")
+    return found
 
 
 def _rows(view: str, experiment: str | None) -> Rows:

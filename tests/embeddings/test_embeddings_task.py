@@ -1,5 +1,6 @@
 import json
 import threading
+import time
 import traceback
 
 import numpy as np
@@ -349,6 +350,11 @@ def test_a_busy_endpoint_is_asked_again(httpserver):
             "user u2: the vector is empty or not",
         ),
         (lambda t: [*well(t)[:-1], {"index": 7, "embedding": vector("x")}], "numbered 3 vectors"),
+        (
+            lambda t: [*well(t)[:-1], {"index": [2], "embedding": vector("x")}],
+            "numbered 3 vectors",
+        ),
+        (lambda _: [None, 7, []], "did not answer with embeddings"),
         (lambda _: None, "did not answer with embeddings"),
     ],
 )
@@ -367,6 +373,24 @@ def test_a_page_instead_of_json_is_explained(httpserver):
         httpserver.expect_request("/v1/embeddings").respond_with_data("<p>Hi", content_type=kind)
         with pytest.raises(BadInput, match=r"did not answer with embeddings.*ending in /v1"):
             embed(["a"], **remote(httpserver))
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"1" * 5000, b"null", b"\xff"])
+def test_what_is_no_json_is_explained(httpserver, content):
+    httpserver.expect_request("/v1/embeddings").respond_with_data(
+        content, content_type="application/json"
+    )
+    with pytest.raises(BadInput, match="did not answer with embeddings"):
+        embed(["a"], **remote(httpserver))
+
+
+def test_an_answer_that_never_ends_is_given_up(httpserver):
+    def trickle(_):
+        return Response((time.sleep(0.1), b" ")[1] for _ in range(50))
+
+    httpserver.expect_request("/v1/embeddings").respond_with_handler(trickle)
+    with pytest.raises(BadInput, match="cannot be reached"):
+        embed(["a"], **remote(httpserver, total_seconds=0.5, max_retries=0))
 
 
 def test_an_endpoint_that_changes_its_width_is_noticed(httpserver):

@@ -142,6 +142,8 @@ def test_a_grid_outlives_a_failing_point_and_is_found_again(data, write):
 @pytest.mark.usefixtures("data")
 def test_one_more_value_trains_only_its_own(write):
     path = write(**{key: value for key, value in GRID.items() if key == "grid"})
+    less = {"transfer.alpha": [0.1, 0.3]}
+    ran(write("less", grid=less))
     code, summary = ran(path)
     assert code == 0
     assert (summary["ran"], summary["cached"]) == (2, 6)
@@ -180,6 +182,32 @@ def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, wr
     assert {row["verdict"] for row in done} == {
         "not comparable: search trials differ (baseline 6; arm 5)"
     }
+
+
+def test_what_a_search_chose_trains_other_splits_without_another_search(data, write):
+    ran(write("chosen", search={"trials": 2, "space": SPACE}))
+    printed = CliRunner().invoke(app, ["settings", "chosen"])
+    assert printed.exit_code == 0, printed.output
+    chosen = yaml.safe_load(printed.output)["settings"]
+    assert set(chosen["BPR"]) == {"baseline", "transfer"}
+    assert set(chosen["BPR"]["baseline"]) == {"models.BPR.hyperparameters.learning_rate"}
+    fixed = {"settings": chosen, "grid": {"split.seed": [2026, 101]}}
+    path = write("fresh", **fixed)
+    assert ran(path, "--dry-run")[1]["cached"] == 4, "those of the search's own split"
+    code, summary = ran(path)
+    assert code == 0, summary["points"]
+    assert (summary["ran"], summary["cached"]) == (4, 4)
+    tried = "SELECT arm, list(DISTINCT alpha), max(search_trials) FROM runs WHERE experiment = "
+    alpha = chosen["BPR"]["transfer"]["transfer.alpha"]
+    assert rows(data, tried + "'fresh' GROUP BY arm ORDER BY arm") == [
+        ("baseline", [None], 0),
+        ("transfer", [pytest.approx(alpha)], 0),
+    ]
+    unknown = llmkt(write("fresh", settings={"NeuMF": {"baseline": {}}}), "--yes")
+    assert unknown.exit_code == 2
+    assert "settings of NeuMF baseline" in unknown.output
+    both = llmkt(write("fresh", settings=chosen, search={"trials": 2, "space": SPACE}), "--yes")
+    assert "settings are fixed" in both.output
 
 
 def test_points_that_differ_in_the_splits_seed_are_replicates(data, write):

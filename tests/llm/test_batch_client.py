@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from werkzeug import Response
 
 from models.errors import BadInput
 from tasks.llm import batch_client
@@ -228,3 +229,32 @@ def test_a_kill_after_collecting_leaves_nothing_behind(batches, data_dir, monkey
     assert read_parquet(result.calls)["prompt_tokens"].to_pylist() == [10] * 4
     assert batches.submitted() == dict.fromkeys((*TITLES, "Brazil"), 1)
     assert left(data_dir) == []
+
+
+def test_a_prompt_refused_in_a_batch_is_not_asked_again(batches):
+    words = {"error": {"message": "flagged as harmful", "code": "content_filter"}}
+    batches.rule = lambda row, _: (
+        answered(row, words, status=400) if title(row) == "Heat" else answered(row)
+    )
+    result = run(config(batches, 0.5), *TITLES)
+    assert reasons(result) == ["refused: flagged as harmful", None, None]
+    assert batches.submitted() == dict.fromkeys(TITLES, 1)
+
+
+def test_a_parameter_refused_in_a_batch_ends_the_run(batches):
+    words = {"error": {"message": "'seed' is not supported", "param": "seed"}}
+    batches.rule = lambda row, _: answered(row, words, status=400)
+    with pytest.raises(BadInput, match=r"seed.* Set profiles\.llm\.seed to null"):
+        run(config(batches, 1.0), *TITLES)
+    assert len(batches.batches) == 1
+
+
+@pytest.mark.parametrize("odd", [b"[" * 100_000, b'{"custom_id": []}', b'"x"', b"null", b"\xff"])
+def test_an_odd_line_of_results_is_passed_over(batches, monkeypatch, odd):
+    content = type(batches)._content
+    monkeypatch.setattr(
+        type(batches),
+        "_content",
+        lambda self, request, name: Response(odd + b"\n" + content(self, request, name).data),
+    )
+    assert texts(run(config(batches), *TITLES)) == PROFILES
