@@ -1,6 +1,7 @@
 """The nightly flow: new interactions → challenger → gate → publish."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
@@ -69,7 +70,8 @@ def fold_drops(
     found = drops(folder, settle_seconds)
     read = [stages.run(incoming, drop) for drop in found.files]
     folded: Folded = stages.run(fold_in, base, read)
-    return folded.model_copy(update={"waiting": found.waiting})
+    refused = folded.quarantined + len(found.refused)
+    return folded.model_copy(update={"waiting": found.waiting, "quarantined": refused})
 
 
 def _challenge(night: Night, stages: StageRunner) -> Ended:
@@ -110,15 +112,26 @@ def _end(
     judged: Judged | None = None,
     described: Sequence[Described] = (),
 ) -> Ended:
-    """Record the night and announce how it ended."""
-    record([row])
-    announce(row, judged, described)
-    version = current(night.pipeline.experiment)
+    """Record the night and announce how it ended; after a publication, nothing may fail it.
+
+    The next night records a publication that is not recorded yet.
+    """
+    reason, version = row.reason, row.challenger_version
+    for act in (partial(record, [row]), partial(announce, row, judged, described)):
+        try:
+            act()
+        except Exception as error:
+            if row.decision != "published":
+                raise
+            reason += f"; afterwards: {error}"
+    if row.decision != "published":
+        champion = current(night.pipeline.experiment)
+        version = champion.version if champion else None
     return Ended(
         experiment=row.experiment,
         stages=stages.records,
         decision=row.decision,
-        reason=row.reason,
-        version=version.version if version else None,
+        reason=reason,
+        version=version,
         promotion=row,
     )

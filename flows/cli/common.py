@@ -128,9 +128,11 @@ def command(
     with plain_errors(verbose):
         configure_prefect(data_dir, verbose)
         if writes:  # checked before Prefect starts a server there
+            from tasks.execution.prefect_server import require_prefect
             from tasks.storage.artifacts import require_writable
 
             require_writable()
+            require_prefect()
         yield
 
 

@@ -118,6 +118,7 @@ class Batches:
         generator: source of all epochs' orders and negatives.
         make: turns row numbers, int64 (block,), into batches: columns by RecBole's names.
         block: how many rows `make` is given at once; as many as a batch has if 0.
+        least: rows of the last batch; fewer join the batch before it. Without `block` only.
     """
 
     n_rows: int
@@ -125,15 +126,19 @@ class Batches:
     generator: torch.Generator
     make: Callable[[Tensor], Iterable[Batch]]
     block: int = 0
+    least: int = 1
 
     def __len__(self) -> int:
         """Count the batches of an epoch."""
-        return -(-self.n_rows // self.step)
+        return max((self.n_rows + self.step - self.least) // self.step, 1)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the epoch's batches."""
         order = torch.randperm(self.n_rows, generator=self.generator, device=self.generator.device)
-        for rows in order.split(self.block or self.step):
+        parts = list(order.split(self.block or self.step))
+        if len(parts) > 1 and len(parts[-1]) < self.least:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        for rows in parts:
             yield from self.make(rows)
 
 
@@ -183,7 +188,7 @@ def pair_batches(
 
 
 def labelled_batches(
-    pairs: Pairs, labels: Tensor, size: int, generator: torch.Generator
+    pairs: Pairs, labels: Tensor, size: int, generator: torch.Generator, least: int = 1
 ) -> Batches:
     """Batch the interactions themselves as (user, item, label, item features)."""
 
@@ -192,7 +197,7 @@ def labelled_batches(
         columns = {USER: pairs.users[rows], ITEM: items, LABEL: labels[rows]}
         return [columns | pairs.features_of(items)]
 
-    return Batches(len(labels), size, generator, batch)
+    return Batches(len(labels), size, generator, batch, least=least)
 
 
 def user_batches(pairs: Pairs, size: int, generator: torch.Generator) -> Batches:

@@ -265,7 +265,7 @@ class Recommender:
         )
         if self._labels is not None:
             labels = torch.from_numpy(self._labels).to(self.device)
-            return labelled_batches(pairs, labels, size, generator)
+            return labelled_batches(pairs, labels, size, generator, self._least_rows(size))
         if self.entry.loader == "users":
             return user_batches(pairs, size, generator)
         negatives = Negatives(pairs, self.settings["train_neg_sample_args"] or {}, generator)
@@ -278,6 +278,20 @@ class Recommender:
             return masked_batches(self._sequences, size, negatives, masking)
         compares = self.settings.get("loss_type") == "BPR"
         return sequence_batches(self._sequences, size, generator, negatives if compares else None)
+
+    def _least_rows(self, size: int) -> int:
+        """Count the rows that a batch of size `size` must have: one has no variance to divide by.
+
+        Raises:
+            BadInput: if batches are smaller.
+        """
+        least = 2 if any(isinstance(m, nn.BatchNorm1d) for m in self.module.modules()) else 1
+        if min(size, len(self.train_users)) < least:
+            raise BadInput(
+                f"models.{self.name}.hyperparameters.train_batch_size: {self.name} normalizes over "
+                "a batch, which needs 2 training interactions. Raise it, or bring more data."
+            )
+        return least
 
     def passes(self, epoch: int) -> Iterator[recbole_trainers.Pass]:
         """The passes over the batches that make one epoch (see `recbole_trainers.py`)."""

@@ -4,6 +4,9 @@ Drops are never moved, altered or deleted: the folded data set is a function of 
 the files that are there, so that no interruption can load half of one.
 """
 
+import errno
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from time import time
@@ -42,10 +45,11 @@ class Drop(Handoff):
 
 
 class Drops(Handoff):
-    """The files to fold in, sorted by name, and the names of unfinished ones."""
+    """The files to fold in, sorted by name, and the names of unfinished and unreadable ones."""
 
     files: tuple[Drop, ...]
     waiting: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 class Incoming(Handoff):
@@ -78,45 +82,59 @@ def drops(folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Drops:
     """Find the drops in `folder`, if it exists, and write each as a raw artifact by its content.
 
     Doing this before the cached stages makes their keys depend on what the files hold. A file that
-    was changed within `settle_seconds` waits for the next time.
+    was changed within `settle_seconds` waits for the next time; what cannot be read is set aside.
     """
-    found, waiting, unknown = [], [], []
+    found, waiting, logger = [], [], get_logger("incoming")
+    refused: dict[str, str] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.name.startswith((".", "_")) or file.name.endswith(UNFINISHED) or file.is_dir():
+        if file.name.startswith((".", "_")) or file.name.endswith(UNFINISHED):
             continue
-        if file.suffix.lower() not in FORMATS:
-            unknown.append(file.name)
-            continue
-        content = _settled_content(file, settle_seconds)
-        if content is None:
-            waiting.append(file.name)
+        try:
+            file.name.encode()  # else nothing could be written about it
+            content = _settled_content(file, settle_seconds)
+        except UnicodeEncodeError:
+            refused[ascii(file.name)] = "its name is not UTF-8. Rename it"
+        except OSError as error:
+            refused[file.name] = f"{error.strerror}. Replace it by a file that can be read"
         else:
-            found.append(Drop(name=file.name, content=content))
-    logger = get_logger("incoming")
+            if isinstance(content, Handle):
+                found.append(Drop(name=file.name, content=content))
+            elif content:
+                waiting.append(file.name)
     if waiting:
         logger.info("%s: unfinished, left for the next time: %s", folder, ", ".join(waiting))
-    if unknown:
-        logger.warning(
-            "%s: files other than %s are not read: %s",
-            folder,
-            " ".join(FORMATS),
-            ", ".join(unknown),
-        )
-    return Drops(files=tuple(found), waiting=tuple(waiting))
+    for name, reason in refused.items():
+        logger.warning("%s: %s was set aside: %s", folder, name, reason)
+    return Drops(files=tuple(found), waiting=tuple(waiting), refused=tuple(refused))
 
 
-def _settled_content(file: Path, seconds: float) -> Handle | None:
-    """Write a file as a raw artifact, unless it changed lately or changes meanwhile."""
+def _settled_content(file: Path, seconds: float) -> Handle | bool:
+    """Write a file as a raw artifact; True if it is not settled yet, False for a folder.
+
+    Raises:
+        OSError: if it is no file, of another kind than is read here, or cannot be read.
+    """
+    known = file.suffix.lower() in FORMATS
+    if not known and stat.S_ISDIR(file.stat().st_mode):
+        return False
+    if not known:
+        raise OSError(errno.EINVAL, f"only {' '.join(FORMATS)} are read")
     try:
-        before = file.stat()
-        if time() - before.st_mtime < seconds:
-            return None
-        content = file.read_bytes()
-        after = file.stat()
+        # Otherwise a FIFO would wait for somebody to write to it.
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123
+            before = os.fstat(stream.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.EINVAL, "no regular file")
+            if time() - before.st_mtime < seconds:
+                return True
+            content = stream.read()
+            after = file.stat()
     except FileNotFoundError:
-        return None
+        if file.is_symlink():
+            raise
+        return True
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, len(content)):
-        return None
+        return True
     return write_bytes("raw", file.suffix.lower(), content)
 
 

@@ -50,7 +50,7 @@ class VectorStore:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._widths = set[int]()
+        self._widths = set[float]()
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(_SCHEMA)
         connection.execute("CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, key BLOB)")
@@ -65,15 +65,16 @@ class VectorStore:
                 "SELECT position, vector FROM wanted JOIN embedded USING (key) ORDER BY position"
             ).fetchall()
         positions = np.array([position for position, _ in found], dtype=np.intp)
-        widths = {len(vector) // 4 for _, vector in found}
+        widths = {len(vector) / 4 for _, vector in found}
         self._widths |= widths
-        if len(self._widths) > 1:
+        if len(self._widths) > 1 or any(width % 1 for width in widths):
+            known = ", ".join(f"{width:g}" for width in sorted(self._widths))
             raise BadInput(
-                f"{_path()} holds vectors of widths {sorted(self._widths)} of one model, which "
+                f"{_path()} holds vectors of widths [{known}] of one model, which "
                 "must have changed under its name. Delete that file to embed all texts again."
             )
         flat = np.frombuffer(b"".join(vector for _, vector in found), dtype="<f4")
-        return positions, flat.reshape(len(found), *(widths or {0}))
+        return positions, flat.reshape(len(found), int(max(widths, default=0)))
 
     def n_read_from_before(self) -> int:
         """Count the keys read last that were there when the store was opened."""
@@ -116,7 +117,8 @@ def vector_store() -> Iterator[VectorStore]:
             yield VectorStore(connection)
     except sqlite3.DatabaseError as error:
         raise BadInput(
-            f"{_path()} cannot be used ({error}). Stop what holds it, or delete it."
+            f"{_path()}: busy or damaged. Stop what holds it, or delete it: texts are then "
+            "embedded again."
         ) from error
     finally:
         connection.close()

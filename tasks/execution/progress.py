@@ -61,10 +61,10 @@ def _folder() -> Path:
 
 def _read(spool: Path) -> tuple[str, int, int] | None:
     try:
-        state = json.loads(spool.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        state = json.loads(spool.read_bytes())
+        return str(state["description"]), int(state["done"]), int(state["total"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return state["description"], state["done"], state["total"]
 
 
 @contextmanager

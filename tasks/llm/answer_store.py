@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import pyarrow as pa
 from filelock import Timeout
@@ -192,20 +193,18 @@ def answer_store(max_words: int | None = None) -> Iterator[AnswerStore]:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript(_SCHEMA)
+        with writing(path), _whole(path):
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(_SCHEMA)
         connection.create_function(
             "usable", 1, lambda text: text is not None and not is_too_long(text, max_words)
         )
-    except sqlite3.DatabaseError as error:
+    except BaseException:
         connection.close()
-        with writing(path):
-            if reason(error) is not None:
-                raise
-        raise BadInput(f"{path}: unusable ({error}). Move it away, answers and all") from error
+        raise
     try:
-        with writing(path):
+        with writing(path), _whole(path):
             shared = SharedAnswers(connection, remote) if remote else None
             if shared:
                 shared.pull()
@@ -216,6 +215,20 @@ def answer_store(max_words: int | None = None) -> Iterator[AnswerStore]:
                     shared.push()
     finally:
         connection.close()
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Raise `BadInput` where SQLite finds that the file is none of its own, damaged or other."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if reason(error) is not None:
+            raise
+        raise BadInput(
+            f"{path}: damaged, or no database of answers. Restore a copy, or move it away with its "
+            "-wal and -shm files: its answers are then asked for, and paid, again"
+        ) from error
 
 
 @contextmanager

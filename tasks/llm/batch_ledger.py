@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.errors import BadInput
 from tasks.storage.artifacts import data_dir, discard, mirror, replacing, share
 
 _FOLDER = "batches"
@@ -62,10 +63,20 @@ def open_submissions(endpoint: str) -> Iterator[Submission]:
     """Yield what was submitted to this endpoint and not collected."""
     mirror(_FOLDER)
     for file in sorted((data_dir() / _FOLDER).glob("*.json")):
-        state = json.loads(file.read_text(encoding="utf-8"))
-        if state["endpoint"] == endpoint:
-            keys = frozenset(state["keys"])
-            yield Submission(file.stem, endpoint, keys, state["batch_id"])
+        try:
+            state = json.loads(file.read_bytes())
+            found = Submission(file.stem, state["endpoint"], frozenset(state["keys"]))
+            found.batch_id = state["batch_id"]
+            whole = all(isinstance(name, str) for name in (found.endpoint, *found.keys))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            raise BadInput(
+                f"{file}: damaged. Restore a copy, or move it away: the answers of that batch are "
+                "then asked for, and paid, again"
+            )
+        if found.endpoint == endpoint:
+            yield found
 
 
 def _write(path: Path, text: str) -> None:

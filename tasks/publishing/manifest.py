@@ -9,6 +9,7 @@ object whose text is the version's name, and a version's manifest is written las
 follows the store: manifests and the link at once, other files when they are read.
 """
 
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -172,6 +173,10 @@ def current(experiment: str) -> Manifest | None:
         version = str((folder_of(experiment) / CURRENT).readlink())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise BadInput(
+            f"{folder_of(experiment) / CURRENT}: not a link to a version. Remove it to begin anew."
+        ) from error
     return read(experiment, version)
 
 
@@ -184,20 +189,22 @@ def read(experiment: str, version: str) -> Manifest:
     path = folder_of(experiment) / version / MANIFEST
     try:
         contained(f"{experiment}/{version}")
-        manifest = Manifest.model_validate_json(path.read_bytes())
-        if (manifest.experiment, manifest.version) != (experiment, version):
-            raise ValueError(f"it is that of {manifest.experiment} {manifest.version}")
-        return manifest
+        found = Manifest.model_validate_json(path.read_bytes())
+        if (found.experiment, found.version) != (experiment, version):
+            raise ValueError("of another version")
+        return found
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise BadInput(
-            f"{path} cannot be read ({reason}). Point {path.parent.parent / CURRENT} to another "
-            "version, or remove that link to begin anew."
+            f"{path}: missing, damaged or of another version. Point "
+            f"{path.parent.parent / CURRENT} to another version, or remove that link to begin anew."
         ) from error
 
 
 def versions(experiment: str) -> list[Manifest]:
-    """List all kept versions, newest first."""
+    """List all kept versions, newest first; one whose manifest is damaged is none."""
     found = folder_of(experiment).glob(f"[!.]*/{MANIFEST}")
-    kept = [read(experiment, name) for name in {path.parent.name for path in found} - {CURRENT}]
+    kept = []
+    for name in {path.parent.name for path in found} - {CURRENT}:
+        with suppress(BadInput):
+            kept.append(read(experiment, name))
     return sorted(kept, key=lambda manifest: manifest.created_at, reverse=True)

@@ -139,7 +139,11 @@ def publishing(
     except Overtaken as error:
         get_run_logger().warning("Not published: %s", error)
         return None
-    removed = prune(manifest.experiment, keep)
+    try:
+        removed = prune(manifest.experiment, keep)
+    except Exception:  # the version is current: nothing after it may fail the night
+        removed = []
+        get_run_logger().exception("Old versions were not removed")
     get_run_logger().info(
         "%s is current%s", published.folder, f"; removed {', '.join(removed)}" if removed else ""
     )

@@ -6,6 +6,7 @@ succeed, and the file of the later one stays: the other's evaluation no longer f
 is computed again by its next run.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import is_dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 DATABASE_WAIT_SECONDS = 120.0
 _NAME = "results.duckdb"
+_BUSY = r"(?is).*(could not set lock|conflicting lock).*"
+"""What DuckDB says of a file that another process holds."""
 
 
 def database_path() -> Path:
@@ -106,32 +109,50 @@ def _connected(
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
     connect = retry(
-        retry=retry_if_exception_message(match=r"(?is).*lock.*"),
+        retry=retry_if_exception_message(match=_BUSY),
         stop=stop_after_delay(wait_seconds),
         wait=wait_random(0.1, 0.5),
         reraise=True,
     )(duckdb.connect)
     try:
         connection = connect(str(path), read_only=read_only, config=dict(settings))
-    except duckdb.IOException as error:
+    except duckdb.Error as error:
         raise _cannot_open(path, wait_seconds, error) from error
     try:
         with writing(path):
             yield connection
+    except duckdb.Error as error:
+        if is_damage(error):
+            raise _damaged(path) from error
+        raise
     finally:
         connection.close()
 
 
 def _cannot_open(path: Path, wait_seconds: float, error: Exception) -> BadInput:
-    if "not a valid DuckDB" in str(error):
-        return BadInput(
-            f"{path}: not a DuckDB database. Move it away and run `llmkt run CONFIG` again."
-        )
     why = reason(error)
     if why is not None:
         return BadInput(f"{path}: {why}, then run again")
+    if not re.match(_BUSY, str(error)):
+        return _damaged(path)
     return BadInput(
         f"{path}: still busy after {wait_seconds:.0f} s. Close the program that holds it: {error}"
+    )
+
+
+def is_damage(error: "duckdb.Error") -> bool:
+    """Whether a file is damaged, or has other tables than those of `schema`."""
+    import duckdb
+
+    kinds = duckdb.IOException, duckdb.InternalError, duckdb.SerializationException
+    other_tables = duckdb.CatalogException, duckdb.BinderException
+    return type(error) is duckdb.Error or isinstance(error, (*kinds, *other_tables))
+
+
+def _damaged(path: Path) -> BadInput:
+    return BadInput(
+        f"{path}: damaged, or not a results database of this version. Move it away and run `llmkt "
+        "run CONFIG` again: finished trainings are kept, and a new one is filled from them."
     )
 
 

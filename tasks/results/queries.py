@@ -12,7 +12,7 @@ import duckdb
 
 from models.config import BASELINE
 from models.errors import BadInput
-from tasks.results.database import database, database_path
+from tasks.results.database import database, database_path, is_damage
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -137,6 +137,8 @@ def query(sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
             found = connection.execute(statements[0])
             return [name for name, *_ in found.description or []], found.fetchall()
         except duckdb.Error as error:
+            if is_damage(error) and not isinstance(error, duckdb.ProgrammingError):
+                raise
             # The sentence, without the picture of the statement that follows it.
             sentence = " ".join(str(error).split("\n\n")[0].split())
             raise BadInput(f"DuckDB refuses the statement: {sentence}") from error

@@ -139,7 +139,7 @@ def _references(records: Iterable[Entry], root: Path, remote: Store | None) -> I
     for record in records:
         content = remote.read(record.name) if remote else (root / record.name).read_bytes()
         # A result is JSON inside JSON: the slashes of a path are never escaped.
-        yield from _HANDLE.findall((content or b"").decode())
+        yield from _HANDLE.findall((content or b"").decode(errors="replace"))
 
 
 def _unreferenced(entries: Iterable[Entry], live: set[str], before: float) -> list[Entry]:

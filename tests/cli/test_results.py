@@ -92,7 +92,7 @@ def test_a_missing_empty_or_foreign_database_is_said(data_dir):
             read()
     database_path().write_text("no database")
     for read in (comparison_rows, lambda: query("FROM runs")):
-        with pytest.raises(BadInput, match="not a DuckDB database"):
+        with pytest.raises(BadInput, match="damaged, or not a results database"):
             read()
 
 

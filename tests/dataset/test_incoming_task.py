@@ -1,6 +1,7 @@
 """Drops of new interactions: what is read, what is refused and why, and what they add."""
 
 import os
+import socket
 import time
 from datetime import UTC, datetime
 
@@ -290,16 +291,42 @@ def test_unfinished_files_are_left_alone(folder):
     assert drops(folder / "absent").files == ()
 
 
+def test_what_is_no_readable_file_is_set_aside_and_the_night_goes_on(folder, caplog):
+    drop(folder, "good.csv", COMMAS + "u3,a,5,7\n")
+    os.mkfifo(folder / "fifo.csv")  # opening it would wait for a writer
+    (folder / "loop.csv").symlink_to("loop.csv")
+    (folder / "gone.csv").symlink_to("nowhere.csv")
+    (folder / "loop").symlink_to("loop")
+    (folder / "device.csv").symlink_to("/dev/zero")
+    (folder / "folder.csv").mkdir()
+    (folder / "folder").mkdir()
+    (folder / "memory.csv").symlink_to("/proc/self/mem")  # a file that cannot be read
+    (folder / b"\xff.csv".decode(errors="surrogateescape")).touch()
+    with socket.socket(socket.AF_UNIX) as listening:
+        place = os.open(folder, os.O_RDONLY)  # the path of a socket must be short
+        listening.bind(f"/proc/self/fd/{place}/socket.csv")
+        os.close(place)
+        found = drops(folder, settle_seconds=0)
+    assert [one.name for one in found.files] == ["good.csv"]
+    assert found.waiting == ()
+    names = "device fifo folder gone loop loop.csv memory socket".split()  # noqa: SIM905
+    assert [name.removesuffix(".csv") for name in found.refused[:-1]] == [
+        name.removesuffix(".csv") for name in names
+    ]
+    assert found.refused[-1] == r"'\udcff.csv'"
+    assert "fifo.csv was set aside: no regular file. Replace it" in caplog.text
+
+
 def test_a_file_that_changes_while_it_is_read_waits(folder, monkeypatch):
-    file = drop(folder, "a.csv", COMMAS)
-    read = type(file).read_bytes
+    drop(folder, "a.csv", COMMAS)
+    look = os.fstat
 
-    def meanwhile(path):
-        content = read(path)
+    def meanwhile(descriptor):
+        found = look(descriptor)
         drop(folder, "a.csv", COMMAS + "u,i,5,7\n", age=1800)
-        return content
+        return found
 
-    monkeypatch.setattr(type(file), "read_bytes", meanwhile)
+    monkeypatch.setattr(os, "fstat", meanwhile)
     assert drops(folder) == drops(folder).model_copy(update={"files": (), "waiting": ("a.csv",)})
 
 

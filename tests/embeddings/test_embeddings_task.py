@@ -467,5 +467,5 @@ def test_two_runs_at_once_pay_once(httpserver):
 def test_a_damaged_store_is_explained():
     data_dir().mkdir(parents=True)
     (data_dir() / "embeddings.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(BadInput, match=r"embeddings\.sqlite cannot be used"):
+    with pytest.raises(BadInput, match=r"embeddings\.sqlite: busy or damaged"):
         embed([DRAMA])

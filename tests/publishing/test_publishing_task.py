@@ -4,6 +4,7 @@ import json
 import multiprocessing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from flows import nightly_retrain
 from models.config import Job
 from models.errors import BadInput
 from models.schemas import ITEMS, RECOMMENDATIONS, USERS
 from tasks.nightly.promotion_log import promotions, record
 from tasks.publishing.manifest import Manifest, current, folder_of, read, the_experiment, versions
 from tasks.publishing.outputs import Promotion
+from tasks.publishing.publishing_task import publishing
 from tasks.publishing.recommendation_lookup import recommended
 from tasks.publishing.versions import Overtaken, prune, publish, rollback
 from tasks.results.database import database
@@ -259,6 +262,55 @@ def test_pruning_spares_what_counts_and_what_it_leads_back_to(data_dir):
     assert current("tiny").version == "2"
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[" * 99999, None])
+def test_a_broken_old_manifest_is_no_version_and_stops_no_pruning(data_dir, content):
+    assert data_dir
+    for number in range(1, 6):
+        release(str(number), str(number - 1) if number > 1 else None)
+    broken = folder_of("tiny") / "3" / "manifest.json"
+    other = (folder_of("tiny") / "5" / "manifest.json").read_bytes()  # of another folder
+    broken.write_bytes(other if content is None else content)
+    assert [kept.version for kept in versions("tiny")] == ["5", "4", "2", "1"]
+    assert prune("tiny", keep=2) == ["2", "1"]
+    assert current("tiny").version == "5"
+    with pytest.raises(BadInput, match=r"3/manifest\.json: missing, damaged or of another version"):
+        read("tiny", "3")
+
+
+@pytest.mark.usefixtures("data_dir", "no_run_logger")
+def test_nothing_after_the_swap_fails_the_night(monkeypatch):
+    def fails(*_):
+        raise OSError("no such disk")
+
+    release("1", None)
+    new = manifest("2", "1")
+    handle = write_bytes("x", ".bin", b"x")
+    given = SimpleNamespace(
+        **dict.fromkeys(("weights", "train", "valid", "users", "items", "recommendations"), handle),
+        vectors={},
+    )
+    monkeypatch.setattr("tasks.publishing.publishing_task.prune", fails)
+    assert publishing.fn(new, given, given, given, given, 2).version == "2"
+    assert current("tiny").version == "2"
+
+    monkeypatch.setattr(nightly_retrain, "record", fails)
+    monkeypatch.setattr(nightly_retrain, "announce", fails)
+    row = new.decision.model_copy(update={"decision": "published", "challenger_version": "2"})
+    night = SimpleNamespace(pipeline=SimpleNamespace(experiment="tiny"))
+    ended = nightly_retrain._end(night, row, SimpleNamespace(records=[]))
+    assert (ended.version, ended.reason.count("afterwards: no such disk")) == ("2", 2)
+    with pytest.raises(OSError, match="no such disk"):  # its row is all that such a night leaves
+        nightly_retrain._end(
+            night, row.model_copy(update={"decision": "kept"}), SimpleNamespace(records=[])
+        )
+
+
+def test_a_current_that_is_no_link(data_dir):
+    (data_dir / "published" / "tiny" / "current").mkdir(parents=True)
+    with pytest.raises(BadInput, match=r"current: not a link to a version\. Remove it"):
+        current("tiny")
+
+
 def test_recommendations_are_read_with_titles(data_dir):
     assert data_dir
     release("7", None)
@@ -309,10 +361,10 @@ def test_no_name_leads_out_of_the_data_folder(data_dir, name):
         {"files": {name: written["files"]["weights.safetensors"]}},
     ):
         path.write_text(json.dumps(written | change))
-        with pytest.raises(BadInput, match="cannot be read"):
+        with pytest.raises(BadInput, match="missing, damaged"):
             current("tiny")
     path.write_text(json.dumps(written | {"version": "8"}))
-    with pytest.raises(BadInput, match="it is that of tiny 8"):
+    with pytest.raises(BadInput, match="of another version"):
         current("tiny")
 
 
@@ -322,7 +374,7 @@ def test_the_link_to_the_current_version_leads_to_no_other_folder(data_dir):
     link = folder_of("tiny") / "current"
     link.unlink()
     link.symlink_to("../../elsewhere")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="missing, damaged"):
         current("tiny")
 
 
@@ -338,7 +390,7 @@ def test_which_experiment_is_meant(data_dir):
     (another / "current").symlink_to("nowhere")
     with pytest.raises(BadInput, match="several experiments are published"):
         the_experiment(None)
-    with pytest.raises(BadInput, match=r"nowhere/manifest.json cannot be read"):
+    with pytest.raises(BadInput, match=r"nowhere/manifest.json: missing"):
         current("another")
     (data_dir / "published/tiny/1/manifest.json").write_text('{"version": "1"}')
     with pytest.raises(BadInput, match=r"Point .*current to another version"):

@@ -1,5 +1,7 @@
 """Batches: RecBole's layout, every positive once, no false negatives; and full ranking."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from models.recommenders.batches import (
     pair_batches,
     user_batches,
 )
+from models.recommenders.recommender import Recommender
 from models.recommenders.sequence_batches import (
     MASKED,
     Masking,
@@ -19,6 +22,7 @@ from models.recommenders.sequence_batches import (
     masked_batches,
     sequence_batches,
 )
+from models.recommenders.tap_probe import TOY_LOG, TOY_UNIVERSE
 from models.recommenders.top_k import Seen, rank
 from tests.support.toy_recommender import N_ITEMS, N_USERS, recommender
 
@@ -160,6 +164,33 @@ def test_negatives_are_uniform_over_what_is_left():
     counts = torch.bincount(drawn, minlength=7)[3:].float()
     assert counts.sum() == 6000
     assert (counts / 1500 - 1).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("n_rows", range(1, 10))
+def test_a_last_row_joins_the_batch_before_it_where_one_is_too_few(n_rows):
+    pairs = Pairs(torch.arange(n_rows), torch.arange(n_rows), n_rows, n_rows)
+    generator = torch.Generator().manual_seed(0)
+    source = labelled_batches(pairs, torch.zeros(n_rows), 4, generator, least=2)
+    epoch = [batch["user_id"].tolist() for batch in source]
+    assert len(source) == len(epoch)
+    assert sorted(row for batch in epoch for row in batch) == list(range(n_rows))
+    assert min(map(len, epoch)) >= 2 or n_rows == 1
+    assert max(map(len, epoch)) <= 5
+
+
+@pytest.mark.parametrize("model", ["DCN", "DCNV2", "DSSM", "NFM"])
+def test_models_that_normalize_over_a_batch_train_on_any_number_of_rows(model):
+    def built(size):
+        log = replace(TOY_LOG, labels=np.ones(len(TOY_LOG.users), np.float32))
+        made = Recommender(model, {"train_batch_size": size}, log, TOY_UNIVERSE, seed=0)
+        made.module.train()
+        return made
+
+    odd = built(11)  # 144 rows: one is left
+    for batch in odd.batches():
+        odd.loss(batch).backward()
+    with pytest.raises(BadInput, match=rf"{model}\.hyperparameters\.train_batch_size: .*Raise it"):
+        built(1).batches()
 
 
 def test_epochs_differ_and_seeds_repeat():
