@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flows.experiment import ExperimentSummary
     from flows.grid.dry_run import Plan
     from tasks.config.experiment_file import LoadedExperiment
+    from tasks.inspection.power import Power
 
 _MOST_SHOWN = 30
 
@@ -121,7 +122,21 @@ def _lines(plan: "Plan") -> list[str]:
     ]
     if plan.trials:
         lines.append(f"{plan.trials} trials of searches before, {plan.trials_cached} cached")
-    return [*lines, _time(plan), _money(plan)]
+    return [*lines, _time(plan), _money(plan), *map(_power, plan.power)]
+
+
+def _power(power: "Power") -> str:
+    start = f"Power of {power.model} {power.arm} with {_count(power.replicates, 'replicate')}: "
+    if power.pilot is None or power.needed is None:
+        return (
+            start
+            + "unknown, since no past run has two seeds of both arms. Run a pilot of three seeds."
+        )
+    found = power.detectable_percent
+    gain = "one training decides nothing" if found is None else f"a gain of {found:.1f} % (80 %)"
+    needed = ", ".join(f"{n or 'over 100'} for {size} %" for size, n in power.needed.items())
+    splits = "one split" if power.pilot_splits == 1 else f"{power.pilot_splits} splits"
+    return f"{start}{gain}; needed: {needed} (variances of {power.pilot}, {splits})"
 
 
 def _time(plan: "Plan") -> str:
