@@ -1,6 +1,5 @@
 """`llmkt experiment`: shows what a grid will take, then runs it."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,11 @@ from flows.cli.common import (
     Set,
     Verbose,
     command,
+    echo_json,
     plain_table,
     print_comparison,
     print_lines,
+    terminal,
     wide_console,
 )
 
@@ -49,7 +50,7 @@ def experiment(
 
     A failed point is recorded, and the others continue. A rerun continues an interrupted run.
     """
-    console = Console(stderr=True) if as_json else wide_console()
+    console = terminal(stderr=True) if as_json else wide_console()
     with command(data_dir, verbose, writes=True):
         from flows.experiment import experiment as flow
         from flows.grid.dry_run import plan
@@ -69,7 +70,7 @@ def experiment(
             typer.confirm("Start?", abort=True)
         summaries = []
         for each in loaded:
-            with bars(Console(stderr=True)):
+            with bars(terminal(stderr=True)):
                 summaries.append(flow(each.file, overrides or [], workers))
         if as_json:
             _print_json(summaries)
@@ -96,7 +97,7 @@ def _require_different_names(loaded: "list[LoadedExperiment]") -> None:
 def _print_json(results: Sequence[BaseModel]) -> None:
     """Print one experiment's object as it is, several as a list."""
     objects = [result.model_dump(mode="json") for result in results]
-    typer.echo(json.dumps(objects[0] if len(objects) == 1 else {"experiments": objects}))
+    echo_json(objects[0] if len(objects) == 1 else {"experiments": objects})
 
 
 def _print_plan(console: Console, plan: "Plan") -> None:
