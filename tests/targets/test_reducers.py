@@ -13,12 +13,8 @@ from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
 from models.schemas import EMBEDDING, TARGET, USER
 from models.targets.kept_reducers import Unusable, drift, dump, load
-<<<<<<< HEAD
 from models.targets.reduction import _principal, fit, reduce
-=======
-from models.targets.reduction import fit, reduce
 from models.targets.umap_state import estimator, from_arrays, require_inside, to_arrays
->>>>>>> main
 from tasks.embeddings.outputs import Described, Embedded
 from tasks.execution.cache_key import cache_key
 from tasks.storage.artifacts import read_parquet, write_parquet
