@@ -65,7 +65,7 @@ bench: setup
 serve: setup
 	@export PREFECT_API_URL=$(API) PREFECT_HOME="$(CURDIR)/data/prefect"; set -e; \
 	mkdir -p data; \
-	$(BIN)/prefect server start > data/prefect-server.log 2>&1 & \
+	$(BIN)/python -m flows.prefect_server > data/prefect-server.log 2>&1 & \
 	trap "kill $$!" EXIT INT TERM; \
 	until $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health')" 2>/dev/null; do sleep 1; done; \
 	$(BIN)/prefect --no-prompt work-pool create llmkt --type process --overwrite; \

@@ -6,16 +6,18 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from models.credentials import masked
 from models.errors import BadInput
+from models.plain_text import as_json, for_terminal
 
 if TYPE_CHECKING:
     from flows.steps.comparison import Summary
@@ -44,6 +46,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write one line of JSON to 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log, tracebacks.")]
 
 
+UI_ORIGINS = "http://127.0.0.1:4200,http://localhost:4200"
+"""As in `[tool.prefect.server.api]`: where the UI of `make serve` is."""
 TERMINATED = 128 + signal.SIGTERM
 """The exit code of a process that SIGTERM ended, by the shells' convention."""
 
@@ -55,12 +59,12 @@ def plain_errors(verbose: bool = False) -> Iterator[None]:
     SIGTERM ends with code 143 and the same sentence as Ctrl-C, so that what the process started,
     Prefect's temporary server and workers, ends with it.
     """
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = terminal(stderr=True, soft_wrap=True)
     try:
         with _terminable():
             yield
     except BadInput as error:
-        console.print(f"[bold red]Error:[/] {escape(str(error))}")
+        console.print(_told("Error", str(error)))
         raise typer.Exit(2) from error
     except (KeyboardInterrupt, Terminated) as error:
         console.print("Stopped; whatever was finished stays cached.")
@@ -70,15 +74,20 @@ def plain_errors(verbose: bool = False) -> Iterator[None]:
 
         why = reason(error)
         if why is not None:
-            console.print(f"[bold red]Error:[/] {escape(f'{error}: {why}, then run again')}")
+            console.print(_told("Error", f"{error}: {why}, then run again"))
             raise typer.Exit(2) from error
         if verbose:
             raise
         console.print(
-            f"[bold red]Failed:[/] {type(error).__name__}: {escape(str(error))}\n"
-            "Whatever was finished stays cached. For the traceback add --verbose."
+            _told("Failed", f"{type(error).__name__}: {masked(str(error))}"),
+            "\nWhatever was finished stays cached. For the traceback add --verbose.",
+            sep="",
         )
         raise typer.Exit(1) from error
+
+
+def _told(kind: str, text: str) -> Text:
+    return Text.assemble((f"{kind}: ", "bold red"), text)
 
 
 class Terminated(BaseException):
@@ -145,22 +154,50 @@ def configure_prefect(data_dir: str | None, verbose: bool = False) -> None:
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # Prefect's default lets every web page use the API.
+    os.environ.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", UI_ORIGINS)
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 def wide_console() -> Console:
     """A console on which a comparison's columns fit, also where there is no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+    console = terminal()
+    return console if console.is_terminal else terminal(width=140)
+
+
+class _Terminal(Console):
+    """Shows what others wrote as text: markup means nothing, control characters do nothing."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Replace control characters in all that is shown; rich's own control codes stay."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else for_terminal(segment.text)
+            yield Segment(text, segment.style, segment.control)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Likewise before the width of a text is measured."""
+        return super().render_str(for_terminal(text), **options)
+
+
+def terminal(**options: Any) -> Console:
+    """Make the console of a command; the only way that commands print for people."""
+    return _Terminal(markup=False, emoji=False, highlight=False, **options)
 
 
 def emit(found: M, as_json: bool, print_it: Callable[[Console, M], None]) -> None:
     """Print a result as one line of JSON, or as `print_it` does for people."""
     if as_json:
-        typer.echo(found.model_dump_json())
+        echo_json(found.model_dump(mode="json"))
     else:
         print_it(wide_console(), found)
+
+
+def echo_json(value: Any) -> None:
+    """Print one line of JSON."""
+    typer.echo(as_json(value))
 
 
 def print_lines(console: Console, *lines: str) -> None:

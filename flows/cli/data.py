@@ -8,7 +8,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.common import AsJson, Config, DataDir, Set, command, emit, plain_table, print_lines
+from flows.cli.common import (
+    AsJson,
+    Config,
+    DataDir,
+    Set,
+    command,
+    emit,
+    plain_table,
+    print_lines,
+    terminal,
+)
 
 if TYPE_CHECKING:
     from tasks.dataset.outputs import Ingestion
@@ -40,7 +50,7 @@ def check(
         from tasks.execution.progress import bars
         from tasks.inspection.dataset_check import check as look
 
-        with bars(Console(stderr=True)):
+        with bars(terminal(stderr=True)):
             found = look(config, overrides or [])
         emit(found, as_json, _print_checked)
     if found.refused:

@@ -1,6 +1,5 @@
 """`llmkt experiment`: shows what a grid will take, then runs it."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,11 @@ from flows.cli.common import (
     Set,
     Verbose,
     command,
+    echo_json,
     plain_table,
     print_comparison,
     print_lines,
+    terminal,
     wide_console,
 )
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from flows.experiment import ExperimentSummary
     from flows.grid.dry_run import Plan
     from tasks.config.experiment_file import LoadedExperiment
+    from tasks.inspection.power import Power
 
 _MOST_SHOWN = 30
 
@@ -48,7 +50,7 @@ def experiment(
 
     A failed point is recorded, and the others continue. A rerun continues an interrupted run.
     """
-    console = Console(stderr=True) if as_json else wide_console()
+    console = terminal(stderr=True) if as_json else wide_console()
     with command(data_dir, verbose, writes=True):
         from flows.experiment import experiment as flow
         from flows.grid.dry_run import plan
@@ -68,7 +70,7 @@ def experiment(
             typer.confirm("Start?", abort=True)
         summaries = []
         for each in loaded:
-            with bars(Console(stderr=True)):
+            with bars(terminal(stderr=True)):
                 summaries.append(flow(each.file, overrides or [], workers))
         if as_json:
             _print_json(summaries)
@@ -95,7 +97,7 @@ def _require_different_names(loaded: "list[LoadedExperiment]") -> None:
 def _print_json(results: Sequence[BaseModel]) -> None:
     """Print one experiment's object as it is, several as a list."""
     objects = [result.model_dump(mode="json") for result in results]
-    typer.echo(json.dumps(objects[0] if len(objects) == 1 else {"experiments": objects}))
+    echo_json(objects[0] if len(objects) == 1 else {"experiments": objects})
 
 
 def _print_plan(console: Console, plan: "Plan") -> None:
@@ -120,7 +122,21 @@ def _lines(plan: "Plan") -> list[str]:
     ]
     if plan.trials:
         lines.append(f"{plan.trials} trials of searches before, {plan.trials_cached} cached")
-    return [*lines, _time(plan), _money(plan)]
+    return [*lines, _time(plan), _money(plan), *map(_power, plan.power)]
+
+
+def _power(power: "Power") -> str:
+    start = f"Power of {power.model} {power.arm} with {_count(power.replicates, 'replicate')}: "
+    if power.pilot is None or power.needed is None:
+        return (
+            start
+            + "unknown, since no past run has two seeds of both arms. Run a pilot of three seeds."
+        )
+    found = power.detectable_percent
+    gain = "one training decides nothing" if found is None else f"a gain of {found:.1f} % (80 %)"
+    needed = ", ".join(f"{n or 'over 100'} for {size} %" for size, n in power.needed.items())
+    splits = "one split" if power.pilot_splits == 1 else f"{power.pilot_splits} splits"
+    return f"{start}{gain}; needed: {needed} (variances of {power.pilot}, {splits})"
 
 
 def _time(plan: "Plan") -> str:

@@ -1,6 +1,5 @@
 """The `llmkt` command. Exit codes: 0 success, 1 failure, 2 input that the user can mend."""
 
-import json
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,10 +19,12 @@ from flows.cli.common import (
     Set,
     Verbose,
     command,
+    echo_json,
     emit,
     print_comparison,
     print_lines,
     stage_table,
+    terminal,
     wide_console,
 )
 from flows.cli.experiment import experiment
@@ -69,7 +70,7 @@ def run(
         from tasks.execution.progress import bars
 
         pipeline = load(config, overrides or [])
-        with bars(Console(stderr=True)):
+        with bars(terminal(stderr=True)):
             summary = knowledge_transfer(pipeline)
         emit(summary, as_json, _print_summary)
 
@@ -99,7 +100,7 @@ def models(as_json: AsJson = False) -> None:
 
     rows = catalogue()
     if as_json:
-        typer.echo(json.dumps(rows))
+        echo_json(rows)
         return
     table = Table("model", "family", "default tap", "note")
     for row in rows:

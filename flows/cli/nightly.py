@@ -1,6 +1,5 @@
 """Commands about the nightly flow and what it publishes: `nightly`, `champion`, `recommend`."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,10 +12,12 @@ from flows.cli.common import (
     Set,
     Verbose,
     command,
+    echo_json,
     emit,
     plain_table,
     print_lines,
     stage_table,
+    terminal,
     wide_console,
 )
 
@@ -47,7 +48,7 @@ def nightly(
         from tasks.execution.progress import bars
 
         pipeline = load(config, overrides or [])
-        with bars(Console(stderr=True)):
+        with bars(terminal(stderr=True)):
             ended = nightly_retrain(pipeline)
         emit(ended, as_json, _print_night)
 
@@ -70,7 +71,7 @@ def show(experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJso
                 "versions": [version.version for version in kept],
                 "nights": nights,
             }
-            typer.echo(json.dumps(found, default=str))
+            echo_json(found)
             return
         _show_champion(now, kept)
         table = plain_table("night (UTC)", "decision", "reason")
@@ -92,9 +93,10 @@ def rollback(
         name = the_experiment(experiment)
         was, now = go_back(name)
         if as_json:
-            typer.echo(json.dumps({"experiment": name, "was": was.version, "now": now.version}))
+            echo_json({"experiment": name, "was": was.version, "now": now.version})
         else:
-            typer.echo(f"{name}: {now.version} is current again, instead of {was.version}")
+            told = f"{name}: {now.version} is current again, instead of {was.version}"
+            print_lines(wide_console(), told)
 
 
 @app.command()

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.common import AsJson, DataDir, command, emit, plain_table, wide_console
+from flows.cli.common import (
+    AsJson,
+    DataDir,
+    command,
+    emit,
+    plain_table,
+    print_lines,
+    terminal,
+    wide_console,
+)
 from models.errors import BadInput
 
 if TYPE_CHECKING:
@@ -70,7 +79,7 @@ def compare(
 
             rows, notes = compare_experiments(*names)
             for note in notes:
-                typer.echo(f"Not compared: {note}.", err=True)
+                print_lines(terminal(stderr=True), f"Not compared: {note}.")
         elif slices:
             rows = slice_rows(*names)
         else:

@@ -1,5 +1,6 @@
 """A dry run: what an experiment would do, looked up before anything starts."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
@@ -12,6 +13,7 @@ from flows.steps.stage_runner import NotCached, StageRunner
 from models.config import BASELINE, Job, Pipeline
 from tasks.config.experiment_file import LoadedExperiment
 from tasks.execution.cache_key import cache_key
+from tasks.inspection.power import Power, power_of
 from tasks.inspection.time_and_cost import Duration, Money, duration, money
 
 T = TypeVar("T")
@@ -47,6 +49,7 @@ class Plan(BaseModel):
     workers: int
     time: Duration
     money: Money
+    power: list[Power]
 
 
 class _Training(NamedTuple):
@@ -114,7 +117,14 @@ def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
         money=money(
             [(pipeline, sides_of(pipeline, taps_of(pipeline, stages))) for pipeline in pipelines],
         ),
+        power=power_of(pipelines, _replicates(loaded), loaded.name),
     )
+
+
+def _replicates(loaded: LoadedExperiment) -> int:
+    """Planned splits of a point, or the seeds of a single one."""
+    splits = max(Counter(loaded.pools.values()).values())
+    return splits if splits > 1 else len(loaded.points[0].pipeline.training.seeds)
 
 
 def _trainings(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from flows.steps.preparation import Request, jobs_of, prepare, taps_of
@@ -13,6 +14,7 @@ from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
 from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.evaluation.inputs import Trial, TrialState
+from tasks.execution.cache_key import digest
 from tasks.results.trial_history import Tried
 from tasks.training.outputs import Trained
 
@@ -40,8 +42,14 @@ class ArmSearch:
     def tried(self, earlier: Collection[Tried]) -> int:
         """How many settings this arm has had, with the trials of earlier searches."""
         own = (self.chosen.name, self.model, self.arm)
-        now = {(*own, trial.training) for trial in self.trials}
+        now = {(*own, trial.search, trial.trial) for trial in self.trials}
         return len(now | {trial for trial in earlier if trial[:3] == own})
+
+    @cached_property
+    def name(self) -> str:
+        """16 hex digits over what is searched: a longer search of the same goes on with it."""
+        base = self.chosen.varied(self.model, self.arm, {})
+        return digest({"search": self.search.model_dump(exclude={"trials"}), "base": base})
 
     def best_pipeline(self) -> Pipeline:
         """The pipeline with the best setting, for all seeds.
@@ -68,15 +76,14 @@ class ArmSearch:
         for _ in range(self.search.trials):
             setting = study.ask()
             score: float | None = None
-            pruned, request = False, None
+            pruned = False
             try:
-                request = self._request(stages, setting)
                 if self.search.pruning != "none":
                     short = yield self._request(stages, setting, self.search.pruning_epochs)
                     score = self._score(short)
                     pruned = score is not None and study.prune(score)
                 if not pruned:
-                    score = self._score((yield request))
+                    score = self._score((yield self._request(stages, setting)))
                     study.tell(score)
             except (NotCached, Unavailable):
                 raise
@@ -91,7 +98,7 @@ class ArmSearch:
                     arm=self.arm,
                     trial=len(self.trials),
                     params=json.dumps(setting, sort_keys=True),
-                    training=request.key if request else json.dumps(setting, sort_keys=True),
+                    search=self.name,
                     valid_score=score,
                     state=state,
                 )

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from models.config.llm import BlockName, VariableName
 from models.config.profiles import Columns, import_has_a_path
 from models.config.section import Placed, unkeyed
 
@@ -43,11 +44,12 @@ class Embeddings(Placed):
         "folder; openai: text-embedding-3-small, text-embedding-ada-002, …",
     )
     base_url: str | None = Field(None, description="openai only: endpoint; empty: api.openai.com.")
-    api_key_env: str = unkeyed(
+    api_key_env: VariableName = unkeyed(
         "OPENAI_API_KEY",
-        description="openai only: name of the environment variable that holds the key.",
+        description="openai only: name of the environment variable that holds the key, in capital "
+        "letters.",
     )
-    api_key_secret: str | None = unkeyed(
+    api_key_secret: BlockName | None = unkeyed(
         None, description="openai only: name of a Prefect Secret block that holds the key."
     )
     timeout_seconds: float = unkeyed(

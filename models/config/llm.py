@@ -1,11 +1,35 @@
 """The LLM that profiles are asked of."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from models.config.section import Section, Seed, unkeyed
+from models.credentials import looks_like_key
+
+
+def _variable_name(text: str) -> str:
+    if looks_like_key(text) or not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", text):
+        raise ValueError(
+            "this is not the name of an environment variable. Put the key into a variable and name "
+            "that, in capital letters, such as OPENAI_API_KEY"
+        )
+    return text
+
+
+def _block_name(text: str) -> str:
+    if looks_like_key(text) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", text):
+        raise ValueError(
+            "this is not the name of a Prefect block. Put the key into a Secret block and name "
+            "that, in lower-case letters, digits and dashes"
+        )
+    return text
+
+
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+BlockName = Annotated[str, AfterValidator(_block_name)]
+"""Names of places that hold a key, never a key."""
 
 _REASONING = re.compile(r"(?:.*[/:])?(?:o\d\b|gpt-5(?!.*chat))")
 """OpenAI's reasoning models, also as providers and fine-tunings name them: openai/o3-mini."""
@@ -41,10 +65,11 @@ class LLM(Sampling):
         description="Request parameters that the endpoint knows by another name, such as "
         "{max_tokens: max_completion_tokens}, the default for OpenAI's reasoning models.",
     )
-    api_key_env: str = unkeyed(
-        "OPENAI_API_KEY", description="Name of the environment variable that holds the key."
+    api_key_env: VariableName = unkeyed(
+        "OPENAI_API_KEY",
+        description="Name of the environment variable that holds the key, in capital letters.",
     )
-    api_key_secret: str | None = unkeyed(
+    api_key_secret: BlockName | None = unkeyed(
         None,
         description="Name of a Prefect Secret block that holds the key; read before the variable.",
     )

@@ -14,8 +14,14 @@ from pydantic import (
     JsonValue,
     ValidatorFunctionWrapHandler,
     field_validator,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from models.credentials import credentials_of
+
+CREDENTIAL = "credential"
+"""Type of the error that refuses a credential; its message stands alone."""
 Side = Literal["users", "items"]
 SIDES: tuple[Side, ...] = get_args(Side)
 """The two sides that profiles can describe."""
@@ -60,7 +66,7 @@ def unkeyed(default: Any, **settings: Any) -> Any:
 
 
 class Section(BaseModel):
-    """Base of every configuration section: immutable, and strict about unknown keys."""
+    """Base of every configuration section: immutable, strict about unknown keys, no credentials."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -74,6 +80,19 @@ class Section(BaseModel):
         if not isinstance(value, BaseModel):
             require_plain(value)
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_credentials(cls, settings: Any) -> Any:
+        """Refuse credentials under any key: settings are stored, shown and logged."""
+        for place, kind in credentials_of(settings):
+            raise PydanticCustomError(
+                CREDENTIAL,
+                f"{place} holds {kind}, which would be stored with the results. Take it out: an "
+                "LLM's key belongs in the environment variable that api_key_env names, a store's "
+                "in AWS_ACCESS_KEY_ID and the like; download a file behind a signed link first",
+            )
+        return settings
 
     def identity(self) -> dict[str, Any]:
         """Return the JSON-ready fields that decide the result: all but those of `NOT_IDENTITY`."""

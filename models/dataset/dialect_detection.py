@@ -119,7 +119,8 @@ def _candidates(source: Source, encoding: str, file: str) -> Iterator[Dialect]:
     first = lines["line"][:_FIRST].to_pylist()
     has_quotes = any(b'"' in block for block in source())
     none_fits = True
-    for mark, _ in ranked_delimiters([line for line in first if line.strip()]):
+    first = [line for line in first if line.strip()]
+    for mark, _ in ranked_delimiters(first):
         written = (True, True, False) if has_quotes and len(mark) == 1 else (False,)
         for quoted, escaped in zip(written, (False, True, False), strict=False):
             if escaped and not any(b"\\" in block for block in source()):
@@ -128,6 +129,15 @@ def _candidates(source: Source, encoding: str, file: str) -> Iterator[Dialect]:
             if len(column_names(source, dialect, file)) > 1:
                 none_fits = False
                 yield dialect
+    if (
+        none_fits
+        and len(first) > 1
+        and any(all(mark in line for line in first[1:]) for mark in _DELIMITERS)
+    ):
+        raise BadInput(
+            f"{file}, row {lines['row'][0]}: the first line is not divided like the others "
+            f"({first[0][:60]}). Remove what stands above the header."
+        )
     if none_fits:
         yield plain
 

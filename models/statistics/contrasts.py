@@ -148,6 +148,15 @@ def experiment_contrasts(
     return _compared(pairs, columns, primary)
 
 
+def paired_values(runs: Sequence[Run], arm: str, column: Column) -> tuple[Values, Values] | None:
+    """One model's arm and baseline, each float64 (n_replicates, n_users); None if unpaired."""
+    arms = {name: found for (_, name), found in _by_arm(runs).items()}
+    own, other = arms.get(arm), arms.get(BASELINE)
+    if not own or not other or obstacle(own, other) or column not in own[0].values.values:
+        return None
+    return _stacked(own, column), _stacked(other, column)
+
+
 def _pairs(points: Points, pairs_in: Callable[[Arms], Iterable[_Pair]]) -> list[_Pair]:
     return _shared_once(
         replace(pair, point=point)

@@ -1,9 +1,6 @@
 """Reducers across runs: stored after the fit, reused while the embeddings stay alike."""
 
-import io
 import json
-import pickle
-import sys
 from importlib.metadata import version
 from typing import Any
 
@@ -16,8 +13,9 @@ from models.config import Refit
 from models.embeddings.text_batches import to_matrix
 from models.schemas import EMBEDDING, noun
 from models.targets.reduction import Reducer
+from models.targets.umap_state import from_arrays, to_arrays
 
-_MANIFOLD = "manifold"
+_MANIFOLD = "manifold."
 _PACKAGES = ("numba", "numpy", "pynndescent", "scikit-learn", "scipy", "umap-learn")
 
 
@@ -26,47 +24,48 @@ class Unusable(ValueError):
 
 
 def dump(reducer: Reducer) -> bytes:
-    """Write a reducer's arrays as a safetensors file.
-
-    A UMAP is a pickle in one of them, for it has no other form; see `load`. Of fewer than 4096
-    users, equal reducers give equal bytes.
-    """
+    """Write a reducer's arrays as a safetensors file; equal reducers give equal bytes."""
     from safetensors.numpy import save
 
     arrays = {"centre": reducer.centre, "scale": np.atleast_1d(reducer.scale)}
+    record: dict[str, Any] = {"settings": reducer.settings, "versions": _versions()}
     if reducer.mean is not None and reducer.components is not None:
         arrays |= {"mean": reducer.mean, "components": reducer.components}
     if reducer.manifold is not None:
-        stream = io.BytesIO()
-        _ByName(stream, protocol=5).dump(reducer.manifold)
-        arrays[_MANIFOLD] = np.frombuffer(stream.getvalue(), dtype=np.uint8)
-    record = {"settings": reducer.settings, "versions": _versions()}
+        parts, record["index"] = to_arrays(reducer.manifold)
+        arrays |= {_MANIFOLD + name: part for name, part in parts.items()}
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return save(contiguous, {"llmkt": json.dumps(record, sort_keys=True)})
 
 
 def load(content: bytes) -> Reducer:
-    """Read what `dump` wrote.
-
-    A stored UMAP is unpickled, which executes what the file says: pass only what this project
-    wrote itself and whose sha256 was verified (`Handle.verify`), never a file from elsewhere.
-    Principal components and centres are plain arrays.
+    """Read what `dump` wrote; nothing in it is executed.
 
     Raises:
-        Unusable: if other versions of the libraries stored a UMAP.
+        Unusable: if other versions of the libraries stored a UMAP, or the file is no reducer.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load as load_arrays
 
-    length = int.from_bytes(content[:8], "little")
-    record = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["llmkt"])
-    arrays = load_arrays(content)
-    manifold = None
-    if _MANIFOLD in arrays:
+    try:
+        length = int.from_bytes(content[:8], "little")
+        arrays = load_arrays(content)
+        record = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["llmkt"])
+        return _reducer(arrays, record)
+    except Unusable:
+        raise
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise Unusable(f"the kept reducer is no such file ({type(error).__name__})") from error
+
+
+def _reducer(arrays: dict[str, NDArray[Any]], record: dict[str, Any]) -> Reducer:
+    manifold, scale = None, arrays["scale"]
+    if "index" in record:
         for package, now in _versions().items():
             if record["versions"].get(package) != now:
                 raise Unusable(f"fitted with {package} {record['versions'].get(package)}")
-        manifold = pickle.loads(arrays[_MANIFOLD].tobytes())
-    scale = arrays["scale"]
+        parts = {name.removeprefix(_MANIFOLD): part for name, part in arrays.items()}
+        manifold = from_arrays(parts, record["index"], record["settings"])
     return Reducer(
         arrays["centre"],
         scale if len(scale) > 1 else scale.reshape(()),
@@ -75,17 +74,6 @@ def load(content: bytes) -> Reducer:
         manifold,
         record["settings"],
     )
-
-
-class _ByName(pickle.Pickler):
-    """Stores compiled functions by name: numba's own form differs from process to process."""
-
-    def reducer_override(self, value: Any) -> Any:
-        function = getattr(value, "py_func", None)
-        if function is None:
-            return NotImplemented
-        found = getattr(sys.modules.get(function.__module__), function.__qualname__, None)
-        return function.__qualname__ if found is value else NotImplemented
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.config import Targets
 from models.errors import BadInput
+from models.targets.umap_state import estimator
 
 Matrix = NDArray[np.float64]
 Source = Callable[[], Iterator[NDArray[Any]]]
@@ -202,12 +203,21 @@ def _all_equal(n: int) -> str:
     )
 
 
+def _narrower(most: int) -> str:
+    """The fix: a layer takes targets of its own width only."""
+    return (
+        f"Set models.NAME.hyperparameters.embedding_size (MultiVAE: latent_dimension) to {most} or "
+        "less, or use more users"
+    )
+
+
 def _principal(covariance: Matrix, rows: int, width: int) -> tuple[Matrix, Matrix]:
     """Variances, (width,), and principal components, (width, d); signs as scikit-learn's."""
-    if width > min(rows, len(covariance)):
+    most = min(rows, len(covariance))
+    if width > most:
         raise BadInput(
-            f"targets.width: {rows} users with {len(covariance)}-d embeddings have at most "
-            f"{min(rows, len(covariance))} principal components, not {width}. Lower the width."
+            f"targets: {rows} users with {len(covariance)}-d embeddings have at most {most} "
+            f"principal components, not {width} as the layer is wide. {_narrower(most)}."
         )
     values, vectors = np.linalg.eigh(covariance)
     components = vectors[:, ::-1][:, :width].T
@@ -226,32 +236,18 @@ def _rows(source: Source, wanted: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _fit_umap(embeddings: NDArray[Any], width: int, config: Targets) -> tuple[Matrix, Any]:
-    """UMAP (McInnes et al. 2018), one thread: coordinates, float64 (n, width), and the fitted UMAP.
-
-    It starts from principal components where there are as many: the spectral start fails for
-    fewer than about 2·width users, and keeps no more of the embeddings' geometry.
-    """
+    """UMAP (McInnes et al. 2018), one thread: float64 (n, width), and the fitted UMAP."""
     n, dimensions = embeddings.shape
     if n == 0 or not np.ptp(embeddings, axis=0).any():
         raise BadInput(_all_equal(n))
     if n < max(3, width + 1):
         raise BadInput(
-            f"targets.width: UMAP to {width} coordinates needs at least {max(3, width + 1)} users "
-            f"with a profile, not {n}. Lower the width, or set targets.reduction to pca."
+            f"targets: UMAP to {width} coordinates, as wide as the layer, needs at least "
+            f"{max(3, width + 1)} users with a profile, not {n}. {_narrower(max(n - 1, 1))}."
         )
-    from umap import UMAP
-
     with _threads_kept(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_neighbors is larger than the dataset")
-        manifold = UMAP(
-            n_components=width,
-            n_neighbors=config.umap.n_neighbors,
-            min_dist=config.umap.min_dist,
-            metric=config.umap.metric,
-            random_state=config.seed,
-            n_jobs=1,
-            init="pca" if width <= dimensions else "random",
-        )
+        manifold = estimator(settings(config, width, dimensions), dimensions)
         coordinates = manifold.fit_transform(embeddings)
     _require_neighbours(coordinates)
     return np.asarray(coordinates, dtype=np.float64), manifold

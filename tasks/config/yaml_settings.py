@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from models.config import Transfer, parse_yaml
+from models.config.section import CREDENTIAL
+from models.credentials import credential_in, is_secret_name, looks_like_key
 from models.errors import BadInput, cut
 from models.experiments.grid import set_at
 
@@ -105,8 +107,11 @@ def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One sentence per problem."""
     sentences = []
     for problem in error.errors():
-        place = cut(".".join(map(str, problem["loc"]))) or "the configuration"
-        if problem["type"] == "extra_forbidden":
+        inside = cut(".".join(map(str, problem["loc"])))
+        place = inside or "the configuration"
+        if problem["type"] == CREDENTIAL:
+            sentences.append(f"{inside}{inside and '.'}{problem['msg']}")
+        elif problem["type"] == "extra_forbidden":
             known = _keys_beside(root, problem["loc"])
             close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
             hint = f", did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
@@ -115,9 +120,19 @@ def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
             sentences.append(f"{place} is required")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            given = cut(repr(problem["input"]))
-            sentences.append(f"{place}: {message[0].lower()}{message[1:]} (got {given})")
+            given = _shown(place, problem["input"])
+            sentences.append(f"{place}: {message[0].lower()}{message[1:]}{given}")
     return sentences
+
+
+def _shown(place: str, given: Any) -> str:
+    """A wrong value, where it is short and can be no secret."""
+    name = place.rpartition(".")[2]
+    plain = isinstance(given, str | int | float | bool | None)
+    hidden = not plain or is_secret_name(name) or name in ("api_key_env", "base_url", "address")
+    if hidden or (isinstance(given, str) and (looks_like_key(given) or credential_in(given))):
+        return ""
+    return f" (got {cut(repr(given))})"
 
 
 def _keys_beside(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

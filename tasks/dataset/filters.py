@@ -30,9 +30,12 @@ def filtered(connection: "duckdb.DuckDBPyConnection", config: Dataset) -> Ingest
     kept = count(connection, "interactions")
     if not kept:
         why = "; ".join(f"{drop.rows} by {drop.step} ({drop.why})" for drop in dropped)
+        fix = "Change the filters that dropped them"
+        if {drop.step for drop in dropped} == {"bad_rows"}:
+            fix = "Correct the settings by which the file is read; llmkt init finds them"
         raise BadInput(
             f"{name}: no interactions are left of {n_read} rows"
-            + (f": {why}. Change the filters that dropped them." if why else ". Add some.")
+            + (f": {why}. {fix}." if why else ". Add some.")
         )
     items, notes = _catalogue(connection, config)
     return Ingestion(

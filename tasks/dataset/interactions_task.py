@@ -66,6 +66,8 @@ def interactions(
 
 def fix_of(reason: str) -> str:
     """Name the fix for rows that were refused for a reason."""
+    if "values instead of" in reason:
+        return "Mend or remove it, or the first line if that is no header"
     return _FIXES.get(reason, "Mend or remove it")
 
 

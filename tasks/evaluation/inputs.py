@@ -53,8 +53,8 @@ class Trial(Handoff):
     trial: int
     params: str
     """JSON, by dotted key."""
-    training: str
-    """Cache key of its training: equal for the same trial in a later search."""
+    search: str
+    """16 hex digits over what was searched; with `trial` it names the trial in the history."""
     valid_score: float | None
     state: TrialState
     is_best: bool = False

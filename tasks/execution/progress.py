@@ -116,7 +116,7 @@ def bars(console: Console) -> Iterator[None]:
     """Show a bar for every stage that is being tracked, in this process or another."""
     for stale in _folder().glob("*.json"):
         stale.unlink(missing_ok=True)
-    text = TextColumn("{task.description}")
+    text = TextColumn("{task.description}", markup=False)
     columns = text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as display:
         with _beside(_follow, display, _folder()):

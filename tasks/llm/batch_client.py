@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from prefect.logging import get_logger
 
 from models.config import LLM
+from models.credentials import masked
 from models.errors import BadInput
 from models.llm.completion import Usage, parsed, printable, usage_of
 from models.llm.failures import Failure
@@ -251,7 +252,7 @@ def _collect(api: "Api", run: AnswerRun, submission: Submission, batch: "Batch")
         said = "; ".join(str(fault.message) for fault in faults[:3]) or "no reason given"
         raise BadInput(
             f"profiles.llm: {submission.endpoint} refused batch {batch.id}: "
-            f"{printable(said)[:300]}. Correct profiles.llm or the prompt"
+            f"{printable(masked(said, run.key))[:300]}. Correct profiles.llm or the prompt"
         )
     return answers
 

@@ -9,9 +9,11 @@ from urllib.request import getproxies, proxy_bypass
 from prefect.blocks.system import Secret
 
 from models.config import LLM, Embeddings, Profiles
+from models.credentials import masked
 from models.errors import BadInput
 from models.llm.failures import Failure, failure_of
 from models.llm.response_checks import response_format
+from models.plain_text import for_terminal
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -116,7 +118,7 @@ def request_body(config: Profiles, messages: list[dict[str, str]], attempt: int)
 
 def failure(status: int, content: bytes, key: str) -> Failure:
     """Judge an HTTP error without the key, which the server's words may quote."""
-    return failure_of(status, content, lambda words: words.replace(key, "[key]"))
+    return failure_of(status, content, lambda words: masked(for_terminal(words), key))
 
 
 def explain(refusal: Failure, config: LLM | Embeddings) -> str:

@@ -12,15 +12,18 @@ follows the store: manifests and the link at once, other files when they are rea
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 from uuid import uuid4
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from models.config import Job, Side
+from models.config.section import Name
 from models.errors import BadInput
 from tasks.profiles.outputs import Previous
 from tasks.publishing.outputs import Promotion
 from tasks.storage.artifacts import TEMPORARY, Handle, Handoff, data_dir, relative, replacing
+from tasks.storage.data_dir import contained, is_contained
 from tasks.storage.object_store import store
 from tasks.targets.outputs import Kept
 from tasks.training.model_tables import Inputs
@@ -47,14 +50,14 @@ class File(Handoff):
 class Manifest(Handoff):
     """A version: its origin, and its files as they were written."""
 
-    experiment: str
-    version: str
+    experiment: Name
+    version: Name
     created_at: datetime
-    previous: str | None
+    previous: Name | None
     """The version that it replaced: where a rollback leads."""
     dataset: str
     job: Job
-    files: dict[str, File]
+    files: dict[Annotated[str, AfterValidator(contained)], File]
     inputs: dict[str, Handle]
     """The artifacts that went into it, by name; what is needed to rank anew lies in `inputs/`."""
     users_known: int
@@ -126,7 +129,9 @@ def follow() -> None:
     for name in names:
         if name.endswith(f"/{CURRENT}"):
             link, version = data_dir() / name, (remote.read(name) or b"").decode()
-            if version and not (link.is_symlink() and str(link.readlink()) == version):
+            if not is_contained(version) or "/" in version:
+                continue
+            if not (link.is_symlink() and str(link.readlink()) == version):
                 link_to(link, version)
 
 
@@ -183,6 +188,7 @@ def read(experiment: str, version: str) -> Manifest:
     """
     path = folder_of(experiment) / version / MANIFEST
     try:
+        contained(f"{experiment}/{version}")
         found = Manifest.model_validate_json(path.read_bytes())
         if (found.experiment, found.version) != (experiment, version):
             raise ValueError("of another version")

@@ -1,6 +1,5 @@
 """Reading the published set: one user's recommendations, with titles."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +63,7 @@ def recommended(experiment: str, user: str, k: int | None = None) -> Found:
 
 
 def _rows(manifest: Manifest, user: str) -> list[dict[str, Any]]:
-    """Schema `RECOMMENDATIONS` of one user, by rank; the file is sorted, so little of it is read.
-
-    Only its size is compared with the manifest: a digest would need all of it.
-    """
+    """Schema `RECOMMENDATIONS` of one user, by rank."""
     path = _whole(manifest, RECOMMENDATIONS)
     rows: list[dict[str, Any]] = (
         pq.read_table(path, filters=[(USER, "=", user)]).sort_by("rank").to_pylist()
@@ -87,10 +83,10 @@ def _rows(manifest: Manifest, user: str) -> list[dict[str, Any]]:
 
 
 def _whole(manifest: Manifest, name: str) -> Path:
-    path = manifest.folder / name
-    if not path.is_file():  # not fetched from the store yet
-        with suppress(MissingArtifact):
-            manifest.handle(name).verify()
-    if not path.is_file() or path.stat().st_size != manifest.files[name].bytes:
-        raise BadInput(f"{path}: not as published. Go back with `llmkt champion rollback`.")
-    return path
+    """A file of the version, every byte as it was published; fetched from the store if need be."""
+    try:
+        return manifest.handle(name).verify()
+    except MissingArtifact as error:
+        raise BadInput(
+            f"{error}, so it is not as published. Go back with `llmkt champion rollback`."
+        ) from error

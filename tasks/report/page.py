@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from models.config import ARMS, BASELINE, Pipeline, parse_metric
+from models.plain_text import as_json
 from models.report import verdict, wording
 from models.report.charts import forest_plot
 from models.report.charts.learning_curves import Course, learning_curves
@@ -46,6 +47,7 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_function"] = as_json
     metric, k = parse_metric(pipeline.evaluation.primary)
     primary = wording.metric_name(metric, k)
     found = stored(evaluated, metric, k)

@@ -44,7 +44,7 @@ def compare_experiments(first: str, second: str) -> tuple[Rows, list[str]]:
     """
     matched, notes, values = _read(first, second)
     points = {
-        point: (_runs(own, values), _runs(others, values))
+        point: (runs_of(own, values), runs_of(others, values))
         for point, (own, others) in matched.items()
     }
     config = json.loads(next(iter(matched.values()))[0][0]["config"])
@@ -70,7 +70,7 @@ def compare_experiments(first: str, second: str) -> tuple[Rows, list[str]]:
 def _read(first: str, second: str) -> tuple[Matched, list[str], dict[str, UserValues]]:
     """The runs that are compared, the points that are not, and values per user by run id."""
     with reading() as connection:
-        one, other = (_points(connection, name) for name in (first, second))
+        one, other = (points_of(connection, name) for name in (first, second))
         notes = _unmatched(first, one, second, other)
         matched = _matched(one, other)
         if not matched:
@@ -81,10 +81,11 @@ def _read(first: str, second: str) -> tuple[Matched, list[str], dict[str, UserVa
         for point, both in matched.items():
             _require_one_split(first, second, point, both)
         run_ids = {row["run_id"] for both in matched.values() for rows in both for row in rows}
-        return matched, notes, _user_values(connection, run_ids)
+        return matched, notes, user_values(connection, run_ids)
 
 
-def _points(connection: "DuckDBPyConnection", experiment: str) -> Points:
+def points_of(connection: "DuckDBPyConnection", experiment: str) -> Points:
+    """The runs of an experiment's latest evaluation, by point."""
     require_experiment(connection, experiment)
     points: Points = {}
     for row in select(connection, _sql("current_runs"), experiment=experiment):
@@ -133,7 +134,8 @@ def _require_one_split(first: str, second: str, point: str | None, both: tuple[R
     raise BadInput(f"experiments {first} and {second} cannot be compared{where}: {differing}")
 
 
-def _runs(rows: Rows, values: Mapping[str, UserValues]) -> list[Run]:
+def runs_of(rows: Rows, values: Mapping[str, UserValues]) -> list[Run]:
+    """Rows of `runs` as they are compared, with their values per user by run id."""
     names = [field.name for field in fields(Terms)]
     return [
         Run(
@@ -149,7 +151,7 @@ def _runs(rows: Rows, values: Mapping[str, UserValues]) -> list[Run]:
     ]
 
 
-def _user_values(connection: "DuckDBPyConnection", run_ids: Iterable[str]) -> dict[str, UserValues]:
+def user_values(connection: "DuckDBPyConnection", run_ids: Iterable[str]) -> dict[str, UserValues]:
     """The rows of `user_metrics`, by run."""
     selected = connection.sql(_sql("run_values"), params={"run_ids": list(run_ids)})
     found: dict[str, UserValues] = {}

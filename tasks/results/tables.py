@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.config import BASELINE
+from models.plain_text import as_json, for_csv, for_markdown, for_terminal
 from models.report import wording
 
 _STYLES = {"better": "bold green", "worse": "bold red", "same": "", "incomparable": "yellow"}
@@ -54,7 +54,7 @@ def comparison_text(rows: Sequence[wording.Row], form: str) -> str:
         return query_text(list(rows[0]), [list(row.values()) for row in rows], form)
     cells = _readable(rows, named=True)
     table = _markdown(list(cells[0]), [list(texts.values()) for texts in cells])
-    return "\n\n".join([table, *wording.notes(rows)])
+    return "\n\n".join([table, *map(for_terminal, wording.notes(rows))])
 
 
 def _readable(rows: Sequence[wording.Row], named: bool) -> list[dict[str, str]]:
@@ -82,23 +82,18 @@ def query_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
 def query_text(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> str:
     """What a statement selected as `json`, `csv` or `md`, in full precision."""
     if form == "json":
-        objects = [dict(zip(columns, row, strict=True)) for row in rows]
-        return json.dumps(objects, ensure_ascii=False, default=str)
+        return as_json([dict(zip(columns, row, strict=True)) for row in rows])
     if form == "csv":
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerows([columns, *rows])
+        writer.writerows([map(for_csv, row) for row in (columns, *rows)])
         return stream.getvalue().removesuffix("\n")
     return _markdown(columns, [[_plain(value) for value in row] for row in rows])
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, cells)) + " |" for cells in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return "\n".join("| " + " | ".join(map(for_markdown, cells)) + " |" for cells in lines)
 
 
 def _plain(value: Any) -> str:

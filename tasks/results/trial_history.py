@@ -3,8 +3,8 @@
 from tasks.results.database import has_database
 from tasks.results.queries import reading
 
-Tried = tuple[str, str, str, str]
-"""Point, model, arm and the cache key of the training."""
+Tried = tuple[str, str, str, str, int]
+"""Point, model, arm, search and number of a trial."""
 
 
 def earlier_trials(experiment: str) -> set[Tried]:
@@ -15,6 +15,7 @@ def earlier_trials(experiment: str) -> set[Tried]:
         if not connection.execute("FROM duckdb_tables() WHERE table_name = 'trials'").fetchall():
             return set()
         found = connection.execute(
-            "SELECT point, model, arm, training FROM trials WHERE experiment = ?", [experiment]
+            "SELECT point, model, arm, search, trial FROM trials WHERE experiment = ?",
+            [experiment],
         )
-        return {(point, model, arm, training) for point, model, arm, training in found.fetchall()}
+        return {(*texts, trial) for *texts, trial in found.fetchall()}

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from tasks.storage.data_dir import PROJECT_ROOT as PROJECT_ROOT
+from tasks.storage.data_dir import contained
 from tasks.storage.data_dir import data_dir as data_dir
 from tasks.storage.disk_errors import writing
 from tasks.storage.object_store import store
@@ -50,7 +51,7 @@ class Handle(Verifiable):
 
     model_config = ConfigDict(frozen=True)
 
-    path: str
+    path: Annotated[str, AfterValidator(contained)]
     """Relative to the data folder, so that the folder can be moved."""
     sha256: str
     rows: int

@@ -12,13 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from models.credentials import credential_in, masked
 from models.errors import BadInput
 from tasks.storage.disk_errors import writing
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-
-_CREDENTIALS = re.compile(r"//[^@]*:[^@]*@")
-_USER_PART = re.compile(r"//[^@]*@")
 
 
 def data_dir() -> Path:
@@ -33,6 +31,25 @@ def data_dir() -> Path:
     else:
         place = os.environ.get("LLMKT_LOCAL_DIR") or PROJECT_ROOT / "data" / "stores" / _name(url)
     return Path(place).expanduser().resolve()
+
+
+def contained(name: str) -> str:
+    """Return the name of a file of the data folder if it leads to no other place.
+
+    Names come out of files and stores that others may have written.
+
+    Raises:
+        ValueError: for an absolute name, one with `..`, and one that no file here has.
+    """
+    if not is_contained(name):
+        raise ValueError(f"{name!r} is not the name of a file in the data folder")
+    return name
+
+
+def is_contained(name: str) -> bool:
+    """Whether `contained` takes a name."""
+    parts = name.split("/")
+    return all(parts) and not {".", ".."} & set(parts) and name.isprintable() and "\\" not in name
 
 
 def data_lock(name: str) -> FileLock:
@@ -61,9 +78,9 @@ def store_url() -> str | None:
     url = os.environ.get("LLMKT_DATA_DIR") or ""
     if not is_url(url):
         return None
-    if _CREDENTIALS.search(url) or "?" in url or "#" in url:
+    if credential_in(url) or "?" in url or "#" in url:
         raise BadInput(
-            f"{_USER_PART.sub('//…@', url).partition('?')[0]} as data folder holds more than a "
+            f"{masked(url).partition('?')[0]} as data folder holds more than a "
             "place. Leave credentials and options to the environment (AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_ENDPOINT_URL)."
         )

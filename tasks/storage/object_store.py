@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from models.errors import BadInput
-from tasks.storage.data_dir import store_url
+from tasks.storage.data_dir import is_contained, store_url
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -106,13 +106,15 @@ class Store:
         return json.dumps([*changes, info.get("created")], default=str)
 
     def entries(self, folder: str) -> list[Entry]:
-        """All objects below a folder, by name; none if there is no such folder."""
+        """All objects below a folder, by name; those that no file may be called are left out."""
         with reaching(self.url):
             self.system.invalidate_cache()
             found = self.system.find(self._path(folder), detail=True)
+            names = {path[len(self.root) + 1 :]: info for path, info in sorted(found.items())}
             return [
-                Entry(path[len(self.root) + 1 :], int(info["size"]), _changed(info))
-                for path, info in sorted(found.items())
+                Entry(name, int(info["size"]), _changed(info))
+                for name, info in names.items()
+                if is_contained(name)
             ]
 
     def remove(self, names: list[str]) -> None:

@@ -28,7 +28,7 @@ AT_ONCE = 1 << 15
 """Embeddings per batch. UMAP spends three times the epochs on 10,000 or fewer."""
 
 
-@stage("targets", version=5)
+@stage("targets", version=6)
 def targets(
     config: Targets,
     embeddings: Handle,
@@ -110,7 +110,6 @@ def _transformed(
     now = read_parquet(embeddings)
     embedded = to_matrix(now[EMBEDDING])
     try:
-        # Its sha256 is verified first: only what this project wrote is unpickled.
         reducer = load(kept.reducer.verify().read_bytes())
     except Unusable as error:
         return str(error)

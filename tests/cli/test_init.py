@@ -161,3 +161,16 @@ def test_items_that_cannot_be_read_do_not_take_the_interactions_with_them(tmp_pa
     assert done.exit_code == 2
     assert "it is an Excel workbook" in done.stdout
     assert len(rows(ingested(output))) == 100
+
+
+@pytest.mark.parametrize(
+    ("above", "sentence"),
+    [
+        ("# exported", "row 1: the first line is not divided like the others (# exported). Remove"),
+        ("a,b", "4 values instead of 2. Mend or remove it, or the first line if that is no header"),
+    ],
+)
+def test_what_stands_above_the_header_is_named(tmp_path, above, sentence):
+    done, _ = init(tmp_path, write(tmp_path, "r.csv", f"{above}\n{log()}"))
+    assert done.exit_code == 2
+    assert sentence in done.output

@@ -97,6 +97,8 @@ def test_a_grid_outlives_a_failing_point_and_is_found_again(data, write):
     path = write(**GRID)
     planned = ran(path, "--dry-run")[1]
     assert (planned["trainings"], planned["different"], planned["cached"]) == (12, 10, 0)
+    (power,) = planned["power"]
+    assert (power["model"], power["replicates"], power["needed"]) == ("BPR", 2, None)
     assert not (data / "artifacts" / "training").exists()
     assert not (data / "results.duckdb").exists()
 
@@ -137,6 +139,10 @@ def test_a_grid_outlives_a_failing_point_and_is_found_again(data, write):
     planned = ran(path, "--dry-run")[1]
     assert (planned["different"], planned["cached"]) == (10, 6)
     assert planned["time"]["guessed"] == 0
+    (power,) = planned["power"]
+    assert (power["pilot"], power["pilot_splits"]) == ("grid", 1)
+    assert power["detectable_percent"] > 0
+    assert set(power["needed"]) == {"1", "3", "5"}
 
 
 @pytest.mark.usefixtures("data")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import httpx
 import pyarrow.parquet as pq
 import pytest
 from prefect.settings import get_current_settings
@@ -73,6 +74,20 @@ def prefect_database() -> Path:
     url = get_current_settings().server.database.connection_url
     assert url is not None
     return Path(url.get_secret_value().partition(":///")[2].partition("?")[0])
+
+
+def test_a_temporary_server_lets_no_web_page_use_it(prefect_server: str):
+    foreign = {"Origin": "https://evil.example"}
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "*"}
+    preflight = httpx.options(f"{prefect_server}/deployments/", headers=foreign | asks, timeout=120)
+    assert preflight.status_code == 400
+    body = '{"name": "x", "flow_id": "x"}'
+    for kind in ({"Content-Type": "text/plain"}, {}):  # sent by a page without asking before
+        simple = httpx.post(
+            f"{prefect_server}/deployments/", content=body, headers=foreign | kind, timeout=120
+        )
+        assert simple.status_code >= 400
+        assert "access-control-allow-origin" not in {*preflight.headers, *simple.headers}
 
 
 def test_no_file_no_log_and_no_database_holds_the_key(

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from flows import nightly_retrain
 from models.config import Job
@@ -22,7 +23,7 @@ from tasks.publishing.publishing_task import publishing
 from tasks.publishing.recommendation_lookup import recommended
 from tasks.publishing.versions import Overtaken, prune, publish, rollback
 from tasks.results.database import database
-from tasks.storage.artifacts import MissingArtifact, write_bytes, write_parquet
+from tasks.storage.artifacts import Handle, MissingArtifact, write_bytes, write_parquet
 from tests.support.toy_runs import pipeline as small_pipeline
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -329,6 +330,52 @@ def test_recommendations_are_read_with_titles(data_dir):
     (current("tiny").folder / "recommendations.parquet").write_bytes(b"PAR1")
     with pytest.raises(BadInput, match="not as published"):
         recommended("tiny", "a")
+
+
+def test_every_byte_of_what_is_read_is_checked(data_dir):
+    assert data_dir
+    release("7", None)
+    for name in ("recommendations.parquet", "inputs/items.parquet", "inputs/users.parquet"):
+        path = folder_of("tiny") / "7" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-9] + bytes(9))  # of the same size
+        with pytest.raises(BadInput, match=f"{name} was altered.*not as published"):
+            recommended("tiny", "nobody" if "users" in name else "a")
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/../../x", "/etc/passwd", "a//b", "", ".", "a\\..\\b", "a\0b", "a/./b", "../"],
+)
+def test_no_name_leads_out_of_the_data_folder(data_dir, name):
+    assert data_dir
+    with pytest.raises(ValidationError, match="not the name of a file"):
+        Handle(path=name, sha256="0" * 64, rows=0)
+    release("7", None)
+    path = folder_of("tiny") / "7" / "manifest.json"
+    written = json.loads(path.read_text())
+    for change in (
+        {"previous": name},
+        {"version": name},
+        {"files": {name: written["files"]["weights.safetensors"]}},
+    ):
+        path.write_text(json.dumps(written | change))
+        with pytest.raises(BadInput, match="missing, damaged"):
+            current("tiny")
+    path.write_text(json.dumps(written | {"version": "8"}))
+    with pytest.raises(BadInput, match="of another version"):
+        current("tiny")
+
+
+def test_the_link_to_the_current_version_leads_to_no_other_folder(data_dir):
+    assert data_dir
+    release("7", None)
+    link = folder_of("tiny") / "current"
+    link.unlink()
+    link.symlink_to("../../elsewhere")
+    with pytest.raises(BadInput, match="missing, damaged"):
+        current("tiny")
 
 
 def test_which_experiment_is_meant(data_dir):

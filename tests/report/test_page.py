@@ -76,7 +76,7 @@ class TestPage:
         assert [trace["y"] for trace in losses] == [[0.7, 0.35, pytest.approx(0.7 / 3), 0.175]] * 2
 
     def test_records_provenance_and_configuration(self):
-        config = toy_runs.pipeline(models={"BPR": {"hyperparameters": {"learner": "<b>adam</b>"}}})
+        config = toy_runs.pipeline(profiles={"llm": {"model": "<b>adam</b>"}})
         reported, page = made(config)
         for expected in (
             "train-only",

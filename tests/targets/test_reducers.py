@@ -1,5 +1,6 @@
 """A reducer that is fitted once and kept: same bits, known newcomers, a refit by policy."""
 
+import json
 import re
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from flows.steps.knowledge import kept_reducers, target_all
 from models.config import Pipeline, Refit, Targets
 from models.embeddings.text_batches import to_matrix, to_table
+from models.errors import BadInput
 from models.schemas import EMBEDDING, TARGET, USER
 from models.targets.kept_reducers import Unusable, drift, dump, load
-from models.targets.reduction import fit, reduce
+from models.targets.reduction import _principal, fit, reduce
+from models.targets.umap_state import estimator, from_arrays, require_inside, to_arrays
 from tasks.embeddings.outputs import Described, Embedded
 from tasks.execution.cache_key import cache_key
 from tasks.storage.artifacts import read_parquet, write_parquet
@@ -66,7 +69,7 @@ def test_a_stored_reducer_transforms_to_the_same_bits(embeddings, reduction, wid
     reducer, made = fitted(embeddings, width, Targets(reduction=reduction))
     content = dump(reducer)
     assert content == dump(fitted(embeddings, width, Targets(reduction=reduction))[0])
-    assert (b"umap_" in content) == (reduction == "umap")  # nothing else is pickled
+    assert b"umap_" not in content  # the name of UMAP's module, as a pickle has it
     again = load(content)
     later = np.random.default_rng(7).normal(size=(4, 16)).astype(np.float32)
     np.testing.assert_array_equal(reducer.transform(later), again.transform(later))
@@ -94,14 +97,85 @@ def test_umap_puts_newcomers_among_their_like():
     assert nearest.tolist() == [0, 1, 2]
 
 
-def test_a_stored_umap_of_other_versions_is_not_unpickled(embeddings, monkeypatch):
+def test_a_stored_umap_of_other_versions_is_not_used(embeddings, monkeypatch):
     stored = dump(fitted(embeddings, 5, Targets(reduction="umap"))[0])
     plain = dump(fitted(embeddings, 5, Targets(reduction="pca"))[0])
     monkeypatch.setattr("models.targets.kept_reducers.version", lambda package: f"{package} 99")
-    monkeypatch.setattr("pickle.loads", lambda _: pytest.fail("unpickled"))
     with pytest.raises(Unusable, match="fitted with numba 0"):
         load(stored)
     assert load(plain).components.shape == (5, 16)
+
+
+@pytest.fixture(scope="module")
+def indexed():
+    """A UMAP with a search index: of many points, or as if they were many."""
+    points = np.random.default_rng(5).normal(size=(300, 8)).astype(np.float32)
+    settings = {**Targets().identity(), "width": 3}
+    manifold = estimator(settings, 8)
+    manifold.set_params(force_approximation_algorithm=True, n_epochs=20)
+    manifold.fit(points).set_params(n_epochs=None)
+    return manifold, settings
+
+
+@pytest.mark.slow  # the index compiles for half a minute
+def test_a_umap_with_a_search_index_is_rebuilt_to_the_bit(indexed):
+    manifold, settings = indexed
+    arrays, plain = to_arrays(manifold)
+    assert all(array.dtype.kind in "fiu" for array in arrays.values())
+    again = from_arrays(arrays, json.loads(json.dumps(plain)), settings)
+    later = np.random.default_rng(6).normal(size=(40, 8)).astype(np.float32)
+    np.testing.assert_array_equal(again.transform(later), manifold.transform(later))
+    np.testing.assert_array_equal(again.transform(manifold._raw_data), manifold.embedding_)
+    arrays["index._vertex_order"][0] = 300
+    with pytest.raises(ValueError, match="the order of UMAP's index"):
+        from_arrays(arrays, plain, settings)
+
+
+@pytest.mark.parametrize(
+    ("part", "place", "value"),
+    [
+        ("neighbours", 0, 3),
+        ("neighbours", 0, -1),
+        ("starts", 1, 9),
+        ("starts", -1, 9),
+        ("children", (0, 1), 9),
+        ("children", (1, 0), -4),
+        ("children", (0, 0), 0),  # allowed: a leaf at 0
+        ("children", (2, 0), 2),  # a node below itself
+        ("leaves", 2, 3),
+        ("leaves", 0, -1),
+    ],
+)
+def test_an_index_that_leads_out_of_its_data_is_refused(part, place, value):
+    """Compiled code follows indices without a check."""
+    arrays = {
+        "data": np.ones(4, np.uint8),
+        "neighbours": np.array([1, 0, 2, 1]),
+        "starts": np.array([0, 1, 3, 4]),
+        "hyperplanes": np.zeros((3, 2), np.float32),
+        "offsets": np.zeros(3, np.float32),
+        "children": np.array([[1, 2], [0, -2], [-2, -3]]),
+        "leaves": np.array([0, 1, 2]),
+    }
+
+    def check():
+        graph = tuple(arrays[name] for name in ("data", "neighbours", "starts"))
+        forest = [arrays[name] for name in ("hyperplanes", "offsets", "children", "leaves")]
+        require_inside(3, 2, graph, forest)
+
+    check()
+    arrays[part][place] = value
+    if (part, place) == ("children", (0, 0)):
+        check()
+        return
+    with pytest.raises(ValueError, match="UMAP's index points beyond"):
+        check()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x05.", b"\xff" * 64, b"\x02" + bytes(7) + b"{}"])
+def test_what_is_no_reducer_is_refitted(content):
+    with pytest.raises(Unusable, match="no such file"):
+        load(content)
 
 
 def test_drift_by_hand():
@@ -287,3 +361,9 @@ def test_umap_of_many_is_fitted_on_a_sample_and_places_the_rest(monkeypatch):
     assert found.std() == pytest.approx(1, abs=0.25)
     other = targets.fn(config.model_copy(update={"seed": 1}), handle, 4)
     assert other.targets.sha256 != made.targets.sha256
+
+
+def test_too_few_users_need_a_narrower_layer():
+    """Width follows the layer, so the advice is the setting that narrows the layer."""
+    with pytest.raises(BadInput, match=r"at most 18 .*, not 64 .*embedding_size .* to 18 or less"):
+        _principal(np.eye(384), 18, 64)

@@ -3,8 +3,8 @@
 DELETE FROM points WHERE experiment IN (SELECT experiment FROM new_points);
 UPDATE trials SET is_current = false WHERE experiment IN (SELECT experiment FROM new_points);
 DELETE FROM trials
-WHERE (experiment, point, model, arm, training) IN (
-    SELECT (experiment, point, model, arm, training) FROM new_trials
+WHERE (experiment, point, model, arm, search, trial) IN (
+    SELECT (experiment, point, model, arm, search, trial) FROM new_trials
 );
 
 INSERT INTO points BY NAME SELECT * FROM new_points;

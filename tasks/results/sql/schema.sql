@@ -201,7 +201,7 @@ CREATE TABLE IF NOT EXISTS points (
         -- ok
 );
 
--- Grain: one experiment, point, model, arm and training of a search, earlier searches included.
+-- Grain: one experiment, point, model, arm, search and trial, earlier searches included.
 -- Test is not among what it saw.
 CREATE TABLE IF NOT EXISTS trials (
     experiment    VARCHAR NOT NULL,  -- as in contrasts
@@ -211,7 +211,7 @@ CREATE TABLE IF NOT EXISTS trials (
     arm           VARCHAR NOT NULL,  -- as in runs
     trial         INTEGER NOT NULL,  -- from 0
     params        JSON NOT NULL,  -- the setting by dotted key
-    training      VARCHAR NOT NULL,  -- cache key of its training
+    search        VARCHAR NOT NULL,  -- 16 hex digits over what was searched
     valid_score   DOUBLE,  -- training.valid_metric on valid in the best epoch, with the first
         -- seed; pruned: of the short training; NULL if it failed
     state         VARCHAR NOT NULL,  -- complete, pruned or failed
