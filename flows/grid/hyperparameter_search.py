@@ -153,7 +153,8 @@ def _searches_of_point(
         raise BadInput(f"{chosen.file}: {error}") from error
     searches = []
     for model, arm in arms:
-        space = space_of(search, model, arm, chosen.point.overrides)
+        transfer = chosen.pipeline.transfer_of(model)
+        space = space_of(search, model, arm, chosen.point.overrides, transfer)
         for end in (0, -1) if space else ():
             ends = {
                 key: values.choices[end] if values.choices else (values.low, values.high)[end]

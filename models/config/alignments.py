@@ -44,6 +44,7 @@ class Alignment:
         one_row_each: whether a user (item) that a batch repeats may enter only once, because
             rows are compared with each other.
         before_training: whether the tapped table starts from the targets and trains plainly.
+        mapped: whether targets enter through a ridge regression that is refitted each epoch.
     """
 
     description: str
@@ -53,6 +54,7 @@ class Alignment:
     scaled: bool = False
     one_row_each: bool = False
     before_training: bool = False
+    mapped: bool = False
 
 
 def _mse(layer: "Tensor", target: "Tensor", _run: Run) -> "Tensor":
@@ -161,6 +163,13 @@ ALIGNMENTS: dict[str, Alignment] = {
         _relational,
         bridges=True,
         one_row_each=True,
+    ),
+    "mapped": Alignment(
+        "the layer is drawn to a linear map of the whole embedding, which ridge regression refits "
+        "each epoch, the less the more interactions a row has",
+        _mse,
+        bridges=True,
+        mapped=True,
     ),
     "init": Alignment(
         "the tapped table starts from the target and is trained plainly",

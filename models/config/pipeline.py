@@ -177,7 +177,7 @@ class Job(Section):
             arm=arm,
             seed=seed,
             hyperparameters=pipeline.models[model].hyperparameters,
-            transfer=pipeline.transfer_of(model) if takes == "targets" else None,
+            transfer=pipeline.transfer_of(model).committed(model) if takes == "targets" else None,
             taps=dict(taps) if takes == "targets" else {},
             kar=pipeline.kar if takes == "features" else None,
             budget=pipeline.training.budget(arm),

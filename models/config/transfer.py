@@ -1,6 +1,6 @@
 """Sections `transfer` and `kar`, and a model's tap."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -8,6 +8,11 @@ from models.config.alignments import ALIGNMENTS, Alignment, AlignmentName
 from models.config.section import SIDES, Section, Side
 
 Phase = Literal["transfer", "finetune"]
+
+CAUTIOUS = 0.1
+"""The strength where none is committed."""
+COMMITTED = {"EASE": 0.5, "iALS": 1.0}
+"""Strengths by model, chosen on validation; see docs/models.md."""
 
 
 class Freeze(Section):
@@ -26,8 +31,11 @@ class Transfer(Section):
         + ".",
     )
     side: Side | Literal["both"] = Field("users", description="Whose profiles are transferred.")
-    alpha: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer."
+    alpha: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer. auto: a "
+        "search chooses it on validation, 0 among the choices; without one, what is committed for "
+        "the model, else 0.1.",
     )
     balance: Literal["gradient", "none"] = Field(
         "gradient",
@@ -51,6 +59,16 @@ class Transfer(Section):
     mask: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.2, description="generative only: share of the tapped vector's columns that are hidden."
     )
+    shrinkage: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        50.0,
+        description="mapped only: k. A user (item) with n training interactions is pulled with the "
+        "weight k/(n+k).",
+    )
+    ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        10.0,
+        description="mapped only: ridge penalty of the map, in units of a target's mean square "
+        "norm.",
+    )
     freeze: Freeze = Freeze()
     columns: int | None = Field(
         None,
@@ -64,6 +82,17 @@ class Transfer(Section):
     def sides(self) -> tuple[Side, ...]:
         """`side` taken apart."""
         return SIDES if self.side == "both" else (self.side,)
+
+    @property
+    def strength(self) -> float:
+        """`alpha`, the cautious one where it is not chosen."""
+        return CAUTIOUS if self.alpha == "auto" else self.alpha
+
+    def committed(self, model: str) -> Self:
+        """The settings with `model`'s own strength in place of `auto`."""
+        if self.alpha != "auto":
+            return self
+        return self.model_copy(update={"alpha": COMMITTED.get(model, CAUTIOUS)})
 
     @property
     def method(self) -> Alignment:

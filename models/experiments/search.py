@@ -9,28 +9,41 @@ from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from models.config import ARMS, ArmName, Search, Space
+from models.config import ARMS, ArmName, Search, Space, Transfer
 from models.errors import BadInput
 from models.recommenders.registry import entry
-from models.recommenders.search_spaces import shipped_space
+from models.recommenders.search_spaces import shipped_space, strengths
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
+_AUTO = Transfer()
+
 
 def space_of(
-    search: Search, model: str, arm: ArmName, held: Collection[str] = ()
+    search: Search,
+    model: str,
+    arm: ArmName,
+    held: Collection[str] = (),
+    transfer: Transfer = _AUTO,
 ) -> dict[str, Space]:
     """Pick the part of the space that concerns one arm: a baseline has no knowledge's settings.
 
-    Where the search names no space, the model's own holds, without the keys in `held`.
+    Where the search names no space, the model's own holds, without the keys in `held`. The
+    strength is searched beside other keys wherever `transfer.alpha` is auto.
     """
+    given = transfer if ARMS[arm].takes == "targets" else None
+    choices = strengths(model, given)
     if not search.space:
-        shipped = shipped_space(model, ARMS[arm].takes == "targets")
-        return {key: space for key, space in shipped.items() if not _is_held(key, model, held)}
-    return {key: space for key, space in search.space.items() if _concerns(key, model, arm)}
+        shipped = shipped_space(model, given)
+        free = {key: space for key, space in shipped.items() if not _is_held(key, model, held)}
+        return free | choices
+    space = {key: space for key, space in search.space.items() if _concerns(key, model, arm)}
+    if not space or {"transfer.alpha", *choices} & set(space):
+        return space
+    return space | choices
 
 
 def _is_held(key: str, model: str, held: Collection[str]) -> bool:

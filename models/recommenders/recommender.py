@@ -317,6 +317,12 @@ class Recommender:
         columns = [batch[name] for name in (ITEM, NEGATIVE_ITEM) if name in batch]
         return torch.cat(columns) if len(columns) > 1 else columns[0]
 
+    def counts(self, side: Side) -> Tensor:
+        """Training interactions by internal id of a user or item: int64 (n_users or n_items,)."""
+        of_users = side == "users"
+        ids, n = (self.train_users, self.n_users) if of_users else (self.train_items, self.n_items)
+        return torch.from_numpy(np.bincount(ids, minlength=n)).to(self.device)
+
     def rows(self, side: Side, table: str) -> range:
         """Which rows of a table are the users' or the items'.
 

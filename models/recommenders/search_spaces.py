@@ -8,7 +8,7 @@ time.
 
 from typing import Any
 
-from models.config import Space
+from models.config import Space, Transfer
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.registry import entry
 
@@ -85,33 +85,46 @@ _OWN: dict[str, dict[str, Space | None]] = {
         "reg_exponent": _range(0.5, 1.1),
     },
 }
+_STRENGTHS = _choices(0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+_SHARES = _choices(0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of the embeddings in a model that takes them whole."""
 _OF_KNOWLEDGE = {"EASE": {"side_reg": _log(1.0, 300.0)}, "iALS": {"prior_reg": _log(1.0, 300.0)}}
 """Own settings that say nothing without knowledge."""
 
 
-def shipped_space(model: str, takes_targets: bool) -> dict[str, Space]:
+def shipped_space(model: str, transfer: Transfer | None) -> dict[str, Space]:
     """Return the space of one model and arm, by dotted key; empty if there is nothing to set.
 
     Args:
         model: a name in the registry.
-        takes_targets: whether the arm has targets, of profiles or of a control.
+        transfer: of an arm that has targets, of profiles or of a control; None for other arms.
     """
     row = entry(model)
     own: dict[str, Space | None] = {}
     if row.by_gradient:
         own = {**_TRAINED, **_dropout(model)}
     own |= _OWN.get(model, {})
-    transfer: dict[str, Space] = {}
-    if takes_targets:
+    of_transfer: dict[str, Space] = {}
+    if transfer is not None:
         own |= _OF_KNOWLEDGE.get(model, {})
-        transfer = {"alpha": _range(0.0, 1.0)}
-        if row.by_gradient:
-            transfer = {"alpha": _range(0.0, 0.8), "scale": _log(0.01, 0.3)}
+        if row.by_gradient and transfer.method.scaled:
+            of_transfer = {"scale": _log(0.01, 0.3)}
+        elif row.by_gradient and transfer.method.mapped:
+            of_transfer = {"shrinkage": _log(5.0, 500.0), "ridge": _log(1.0, 100.0)}
     at = f"models.{model}"
     return {
         **{f"{at}.hyperparameters.{key}": space for key, space in own.items() if space is not None},
-        **{f"{at}.transfer.{key}": space for key, space in transfer.items()},
+        **{f"{at}.transfer.{key}": space for key, space in of_transfer.items()},
+        **strengths(model, transfer),
     }
+
+
+def strengths(model: str, transfer: Transfer | None) -> dict[str, Space]:
+    """Return the choices of `transfer.alpha` where it is auto: 0, no transfer, is among them."""
+    if transfer is None or transfer.alpha != "auto":
+        return {}
+    choices = _STRENGTHS if entry(model).by_gradient else _SHARES
+    return {f"models.{model}.transfer.alpha": choices}
 
 
 def _dropout(model: str) -> dict[str, Space]:

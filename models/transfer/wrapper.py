@@ -13,6 +13,7 @@ from models.config import Side, Tap, Transfer
 from models.errors import BadInput
 from models.transfer.hooks import Captured, HookManager, did_not_fire, gradient_norm
 from models.transfer.losses import AlignmentLoss, Losses, LossManager
+from models.transfer.ridge_map import RidgeMap
 from models.transfer.weights import WeightsManager
 
 
@@ -27,6 +28,9 @@ class Trainable(Protocol):
 
     def ids(self, side: Side, batch: Any) -> Tensor:
         """The batch's internal ids of users or items, with repeats: int64 (n,)."""
+
+    def counts(self, side: Side) -> Tensor:
+        """Training interactions by internal id of a user or item: int64 (n,)."""
 
     def rows(self, side: Side, table: str) -> range:
         """Which rows of an embedding table or parameter are the users' or the items'."""
@@ -84,7 +88,7 @@ class ModelWrapper:
         self.recommender = recommender
         self.transfer = transfer
         self.weights = WeightsManager(recommender.module)
-        self.alpha = transfer.alpha if transfer else 0.0
+        self.alpha = transfer.strength if transfer else 0.0
         self.sides = [_Transferred(recommender, transfer, k, seed) for k in knowledge if transfer]
         if transfer and transfer.method.before_training:
             for side in self.sides:
@@ -101,19 +105,21 @@ class ModelWrapper:
         self.weights.freeze_only(frozen)
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Let alpha fall in a line from the first epoch to nothing after the last, if asked to."""
+        """Refit maps; let alpha fall in a line to nothing after the last epoch, if asked to."""
+        for side in self.sides:
+            if side.map is not None:
+                side.map.refit()
         if self.transfer and self.transfer.schedule == "decay":
-            self.alpha = self.transfer.alpha * (1 - epoch / epochs)
+            self.alpha = self.transfer.strength * (1 - epoch / epochs)
 
     def state(self) -> list[dict[str, Any]]:
         """What training has changed on each side, as tensors and plain values."""
-        return [{"spread": side.layer_spread, **side.losses.state()} for side in self.sides]
+        return [side.state() for side in self.sides]
 
     def restore(self, state: Sequence[dict[str, Any]]) -> None:
         """Go on from what `state` returned."""
         for side, kept in zip(self.sides, state, strict=True):
-            side.losses.restore(kept)
-            side.layer_spread = kept["spread"]
+            side.restore(kept)
 
     def step_loss(self, batch: Any, transferring: bool) -> Losses:
         """The losses of one step; `transferring` says whether the joint loss is on.
@@ -163,6 +169,23 @@ class _Transferred:
             )
         align = AlignmentLoss(transfer, knowledge.width, target_width, seed)
         self.losses = LossManager(align.to(self.targets.vectors.device), transfer.balance)
+        self.map: RidgeMap | None = None
+        if transfer.method.mapped:
+            counts = recommender.counts(self.side)
+            given = self.targets.vectors, self.targets.known, counts, knowledge.width
+            self.map = RidgeMap(transfer, *given)
+
+    def state(self) -> dict[str, Any]:
+        """What training has changed, as tensors and plain values."""
+        mapped = self.map.state() if self.map else None
+        return {"spread": self.layer_spread, "map": mapped, **self.losses.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.losses.restore(state)
+        self.layer_spread = state["spread"]
+        if self.map is not None:
+            self.map.restore(state["map"])
 
     def initialise(self) -> None:
         """Start the tapped table from the targets, on its own scale (alignment `init`)."""
@@ -191,14 +214,22 @@ class _Transferred:
             rows = torch.arange(len(ids), device=ids.device) if rows is None else rows
             rows, ids = _first_of_each(rows, ids)
         hidden = vectors if rows is None else vectors.index_select(0, rows)
-        if self._scaled is None:
-            self._scaled = self.targets.vectors * self._scale(hidden)
-        target = self._scaled.index_select(0, ids)
+        pair = self._pair(hidden, ids)
+        if pair is None:
+            return None
 
         def pull(loss: Tensor) -> float:
             return gradient_norm(loss, captured, rows)
 
-        return self.losses.weigh(loss, hidden, target, pull)
+        return self.losses.weigh(loss, *pair, pull)
+
+    def _pair(self, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The rows and what they are compared with; None as long as a map is not learned."""
+        if self.map is not None:
+            return self.map.pair(ids, hidden)
+        if self._scaled is None:
+            self._scaled = self.targets.vectors * self._scale(hidden)
+        return hidden, self._scaled.index_select(0, ids)
 
     def _aligned(self, captured: Captured, n_rows: int, batch: Any) -> tuple[Tensor | None, Tensor]:
         """Which tapped rows have a profile, None for all, and whose they are: int64 (n,)."""

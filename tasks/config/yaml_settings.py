@@ -1,6 +1,7 @@
 """YAML settings, overrides on the command line, and errors that name the key."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from models.experiments.grid import set_at
 M = TypeVar("M", bound=BaseModel)
 
 
+_ALTERNATIVE = re.compile(r"constrained-\w+|literal\[.*\]")
+"""How pydantic names the alternatives of a key that may be a number or a word."""
 _MOST_BYTES = 2**20
 
 
@@ -107,7 +110,8 @@ def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One sentence per problem."""
     sentences = []
     for problem in error.errors():
-        inside = cut(".".join(map(str, problem["loc"])))
+        parts = [str(part) for part in problem["loc"]]
+        inside = cut(".".join(part for part in parts if not _ALTERNATIVE.fullmatch(part)))
         place = inside or "the configuration"
         if problem["type"] == CREDENTIAL:
             sentences.append(f"{inside}{inside and '.'}{problem['msg']}")

@@ -59,7 +59,7 @@ class Scored:
             self.terms,
             values or self.values["test"],
             self.run_id,
-            alpha=job.transfer.alpha if job.transfer else None,
+            alpha=job.transfer.strength if job.transfer else None,
         )
 
 
@@ -89,7 +89,7 @@ def run_rows(
                 "arm": job.arm,
                 "alignment": job.transfer.alignment if job.transfer else None,
                 "layer": ", ".join(_layer(tap) for tap in job.taps.values() if tap) or None,
-                "alpha": job.transfer.alpha if job.transfer else None,
+                "alpha": job.transfer.strength if job.transfer else None,
                 "seed": job.seed,
                 "config_hash": evaluated.config_hash,
                 "epochs_run": len(trained.epochs),

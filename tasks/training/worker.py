@@ -106,7 +106,7 @@ def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
     if job.transfer is None:
         return recommender, ModelWrapper(recommender)
     if recommender.entry.takes_embeddings:
-        recommender.take_embeddings(job.transfer.alpha, aligned)
+        recommender.take_embeddings(job.transfer.strength, aligned)
         return recommender, ModelWrapper(recommender)
     knowledge = [
         Knowledge(side, *tapped_layer(job.model, job.hyperparameters, tap, side), aligned[side])

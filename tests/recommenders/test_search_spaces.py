@@ -18,10 +18,10 @@ def ends(space, which):
     }
 
 
-@pytest.mark.parametrize("takes_targets", [False, True])
+@pytest.mark.parametrize("transfer", [None, Transfer(), Transfer(alignment="mapped")])
 @pytest.mark.parametrize("model", MODELS)
-def test_both_ends_are_settings_of_the_model(model, takes_targets):
-    space = shipped_space(model, takes_targets)
+def test_both_ends_are_settings_of_the_model(model, transfer):
+    space = shipped_space(model, transfer)
     own = f"models.{model}.hyperparameters."
     assert bool([key for key in space if key.startswith(own)]) == (model not in NOTHING_TO_SET)
     for which in (0, -1):
@@ -32,7 +32,7 @@ def test_both_ends_are_settings_of_the_model(model, takes_targets):
         Transfer.model_validate(
             {key.removeprefix(f"models.{model}.transfer."): value for key, value in rest.items()}
         )
-        assert bool(rest) == takes_targets
+        assert bool(rest) == (transfer is not None)
 
 
 def test_spaces_belong_to_models_that_there_are():
@@ -43,7 +43,7 @@ def test_spaces_belong_to_models_that_there_are():
 
 def test_batches_of_the_slow_models_have_a_lower_bound():
     for model, least in (("BPR", 512), ("LightGCN", 4096)):
-        space = shipped_space(model, False)
+        space = shipped_space(model, None)
         assert min(space[f"models.{model}.hyperparameters.train_batch_size"].choices) >= least
 
 
@@ -54,13 +54,37 @@ def test_knowledge_adds_to_the_models_own_settings():
         assert f"models.{model}.transfer.alpha" in set(knowing) - set(baseline)
 
 
+@pytest.mark.parametrize("model", ["BPR", "MultiVAE", "EASE", "iALS"])
+def test_an_automatic_strength_is_searched_with_nothing_among_the_choices(model):
+    """Also where the search has a space of its own, unless that says what to try."""
+    alpha, reg = f"models.{model}.transfer.alpha", f"models.{model}.hyperparameters.reg_weight"
+    own = Search.model_validate({"space": {reg: {"low": 1.0, "high": 2.0}}})
+    for search in (Search(), own):
+        assert 0 in space_of(search, model, "transfer")[alpha].choices
+        assert alpha in space_of(search, model, "shuffled")
+        assert alpha not in space_of(search, model, "baseline")
+        assert alpha not in space_of(search, model, "transfer", transfer=Transfer(alpha=0.1))
+    said = Search.model_validate(
+        {"space": {reg: {"choices": [1]}, "transfer.alpha": {"low": 0.1, "high": 0.2}}}
+    )
+    assert space_of(said, model, "transfer").keys() == said.space.keys()
+
+
+def test_a_search_has_settings_of_the_alignment():
+    mapped = shipped_space("BPR", Transfer(alignment="mapped"))
+    assert {"models.BPR.transfer.shrinkage", "models.BPR.transfer.ridge"} < set(mapped)
+    assert "models.BPR.transfer.scale" not in mapped
+    assert "models.BPR.transfer.scale" in shipped_space("BPR", Transfer())
+    assert "models.iALS.transfer.ridge" not in shipped_space("iALS", Transfer(alignment="mapped"))
+
+
 def test_an_axis_of_the_grid_is_left_out_of_the_shipped_space():
     rate = "models.BPR.hyperparameters.learning_rate"
-    for held in ("transfer.alpha", "models.BPR.transfer.alpha", "models.BPR.transfer", "transfer"):
+    for held in ("transfer.scale", "models.BPR.transfer.scale", "models.BPR.transfer", "transfer"):
         space = space_of(Search(), "BPR", "transfer", [held])
-        assert "models.BPR.transfer.alpha" not in space
+        assert "models.BPR.transfer.scale" not in space
         assert rate in space
-    assert "models.BPR.transfer.alpha" in space_of(Search(), "BPR", "transfer", ["transfer.al"])
+    assert "models.BPR.transfer.scale" in space_of(Search(), "BPR", "transfer", ["transfer.sc"])
 
 
 def test_a_model_without_settings_has_no_trials_and_blocks_nobody():

@@ -102,6 +102,7 @@ def test_every_model_resumes_to_the_bit_with_transfer(model):
         Transfer(alignment="generative", schedule="joint"),
         Transfer(alignment="linear", schedule="decay"),
         Transfer(alignment="relational", balance="none"),
+        Transfer(alignment="mapped", schedule="joint"),
         Transfer(alignment="init"),
     ],
     ids=lambda transfer: transfer.alignment,
