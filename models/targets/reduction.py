@@ -112,9 +112,11 @@ def reduce(embeddings: NDArray[Any], width: int | None, config: Targets) -> NDAr
 def standardised(matrix: NDArray[np.float64], width: int, config: Targets) -> NDArray[np.float32]:
     """Centre and scale `width` principal components; a narrower matrix is rotated into as many.
 
-    A rotation keeps all distances and spreads them over the whole layer.
+    A rotation keeps all distances and spreads them over the whole layer. Without a reduction, a
+    wider matrix stays whole: what takes whole embeddings takes a whole control, too.
     """
     columns = matrix.shape[1]
+    width = max(width, columns) if config.reduction == "none" else width
     if columns <= width:
         square = np.random.default_rng(config.seed).standard_normal((width, width))
         matrix = matrix @ np.linalg.qr(square)[0][:columns]
