@@ -243,9 +243,10 @@ def _fit_umap(embeddings: NDArray[Any], width: int, config: Targets) -> tuple[Ma
     if n == 0 or not np.ptp(embeddings, axis=0).any():
         raise BadInput(_all_equal(n))
     if n < max(3, width + 1):
+        fix = _narrower(n - 1) if n >= 3 else "Use more users, or set targets.reduction to pca"
         raise BadInput(
             f"targets: UMAP to {width} coordinates, as wide as the layer, needs at least "
-            f"{max(3, width + 1)} users with a profile, not {n}. {_narrower(max(n - 1, 1))}."
+            f"{max(3, width + 1)} users with a profile, not {n}. {fix}."
         )
     with _threads_kept(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_neighbors is larger than the dataset")
