@@ -57,6 +57,27 @@ def check(
         raise typer.Exit(2)
 
 
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="PICKLE", help="A pickle of others.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The Parquet file to write.")],
+    items: Annotated[bool, typer.Option("--items", help="Its rows are items, not users.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Convert a pickled matrix, array or mapping of texts, as RLMRec publishes, to Parquet.
+
+    Runs read no pickle. This command admits NumPy arrays and SciPy matrices, and no other class.
+    """
+    with command(data_dir):
+        from models.schemas import ITEM, USER
+        from tasks.inspection.pickle_conversion import convert as make
+
+        made = make(source, output, ITEM if items else USER)
+        line = f"{made.path}: {made.kind}, {made.rows:,} rows"
+        emit(made, as_json, lambda console, _: print_lines(console, line))
+
+
 def init(
     interactions: Annotated[
         Path, typer.Option("--from", help="Interactions: CSV, TSV, Parquet, JSON lines.")

@@ -188,7 +188,7 @@ def target_all(
                     taken = {
                         model: stages.run(
                             controls,
-                            pipeline.targets_of(model),
+                            forms[known.side][model][0],
                             arm.name,
                             made.targets,
                             *inputs,

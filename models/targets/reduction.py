@@ -112,9 +112,11 @@ def reduce(embeddings: NDArray[Any], width: int | None, config: Targets) -> NDAr
 def standardised(matrix: NDArray[np.float64], width: int, config: Targets) -> NDArray[np.float32]:
     """Centre and scale `width` principal components; a narrower matrix is rotated into as many.
 
-    A rotation keeps all distances and spreads them over the whole layer.
+    A rotation keeps all distances and spreads them over the whole layer. Without a reduction, a
+    wider matrix stays whole: what takes whole embeddings takes a whole control, too.
     """
     columns = matrix.shape[1]
+    width = max(width, columns) if config.reduction == "none" else width
     if columns <= width:
         square = np.random.default_rng(config.seed).standard_normal((width, width))
         matrix = matrix @ np.linalg.qr(square)[0][:columns]
@@ -241,9 +243,10 @@ def _fit_umap(embeddings: NDArray[Any], width: int, config: Targets) -> tuple[Ma
     if n == 0 or not np.ptp(embeddings, axis=0).any():
         raise BadInput(_all_equal(n))
     if n < max(3, width + 1):
+        fix = _narrower(n - 1) if n >= 3 else "Use more users, or set targets.reduction to pca"
         raise BadInput(
             f"targets: UMAP to {width} coordinates, as wide as the layer, needs at least "
-            f"{max(3, width + 1)} users with a profile, not {n}. {_narrower(max(n - 1, 1))}."
+            f"{max(3, width + 1)} users with a profile, not {n}. {fix}."
         )
     with _threads_kept(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_neighbors is larger than the dataset")

@@ -153,9 +153,11 @@ class _Course:
         self._wrapper.start_epoch(number, epochs)
         model_loss, transfer_loss = self._steps.train_epoch(number, phase.transferring)
         if not math.isfinite(model_loss + (transfer_loss or 0.0)):
+            by_gradient = self._recommender.entry.by_gradient
+            fix = "learning_rate or alpha" if by_gradient else "reg_weight or unobserved_weight"
             raise Diverged(
                 f"{self._recommender.name}: the loss is no longer finite in epoch {number} (model "
-                f"loss {model_loss}, transfer loss {transfer_loss}). Lower learning_rate or alpha.",
+                f"loss {model_loss}, transfer loss {transfer_loss}). Lower {fix}.",
                 self.best_weights,
             )
         score = validate()

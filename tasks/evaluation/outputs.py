@@ -60,13 +60,12 @@ class Evaluated(Handoff, Verifiable):
         """
         if not has_database():
             raise MissingArtifact(f"{database_path()} is gone")
-        try:
-            with database(read_only=True) as connection:
-                found = connection.execute(
-                    _EVALUATION_ROWS.read_text(), self.model_dump(include=_EVALUATION_KEYS)
-                ).fetchone()
-        except duckdb.CatalogException as error:
-            raise MissingArtifact(f"{database_path()} lacks a table: {error}") from error
+        wanted = self.model_dump(include=_EVALUATION_KEYS)
+        with database(read_only=True) as connection:
+            try:
+                found = connection.execute(_EVALUATION_ROWS.read_text(), wanted).fetchone()
+            except duckdb.CatalogException as error:
+                raise MissingArtifact(f"{database_path()} lacks a table: {error}") from error
         rows = len(self.run_ids), self.n_contrasts, self.n_slices, self.n_points, self.n_trials
         if found != (*rows, 0):
             raise MissingArtifact(

@@ -283,3 +283,9 @@ def test_vectors_are_exported_and_their_products_are_the_scores():
     users, items = vectors(model, "users"), vectors(model, "items")
     assert (len(users.ids), len(items.ids)) == (N_USERS, N_ITEMS)
     assert scored_by_product(model, users, items)
+
+
+def test_an_objective_that_overflows_names_what_to_lower():
+    model = recommender("iALS", reg_weight=1e38, unobserved_weight=1e9)
+    with pytest.raises(BadInput, match=r"in epoch 0 .*Lower reg_weight or unobserved_weight\."):
+        train(model, wrap(model, None), epochs=2)

@@ -148,6 +148,16 @@ def test_metadata_keeps_the_distances_of_genres_and_years():
         made_by("genres-years", given(items=none))
 
 
+def test_a_control_is_not_cut_where_embeddings_stay_whole():
+    """Ten columns against targets of three: principal components for a layer, else all ten."""
+    wide = np.random.default_rng(0).normal(size=(30, 10))
+    assert standardised(wide, 3, Targets(reduction="pca")).shape == (30, 3)
+    whole = standardised(wide, 3, Targets(reduction="none"))
+    assert whole.shape == (30, 10)
+    apart = distances(wide) / distances(wide).max()
+    np.testing.assert_allclose(distances(whole) / distances(whole).max(), apart, atol=1e-5)
+
+
 def test_every_arm_trains_with_the_same_transfer_and_budget():
     pipeline = Pipeline.model_validate(
         {
