@@ -165,10 +165,11 @@ ALIGNMENTS: dict[str, Alignment] = {
         one_row_each=True,
     ),
     "mapped": Alignment(
-        "the layer is drawn to a linear map of the whole embedding, which ridge regression refits "
-        "each epoch, the less the more interactions a row has",
+        "mse to a linear map of the whole embedding, which ridge regression refits each epoch; the "
+        "more interactions a row has, the less it is pulled",
         _mse,
         bridges=True,
+        scaled=True,
         mapped=True,
     ),
     "init": Alignment(

@@ -49,9 +49,9 @@ class Transfer(Section):
     )
     scale: Literal["layer", "none"] | Annotated[float, Field(gt=0)] = Field(
         "layer",
-        description="Scale of the targets for rmse, mse and init: layer: the tapped layer's own "
-        "standard deviation in the first step; a number: that standard deviation; none: as in the "
-        "file.",
+        description="Scale of the targets for rmse, mse, init and mapped (of its first map): "
+        "layer: the tapped layer's own standard deviation in the first step; a number: that "
+        "standard deviation; none: as in the file.",
     )
     temperature: Annotated[float, Field(gt=0)] = Field(
         0.2, description="contrastive only: of InfoNCE."
@@ -65,9 +65,9 @@ class Transfer(Section):
         "weight k/(n+k).",
     )
     ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        10.0,
-        description="mapped only: ridge penalty of the map, in units of a target's mean square "
-        "norm.",
+        100.0,
+        description="mapped only: ridge penalty of a step of the map, in units of a target's mean "
+        "square norm.",
     )
     freeze: Freeze = Freeze()
     columns: int | None = Field(

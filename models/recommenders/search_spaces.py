@@ -109,8 +109,8 @@ def shipped_space(model: str, transfer: Transfer | None) -> dict[str, Space]:
         own |= _OF_KNOWLEDGE.get(model, {})
         if row.by_gradient and transfer.method.scaled:
             of_transfer = {"scale": _log(0.01, 0.3)}
-        elif row.by_gradient and transfer.method.mapped:
-            of_transfer = {"shrinkage": _log(5.0, 500.0), "ridge": _log(1.0, 100.0)}
+        if row.by_gradient and transfer.method.mapped:
+            of_transfer |= {"shrinkage": _log(5.0, 5000.0), "ridge": _log(10.0, 10000.0)}
     at = f"models.{model}"
     return {
         **{f"{at}.hyperparameters.{key}": space for key, space in own.items() if space is not None},

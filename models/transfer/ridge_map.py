@@ -1,21 +1,23 @@
 """The map of the alignment `mapped`: what targets foretell of a layer, by ridge regression.
 
-A row's vector h_i is drawn to t_i A, its target under a map that all rows share. As for iALS (see
-`models.recommenders.ials`), A is learned, so that targets may have any axes and any width:
+A row's vector h_i is drawn to t_i A, its target under a map that all rows share. Targets may have
+any axes and any width, since A is learned. It starts as the targets' principal axes on the layer's
+scale. Before each later epoch it moves by a ridge regression, in closed form, of what it missed:
 
-    A = argmin Σ_i n_i/(n_i + k) ‖h_i − t_i A‖² + ρ·τ·‖A‖²,
+    A ← A + argmin_B Σ_i n_i/(n_i + k) ‖h_i − t_i A − t_i B‖² + ρ·τ·‖B‖²,
 
-over the rows with a target, where n_i are a row's training interactions, k is
+over the rows with a target, both sides centred, where n_i are a row's training interactions, k is
 `transfer.shrinkage`, ρ `transfer.ridge`, and τ the mean square norm of the targets, which makes ρ
-free of their scale. It is solved in closed form before each epoch, from the vectors of the epoch
-before; in the first epoch there is nothing to learn from, and so no transfer. The pull on a row is
-weighted k/(n_i + k): little where its interactions tell enough (a shrinkage estimator).
+free of their scale. A ridge that drew A itself to 0 would do so again each epoch, and the layer
+would follow: both collapse. The pull on a row is weighted k/(n_i + k), as in a shrinkage
+estimator: little where its interactions tell enough.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from models.config import Transfer
 
@@ -30,7 +32,7 @@ class RidgeMap:
     def __init__(
         self, settings: Transfer, targets: Tensor, known: Tensor, counts: Tensor, width: int
     ) -> None:
-        """Start without a map.
+        """Start with the targets' principal axes, of unit variance.
 
         Args:
             settings: `shrinkage` and `ridge`.
@@ -44,9 +46,13 @@ class RidgeMap:
         self._vectors = targets.new_zeros(len(targets), width)
         self._seen = torch.zeros_like(known)
         self._foretold: Tensor | None = None
+        inside = targets[known] - targets[known].mean(dim=0)
+        axes = torch.linalg.eigh(inside.T @ inside)[1].flip(1)[:, :width]
+        axes = axes / (inside @ axes).square().mean().sqrt().clamp(min=1e-12)
+        self._map = functional.pad(axes, (0, width - axes.shape[1]))
 
     def refit(self) -> None:
-        """Learn the map from the newest vectors, if there are any."""
+        """Move the map by the ridge regression of what it missed of the newest vectors."""
         rows = (self._seen & self._known).nonzero().flatten()
         if len(rows) == 0:
             return
@@ -57,17 +63,17 @@ class RidgeMap:
         targets = targets - middle
         system = targets.T @ (weights * targets)
         system.diagonal().add_(self._ridge * targets.square().sum(dim=1).mean())
-        fitted = torch.linalg.solve(system, targets.T @ (weights * (vectors - mean)))
-        foretold = targets @ fitted
-        spread = (weights * (vectors - mean).square()).sum() / (weights * foretold.square()).sum()
-        self._foretold = mean + spread.sqrt() * ((self._targets - middle) @ fitted)
+        missed = vectors - mean - targets @ self._map
+        self._map = self._map + torch.linalg.solve(system, targets.T @ (weights * missed))
+        self._foretold = mean + (self._targets - middle) @ self._map
 
-    def pair(self, ids: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Note rows' vectors, and return them and what they are drawn to; None without a map.
+    def pair(self, ids: Tensor, vectors: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Note rows' vectors, and return them and what they are drawn to.
 
         Args:
             ids: int64 (n,).
             vectors: float (n, width).
+            scale: the spread of what the first map foretells.
 
         Returns:
             Two tensors like `vectors`, each row times the root of its weight, so that their mean
@@ -76,14 +82,16 @@ class RidgeMap:
         self._vectors[ids] = vectors.detach()
         self._seen[ids] = True
         if self._foretold is None:
-            return None
+            self._map = scale * self._map
+            middle = self._targets[self._known].mean(dim=0)
+            self._foretold = (self._targets - middle) @ self._map
         root = self.pull[ids, None].sqrt()
         return root * vectors, root * self._foretold[ids]
 
     def state(self) -> dict[str, Any]:
         """What the next map is learned from."""
-        return {"vectors": self._vectors, "seen": self._seen}
+        return {"vectors": self._vectors, "seen": self._seen, "map": self._map}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
-        self._vectors, self._seen = state["vectors"], state["seen"]
+        self._vectors, self._seen, self._map = state["vectors"], state["seen"], state["map"]

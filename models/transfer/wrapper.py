@@ -215,18 +215,16 @@ class _Transferred:
             rows, ids = _first_of_each(rows, ids)
         hidden = vectors if rows is None else vectors.index_select(0, rows)
         pair = self._pair(hidden, ids)
-        if pair is None:
-            return None
 
         def pull(loss: Tensor) -> float:
             return gradient_norm(loss, captured, rows)
 
         return self.losses.weigh(loss, *pair, pull)
 
-    def _pair(self, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The rows and what they are compared with; None as long as a map is not learned."""
+    def _pair(self, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows and what they are compared with."""
         if self.map is not None:
-            return self.map.pair(ids, hidden)
+            return self.map.pair(ids, hidden, self._scale(hidden))
         if self._scaled is None:
             self._scaled = self.targets.vectors * self._scale(hidden)
         return hidden, self._scaled.index_select(0, ids)

@@ -73,8 +73,9 @@ def test_an_automatic_strength_is_searched_with_nothing_among_the_choices(model)
 def test_a_search_has_settings_of_the_alignment():
     mapped = shipped_space("BPR", Transfer(alignment="mapped"))
     assert {"models.BPR.transfer.shrinkage", "models.BPR.transfer.ridge"} < set(mapped)
-    assert "models.BPR.transfer.scale" not in mapped
-    assert "models.BPR.transfer.scale" in shipped_space("BPR", Transfer())
+    assert "models.BPR.transfer.scale" in mapped
+    assert "models.BPR.transfer.ridge" not in shipped_space("BPR", Transfer())
+    assert "models.BPR.transfer.scale" not in shipped_space("BPR", Transfer(alignment="cosine"))
     assert "models.iALS.transfer.ridge" not in shipped_space("iALS", Transfer(alignment="mapped"))
 
 
