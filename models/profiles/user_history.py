@@ -22,11 +22,6 @@ _NO_WORD = r"[^\p{L}\p{M}\p{N} '&+/-]"
 _TRAILING_ARTICLE = r"^(.+), (The|A|An)( \(.*)?$"
 
 
-def histories(train: pa.Table, items: pa.Table, policy: History) -> pa.Table:
-    """The interactions that profiles are written from: `describe` of what `select` chooses."""
-    return describe(select(train, policy), presentable(items))
-
-
 def select(train: pa.Table, policy: History, fill: float | None = None) -> pa.Table:
     """Choose each user's interactions under `policy`.
 

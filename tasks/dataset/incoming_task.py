@@ -83,10 +83,13 @@ def drops(folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Drops:
 
     Doing this before the cached stages makes their keys depend on what the files hold. A file that
     was changed within `settle_seconds` waits for the next time; what cannot be read is set aside.
+
+    Raises:
+        BadInput: if `folder` is no folder, or cannot be listed.
     """
     found, waiting, logger = [], [], get_logger("incoming")
     refused: dict[str, str] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for file in _files(folder):
         if file.name.startswith((".", "_")) or file.name.endswith(UNFINISHED):
             continue
         try:
@@ -106,6 +109,17 @@ def drops(folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Drops:
     for name, reason in refused.items():
         logger.warning("%s: %s was set aside: %s", folder, name, reason)
     return Drops(files=tuple(found), waiting=tuple(waiting), refused=tuple(refused))
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BadInput(
+            f"nightly.incoming: {folder}: {error.strerror}. Name a folder that can be read."
+        ) from error
 
 
 def _settled_content(file: Path, seconds: float) -> Handle | bool:

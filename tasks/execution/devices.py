@@ -1,14 +1,10 @@
 """The devices of this machine, and which one a configuration gets."""
 
-import logging
-
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
-
 from models.config import Embeddings, Pipeline
 from models.config.section import Placed
 from models.errors import BadInput
 from models.recommenders.registry import entry
+from tasks.execution.progress import run_logger
 
 
 def placed(pipeline: Pipeline) -> Pipeline:
@@ -52,14 +48,10 @@ def log_float32_models(pipeline: Pipeline) -> None:
     """Log which models train in float32 although mixed precision is asked for, and why."""
     if pipeline.training.precision != "bfloat16":
         return
-    try:
-        logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = get_run_logger()
-    except MissingContextError:  # outside a run
-        logger = logging.getLogger("llmkt")
     for name in pipeline.models:
         why = entry(name).float32_only
         if why:
-            logger.warning("models.%s trains in float32: %s", name, why)
+            run_logger().warning("models.%s trains in float32: %s", name, why)
 
 
 def _resolved(name: str, section: Placed) -> str:

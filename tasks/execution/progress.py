@@ -6,6 +6,7 @@ which both the terminal and the Prefect artifact follow.
 
 import contextvars
 import json
+import logging
 import os
 import threading
 import time
@@ -136,3 +137,14 @@ def _follow(display: Progress, folder: Path, finished: threading.Event) -> None:
             display.update(shown[spool], completed=done)
         for spool in set(shown) - set(states):
             display.remove_task(shown.pop(spool))
+
+
+def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """Return the run's logger, or outside a run one that needs no Prefect."""
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger("llmkt")

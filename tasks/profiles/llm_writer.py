@@ -1,14 +1,11 @@
 """The providers `openai` and `openai-batch`: profiles that an LLM writes from a prompt."""
 
-import logging
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
 
 from models.errors import BadInput
 from models.llm.pricing import Tariff
@@ -19,7 +16,7 @@ from models.profiles.provenance import record_of_items
 from models.schemas import KEYS, USER
 from tasks.config.price_table import price_table
 from tasks.execution.cache_key import content
-from tasks.execution.progress import track
+from tasks.execution.progress import run_logger, track
 from tasks.llm.answer_run import NOT_ASKED, AnswerRun
 from tasks.llm.answer_store import AnswerStore, Question, answer_lock, answer_store
 from tasks.llm.batch_client import ask_in_batches
@@ -60,7 +57,7 @@ def write(request: Request) -> Profiled:
             profiled = _profiled(asked, run, tuple(filter(None, warnings)))
             store.mark_exported()
     for warning in profiled.warnings:
-        _logger().warning("%s", warning)
+        run_logger().warning("%s", warning)
     _show_bill(profiled)
     return profiled
 
@@ -213,7 +210,7 @@ def _ask(run: AnswerRun) -> None:
         run.budget = Budget(config.llm.budget_usd, run.tariff, config.llm.max_tokens)
     run.key = api_key(config.llm)
     require_reachable(config.llm)
-    _logger().info("Asking %s for %d answers", config.llm.model, total)
+    run_logger().info("Asking %s for %d answers", config.llm.model, total)
     with track("profiles", total) as run.report:
         _CLIENTS[config.provider](run)
 
@@ -263,11 +260,3 @@ def _show_bill(profiled: Profiled) -> None:
         "cost in USD": "not known" if cost is None else f"{cost:.4f}",
     }
     create_table_artifact(table=[row], key="llm-cost", description="What the profiles cost.")
-
-
-def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """Return the run's logger, or outside a run one that needs no Prefect."""
-    try:
-        return get_run_logger()
-    except MissingContextError:
-        return logging.getLogger(__name__)

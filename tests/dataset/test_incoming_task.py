@@ -13,6 +13,7 @@ import pytest
 
 from flows.nightly_retrain import fold_drops
 from flows.steps.stage_runner import StageRunner
+from models.errors import BadInput
 from models.schemas import INTERACTIONS, ITEMS, QUARANTINE, USERS
 from tasks.dataset.incoming_task import Folded, drops, fold_in, incoming
 from tasks.dataset.outputs import Interactions
@@ -289,6 +290,9 @@ def test_unfinished_files_are_left_alone(folder):
     assert found.waiting == ("young.csv",)
     assert [one.name for one in drops(folder, settle_seconds=1).files][-1] == "young.csv"
     assert drops(folder / "absent").files == ()
+    (folder / "file").touch()
+    with pytest.raises(BadInput, match=r"nightly\.incoming: .*file: Not a directory"):
+        drops(folder / "file")
 
 
 def test_what_is_no_readable_file_is_set_aside_and_the_night_goes_on(folder, caplog):

@@ -8,7 +8,7 @@ from models.config import History, Pipeline
 from models.profiles import item_profiles, offline_writer
 from models.profiles.population import Population
 from models.profiles.prompt_templates import Prompt, render_all, render_items
-from models.profiles.user_history import histories, select
+from models.profiles.user_history import describe, presentable, select
 from models.schemas import INTERACTIONS, ITEMS
 from tasks.storage.artifacts import PROJECT_ROOT
 
@@ -55,7 +55,8 @@ def test_prompts_speak_of_times_and_of_no_dislikes():
 
 
 def test_offline_texts_speak_of_times():
-    history = histories(TRAIN, CATALOGUE, COUNTS.model_copy(update={"limit": 9}))
+    chosen = select(TRAIN, COUNTS.model_copy(update={"limit": 9}))
+    history = describe(chosen, presentable(CATALOGUE))
     known = Population.streamed(lambda: iter([history]), history, COUNTS)
     text = offline_writer.offline(history, known)["text"][0].as_py()
     assert "Has chosen most often: Abba, Beck, Cher." in text

@@ -9,7 +9,7 @@ import pytest
 from models.config import History, Profiles
 from models.profiles.offline_writer import lift, offline
 from models.profiles.provenance import provenance, record
-from models.profiles.user_history import histories, select
+from models.profiles.user_history import describe, presentable, select
 from models.schemas import PROFILES
 from tasks.profiles.profiles_task import profiles
 from tasks.storage.artifacts import read_parquet, write_parquet
@@ -84,7 +84,7 @@ def test_histories_describe_items():
         ("a", "Matrix, The", 1999, ["Action", "Sci-Fi"]), ("b", None), ("c", " \x00\x07 ")
     )
     table = train(("u", "a", 4), ("u", "b", 3), ("u", "c", 2), ("u", "d", 1))
-    described = histories(table, items, History())
+    described = describe(select(table, History()), presentable(items))
     assert described["title"].to_pylist() == ["The Matrix", "item b", "item c", "item d"]
     assert described["year"].to_pylist() == [1999, None, None, None]
     assert described["genres"].to_pylist() == [["Action", "Sci-Fi"], None, None, None]
@@ -175,7 +175,7 @@ def world() -> tuple[pa.Table, pa.Table]:
 
 
 def texts(table: pa.Table, items: pa.Table, **policy) -> dict[str, str]:
-    result = offline(histories(table, items, History(**policy)))
+    result = offline(describe(select(table, History(**policy)), presentable(items)))
     return dict(zip(result["user_id"].to_pylist(), result["text"].to_pylist(), strict=True))
 
 
