@@ -11,7 +11,7 @@ Phase = Literal["transfer", "finetune"]
 
 CAUTIOUS = 0.1
 """The strength where none is committed."""
-COMMITTED = {"EASE": 0.5, "iALS": 1.0}
+COMMITTED = {"EASE": 0.25, "iALS": 1.0}
 """Strengths by model, chosen on validation; see docs/models.md."""
 
 
@@ -60,12 +60,12 @@ class Transfer(Section):
         0.2, description="generative only: share of the tapped vector's columns that are hidden."
     )
     shrinkage: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        50.0,
+        100.0,
         description="mapped only: k. A user (item) with n training interactions is pulled with the "
         "weight k/(n+k).",
     )
     ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        100.0,
+        1000.0,
         description="mapped only: ridge penalty of a step of the map, in units of a target's mean "
         "square norm.",
     )

@@ -120,7 +120,7 @@ def test_rows_with_few_interactions_are_pulled_most():
     built = recommender("BPR")
     wrapper = wrap(built, MAPPED)
     pull, counts = wrapper.sides[0].map.pull, built.counts("users")
-    torch.testing.assert_close(pull, 50 / (50 + counts.float()))
+    torch.testing.assert_close(pull, 100 / (100 + counts.float()))
     assert int(counts.sum()) == len(built.train_users)
 
 
