@@ -97,7 +97,9 @@ def test_both_sides_are_drawn_to_what_a_wider_embedding_foretells(model):
 
     def distances(alpha: float) -> float:
         built = recommender(model, learning_rate=0.01)
-        settings = MAPPED.model_copy(update={"alpha": alpha, "scale": 0.1})
+        settings = MAPPED.model_copy(
+            update={"alpha": alpha, "scale": 0.1, "ridge": 100.0, "shrinkage": 50.0}
+        )
         wrapper = wrap(built, settings, sides=sides)
         for side in wrapper.sides:
             side.map = RidgeMap(
