@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 
 from flows.grid.hyperparameter_search import ArmSearch, run_searches, searches_of, settled
 from flows.steps.comparison import Summary, compare
-from flows.steps.preparation import Prepared, jobs_of, prepare
+from flows.steps.preparation import Prepared, arms_of, prepare
 from flows.steps.stage_runner import StageRunner
 from flows.steps.trainings import TrainingPool, training_pool
 from models.config import ArmName, Pipeline
@@ -143,8 +143,7 @@ class _PointRun:
             return
         for search in own.values():
             yield search.best_pipeline(), search.tried(earlier)
-        jobs = jobs_of(self.chosen.pipeline, stages)
-        for model, arm in dict.fromkeys((job.model, job.arm) for job in jobs):
+        for model, arm in arms_of(self.chosen.pipeline, stages):
             if (model, arm) not in own:
                 yield self.chosen.varied(model, arm, {}), 0
 

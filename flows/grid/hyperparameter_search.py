@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from flows.steps.preparation import Request, jobs_of, prepare, taps_of
+from flows.steps.preparation import Request, arms_of, prepare, taps_of
 from flows.steps.stage_runner import NotCached, StageRunner
 from flows.steps.trainings import Result, TrainingPool
 from models.config import ArmName, Pipeline, Search, Space
@@ -145,8 +145,7 @@ def searches_of(loaded: LoadedExperiment, stages: StageRunner) -> list[ArmSearch
 def _searches_of_point(
     chosen: ExperimentPoint, search: Search, stages: StageRunner
 ) -> list[ArmSearch]:
-    jobs = jobs_of(chosen.pipeline, stages)
-    arms = list(dict.fromkeys((job.model, job.arm) for job in jobs))
+    arms = arms_of(chosen.pipeline, stages)
     try:
         require_equal_trials(search, arms)
     except BadInput as error:
@@ -177,9 +176,8 @@ def settled(
     """
     if not settings:
         return [chosen.pipeline]
-    jobs = jobs_of(chosen.pipeline, stages)
-    own = dict.fromkeys((job.model, job.arm) for job in jobs)
-    unknown = {(model, arm) for model, arms in settings.items() for arm in arms} - own.keys()
+    own = arms_of(chosen.pipeline, stages)
+    unknown = {(model, arm) for model, arms in settings.items() for arm in arms} - set(own)
     if unknown:
         named = ", ".join(f"{model} {arm}" for model, arm in sorted(unknown))
         raise BadInput(

@@ -6,6 +6,7 @@ from flows.steps.stage_runner import StageRunner
 from models.config import SIDES, Arm, ArmName, Pipeline, Refit, Side, Targets
 from models.errors import BadInput
 from models.profiles.prompt_templates import Template
+from tasks.config.prompt_file import SECTIONS
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.embeddings_task import embeddings
 from tasks.embeddings.outputs import Described
@@ -149,7 +150,7 @@ def _profiles(
 def _written_offline(pipeline: Pipeline, side: Side, beside: bool) -> Pipeline:
     """The pipeline with its side's profiles written offline; `beside` the configured ones."""
     writing, embedding = pipeline.profiles_of(side), pipeline.embeddings_of(side)
-    section = "profiles" if side == "users" else "item_profiles"
+    section = SECTIONS[side]
     if beside and writing.provider == "offline":
         raise BadInput(
             f"targets.sources: the {side}' profiles are written offline already. Leave out "

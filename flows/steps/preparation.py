@@ -5,7 +5,7 @@ from typing import Any
 
 from flows.steps.knowledge import Knowledge, describe_all, sides_of, target_all, target_forms
 from flows.steps.stage_runner import StageRunner
-from models.config import Job, Pipeline, Side
+from models.config import ArmName, Job, Pipeline, Side
 from tasks.config.prompt_file import prompt_of
 from tasks.dataset.interactions_task import interactions
 from tasks.dataset.outputs import Interactions, Splits
@@ -114,6 +114,11 @@ def jobs_of(pipeline: Pipeline, stages: StageRunner) -> list[Job]:
     return pipeline.jobs(
         {model: {side: at.tap for side, at in sides.items()} for model, sides in taps.items()}
     )
+
+
+def arms_of(pipeline: Pipeline, stages: StageRunner) -> list[tuple[str, ArmName]]:
+    """Every model and arm that a pipeline trains, each once."""
+    return list(dict.fromkeys((job.model, job.arm) for job in jobs_of(pipeline, stages)))
 
 
 def load_data(pipeline: Pipeline, stages: StageRunner, fields: tuple[str, ...]) -> Interactions:

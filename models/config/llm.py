@@ -9,26 +9,33 @@ from models.config.section import Section, Seed, unkeyed
 from models.credentials import looks_like_key
 
 
-def _variable_name(text: str) -> str:
-    if looks_like_key(text) or not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", text):
-        raise ValueError(
-            "this is not the name of an environment variable. Put the key into a variable and name "
-            "that, in capital letters, such as OPENAI_API_KEY"
-        )
-    return text
+def _naming(pattern: str, problem: str) -> AfterValidator:
+    """Refuse a text that looks like a key, or is no name of that pattern."""
+
+    def check(text: str) -> str:
+        if looks_like_key(text) or not re.fullmatch(pattern, text):
+            raise ValueError(problem)
+        return text
+
+    return AfterValidator(check)
 
 
-def _block_name(text: str) -> str:
-    if looks_like_key(text) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", text):
-        raise ValueError(
-            "this is not the name of a Prefect block. Put the key into a Secret block and name "
-            "that, in lower-case letters, digits and dashes"
-        )
-    return text
-
-
-VariableName = Annotated[str, AfterValidator(_variable_name)]
-BlockName = Annotated[str, AfterValidator(_block_name)]
+VariableName = Annotated[
+    str,
+    _naming(
+        r"[A-Z_][A-Z0-9_]{0,63}",
+        "this is not the name of an environment variable. Put the key into a variable and name "
+        "that, in capital letters, such as OPENAI_API_KEY",
+    ),
+]
+BlockName = Annotated[
+    str,
+    _naming(
+        r"[a-z0-9][a-z0-9-]{0,63}",
+        "this is not the name of a Prefect block. Put the key into a Secret block and name "
+        "that, in lower-case letters, digits and dashes",
+    ),
+]
 """Names of places that hold a key, never a key."""
 
 _REASONING = re.compile(r"(?:.*[/:])?(?:o\d\b|gpt-5(?!.*chat))")

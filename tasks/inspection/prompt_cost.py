@@ -14,6 +14,7 @@ from models.config import Profiles, Side
 from models.llm.pricing import PriceTable, Tariff
 from tasks.config.pipeline_file import load
 from tasks.config.price_table import price_table
+from tasks.config.prompt_file import SECTIONS
 from tasks.inspection.current_profiles import request_of
 from tasks.inspection.token_counter import TokenCounter
 from tasks.llm.answer_store import AnswerStore, answer_store
@@ -89,7 +90,7 @@ def preview(path: Path, overrides: Sequence[str] = (), n: int = 1, side: Side = 
     pipeline = load(path, overrides)
     given = pipeline.profiles_of(side)
     if not given.asks:
-        section = "profiles" if side == "users" else "item_profiles"
+        section = SECTIONS[side]
         asks = (f"{section}.provider=openai", f"{section}.path=null")
         pipeline = load(path, [*overrides, *asks])
     config = pipeline.profiles_of(side)

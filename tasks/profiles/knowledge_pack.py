@@ -9,7 +9,6 @@ A text counts only for a user with exactly the training history that it was writ
 for the prompt that the card records. `export` makes a pack of any run's profiles.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,12 @@ from models.profiles.card import Card
 from models.profiles.provenance import has_record, record, record_of_items
 from models.profiles.user_history import select
 from models.schemas import HISTORY_COUNT, HISTORY_SHA256, ITEM, KEYS, TEXT, noun
+from tasks.config.prompt_file import SECTIONS
 from tasks.config.yaml_settings import read_settings, validate
 from tasks.profiles.outputs import Profiled, Provenance
 from tasks.profiles.profile_import import take_over
 from tasks.profiles.request import Basis, Request, prompt_hash
-from tasks.storage.artifacts import PROJECT_ROOT, Handle, read_parquet, write_file
+from tasks.storage.artifacts import PROJECT_ROOT, Handle, file_sha256, read_parquet, write_file
 from tasks.storage.imported_files import profile_file, read_profiles
 
 PACKS = PROJECT_ROOT / "data" / "knowledge"
@@ -71,7 +71,7 @@ def given_texts(config: Profiles, side: Side) -> tuple[Handle | None, Card | Non
     """
     if config.provider != "pack":
         return profile_file(config), None
-    section = "profiles" if side == "users" else "item_profiles"
+    section = SECTIONS[side]
     folder = pack_folder(config)
     card = read_card(folder, f"{section}.path")
     told, file = card.side(side), folder / f"{side}.parquet"
@@ -80,12 +80,13 @@ def given_texts(config: Profiles, side: Side) -> tuple[Handle | None, Card | Non
             f"{section}.path: the pack {card.name} has no texts about {side}. Set "
             f"{section}.provider to another."
         )
-    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != told.sha256:
+    texts = write_file("raw", file.suffix, file) if file.is_file() else None
+    if texts is None or texts.sha256 != told.sha256:
         raise BadInput(
             f"{section}.path: {file} is missing, or is not the file that {CARD} describes (its "
             "sha256 differs). Copy the pack again."
         )
-    return write_file("raw", file.suffix, file), card
+    return texts, card
 
 
 def write(request: Request) -> Profiled:
@@ -98,7 +99,7 @@ def write(request: Request) -> Profiled:
     config, side, card, file = request.config, request.side, request.card, request.imported
     assert card is not None
     assert file is not None
-    section = "profiles" if side == "users" else "item_profiles"
+    section = SECTIONS[side]
     source = f"{section}.path {config.path}"
     told = card.side(side)
     assert told is not None
@@ -123,13 +124,12 @@ def write(request: Request) -> Profiled:
             hint += f" The pack belongs to this split: {card.split}."
     known = read_parquet(request.items)[ITEM] if side == "items" else None
     provenance: Provenance = "none seen" if told.sees == "nothing" else "train-only"
-    done = take_over(request, texts, source, refused, known, hint)
+    done = take_over(request, texts, source, refused, known, hint, provenance)
     return done.model_copy(
         update={
             "source": f"llm-pack:{card.name}",
             "llm_model": card.author,
             "prompt_hash": told.prompt_sha256,
-            "provenance": provenance,
         }
     )
 
@@ -140,8 +140,10 @@ def _same_history(request: Request, texts: pa.Table, train: pa.Table) -> pa.Chun
         return pa.chunked_array([pa.array([False] * texts.num_rows, pa.bool_())])
     if request.side == "items":
         return has_record(texts, record_of_items(train))
-    selected = record(select(train, request.config.history))
-    return pc.or_(has_record(texts, record(train)), has_record(texts, selected))
+    same = has_record(texts, record(train))
+    if pc.all(same).as_py():
+        return same
+    return pc.or_(same, has_record(texts, record(select(train, request.config.history))))
 
 
 def export(
@@ -168,7 +170,7 @@ def export(
     file = folder / f"{side}.parquet"
     pq.write_table(texts, file, compression="zstd", compression_level=19)
     before = read_card(folder, str(folder)).model_dump() if (folder / CARD).is_file() else {}
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = file_sha256(file)
     settings = {**before, **facts, side: {**told, "sha256": digest}}
     card = validate(Card, settings, folder / CARD)
     content = card.model_dump(mode="json", exclude_none=True)

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from models.arrow import distinct
 from models.profiles.provenance import provenance_of
 from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT
-from tasks.profiles.outputs import Profiled
+from tasks.config.prompt_file import SECTIONS
+from tasks.profiles.outputs import Profiled, Provenance
 from tasks.profiles.request import Basis, Request, no_calls, profile_rows, sha256_of
 from tasks.storage.artifacts import read_parquet, write_parquet
 from tasks.storage.imported_files import matched_rows, read_profiles, require_few_missing
@@ -35,7 +36,7 @@ def write(request: Request) -> Profiled:
     """
     config, side = request.config, request.side
     assert request.imported is not None
-    source = f"{'profiles' if side == 'users' else 'item_profiles'}.path {config.path}"
+    source = f"{SECTIONS[side]}.path {config.path}"
     return take_over(request, read_profiles(request.imported, config.columns, source, side), source)
 
 
@@ -46,6 +47,7 @@ def take_over(
     refused: pa.ChunkedArray | None = None,
     known: pa.ChunkedArray | None = None,
     hint: str = "",
+    provenance: Provenance | None = None,
 ) -> Profiled:
     """Make profiles of texts that were written elsewhere.
 
@@ -56,6 +58,7 @@ def take_over(
         refused: string (rows,), why a text does not count; null where it does.
         known: ids that may stand in the file beside those of the training part.
         hint: a sentence for the message about too many missing.
+        provenance: of the texts that count; None judges it by their records.
 
     Raises:
         BadInput: as `write`.
@@ -87,12 +90,14 @@ def take_over(
     seen = pa.table({key: subjects, **nothing, **columns})
     keys = [sha256_of(["import", text]) for text in texts.to_pylist()]
     table = profile_rows(side, seen, texts, reasons, keys)
-    has_text = table.filter(pc.is_valid(table[TEXT]))
+    if provenance is None:
+        has_text = table.filter(pc.is_valid(table[TEXT]))
+        provenance = provenance_of(has_text, train, config.history, side)
     return Profiled(
         profiles=write_parquet("profiles", table, inputs, {"provider": config.provider}),
         calls=no_calls(inputs),
         source=config.provider,
         prompt_hash=imported.sha256[:16],
-        provenance=provenance_of(has_text, train, config.history, side),
+        provenance=provenance,
         missing=texts.null_count,
     )

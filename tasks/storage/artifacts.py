@@ -90,12 +90,13 @@ class Handle(Verifiable):
         """Raise `MissingArtifact` unless a file, called `name` in errors, holds what was."""
         if not file.is_file():
             raise MissingArtifact(f"{name} is gone")
-        found = _digest(file)
+        found = file_sha256(file)
         if found != self.sha256:
             raise MissingArtifact(f"{name} was altered: sha256 {found}, not {self.sha256}")
 
 
-def _digest(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """Hash a file of any size: 64 hex digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -236,7 +237,7 @@ def write_bytes(stage: str, suffix: str, content: bytes, rows: int = 0) -> Handl
 
 def write_file(stage: str, suffix: str, source: Path) -> Handle:
     """Take in a file of any size under its digest, like `write_bytes`; copied only if it is new."""
-    sha256 = _digest(source)
+    sha256 = file_sha256(source)
     with contextlib.suppress(MissingArtifact):
         path = f"artifacts/{stage}/{sha256[:20]}{suffix}"
         known = Handle(path=path, sha256=sha256, rows=0)
