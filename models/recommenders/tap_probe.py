@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from models.config import Side, Tap
 from models.errors import BadInput, cut
 from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
 from models.recommenders.registry import entry
+from models.recommenders.teaching import graded_scores
 from models.transfer.hooks import HookManager, Sighting, did_not_fire, survey
 
 TOY_LOG = Log(
@@ -81,6 +84,28 @@ def probe(
     if tap is not None:
         raise BadInput(f"models.{model}.tap: {model} has no layers to align. Remove it.")
     return TapPoint(None, None) if row.takes_embeddings else None
+
+
+def taught(model: str, given: Mapping[str, Any]) -> TapPoint | None:
+    """As `probe`, for the alignment `teacher`, which needs no tap but scores of all items.
+
+    Raises:
+        BadInput: also for a model that is not scored on all items at once.
+    """
+    if not entry(model).by_gradient:
+        return probe(model, given)
+    small = toy(model, given)
+    try:
+        if small.entry.family != "general":
+            raise NotImplementedError
+        with _blaming(model, given):
+            graded_scores(small, torch.arange(1, 5)).sum().backward()
+    except NotImplementedError as error:
+        raise BadInput(
+            f"models.{model}: alignment teacher draws scores of all items at once, which {model} "
+            f"does not give. Set models.{model}.transfer.alignment to another."
+        ) from error
+    return TapPoint(None, None)
 
 
 def tapped_layer(

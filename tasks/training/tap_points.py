@@ -26,7 +26,7 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
         BadInput: for an unsupported model, an unknown hyper-parameter, a value of the wrong type
             or a tap that is not there or does not fire.
     """
-    from models.recommenders.tap_probe import probe
+    from models.recommenders.tap_probe import probe, taught
 
     _require_clicks(pipeline)
     log_float32_models(pipeline)
@@ -35,7 +35,11 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
         found[name] = {}
         transfer = pipeline.transfer_of(name)
         for side in transfer.sides:
-            point = probe(name, settings.hyperparameters, settings.tap_of(side), side)
+            given = name, settings.hyperparameters
+            if transfer.method.teaches:
+                point = taught(*given)
+            else:
+                point = probe(*given, settings.tap_of(side), side)
             asked = settings.transfer or entry(name).loader
             if point is not None and asked:
                 found[name][side] = _narrowed(point, transfer.columns, name)
