@@ -1,6 +1,6 @@
 """The card of a knowledge pack: where its texts come from."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,18 @@ class SideCard(Section):
     sees: Literal["training history", "nothing"] = Field(
         description="The interactions that the author saw. nothing: title, year and genres alone."
     )
+    history: dict[str, Any] = Field(
+        {},
+        description="The settings of `history` that decided what a prompt showed, if not the "
+        "defaults.",
+    )
+
+
+class VectorCard(Section):
+    """What a card says of the vectors of its texts."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the Parquet file.")
+    model: str = Field(description="The text model.")
 
 
 class Card(Section):
@@ -31,6 +43,7 @@ class Card(Section):
     oddities: tuple[str, ...] = ()
     users: SideCard | None = None
     items: SideCard | None = None
+    vectors: VectorCard | None = None
 
     def side(self, side: Side) -> SideCard | None:
         """Return what it says of users or of items."""
