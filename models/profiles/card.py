@@ -23,13 +23,6 @@ class SideCard(Section):
     )
 
 
-class VectorCard(Section):
-    """What a card says of the vectors of its texts."""
-
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the Parquet file.")
-    model: str = Field(description="The text model.")
-
-
 class Card(Section):
     """`card.yaml`: where the texts of a pack come from."""
 
@@ -43,7 +36,7 @@ class Card(Section):
     oddities: tuple[str, ...] = ()
     users: SideCard | None = None
     items: SideCard | None = None
-    vectors: VectorCard | None = None
+    vectors_sha256: str | None = Field(None, description="Of `vectors.parquet`, if it is there.")
 
     def side(self, side: Side) -> SideCard | None:
         """Return what it says of users or of items."""
