@@ -177,7 +177,8 @@ def settled(
     if not settings:
         return [chosen.pipeline]
     own = arms_of(chosen.pipeline, stages)
-    unknown = {(model, arm) for model, arms in settings.items() for arm in arms} - set(own)
+    given = {(model, arm) for model, arms in settings.items() for arm in arms}
+    unknown = [one for one in given - set(own) if not chosen.pipeline.leaves_out(*one)]
     if unknown:
         named = ", ".join(f"{model} {arm}" for model, arm in sorted(unknown))
         raise BadInput(

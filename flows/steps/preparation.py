@@ -14,6 +14,7 @@ from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split, split_files
 from tasks.evaluation.inputs import Part
 from tasks.nightly.night import Night
+from tasks.profiles.knowledge_pack import require_pack
 from tasks.storage.artifacts import Handle
 from tasks.training.outputs import Trained
 from tasks.training.tap_points import TapPoints, tap_points
@@ -64,6 +65,8 @@ def prepare(
         BadInput: as the stages do.
         NotCached: in a dry run, for a stage that has not run yet.
     """
+    packed = [pipeline.dataset.name, pipeline.profiles, pipeline.item_profiles]
+    stages.once(["packs", *packed], lambda: require_pack(pipeline))
     taps = taps_of(pipeline, stages)
     sides = sides_of(pipeline, taps)
     prompts = {side: prompt_of(pipeline, side) for side in sides}

@@ -41,7 +41,8 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
             else:
                 point = probe(*given, settings.tap_of(side), side)
             asked = settings.transfer or entry(name).loader
-            if point is not None and asked:
+            knows = any(arm.takes != "nothing" for arm in pipeline.arms_of(name))
+            if point is not None and asked and knows:
                 found[name][side] = _narrowed(point, transfer.columns, name)
     return found
 
