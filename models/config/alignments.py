@@ -124,7 +124,7 @@ def _taught(layer: "Tensor", target: "Tensor", run: Run) -> "Tensor":
 
 
 def _gain(_width: int, _target_width: int) -> "nn.Module":
-    """The logarithm of a factor of all scores, 0 at first."""
+    """The logarithm of a factor of all scores, at first 0."""
     from torch import nn
 
     made = nn.Linear(1, 1, bias=False)

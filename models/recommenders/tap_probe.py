@@ -70,7 +70,11 @@ class TapPoint:
 
 
 def probe(
-    model: str, given: Mapping[str, Any], tap: Tap | None = None, side: Side = "users"
+    model: str,
+    given: Mapping[str, Any],
+    tap: Tap | None = None,
+    side: Side = "users",
+    teaches: bool = False,
 ) -> TapPoint | None:
     """Find where a side's knowledge enters `model`: the given tap, or the registry's default.
 
@@ -78,6 +82,8 @@ def probe(
     whatever is wrong with the model, its hyper-parameters or the tap.
     """
     row = entry(model)
+    if row.by_gradient and teaches:
+        return _taught(model, given)
     if row.by_gradient:
         return TapPoint(*tapped_layer(model, given, tap, side))
     toy(model, given)
@@ -86,14 +92,8 @@ def probe(
     return TapPoint(None, None) if row.takes_embeddings else None
 
 
-def taught(model: str, given: Mapping[str, Any]) -> TapPoint | None:
-    """As `probe`, for the alignment `teacher`, which needs no tap but scores of all items.
-
-    Raises:
-        BadInput: also for a model that is not scored on all items at once.
-    """
-    if not entry(model).by_gradient:
-        return probe(model, given)
+def _taught(model: str, given: Mapping[str, Any]) -> TapPoint:
+    """No tap, if the model has what the alignment `teacher` draws: scores of all items."""
     small = toy(model, given)
     try:
         if small.entry.family != "general":

@@ -7,11 +7,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from models.config import Side
-from models.config.transfer import Teacher
+from models.config import Side, Transfer
 from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
-from models.transfer.teacher import Lesson
+from models.transfer.teacher import Taught
 from models.transfer.wrapper import Targets
 
 _SWEEPS = 10
@@ -20,31 +19,24 @@ _SWEEPS = 10
 
 def lesson(
     student: Recommender,
-    settings: Teacher,
-    log: Log,
-    universe: Universe,
+    transfer: Transfer,
+    data: tuple[Log, Universe],
     embeddings: Mapping[Side, Targets],
-) -> Lesson:
-    """Train the teacher of `student`.
-
-    Args:
-        student: it has the teacher's seed and device, too.
-        settings: of the teacher.
-        log: what the student was built from.
-        universe: likewise.
-        embeddings: whole embeddings by side, from `Recommender.align`.
+) -> Taught:
+    """Train the teacher of `student` on `data`, with embeddings from `Recommender.align`.
 
     Raises:
         BadInput: for a hyper-parameter of the teacher that is wrong.
     """
-    device = str(student.device)
+    settings, seed = transfer.teacher, student.seed
     given = settings.hyperparameters
-    teacher = Recommender(settings.model, given, log, universe, student.seed, device)
+    teacher = Recommender(settings.model, given, *data, seed, str(student.device))
     teacher.take_embeddings(settings.alpha, embeddings)
     for _ in range(0 if teacher.entry.loader is None else _SWEEPS):
         cast(Any, teacher.module).sweep()
     teacher.module.eval()
-    return Lesson(partial(graded_scores, student), teacher.scores)
+    users, scores = partial(student.ids, "users"), partial(graded_scores, student)
+    return Taught(transfer, seed, student.module, users, scores, teacher.scores)
 
 
 def graded_scores(recommender: Recommender, users: Tensor) -> Tensor:

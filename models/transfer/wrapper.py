@@ -1,7 +1,7 @@
 """Model Wrapper: a recommender's loss, with or without knowledge transfer."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from models.errors import BadInput
 from models.transfer.hooks import Captured, HookManager, did_not_fire, gradient_norm
 from models.transfer.losses import AlignmentLoss, Losses, LossManager
 from models.transfer.ridge_map import RidgeMap
-from models.transfer.teacher import Lesson, Taught
+from models.transfer.teacher import Taught
 from models.transfer.weights import WeightsManager
 
 
@@ -80,11 +80,9 @@ class ModelWrapper:
         transfer: Transfer | None = None,
         knowledge: Sequence[Knowledge] = (),
         seed: int = 0,
-        lesson: Lesson | None = None,
+        lesson: Taught | None = None,
     ) -> None:
         """Wrap `recommender`; without `transfer` it trains as a baseline.
-
-        Knowledge enters at taps, or by a lesson.
 
         Raises:
             BadInput: if a tap is not there or does not fit its targets.
@@ -94,9 +92,7 @@ class ModelWrapper:
         self.weights = WeightsManager(recommender.module)
         self.alpha = transfer.strength if transfer else 0.0
         at_taps = [_Transferred(recommender, transfer, k, seed) for k in knowledge if transfer]
-        self.sides: list[_Transferred | Taught] = [*at_taps]
-        if transfer and lesson:
-            self.sides.append(Taught(recommender, transfer, lesson, seed))
+        self.sides: list[_Transferred | Taught] = [lesson] if lesson else [*at_taps]
         if transfer and transfer.method.before_training:
             for side in at_taps:
                 side.initialise()
@@ -114,7 +110,8 @@ class ModelWrapper:
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Refit maps; let alpha fall in a line to nothing after the last epoch, if asked to."""
         for side in self.sides:
-            side.start_epoch()
+            if side.map is not None:
+                side.map.refit()
         if self.transfer and self.transfer.schedule == "decay":
             self.alpha = self.transfer.strength * (1 - epoch / epochs)
 
@@ -162,6 +159,7 @@ class _Transferred:
         self.side = knowledge.side
         self.targets = knowledge.targets
         self.hooks = HookManager(recommender.module, knowledge.tap)
+        self.recording = self.hooks.recording
         self.layer_spread: float | None = None
         self._scaled: Tensor | None = None
         self._all_known = bool(self.targets.known[1:].all())
@@ -180,15 +178,6 @@ class _Transferred:
             counts = recommender.counts(self.side)
             given = self.targets.vectors, self.targets.known, counts, knowledge.width
             self.map = RidgeMap(transfer, *given)
-
-    def recording(self) -> AbstractContextManager[None]:
-        """Record the tap while the block runs."""
-        return self.hooks.recording()
-
-    def start_epoch(self) -> None:
-        """Refit the map, if there is one."""
-        if self.map is not None:
-            self.map.refit()
 
     def state(self) -> dict[str, Any]:
         """What training has changed, as tensors and plain values."""

@@ -26,7 +26,7 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
         BadInput: for an unsupported model, an unknown hyper-parameter, a value of the wrong type
             or a tap that is not there or does not fire.
     """
-    from models.recommenders.tap_probe import probe, taught
+    from models.recommenders.tap_probe import probe
 
     _require_clicks(pipeline)
     log_float32_models(pipeline)
@@ -35,11 +35,8 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
         found[name] = {}
         transfer = pipeline.transfer_of(name)
         for side in transfer.sides:
-            given = name, settings.hyperparameters
-            if transfer.method.teaches:
-                point = taught(*given)
-            else:
-                point = probe(*given, settings.tap_of(side), side)
+            given = name, settings.hyperparameters, settings.tap_of(side), side
+            point = probe(*given, transfer.method.teaches)
             asked = settings.transfer or entry(name).loader
             knows = any(arm.takes != "nothing" for arm in pipeline.arms_of(name))
             if point is not None and asked and knows:

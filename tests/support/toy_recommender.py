@@ -73,8 +73,8 @@ def wrap(
         return ModelWrapper(built)
     if transfer.method.teaches:
         log, items = Log(*interactions()[0]), built.align(*(rows or targets("items")), "items")
-        given_to = lesson(built, transfer.teacher, log, UNIVERSE, {"items": items})
-        return ModelWrapper(built, transfer, (), 1, given_to)
+        taught = lesson(built, transfer, (log, UNIVERSE), {"items": items})
+        return ModelWrapper(built, transfer, (), 1, taught)
     given = {
         key: value
         for key, value in built.settings.items()

@@ -38,7 +38,7 @@ def taught(strength: float = 0.8, **teacher) -> Transfer:
 
 def teachers_scores(rows=None, **teacher) -> torch.Tensor:
     built = recommender("BPR")
-    return wrap(built, taught(**teacher), rows=rows).sides[0]._lesson.teacher(USERS)
+    return wrap(built, taught(**teacher), rows=rows).sides[0].teacher(USERS)
 
 
 def test_the_loss_by_hand():
