@@ -65,8 +65,8 @@ def prepare(
         BadInput: as the stages do.
         NotCached: in a dry run, for a stage that has not run yet.
     """
-    packed = [pipeline.dataset.name, pipeline.profiles, pipeline.item_profiles]
-    stages.once(["packs", *packed], lambda: require_pack(pipeline))
+    written = pipeline.profiles, pipeline.item_profiles, pipeline.dataset.name
+    stages.once(written, lambda: require_pack(pipeline))
     taps = taps_of(pipeline, stages)
     sides = sides_of(pipeline, taps)
     prompts = {side: prompt_of(pipeline, side) for side in sides}
@@ -109,6 +109,7 @@ def taps_of(pipeline: Pipeline, stages: StageRunner) -> TapPoints:
             for model, transfer in transfers.items()
         },
         [arm.name for arm in pipeline.training.arm_rows if arm.models],
+        [pipeline.takes_knowledge(model) for model in pipeline.models],
         pipeline.evaluation.like_from,
     ]
     return stages.once(question, lambda: tap_points(pipeline))

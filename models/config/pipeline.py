@@ -138,10 +138,9 @@ class Pipeline(Section):
         own = self.models[model].arms
         return tuple(arm for arm in self.training.arm_rows if own is None or arm.name in own)
 
-    def leaves_out(self, model: str, arm: ArmName) -> bool:
-        """Whether `models.NAME.arms` leaves out what the configuration would train."""
-        own = self.models[model].arms if model in self.models else None
-        return own is not None and arm not in own
+    def takes_knowledge(self, model: str) -> bool:
+        """Whether an arm of `model` takes any."""
+        return any(arm.takes != "nothing" for arm in self.arms_of(model))
 
     def seeds_of(self, model: str) -> tuple[int, ...]:
         """The seeds that `model` is trained with."""

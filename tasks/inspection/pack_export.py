@@ -48,6 +48,5 @@ def export(configured: Configured, folder: Path, side: Side, author: str, licenc
         "sees": "nothing" if known.provenance == "none seen" else "training history",
         "history": knowledge_pack.shown_history(config),
     }
-    knowledge_pack.export(folder, known.table, side, facts, told)
-    pack_vectors(folder, configured.pipeline.embeddings_of(side))
-    return knowledge_pack.read_card(folder, str(folder))
+    card = knowledge_pack.export(folder, known.table, side, facts, told)
+    return pack_vectors(folder, configured.pipeline.embeddings_of(side)) or card

@@ -155,21 +155,18 @@ def _require_prompt(
     config: Profiles, side: Side, prompt: Template, card: Card, told: SideCard
 ) -> None:
     """Refuse a prompt, or a choice of what it shows, that the texts do not answer."""
-    found, section = prompt_hash(prompt.content), SECTIONS[side]
-    shown = shown_history(config)
+    section, found, shown = SECTIONS[side], prompt_hash(prompt.content), shown_history(config)
+    own = f"history: {shown or 'the default'}"
+    answered = f"{told.prompt}, {told.prompt_sha256}, history {told.history or 'the default'}"
     if found != told.prompt_sha256:
-        what = f"{section}.prompt: {config.prompt} ({found}) is not the prompt"
-        answered = f"{told.prompt}, {told.prompt_sha256}"
-    elif told.sees == "training history" and shown != told.history:
-        what = f"{section}.history: {shown or 'the default'} is not the choice"
-        answered = f"{told.prompt} with {told.history or 'the default'}"
-    else:
+        own = f"prompt: {config.prompt} ({found})"
+    elif told.sees == "nothing" or shown == told.history:
         return
     raise BadInput(
-        f"{what} that the texts of the pack {card.name} answer ({answered}). New prompts need an "
-        f"LLM: set {section}.path to null and {section}.provider to openai, with a key or with "
-        f"{section}.llm.base_url of a local LLM; offline writes texts without one. Or take the "
-        "change back."
+        f"{section}.{own} is not what the texts of the pack {card.name} answer ({answered}). New "
+        f"prompts need an LLM: set {section}.path to null and {section}.provider to openai, with "
+        f"a key or with {section}.llm.base_url of a local LLM; offline writes texts without one. "
+        "Or take the change back."
     )
 
 

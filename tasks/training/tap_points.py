@@ -38,8 +38,7 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
             given = name, settings.hyperparameters, settings.tap_of(side), side
             point = probe(*given, transfer.method.teaches)
             asked = settings.transfer or entry(name).loader
-            knows = any(arm.takes != "nothing" for arm in pipeline.arms_of(name))
-            if point is not None and asked and knows:
+            if point is not None and asked and pipeline.takes_knowledge(name):
                 found[name][side] = _narrowed(point, transfer.columns, name)
     return found
 

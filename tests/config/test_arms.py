@@ -169,8 +169,6 @@ def test_a_model_may_have_some_of_the_arms_and_seeds():
         ("BPR", "transfer", 3),
         *(("EASE", "baseline", seed) for seed in (1, 2, 3)),
     ]
-    assert some.leaves_out("EASE", "transfer")
-    assert not some.leaves_out("BPR", "transfer")
     assert tap_points(some)["EASE"] == {}
     for key, value in (("seeds", [4]), ("arms", ["noise"])):
         models["BPR"] = {key: value}

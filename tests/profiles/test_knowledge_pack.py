@@ -91,7 +91,9 @@ def test_a_user_whose_history_differs_counts_as_missing_with_the_reason(pack):
 
 def test_an_edited_prompt_is_refused_with_the_ways_to_go_on(pack):
     edited = PROMPT.model_copy(update={"text": PROMPT.text.replace("five", "six")})
-    with pytest.raises(BadInput, match=r"profiles.prompt: user-movies .* not the prompt .* openai"):
+    with pytest.raises(
+        BadInput, match=r"profiles.prompt: user-movies .* not what the texts .* openai"
+    ):
         written(pack, prompt=edited)
 
 
@@ -170,7 +172,7 @@ def test_before_any_stage_a_pack_is_refused_that_does_not_fit(pack, tmp_path):
     edited.write_text(PROMPT.text.replace("five", "six"))
     with pytest.raises(BadInput, match=r"profiles.prompt: .*mine.j2 .* offline writes texts"):
         require_pack(pipeline(pack, prompt=str(edited)))
-    with pytest.raises(BadInput, match=r"profiles.history: {'limit': 9} is not the choice"):
+    with pytest.raises(BadInput, match=r"profiles.history: {'limit': 9} is not what the texts"):
         require_pack(pipeline(pack, history={"limit": 9}))
     (pack / "users.parquet").write_bytes(b"x")
     with pytest.raises(BadInput, match="its sha256 differs"):
