@@ -119,8 +119,8 @@ def _taught(layer: "Tensor", target: "Tensor", run: Run) -> "Tensor":
     """Cross-entropy of the teacher's distribution over items, a row, and the scores' softmax."""
     from torch.nn import functional
 
-    gain = run.head.weight.exp()
-    return -(functional.log_softmax(gain * layer, dim=1) * target).sum(dim=1).mean()
+    logarithms = functional.log_softmax(run.head.weight.exp() * layer, dim=1)
+    return -(logarithms * target).sum(dim=1).mean()
 
 
 def _gain(_width: int, _target_width: int) -> "nn.Module":

@@ -110,8 +110,7 @@ def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
         recommender.take_embeddings(job.transfer.strength, aligned)
         return recommender, ModelWrapper(recommender)
     if job.transfer.method.teaches:
-        data = inputs.log(None), inputs.universe()
-        taught = lesson(recommender, job.transfer, data, aligned)
+        taught = lesson(recommender, job.transfer, (inputs.log(None), inputs.universe()), aligned)
         return recommender, ModelWrapper(recommender, job.transfer, (), job.seed, taught)
     knowledge = [
         Knowledge(side, *tapped_layer(job.model, job.hyperparameters, tap, side), aligned[side])
