@@ -126,6 +126,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     raw.setdefault("experiment", path.stem)
     for override in overrides:
         _apply(raw, override)
+    if (raw.get("overrides") or {}).get("size") == "quick" and isinstance(raw.get("quick"), dict):
+        raw |= raw["quick"]
     try:
         config = validate(Experiment, raw)
         base = _base(path, config.base)
