@@ -222,6 +222,7 @@ def stage_table(records: "Iterable[StageRecord]") -> Table:
 
 def print_comparison(console: Console, summary: "Summary") -> None:
     """Print the comparison of a run or an experiment, its reference models and its report."""
+    from models.report.wording import beyond_controls
     from tasks.results.queries import comparison_rows
     from tasks.results.tables import comparison_table
 
@@ -231,3 +232,5 @@ def print_comparison(console: Console, summary: "Summary") -> None:
     print_lines(console, *(reference.sentence() for reference in summary.references))
     if summary.report:
         print_lines(console, f"Report: {summary.report}")
+    if summary.comparison:
+        print_lines(console, *beyond_controls(comparison_rows(summary.experiment, "all")))

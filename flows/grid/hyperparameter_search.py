@@ -177,7 +177,9 @@ def settled(
     if not settings:
         return [chosen.pipeline]
     own = arms_of(chosen.pipeline, stages)
-    unknown = {(model, arm) for model, arms in settings.items() for arm in arms} - set(own)
+    own_arms = {model for model, row in chosen.pipeline.models.items() if row.arms is not None}
+    given = {(model, arm) for model in settings.keys() - own_arms for arm in settings[model]}
+    unknown = given - set(own)
     if unknown:
         named = ", ".join(f"{model} {arm}" for model, arm in sorted(unknown))
         raise BadInput(

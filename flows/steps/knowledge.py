@@ -196,6 +196,7 @@ def target_all(
                             side=known.side,
                         )
                         for model, made in own.items()
+                        if arm in pipeline.arms_of(model) and seed in pipeline.seeds_of(model)
                     }
                 elif arm.shuffles_items and forms[known.side]:
                     shuffled = _by_shuffled_items(arm, seed, known, described, splits, stages)

@@ -14,6 +14,7 @@ from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split, split_files
 from tasks.evaluation.inputs import Part
 from tasks.nightly.night import Night
+from tasks.profiles.knowledge_pack import require_pack
 from tasks.storage.artifacts import Handle
 from tasks.training.outputs import Trained
 from tasks.training.tap_points import TapPoints, tap_points
@@ -64,6 +65,8 @@ def prepare(
         BadInput: as the stages do.
         NotCached: in a dry run, for a stage that has not run yet.
     """
+    written = pipeline.profiles, pipeline.item_profiles, pipeline.dataset.name
+    stages.once(written, lambda: require_pack(pipeline))
     taps = taps_of(pipeline, stages)
     sides = sides_of(pipeline, taps)
     prompts = {side: prompt_of(pipeline, side) for side in sides}
@@ -103,6 +106,7 @@ def taps_of(pipeline: Pipeline, stages: StageRunner) -> TapPoints:
         {model: settings.model_dump() for model, settings in pipeline.models.items()},
         {model: [transfer.sides, transfer.columns] for model, transfer in transfers.items()},
         [arm.name for arm in pipeline.training.arm_rows if arm.models],
+        [pipeline.takes_knowledge(model) for model in pipeline.models],
         pipeline.evaluation.like_from,
     ]
     return stages.once(question, lambda: tap_points(pipeline))

@@ -120,8 +120,8 @@ class Experiment(Section):
     search: Search | None = Field(None, description="Hyper-parameter search; empty: none.")
     settings: dict[str, dict[ArmName, Overrides]] = Field(
         default_factory=dict,
-        description="Values by dotted key of one model and arm, at every point: what an earlier "
-        "search chose, as `llmkt settings` prints it. Not with search.",
+        description="Values by dotted key of one model and arm, at every point that has it: what "
+        "an earlier search chose, as `llmkt settings` prints it. Not with search.",
     )
 
     @field_validator("grid")

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.config.arms import ARMS, ArmName
+from models.config.arms import ARMS, Arm, ArmName
 from models.config.dataset import Dataset
 from models.config.embeddings import Embeddings
 from models.config.evaluation import Evaluation, parse_metric
@@ -74,6 +74,12 @@ class Pipeline(Section):
                 )
         for name in self.models:
             self.transfer_of(name)  # refuses overrides that are not valid
+            for key, own in (("arms", self.arms_of(name)), ("seeds", self.seeds_of(name))):
+                if not own:
+                    raise ValueError(
+                        f"models.{name}.{key} has none of training.{key}. Name some of them, or "
+                        "leave it empty"
+                    )
         if self.dataset.feedback == "counts" and self.evaluation.like_from is not None:
             raise ValueError(
                 "evaluation.like_from: dataset.feedback is counts, so nothing is liked. "
@@ -125,10 +131,24 @@ class Pipeline(Section):
         return [
             Job.of(self, model, arm.name, seed, sides)
             for model, sides in taps.items()
-            for arm in self.training.arm_rows
-            for seed in self.training.seeds
+            for arm in self.arms_of(model)
+            for seed in self.seeds_of(model)
             if arm.suits(model, sides)
         ]
+
+    def arms_of(self, model: str) -> tuple[Arm, ...]:
+        """The rows of `ARMS` that `model` is trained with."""
+        own = self.models[model].arms
+        return tuple(arm for arm in self.training.arm_rows if own is None or arm.name in own)
+
+    def takes_knowledge(self, model: str) -> bool:
+        """Whether an arm of `model` takes any."""
+        return any(arm.takes != "nothing" for arm in self.arms_of(model))
+
+    def seeds_of(self, model: str) -> tuple[int, ...]:
+        """The seeds that `model` is trained with."""
+        own = self.models[model].seeds
+        return tuple(seed for seed in self.training.seeds if own is None or seed in own)
 
     def targets_of(self, model: str) -> Targets:
         """The `targets` section as it holds for `model`, its reduction settled."""

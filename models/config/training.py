@@ -30,6 +30,12 @@ class Model(Section):
     transfer: Annotated[dict[str, Any], AfterValidator(_of_transfer)] = Field(
         default_factory=dict, description="Values of the section `transfer` for this model only."
     )
+    arms: tuple[ArmName, ...] | None = Field(
+        None, description="Those of training.arms that this model has. Empty: all."
+    )
+    seeds: tuple[Seed, ...] | None = Field(
+        None, description="Those of training.seeds that this model has, if it is slow. Empty: all."
+    )
 
     @property
     def given(self) -> dict[str, Any]:

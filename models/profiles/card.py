@@ -1,6 +1,6 @@
 """The card of a knowledge pack: where its texts come from."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,11 @@ class SideCard(Section):
     prompt_sha256: str = Field(pattern=r"^[0-9a-f]{16}$", description="Of the template's text.")
     sees: Literal["training history", "nothing"] = Field(
         description="The interactions that the author saw. nothing: title, year and genres alone."
+    )
+    history: dict[str, Any] = Field(
+        {},
+        description="The settings of `history` that decided what a prompt showed, if not the "
+        "defaults.",
     )
 
 
@@ -31,6 +36,7 @@ class Card(Section):
     oddities: tuple[str, ...] = ()
     users: SideCard | None = None
     items: SideCard | None = None
+    vectors_sha256: str | None = Field(None, description="Of `vectors.parquet`, if it is there.")
 
     def side(self, side: Side) -> SideCard | None:
         """Return what it says of users or of items."""

@@ -7,7 +7,7 @@ profiles may be missing.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.config import BASELINE, RANKING_METRICS
+from models.config import ARMS, BASELINE, RANKING_METRICS
 from models.statistics.claims import (
     BETTER,
     LEVEL,
@@ -183,6 +183,21 @@ def notes(rows: Sequence[Row]) -> list[str]:
         *[_CLAIMS_NOTE] * any(row.get("claim") for row in compared),
         *dict.fromkeys(found),
     ]
+
+
+def beyond_controls(rows: Sequence[Row]) -> list[str]:
+    """Say what knowledge adds to each control, a line for each, from rows of `contrasts_all`."""
+    lines: dict[str, list[str]] = {}
+    by_llm = False
+    for row in rows:
+        arm, against = ARMS.get(row["arm"]), ARMS.get(row["against"])
+        if row["is_primary"] and arm and against and arm.is_treatment and against.is_control:
+            found = interval(row["ci_low"], row["ci_high"], row["ci_level"])
+            text = f"{row['model']} {percent(row['gain_percent'])} {found}"
+            lines.setdefault(f"  to {against.name}: ", []).append(text)
+            by_llm |= str(row.get("profile_source")).startswith(("llm-pack", "openai"))
+    title = f"What {'the LLM' if by_llm else 'knowledge'} adds (difference, 95 % CI):"
+    return [title][: len(lines)] + [control + ", ".join(lines[control]) for control in lines]
 
 
 def warns(note: str) -> bool:

@@ -21,6 +21,7 @@ from models.embeddings.text_batches import Texts, batches, checked, distinct_tex
 from models.errors import BadInput
 from models.schemas import EMBEDDING
 from tasks.embeddings.outputs import Embedded
+from tasks.embeddings.packed_vectors import shipped
 from tasks.embeddings.text_models import (
     TextModel,
     embed_on_worker,
@@ -144,6 +145,12 @@ class _Embedding:
         keys = text_keys(self.config, texts.distinct)
         known, vectors = self.store.read(keys)
         self.cached += self.store.n_read_from_before()
+        if len(known) < len(keys):
+            lacking = np.setdiff1d(np.arange(len(keys)), known)
+            found = shipped([keys[index] for index in lacking])
+            self.store.write(*found)
+            self.cached += len(found[0])
+            known, vectors = self.store.read(keys)
         missing = np.setdiff1d(np.arange(len(keys)), known)
         if len(missing):
             self.width = vectors.shape[1] if len(known) else self.width
@@ -151,8 +158,8 @@ class _Embedding:
             self.embedded += len(missing)
             vectors = self.store.read(keys)[1]
         self.width = vectors.shape[1]
-        cut, limit = self.store.cut()
-        self.cut, self.limit = self.cut + cut, max(self.limit, limit)
+        cut = [tokens for tokens in self.store.cut_at() if tokens is not None]
+        self.cut, self.limit = self.cut + len(cut), max([self.limit, *cut])
         return vectors
 
     def _embed(self, texts: Texts, keys: list[bytes], missing: NDArray[np.intp]) -> None:

@@ -84,12 +84,12 @@ class VectorStore:
         ).fetchone()
         return int(n)
 
-    def cut(self) -> tuple[int, int]:
-        """Count the keys read last whose text was cut, and after how many tokens."""
-        n, tokens = self._connection.execute(
-            "SELECT count(cut_at), ifnull(max(cut_at), 0) FROM wanted JOIN embedded USING (key)"
-        ).fetchone()
-        return int(n), int(tokens)
+    def cut_at(self) -> list[int | None]:
+        """Say for the keys read last, in their order, after how many tokens the text was cut."""
+        rows = self._connection.execute(
+            "SELECT cut_at FROM wanted JOIN embedded USING (key) ORDER BY position"
+        )
+        return [tokens for (tokens,) in rows]
 
     def write(
         self, keys: list[bytes], matrix: NDArray[np.float32], cut_at: Sequence[int | None]

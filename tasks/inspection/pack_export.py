@@ -7,6 +7,7 @@ from models.config import Side
 from models.errors import BadInput
 from models.profiles.card import Card
 from tasks.config.prompt_file import SECTIONS
+from tasks.embeddings.packed_vectors import pack_vectors
 from tasks.inspection.current_profiles import Configured, written
 from tasks.profiles import knowledge_pack
 from tasks.profiles.request import prompt_hash
@@ -45,5 +46,7 @@ def export(configured: Configured, folder: Path, side: Side, author: str, licenc
         "prompt": Path(config.prompt).stem,
         "prompt_sha256": prompt_hash(known.request.prompt.content),
         "sees": "nothing" if known.provenance == "none seen" else "training history",
+        "history": knowledge_pack.shown_history(config),
     }
-    return knowledge_pack.export(folder, known.table, side, facts, told)
+    card = knowledge_pack.export(folder, known.table, side, facts, told)
+    return pack_vectors(folder, configured.pipeline.embeddings_of(side)) or card

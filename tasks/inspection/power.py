@@ -51,7 +51,7 @@ def power_of(pipelines: Sequence[Pipeline], replicates: int, own: str) -> list[P
         (model, arm.name): pipeline
         for pipeline in pipelines
         for model in pipeline.models
-        for arm in pipeline.training.arm_rows
+        for arm in pipeline.arms_of(model)
         if arm.is_treatment and (arm.models is None or model in arm.models)
         if entry(model).tap or entry(model).takes_embeddings
     }

@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from models.config import Profiles, Side
+from models.config import SIDES, Pipeline, Profiles, Side
 from models.errors import BadInput
-from models.profiles.card import Card
+from models.profiles.card import Card, SideCard
+from models.profiles.prompt_templates import Template
 from models.profiles.provenance import has_record, record, record_of_items
 from models.profiles.user_history import select
 from models.schemas import HISTORY_COUNT, HISTORY_SHA256, ITEM, KEYS, TEXT, noun
-from tasks.config.prompt_file import SECTIONS
+from tasks.config.prompt_file import SECTIONS, prompt_of
 from tasks.config.yaml_settings import read_settings, validate
 from tasks.profiles.outputs import Profiled, Provenance
 from tasks.profiles.profile_import import take_over
@@ -103,15 +104,7 @@ def write(request: Request) -> Profiled:
     source = f"{section}.path {config.path}"
     told = card.side(side)
     assert told is not None
-    found = prompt_hash(request.prompt.content)
-    if found != told.prompt_sha256:
-        raise BadInput(
-            f"{section}.prompt: {config.prompt} ({found}) is not the prompt that the texts of the "
-            f"pack {card.name} answer ({told.prompt}, {told.prompt_sha256}). An answer to a new "
-            f"prompt needs an LLM: set {section}.provider to openai with a key, or to openai with "
-            "the base_url of a local LLM; offline writes texts without one. Or take the prompt "
-            "back."
-        )
+    _require_prompt(config, side, request.prompt, card, told)
     texts = read_profiles(file, config.columns, source, side)
     train = read_parquet(request.train)
     refused, hint = None, ""
@@ -132,6 +125,54 @@ def write(request: Request) -> Profiled:
             "prompt_hash": told.prompt_sha256,
         }
     )
+
+
+def require_pack(pipeline: Pipeline) -> None:
+    """Check the packs of a configuration before any stage runs, as far as that needs no data.
+
+    Raises:
+        BadInput: as `given_texts`, for a pack of another data set, and for one whose texts answer
+            another prompt.
+    """
+    for side in SIDES:
+        config, section = pipeline.profiles_of(side), SECTIONS[side]
+        if config.provider != "pack":
+            continue
+        _, card = given_texts(config, side)
+        assert card is not None
+        told = card.side(side)
+        assert told is not None
+        if card.dataset != pipeline.dataset.name:
+            raise BadInput(
+                f"{section}.path: the texts of the pack {card.name} are about the data set "
+                f"{card.dataset}, but dataset.name is {pipeline.dataset.name}. Name a pack of this "
+                f"data set; or, if its ids are those of {card.dataset}, set dataset.name to that."
+            )
+        _require_prompt(config, side, prompt_of(pipeline, side), card, told)
+
+
+def _require_prompt(
+    config: Profiles, side: Side, prompt: Template, card: Card, told: SideCard
+) -> None:
+    """Refuse a prompt, or a choice of what it shows, that the texts do not answer."""
+    section, found, shown = SECTIONS[side], prompt_hash(prompt.content), shown_history(config)
+    own = f"history: {shown or 'the default'}"
+    answered = f"{told.prompt}, {told.prompt_sha256}, history {told.history or 'the default'}"
+    if found != told.prompt_sha256:
+        own = f"prompt: {config.prompt} ({found})"
+    elif told.sees == "nothing" or shown == told.history:
+        return
+    raise BadInput(
+        f"{section}.{own} is not what the texts of the pack {card.name} answer ({answered}). New "
+        f"prompts need an LLM: set {section}.path to null and {section}.provider to openai, with "
+        f"a key or with {section}.llm.base_url of a local LLM; offline writes texts without one. "
+        "Or take the change back."
+    )
+
+
+def shown_history(config: Profiles) -> dict[str, Any]:
+    """List what of a history the prompts show, as far as it is not the default."""
+    return config.history.model_dump(mode="json", exclude_defaults=True)
 
 
 def _same_history(request: Request, texts: pa.Table, train: pa.Table) -> pa.ChunkedArray:
@@ -169,10 +210,17 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{side}.parquet"
     pq.write_table(texts, file, compression="zstd", compression_level=19)
+    return write_card(folder, {**facts, side: {**told, "sha256": file_sha256(file)}})
+
+
+def write_card(folder: Path, facts: dict[str, Any]) -> Card:
+    """Write a pack's card; an existing one keeps what is not in `facts`.
+
+    Raises:
+        BadInput: for a damaged card.
+    """
     before = read_card(folder, str(folder)).model_dump() if (folder / CARD).is_file() else {}
-    digest = file_sha256(file)
-    settings = {**before, **facts, side: {**told, "sha256": digest}}
-    card = validate(Card, settings, folder / CARD)
+    card = validate(Card, {**before, **facts}, folder / CARD)
     content = card.model_dump(mode="json", exclude_none=True)
     (folder / CARD).write_text(
         yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100), encoding="utf-8"

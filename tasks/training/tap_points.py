@@ -42,7 +42,7 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
         for side in transfer.sides:
             point = probe(name, settings.given, settings.tap_of(side), side)
             asked = settings.transfer or entry(name).loader
-            if point is not None and asked:
+            if point is not None and asked and pipeline.takes_knowledge(name):
                 found[name][side] = _narrowed(point, transfer.columns, name)
     return found
 

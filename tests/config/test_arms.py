@@ -18,6 +18,7 @@ from models.schemas import EMBEDDING, INTERACTIONS, ITEMS, TARGET
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.embeddings.outputs import Described, Embedded
 from tasks.storage.artifacts import read_parquet, write_parquet
+from tasks.training.tap_points import tap_points
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAME_WORD = {
@@ -150,3 +151,26 @@ def test_a_control_is_one_row(monkeypatch):
     assert main_arm([{"arm": row.name, "against": BASELINE}]) == row.name
     both = [{"arm": name, "against": BASELINE} for name in (row.name, TRANSFER)]
     assert main_arm(both) == TRANSFER
+
+
+def test_a_model_may_have_some_of_the_arms_and_seeds():
+    models = {
+        "BPR": {"seeds": [2, 3], "arms": ["baseline", "transfer"]},
+        "EASE": {"arms": [BASELINE]},
+    }
+    training = {"arms": ["baseline", "transfer", "shuffled"], "seeds": [1, 2, 3]}
+    some = Pipeline.model_validate({"experiment": "e", "models": models, "training": training})
+    jobs = some.jobs({"BPR": {"users": TAP}, "EASE": {}})
+    named = [(job.model, job.arm, job.seed) for job in jobs]
+    assert named == [
+        ("BPR", "baseline", 2),
+        ("BPR", "baseline", 3),
+        ("BPR", "transfer", 2),
+        ("BPR", "transfer", 3),
+        *(("EASE", "baseline", seed) for seed in (1, 2, 3)),
+    ]
+    assert tap_points(some)["EASE"] == {}
+    for key, value in (("seeds", [4]), ("arms", ["noise"])):
+        models["BPR"] = {key: value}
+        with pytest.raises(ValidationError, match=f"models.BPR.{key} has none of training.{key}"):
+            Pipeline.model_validate({"experiment": "e", "models": models, "training": training})

@@ -7,14 +7,14 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 
-from models.config import Dataset, ItemProfiles, Profiles, Split
+from models.config import Dataset, ItemProfiles, Pipeline, Profiles, Split
 from models.errors import BadInput
 from models.profiles.provenance import record
 from tasks.config.prompt_file import parse_prompt
 from tasks.dataset.interactions_task import interactions
 from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split
-from tasks.profiles.knowledge_pack import CARD, export, given_texts, read_card
+from tasks.profiles.knowledge_pack import CARD, export, given_texts, read_card, require_pack
 from tasks.profiles.profiles_task import profiles
 from tasks.profiles.request import prompt_hash
 from tasks.storage.artifacts import PROJECT_ROOT, read_parquet, write_parquet
@@ -91,7 +91,9 @@ def test_a_user_whose_history_differs_counts_as_missing_with_the_reason(pack):
 
 def test_an_edited_prompt_is_refused_with_the_ways_to_go_on(pack):
     edited = PROMPT.model_copy(update={"text": PROMPT.text.replace("five", "six")})
-    with pytest.raises(BadInput, match=r"profiles.prompt: user-movies .* not the prompt .* openai"):
+    with pytest.raises(
+        BadInput, match=r"profiles.prompt: user-movies .* not what the texts .* openai"
+    ):
         written(pack, prompt=edited)
 
 
@@ -151,3 +153,27 @@ def test_the_shipped_pack_belongs_to_the_shipped_split():
         assert table.num_rows == (
             943 if side == "users" else len(pc.unique(read_parquet(train)["item_id"]))
         )
+
+
+def pipeline(folder, **settings):
+    return Pipeline(
+        experiment="toy",
+        dataset={"name": settings.pop("dataset", "toy")},
+        profiles={"provider": "pack", "path": str(folder), **settings},
+        models={"BPR": {}},
+    )
+
+
+def test_before_any_stage_a_pack_is_refused_that_does_not_fit(pack, tmp_path):
+    require_pack(pipeline(pack))
+    with pytest.raises(BadInput, match=r"profiles.path: .* data set toy, but dataset.name is mine"):
+        require_pack(pipeline(pack, dataset="mine"))
+    edited = tmp_path / "mine.j2"
+    edited.write_text(PROMPT.text.replace("five", "six"))
+    with pytest.raises(BadInput, match=r"profiles.prompt: .*mine.j2 .* offline writes texts"):
+        require_pack(pipeline(pack, prompt=str(edited)))
+    with pytest.raises(BadInput, match=r"profiles.history: {'limit': 9} is not what the texts"):
+        require_pack(pipeline(pack, history={"limit": 9}))
+    (pack / "users.parquet").write_bytes(b"x")
+    with pytest.raises(BadInput, match="its sha256 differs"):
+        require_pack(pipeline(pack))
