@@ -45,11 +45,7 @@ def is_path(name: object) -> bool:
 
 
 def load(name: str) -> Any:
-    """Import what a path names; anew where a file behind it has changed since.
-
-    Raises:
-        BadInput: if there is no such module, file or name, or importing it fails.
-    """
+    """Import what a path names; anew where a file behind it has changed; BadInput if it fails."""
     known = _loaded.get(name)
     if known is None or known.stamp != _stamp(known.sources):
         known = _loaded[name] = _import(name, known)
@@ -65,11 +61,7 @@ def digests(text: str | None = None) -> dict[str, str]:
 
 
 def require_same(expected: Mapping[str, str], where: str) -> None:
-    """Refuse plug-ins whose source is another than the flow's.
-
-    Raises:
-        BadInput: naming the plug-in, or saying why it cannot be imported here.
-    """
+    """Raise BadInput for a plug-in whose source is another than the flow's."""
     for name, digest in expected.items():
         load(name)
         if _loaded[name].digest != digest:
@@ -96,11 +88,7 @@ class Table(dict[str, R]):
         return super().__getitem__(name)
 
     def known(self, name: str) -> str:
-        """Return a name that has a row.
-
-        Raises:
-            ValueError: if it has none, with the names that ship.
-        """
+        """Return a name that has a row; ValueError with the names that ship if it has none."""
         try:
             self[name]
         except KeyError:
@@ -120,12 +108,9 @@ def shape_of(value: object) -> str:
 def checked(
     name: str, call: str, function: Callable[..., T], expected: Callable[..., str | None]
 ) -> Callable[..., T]:
-    """Wrap a plug-in's function, called as `call` says, so that it fails in one sentence.
+    """Wrap a plug-in's function, called as `call` says, so that it fails by a BadInput.
 
     `expected` is given the value and the arguments, and names what is wanted where it is not that.
-
-    Raises:
-        BadInput: if it cannot be called so; later, if it fails or returns something else.
     """
     try:
         inspect.signature(function).bind(*call.split(","))
@@ -151,11 +136,7 @@ def numbers(value: Any, shape: tuple[int, ...]) -> str | None:
 
 
 def calling(name: str, what: str, function: Callable[..., T], *arguments: Any) -> T:
-    """Call a plug-in's function.
-
-    Raises:
-        BadInput: if it fails: what it said.
-    """
+    """Call a plug-in's function; BadInput with what it said if it fails."""
     try:
         return function(*arguments)
     except BadInput:

@@ -176,7 +176,8 @@ def _range(key: str, whole: bool) -> tuple[float, float, str]:
 
 
 def _wrong_type(place: str, value: Any, default: Any) -> BadInput:
+    who = "your class" if ":" in place else "RecBole"
     return BadInput(
-        f"{place}: {cut(repr(value))} is a {type(value).__name__}, expected is a "
+        f"{place}: {cut(repr(value))} is a {type(value).__name__}, {who} expects a "
         f"{type(default).__name__} such as {default!r}."
     )

@@ -33,11 +33,7 @@ _FAMILIES: dict[str, Family] = {
 
 
 def own_entry(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
-    """Make the row of one's own class.
-
-    Raises:
-        BadInput: if it is no class of a model, lacks a method, or says of itself what cannot be.
-    """
+    """Make the row of one's own class; BadInput if it is no model or lacks a method."""
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise BadInput(
             f"{name}: {found!r} is no model. Name a class that extends torch.nn.Module or a "
@@ -51,11 +47,6 @@ def own_entry(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
             raise BadInput(f"{name}: {found.__name__} has no method {call}. Add it.")
         checked(name, call, method, lambda *_: None)
     arguments = [*inspect.signature(found).parameters.values()]
-    if not arguments or arguments[0].kind is inspect.Parameter.KEYWORD_ONLY:
-        raise BadInput(
-            f"{name}: {found.__name__}.__init__ does not take the training data. Give it the "
-            "arguments (self, data, …)."
-        )
     loader = getattr(found, "loader", LOADERS[0])
     if loader not in LOADERS:
         raise BadInput(f"{name}: loader {loader!r} is unknown. Set one of {', '.join(LOADERS)}.")
@@ -65,14 +56,13 @@ def own_entry(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
 
 def _taps(name: str, found: type) -> dict[str, Any]:
     """The class attribute `taps`, by attribute of `Entry`."""
+    keys, given = {"users": "tap", "items": "item_tap"}, getattr(found, "taps", {})
 
     def read() -> dict[str, Tap]:
-        return {
-            {"users": "tap", "items": "item_tap"}[side]: Tap.model_validate(
-                {"name": tap} if isinstance(tap, str) else tap
-            )
-            for side, tap in getattr(found, "taps", {}).items()
+        named = {
+            side: {"name": tap} if isinstance(tap, str) else tap for side, tap in given.items()
         }
+        return {keys[side]: Tap.model_validate(tap) for side, tap in named.items()}
 
     return calling(name, f"reading {found.__name__}.taps, by users and items,", read)
 
@@ -102,8 +92,7 @@ def _of_recbole(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
 def plain_module(name: str, entry: Entry, data: Any, settings: Mapping[str, Any]) -> nn.Module:
     """Build a plain module and give it the two methods by which RecBole's models are called.
 
-    Raises:
-        BadInput: if it cannot be built, or later, where a method returns something else.
+    They raise BadInput where the module's own fail or return something else.
     """
     found: Any = entry.own
     own = found.__name__
@@ -127,11 +116,7 @@ def plain_module(name: str, entry: Entry, data: Any, settings: Mapping[str, Any]
 
 
 def require_usable(name: str, recommender: Any) -> None:
-    """Try an own model on a toy data set: one batch's loss, and the scores of all users.
-
-    Raises:
-        BadInput: naming class and method, and what was expected.
-    """
+    """Try a model's loss and scores on toy data; BadInput names class, method and expectation."""
     own = type(recommender.module).__name__
     batch, users = next(iter(recommender.batches())), torch.arange(1, recommender.n_users)
     loss = calling(name, f"{own}'s loss", recommender.loss, batch)

@@ -27,11 +27,7 @@ class Promise(NamedTuple):
 
 
 def promises(name: str, settings: Model) -> Iterator[Promise]:
-    """Try a model's contract, promise by promise.
-
-    Raises:
-        BadInput: for a model that has no loss, or whose methods fail or return another shape.
-    """
+    """Try a model's contract, promise by promise; BadInput where a method fails."""
     if not entry(name).by_gradient:
         raise BadInput(f"{name} is computed, not trained by gradient: it has no loss to check.")
     given = settings.given | {"learning_rate": 0.01, "train_batch_size": 32}  # to learn a toy

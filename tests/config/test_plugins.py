@@ -171,8 +171,6 @@ def test_dotted_keys_keep_a_models_import_path_whole():
             "    def loss(self, batch): pass\n    def scores(self, users): pass\n",
             "reading M.taps, by users and items, failed with KeyError: 'user'",
         ),
-        ("    def __init__(self): pass\n    def loss(self, batch): pass\n"
-         "    def scores(self, users): pass\n", "does not take the training data"),
     ],
 )  # fmt: skip
 def test_a_class_that_is_no_model_is_refused(write, body, message):
@@ -189,7 +187,7 @@ def test_a_pipeline_with_own_hyperparameters_is_checked_like_any_other():
     assert pipeline.models[name].given == {"width": 8, "learning_rate": 0.01, "loader": "pairwise"}
     for key, value, message in (
         ("wdth", 8, "is not a hyper-parameter.*did you mean width"),
-        ("width", "wide", "is a str, expected is a int"),
+        ("width", "wide", "is a str, your class expects a int"),
         ("width", 0, "is not from 1"),
     ):
         wrong = {"experiment": "x", "models": {name: {"hyperparameters": {key: value}}}}

@@ -109,6 +109,7 @@ def test_a_broken_model_is_told_what_does_not_hold(write, old, new, broken):  # 
         ("return self.u(users) @", "return self.u(users).sum(0) @", r"shape \(24, 31\), a row"),
         ('batch["item_id"]', 'batch["item"]', r"M.loss\(batch\) failed with KeyError: 'item'"),
         ("width: int = 8", "width", r"M\(data, …\) failed with TypeError: .* 'width'"),
+        ("self, data, width: int = 8", "self", r"M\(data, …\) failed with TypeError"),
         ('taps = {"users": "u"}', "", "names no tap for users.*tap to one of module u, module i"),
         ('"users": "u"', '"users": "v"', "has no module v to tap. Choose one of u, i"),
     ],
