@@ -40,7 +40,8 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
             if all(arm.takes == "nothing" for arm in pipeline.training.arm_rows):
                 continue
         for side in transfer.sides:
-            point = probe(name, settings.given, settings.tap_of(side), side)
+            given = name, settings.given, settings.tap_of(side), side
+            point = probe(*given, transfer.method.teaches)
             asked = settings.transfer or entry(name).loader
             if point is not None and asked and pipeline.takes_knowledge(name):
                 found[name][side] = _narrowed(point, transfer.columns, name)
