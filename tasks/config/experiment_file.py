@@ -126,8 +126,6 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     raw.setdefault("experiment", path.stem)
     for override in overrides:
         _apply(raw, override)
-    if (raw.get("overrides") or {}).get("size") == "quick" and isinstance(raw.get("quick"), dict):
-        raw |= raw["quick"]
     try:
         config = validate(Experiment, raw)
         base = _base(path, config.base)
@@ -195,6 +193,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             f"--set {cut(override)}: {key} is an axis of the grid. Set grid.{key} to a list "
             "of values"
         )
+    if (key, value) == ("size", "quick") and isinstance(raw.get("quick"), dict):
+        raw.update(raw["quick"])
     _apply(raw, f"overrides.{override.lstrip()}")
 
 
