@@ -11,7 +11,7 @@ Phase = Literal["transfer", "finetune"]
 
 CAUTIOUS = 0.1
 """The strength where none is committed."""
-COMMITTED = {"EASE": 0.25, "iALS": 1.0}
+COMMITTED = {"EASE": 0.25, "iALS": 1.0, "Blend": 0.75}
 """Strengths by model, chosen on validation; see docs/models.md."""
 
 

@@ -26,6 +26,7 @@ from models.recommenders.batches import (
     pair_batches,
     user_batches,
 )
+from models.recommenders.blend import Blend
 from models.recommenders.closed_form import Ease, SideInformation
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.ials import Ials
@@ -51,6 +52,7 @@ from models.schemas import GENRES, ITEM, USER, YEAR
 from models.transfer.wrapper import Targets
 
 _SCORED_PAIRS = 1 << 16
+_SWEPT = {"iALS": Ials, "Blend": Blend}
 
 
 class Recommender:
@@ -126,8 +128,8 @@ class Recommender:
         settings = dict(self.settings)
         if settings.get("loss_type") == "CE":
             settings["train_neg_sample_args"] = None  # RecBole insists
-        # RecBole has no iALS; its data set is that of any general model.
-        model = "EASE" if self.name == "iALS" else self.name
+        # RecBole has none that is swept; their data set is that of any general model.
+        model = "EASE" if self.name in _SWEPT else self.name
         config = config_class()(model=model, dataset="llmkt", config_dict=settings)
         for key, value in {
             "USER_ID_FIELD": USER,
@@ -156,9 +158,9 @@ class Recommender:
         recbole_trainers.seed_all(self._seed)
         if self.name == "EASE":
             return self._ease()
-        if self.name == "iALS":
+        if self.name in _SWEPT:
             pairs, shape = (self.train_users, self.train_items), (self.n_users, self.n_items)
-            return Ials(*pairs, shape, self.settings, self._seed, self.device)
+            return _SWEPT[self.name](*pairs, shape, self.settings, self._seed, self.device)
         try:
             made = adapt(model_class(self.name))
             module: nn.Module = cast(Any, made)(config, dataset).to(self.device)
