@@ -1,4 +1,4 @@
-"""Blend: both of its parts rank as they do alone, share knowledge, and are saved and carried over."""
+"""Blend: both parts rank as they do alone, share knowledge, and are saved and carried over."""
 
 import pytest
 import torch
