@@ -28,7 +28,7 @@ class Teacher(Section):
     It sees the training part and the embeddings of `transfer.side`.
     """
 
-    model: Literal["EASE", "iALS"] = Field("EASE", description="The teacher.")
+    model: Literal["EASE", "iALS", "Blend"] = Field("EASE", description="The teacher.")
     alpha: float = Field(
         0.5, ge=0, le=1, description="The knowledge's share in the teacher; 0: a teacher without."
     )
