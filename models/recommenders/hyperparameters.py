@@ -11,6 +11,7 @@ from typing import Any
 
 from models.config import parse_yaml
 from models.errors import BadInput, cut
+from models.recommenders.own_models import LOADERS
 from models.recommenders.registry import entry
 
 SIDE_REG = 10.0
@@ -44,6 +45,7 @@ _CHOICES = {
     "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop"),
     "distribution": ("uniform", "popularity"),
     "dynamic": ("false",),
+    "loader": LOADERS,
 }
 _CLIPPING = {"max_norm": 1.0, "norm_type": 2.0}
 """The arguments of `clip_grad_norm`, which RecBole leaves empty."""
@@ -103,7 +105,9 @@ def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
             one), one that the pipeline sets elsewhere, or a value of the wrong type.
     """
     row = entry(model)
-    known = _OWN_ARGUMENTS.get(model, {}) | _properties(model)
+    known = _OWN_ARGUMENTS.get(model, {}) | _properties(row.kin or model) | dict(row.defaults)
+    if row.plain:
+        known = {"loader": row.loader} | known
     if row.loader != "sweeps":
         known = {key: _properties("overall")[key] for key in _TRAINING_ARGUMENTS} | known
     if row.family == "sequential":
@@ -174,7 +178,8 @@ def _range(key: str, whole: bool) -> tuple[float, float, str]:
 
 
 def _wrong_type(place: str, value: Any, default: Any) -> BadInput:
+    who = "your class" if ":" in place else "RecBole"
     return BadInput(
-        f"{place}: {cut(repr(value))} is a {type(value).__name__}, RecBole expects a "
+        f"{place}: {cut(repr(value))} is a {type(value).__name__}, {who} expects a "
         f"{type(default).__name__} such as {default!r}."
     )
