@@ -1,12 +1,26 @@
 """Section `targets`."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from models.config.section import Section, Seed, unkeyed
+from models.config.section import Section, Seed, named, unkeyed
+from models.plugins import Table, checked, numbers
 
-Reduction = Literal["umap", "pca", "none"]
+REDUCTIONS: Table[Any] = Table(
+    dict.fromkeys(("umap", "pca", "none")),
+    lambda name, found: checked(
+        name,
+        "reduce(embeddings, width, seed)",
+        found,
+        lambda made, embeddings, width, _: numbers(made, (len(embeddings), width)),
+    ),
+)
+"""One's own is a function `reduce(embeddings, width, seed)`: float32 (n, d) to (n, width)."""
+if TYPE_CHECKING:
+    Reduction = str
+else:
+    Reduction = named(REDUCTIONS)
 Source = Literal["profiles", "offline", "genres", "years"]
 
 
@@ -54,8 +68,8 @@ class Targets(Section):
     reduction: Reduction | None = Field(
         None,
         description="umap: as published; pca: principal components; none: the whole embedding, for "
-        "alignments that bridge widths. Empty: none for `linear`, `contrastive`, `generative` and "
-        "`relational`, umap for the others.",
+        "alignments that bridge widths. Empty: none for alignments that bridge widths, umap for "
+        "the others.",
     )
     width: int | None = Field(
         None, ge=1, description="Target width; empty: that of each tapped layer."

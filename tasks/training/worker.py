@@ -130,6 +130,7 @@ def _built(job: Job, inputs: Inputs, device: str) -> tuple["Recommender", "dict[
 def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
     """The recommender with its start and its arm's knowledge, if any."""
     from models.recommenders.tap_probe import tapped_layer
+    from models.recommenders.teaching import lesson
     from models.transfer.wrapper import Knowledge, ModelWrapper
 
     recommender, aligned = _built(job, inputs, torch_device(job.budget, worker_number()))
@@ -140,6 +141,9 @@ def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
     if recommender.entry.takes_embeddings:
         recommender.take_embeddings(job.transfer.strength, aligned)
         return recommender, ModelWrapper(recommender)
+    if job.transfer.method.teaches:
+        taught = lesson(recommender, job.transfer, (inputs.log(None), inputs.universe()), aligned)
+        return recommender, ModelWrapper(recommender, job.transfer, (), job.seed, taught)
     knowledge = [
         Knowledge(side, *tapped_layer(job.model, job.hyperparameters, tap, side), aligned[side])
         for side, tap in job.taps.items()
