@@ -9,7 +9,7 @@ from models.config.section import SIDES, Section, Side
 
 Phase = Literal["transfer", "finetune"]
 
-COMMITTED = {"EASE": 0.25, "iALS": 1.0}
+COMMITTED = {"EASE": 0.25, "iALS": 1.0, "Blend": 0.75}
 """Strengths of models that take whole embeddings, which no alignment concerns."""
 
 
@@ -26,7 +26,7 @@ class Teacher(Section):
     It sees the training part and the embeddings of `transfer.side`.
     """
 
-    model: Literal["EASE", "iALS"] = Field("EASE", description="The teacher.")
+    model: Literal["EASE", "iALS", "Blend"] = Field("EASE", description="The teacher.")
     alpha: float = Field(
         0.5, ge=0, le=1, description="The knowledge's share in the teacher; 0: a teacher without."
     )
