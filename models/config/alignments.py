@@ -130,8 +130,17 @@ def _taught(layer: "Tensor", target: "Tensor", run: Run) -> "Tensor":
     """Cross-entropy of the teacher's distribution over items, a row, and the scores' softmax."""
     from torch.nn import functional
 
-    logarithms = functional.log_softmax(run.settings.teacher.gain * layer, dim=1)
+    logarithms = functional.log_softmax(run.head.weight.exp() * layer, dim=1)
     return -(logarithms * target).sum(dim=1).mean()
+
+
+def _gain(_width: int, _target_width: int) -> "nn.Module":
+    """The logarithm of a factor of all scores, at first 0."""
+    from torch import nn
+
+    made = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(made.weight)
+    return made
 
 
 def _perceptron(inputs: int, outputs: int) -> "nn.Module":
@@ -220,6 +229,7 @@ _SHIPPED: dict[str, Alignment] = {
         "cross-entropy of all items' scores and those of a teacher, EASE or iALS, that has the "
         "knowledge (Hinton et al. 2015)",
         _taught,
+        _gain,
         bridges=True,
         teaches=True,
         strength=0.6,

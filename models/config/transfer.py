@@ -36,10 +36,6 @@ class Teacher(Section):
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         0.1, description="Its scores are divided by this before the softmax."
     )
-    gain: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        1.0,
-        description="Factor of the model's own scores, about 10 where they are cosines (SimpleX).",
-    )
     users: int = Field(64, ge=1, description="So many of a batch's rows are taught, at most.")
 
 

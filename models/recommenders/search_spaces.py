@@ -123,7 +123,6 @@ def shipped_space(model: str, transfer: Transfer | None) -> dict[str, Space]:
                 "schedule": _choices("joint", "decay"),
                 "teacher.alpha": _SHARES,
                 "teacher.temperature": _log(0.03, 0.5),
-                "teacher.gain": _log(1.0, 20.0),
             }
     at = f"models.{model}"
     return {
