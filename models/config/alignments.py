@@ -53,6 +53,8 @@ class Alignment:
         before_training: whether the tapped table starts from the targets and trains plainly.
         mapped: whether targets enter through a ridge regression that is refitted each epoch.
         teaches: whether targets make a teacher, and layer and target are scores of all items.
+        strength: `transfer.alpha` where nobody chooses it; see docs/models.md.
+        scale: `transfer.scale`, likewise; None: layer.
     """
 
     description: str
@@ -64,6 +66,8 @@ class Alignment:
     before_training: bool = False
     mapped: bool = False
     teaches: bool = False
+    strength: float = 0.02
+    scale: float | None = None
 
 
 def _mse(layer: "Tensor", target: "Tensor", _run: Run) -> "Tensor":
@@ -218,6 +222,8 @@ _SHIPPED: dict[str, Alignment] = {
         bridges=True,
         scaled=True,
         mapped=True,
+        strength=0.2,
+        scale=0.3,
     ),
     "teacher": Alignment(
         "cross-entropy of all items' scores and those of a teacher, EASE or iALS, that has the "
@@ -226,6 +232,7 @@ _SHIPPED: dict[str, Alignment] = {
         _gain,
         bridges=True,
         teaches=True,
+        strength=0.6,
     ),
     "init": Alignment(
         "the tapped table starts from the target and is trained plainly",

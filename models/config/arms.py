@@ -112,11 +112,6 @@ def _noise(inputs: ControlInputs) -> NDArray[np.float32]:
     return drawn.astype(np.float32)
 
 
-def _zeros(inputs: ControlInputs) -> NDArray[np.float32]:
-    """Targets that know nothing: float32 (n, width). A teacher with them is text-free."""
-    return np.zeros_like(inputs.targets)
-
-
 def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
     """Shares of genres in each user's training history, or an item's own: float32 (n, width).
 
@@ -204,7 +199,15 @@ _SHIPPED: dict[str, Arm] = {
         Arm("shuffled", "targets", "#c9803c", "dash", _shuffled),
         Arm("shuffled-items", "targets", "#a8674f", "longdashdot", shuffles_items=True),
         Arm("noise", "targets", "#9472c8", "dot", _noise),
-        Arm("zeros", "targets", "#b08bb0", "longdashdot", _zeros, knows_profiles=False),
+        # A teacher with zeros is text-free.
+        Arm(
+            "zeros",
+            "targets",
+            "#b08bb0",
+            "longdashdot",
+            lambda i: np.zeros_like(i.targets),
+            knows_profiles=False,
+        ),
         Arm("history-svd", "targets", "#3f9d7d", "dashdot", _history_svd, knows_profiles=False),
         Arm(
             "genre-histogram",

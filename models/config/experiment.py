@@ -106,6 +106,10 @@ class Experiment(Section):
     seeds: tuple[Seed, ...] | None = Field(
         None, min_length=1, description="Replaces training.seeds."
     )
+    quick: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Keys in place of this file's own with `--set size=quick`, such as one split.",
+    )
     max_points: int = unkeyed(
         200, ge=1, description="Refuse a grid with more points, before exclusions."
     )

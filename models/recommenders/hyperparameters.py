@@ -27,16 +27,18 @@ _TRAINING_ARGUMENTS = (
     "require_pow",
 )
 _SEQUENCE_ARGUMENTS: dict[str, Any] = {"MAX_ITEM_LIST_LENGTH": 50}
+_IALS = {
+    "embedding_size": 64,
+    "reg_weight": 0.016,
+    "reg_exponent": 1.0,
+    "unobserved_weight": 0.264,
+    "init_scale": 0.1,
+    "prior_reg": 10.0,
+}
 _OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "EASE": {"method": "l3ae", "side_reg": SIDE_REG},
-    "iALS": {
-        "embedding_size": 64,
-        "reg_weight": 0.016,
-        "reg_exponent": 1.0,
-        "unobserved_weight": 0.264,
-        "init_scale": 0.1,
-        "prior_reg": 10.0,
-    },
+    "iALS": _IALS,
+    "Blend": {**_IALS, "ease_reg_weight": 500.0, "side_reg": SIDE_REG, "ials_share": 0.7},
 }
 """Ours, not RecBole's: see `models.recommenders.closed_form` and `models.recommenders.ials`."""
 _CHOICES = {
@@ -60,7 +62,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
         "above 0",
     ),
     (r"\w*drop\w*|corruption_ratio|mask_ratio", 0, 1, "from 0 to below 1"),
-    (r"ft_ratio|l1_ratio|\w*anneal_cap", 0, 1, "from 0 to 1"),
+    (r"ft_ratio|l1_ratio|\w*anneal_cap|ials_share", 0, 1, "from 0 to 1"),
     (r"split_to|candidate_num|sampling_steps|\w*anneal_steps|warm_up_step", 0, _STEPS, "from 0"),
     (r"train_batch_size", 1, _STEPS, "from 1"),
     (r"n_layers", 0, 1000, "from 0 to 1000"),

@@ -26,6 +26,7 @@ from models.recommenders.batches import (
     pair_batches,
     user_batches,
 )
+from models.recommenders.blend import Blend
 from models.recommenders.closed_form import Ease, SideInformation
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.ials import Ials
@@ -52,6 +53,7 @@ from models.schemas import GENRES, ITEM, USER, YEAR
 from models.transfer.wrapper import Targets
 
 _SCORED_PAIRS = 1 << 16
+_SWEPT = {"iALS": Ials, "Blend": Blend}
 
 
 class Recommender:
@@ -129,9 +131,9 @@ class Recommender:
         settings = dict(self.settings)
         if settings.get("loss_type") == "CE":
             settings["train_neg_sample_args"] = None  # RecBole insists
-        # RecBole has no iALS; its data set is that of any general model.
-        # Neither does it know plain modules.
-        model = "EASE" if self.name == "iALS" or self.entry.plain else self.entry.own or self.name
+        # RecBole has none that is swept or plain; their data set is that of any general model.
+        unknown = self.name in _SWEPT or self.entry.plain
+        model = "EASE" if unknown else self.entry.own or self.name
         config = config_class()(model=model, dataset="llmkt", config_dict=settings)
         for key, value in {
             "USER_ID_FIELD": USER,
@@ -160,9 +162,9 @@ class Recommender:
         recbole_trainers.seed_all(self.seed)
         if self.name == "EASE":
             return self._ease()
-        if self.name == "iALS":
+        if self.name in _SWEPT:
             pairs, shape = (self.train_users, self.train_items), (self.n_users, self.n_items)
-            return Ials(*pairs, shape, self.settings, self.seed, self.device)
+            return _SWEPT[self.name](*pairs, shape, self.settings, self.seed, self.device)
         if self.entry.plain:
             made_plain = plain_module(self.name, self.entry, self._pairs(), self.settings)
             return made_plain.to(self.device)

@@ -87,14 +87,17 @@ _SHIPPED: dict[str, Entry] = {
     # Computed, not trained by gradient: baselines; EASE is ours, see `closed_form`.
     **dict.fromkeys(("Pop", "ItemKNN", "AsymKNN"), _COMPUTED),
     "EASE": Entry("general", None, takes_embeddings=True),
-    # Ours, see `ials`.
-    "iALS": Entry(
-        "general",
-        "sweeps",
-        Tap(kind="parameter", name="user_factors"),
-        Tap(kind="parameter", name="item_factors"),
-        takes_embeddings=True,
-        float32_only="it solves linear systems",
+    # Ours, see `ials` and `blend`.
+    **dict.fromkeys(
+        ("iALS", "Blend"),
+        Entry(
+            "general",
+            "sweeps",
+            Tap(kind="parameter", name="user_factors"),
+            Tap(kind="parameter", name="item_factors"),
+            takes_embeddings=True,
+            float32_only="it solves linear systems",
+        ),
     ),
     **dict.fromkeys(("SLIMElastic", "ADMMSLIM"), _COMPUTED),
     **dict.fromkeys(("Random", "NCEPLRec"), Entry("general", None, draws=True)),
