@@ -1,5 +1,3 @@
 """The order of the work, the command line, and the Python interface."""
 
 from flows.api import experiment, nightly, recommend, run
-
-__all__ = ["experiment", "nightly", "recommend", "run"]

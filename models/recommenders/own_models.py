@@ -20,7 +20,6 @@ from models.schemas import USER
 
 LOADERS: tuple[Loader, ...] = ("pairwise", "pointwise", "users")
 """Of plain modules."""
-_ABSTRACT = "recbole.model.abstract_recommender"
 _INPUTS: dict[str, Loader] = dict(zip(("PAIRWISE", "POINTWISE", "LISTWISE"), LOADERS, strict=True))
 
 
@@ -28,7 +27,7 @@ def own_entry(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
     """Make the row of one's own class; BadInput if it is no model or lacks a method."""
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise BadInput(f"{name}: {found!r} is no model. Name a class that extends nn.Module.")
-    if any(base.__module__ == _ABSTRACT for base in found.__mro__):
+    if any(base.__module__ == "recbole.model.abstract_recommender" for base in found.__mro__):
         return _of_recbole(name, found, shipped)
     for call in ("loss(self, batch)", "scores(self, users)"):
         method = getattr(found, call.partition("(")[0], None)

@@ -129,7 +129,7 @@ def in_worker(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     except BrokenProcessPool as error:
         raise Unavailable(
             "a worker process ended early. In a script, call under `if __name__ == '__main__':`; "
-            "else give it more memory, or lower training.workers. Finished work is kept."
+            "else lower training.workers, for memory. Finished work is kept."
         ) from error
 
 
