@@ -119,8 +119,8 @@ def tapped_layer(
         other, key = ("items", "tap") if side == "users" else ("users", "item_tap")
         fires = ", ".join(f"{seen.kind} {seen.name}" for seen in sightings(small) if seen.rows)
         raise BadInput(
-            f"models.{model}: {model} has no default tap for {side}. Set models.{model}.transfer."
-            f"side to {other}, or models.{model}.{key} to one of {fires}."
+            f"models.{model}: it has no default tap for {side}. Set the model's transfer.side to "
+            f"{other}, or its {key} to one of {fires}."
         )
     hooks = HookManager(small.module, tap)
     batch = next(iter(small.batches()))

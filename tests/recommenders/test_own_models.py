@@ -110,7 +110,11 @@ def test_a_broken_model_is_told_what_does_not_hold(write, old, new, broken):  # 
         ('batch["item_id"]', 'batch["item"]', r"M.loss\(batch\) failed with KeyError: 'item'"),
         ("width: int = 8", "width", r"M\(data, …\) failed with TypeError: .* 'width'"),
         ("self, data, width: int = 8", "self", r"M\(data, …\) failed with TypeError"),
-        ('taps = {"users": "u"}', "", "names no tap for users.*tap to one of module u, module i"),
+        (
+            'taps = {"users": "u"}',
+            "",
+            "it has no default tap for users.*tap to one of module u, module i",
+        ),
         ('"users": "u"', '"users": "v"', "has no module v to tap. Choose one of u, i"),
     ],
 )
