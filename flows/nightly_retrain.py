@@ -1,6 +1,7 @@
 """The nightly flow: new interactions → challenger → gate → publish."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -19,13 +20,16 @@ from tasks.dataset.outputs import Interactions
 from tasks.embeddings.outputs import Described
 from tasks.execution.stage import StageRecord
 from tasks.nightly import night as nights
+from tasks.nightly.alerts import deliver_current, tell
 from tasks.nightly.gate_task import gate
+from tasks.nightly.guarded import guarded, measured
 from tasks.nightly.night import Night
-from tasks.nightly.prefect_summary import announce
+from tasks.nightly.pages import announce
 from tasks.nightly.promotion_log import record
 from tasks.publishing.manifest import current
 from tasks.publishing.outputs import Judged, Promotion
-from tasks.publishing.publishing_task import publishing, recommendations
+from tasks.publishing.publishing_task import files_of, publishing, recommendations
+from tasks.training.training_task import refit
 
 
 class Ended(BaseModel):
@@ -51,16 +55,25 @@ def nightly_retrain(
     """
     pipeline = given(config, overrides).tonight()
     with nights.alone(pipeline.experiment):
-        stages = StageRunner()
-        base = load_data(pipeline, stages, pipeline.demographics())
-        folder = nights.drops_folder(pipeline.nightly)
-        folded = fold_drops(base, folder, stages, pipeline.nightly.settle_seconds)
-        nights.require_rankings(pipeline, folded.data)
-        night = nights.begin(pipeline, current(pipeline.experiment), folded)
-        skipped = night.skipped()
-        if skipped:
-            return _end(night, night.ended(skipped), stages)
-        return _challenge(night, stages)
+        row = nights.opened(pipeline)
+        try:
+            return _night(pipeline, row.decided_at, StageRunner())
+        except BaseException as error:
+            tell(nights.failed(row, error))
+            raise
+
+
+def _night(pipeline: Pipeline, at: datetime, stages: StageRunner) -> Ended:
+    """Train and judge a challenger if there is enough that is new."""
+    base = load_data(pipeline, stages, pipeline.demographics())
+    folder = nights.drops_folder(pipeline.nightly)
+    folded = fold_drops(base, folder, stages, pipeline.nightly.settle_seconds)
+    nights.require_rankings(pipeline, folded.data)
+    night = nights.begin(pipeline, at, folded)
+    skipped = night.skipped()
+    if skipped:
+        return _end(night, night.ended(skipped), stages)
+    return _challenge(night, stages)
 
 
 def fold_drops(
@@ -83,25 +96,42 @@ def _challenge(night: Night, stages: StageRunner) -> Ended:
         pool.start(*prepared.requests)
         pool.wait_for_all()
         part = pool.trained(prepared)
-    stages.add_trainings(pool.ended())
-    [trained], [request] = part.trained, prepared.requests
-    judged = stages.run(
-        gate, pipeline.nightly, pipeline.evaluation, trained, part.splits, data, night.champion
+        stages.add_trainings(pool.ended())
+        [trained], [request] = part.trained, prepared.requests
+        judged = stages.run(
+            gate,
+            pipeline.nightly,
+            pipeline.evaluation,
+            trained,
+            part.splits,
+            data,
+            night.champion,
+            night.anchor,
+        )
+        targeted = prepared.knowledge.get(night.training, {})
+        initial = request.inputs["initial"]
+        made = nights.Made(part.splits, trained, part.described, targeted, initial)
+        row = night.judged(judged, made, stages.computed("profiles"))
+        if judged.decision != "published":
+            return _end(night, row, stages, judged, part.described)
+        served, learnt = trained, part.splits.train
+        if pipeline.nightly.serve_from == "all":
+            learnt = data.interactions
+            targets = request.inputs["targets"]
+            served = stages.run(
+                refit, trained, part.splits.train, learnt, data.users, data.items, targets
+            )
+    offered = stages.run(
+        recommendations, served, learnt, data, made.embeddings(), pipeline.nightly.k
     )
-    targeted = prepared.knowledge.get(night.training, {})
-    initial = request.inputs["initial"]
-    made = nights.Made(part.splits, trained, part.described, targeted, initial)
-    row = night.judged(judged, made, stages.computed("profiles"))
-    if judged.decision != "published":
-        return _end(night, row, stages, judged, part.described)
-
-    offered = stages.run(recommendations, trained, part.splits, data, pipeline.nightly.k)
-    reducers = kept_reducers(prepared.knowledge, pipeline.targets.refit)
-    manifest = nights.manifest(night, row, judged, offered, made, reducers)
-    keep = pipeline.nightly.keep_versions
-    published = stages.run(publishing, manifest, trained, part.splits, data, offered, keep)
-    if published is None:
-        row = nights.overtaken(row)
+    row = guarded(night, measured(night, row, offered, made))
+    if row.decision != "kept":
+        reducers = kept_reducers(prepared.knowledge, pipeline.targets.refit)
+        manifest = nights.manifest(night, row, judged, offered, made, reducers)
+        files = files_of(served, trained, part.splits, data, offered)
+        keep, swap = pipeline.nightly.keep_versions, row.decision == "published"
+        if stages.run(publishing, manifest, files, keep, swap) is None:
+            row = nights.overtaken(row)
     return _end(night, row, stages, judged, part.described)
 
 
@@ -112,16 +142,22 @@ def _end(
     judged: Judged | None = None,
     described: Sequence[Described] = (),
 ) -> Ended:
-    """Record the night and announce how it ended; after a publication, nothing may fail it.
+    """Record the night, deliver what is current, and tell how it ended.
 
-    The next night records a publication that is not recorded yet.
+    Nothing after its row may fail a night, and after a publication not even that: the next one
+    records a publication that is not recorded yet, and delivers what a sink has not got.
     """
     reason, version = row.reason, row.challenger_version
-    for act in (partial(record, [row]), partial(announce, row, judged, described)):
+    for act in (
+        partial(record, [row]),
+        partial(deliver_current, row.experiment, night.pipeline.nightly.sinks),
+        partial(tell, row, night.pipeline.nightly.quarantine_alert, described),
+        partial(announce, row, judged, described),
+    ):
         try:
             act()
         except Exception as error:
-            if row.decision != "published":
+            if act.func is record and row.decision != "published":
                 raise
             reason += f"; afterwards: {error}"
     if row.decision != "published":

@@ -136,10 +136,11 @@ RECOMMENDATIONS = pa.schema(
         pa.field("rank", pa.int32(), nullable=False),
         pa.field(ITEM, pa.string(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
     ]
 )
 """Grain: one user and rank, from 1; sorted by user and rank. Nothing that is known of the user is
-recommended again."""
+recommended again. `source` is model, profile (foretold by the user's text) or popular."""
 
 
 def vectors(column: str, width: int, key: str = USER) -> pa.Schema:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from tasks.publishing.recommendation_lookup import Found
 
 app = typer.Typer()
-champion = typer.Typer(help="Show or roll back the published version.", no_args_is_help=True)
+champion = typer.Typer(
+    help="Show, approve or roll back the published version.", no_args_is_help=True
+)
 app.add_typer(champion, name="champion")
 
 Experiment = Annotated[str | None, typer.Option(help="Required if several are published.")]
@@ -74,10 +76,11 @@ def show(experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJso
             echo_json(found)
             return
         _show_champion(now, kept)
-        table = plain_table("night (UTC)", "decision", "reason")
+        table = plain_table("night (UTC)", "decision", "challenger", "reason")
         for night in nights[:10]:
             when = f"{night['decided_at']:%Y-%m-%d %H:%M}"
-            table.add_row(when, night["decision"], night["reason"])
+            version = night["challenger_version"] or ""
+            table.add_row(when, night["decision"], version, night["reason"])
         wide_console().print(table)
 
 
@@ -87,15 +90,42 @@ def rollback(
 ) -> None:
     """Make the previous version current again; repeat to go further back."""
     with command(data_dir):
+        from tasks.nightly.alerts import deliver_current
         from tasks.publishing.manifest import the_experiment
         from tasks.publishing.versions import rollback as go_back
 
         name = the_experiment(experiment)
         was, now = go_back(name)
+        deliver_current(name, was.sinks)
         if as_json:
             echo_json({"experiment": name, "was": was.version, "now": now.version})
         else:
             told = f"{name}: {now.version} is current again, instead of {was.version}"
+            print_lines(wide_console(), told)
+
+
+@champion.command()
+def approve(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="See `champion show`.")],
+    experiment: Experiment = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version current that breached a guardrail and waits for approval."""
+    with command(data_dir):
+        from tasks.nightly.alerts import deliver_current
+        from tasks.nightly.promotion_log import record
+        from tasks.publishing.manifest import the_experiment
+        from tasks.publishing.versions import approve as make_current
+
+        name = the_experiment(experiment)
+        now = make_current(name, version)
+        record([now.decision.model_copy(update={"decision": "published"})])
+        deliver_current(name, now.sinks)
+        if as_json:
+            echo_json({"experiment": name, "was": now.previous, "now": now.version})
+        else:
+            told = f"{name}: {now.version} is current, instead of {now.previous}"
             print_lines(wide_console(), told)
 
 
@@ -124,7 +154,7 @@ def _print_recommended(console: Console, found: "Found") -> None:
             title = f"{title} ({row.year})".strip()
         table.add_row(str(row.rank), row.item_id, title, f"{row.score:.4f}")
     console.print(table)
-    print_lines(console, f"{found.experiment} {found.version}")
+    print_lines(console, f"{found.experiment} {found.version}, source: {found.source}")
 
 
 def _print_night(console: Console, ended: "Ended") -> None:
@@ -144,8 +174,8 @@ def _show_champion(now: "Manifest", kept: "list[Manifest]") -> None:
         f"{now.experiment}: {now.version}, published {now.created_at:%Y-%m-%d %H:%M} UTC",
         f"{now.job.model} {now.job.arm} seed {now.job.seed} on {now.dataset}{known}",
         f"{now.decision.decision}: {now.decision.reason}",
-        f"Recommendations for {now.users_served} of {now.users_known} users; the others have no "
-        "training interactions",
+        f"Lists for {now.users_served} of {now.users_known} users, {now.users_by_model} of them by "
+        f"the model, which has learnt from {now.served_from} interactions",
         *(now.knowledge.get("warnings") or "").splitlines(),
         *(f"Vectors of {side}: {meaning}" for side, meaning in now.vectors.items()),
         f"Folder: {now.folder}",

@@ -290,8 +290,13 @@ def target_forms(pipeline: Pipeline, taps: TapPoints, side: Side) -> Forms:
         if tap is None:
             forms[model] = settings.model_copy(update={"reduction": "none"}), None
             continue
-        bridging = pipeline.transfer_of(model).method.bridges
-        if asked not in (None, width) and not bridging:
+        method = pipeline.transfer_of(model).method
+        if method.mapped and settings.reduction == "umap":
+            raise BadInput(
+                f"targets.reduction is umap, but the alignment mapped of {model} learns its axes "
+                "from the whole embedding. Leave targets.reduction empty, or set it to pca."
+            )
+        if asked not in (None, width) and not method.bridges:
             raise BadInput(
                 f"targets.width is {asked}, but the tapped layer {tap.name} of {model} is {width} "
                 f"wide. Leave targets.width empty, or set models.{model}.tap with start and stop"

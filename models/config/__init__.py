@@ -12,7 +12,7 @@ from models.config.evaluation import CLICK_METRICS, Claims, Evaluation, Metric, 
 from models.config.experiment import Experiment, Search, Space
 from models.config.llm import LLM, Sampling
 from models.config.metrics import RANKING_METRICS, PerUser, RankingMetric
-from models.config.nightly import Nightly
+from models.config.nightly import Guardrails, Nightly, Sink
 from models.config.pipeline import Job, Pipeline
 from models.config.profiles import Columns, History, ItemHistory, ItemProfiles, Profiles
 from models.config.runner import Dask, Runner

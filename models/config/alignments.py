@@ -45,6 +45,7 @@ class Alignment:
             rows are compared with each other.
         before_training: whether the tapped table starts from the targets and trains plainly.
         mapped: whether targets enter through a ridge regression that is refitted each epoch.
+        teaches: whether targets make a teacher, and layer and target are scores of all items.
     """
 
     description: str
@@ -55,6 +56,7 @@ class Alignment:
     one_row_each: bool = False
     before_training: bool = False
     mapped: bool = False
+    teaches: bool = False
 
 
 def _mse(layer: "Tensor", target: "Tensor", _run: Run) -> "Tensor":
@@ -111,6 +113,23 @@ def _relational(layer: "Tensor", target: "Tensor", _run: Run) -> "Tensor":
     difference = rows @ rows.T - profiles @ profiles.T
     pairs = max(len(layer) * (len(layer) - 1), 1)
     return (difference**2).fill_diagonal_(0.0).sum() / pairs
+
+
+def _taught(layer: "Tensor", target: "Tensor", run: Run) -> "Tensor":
+    """Cross-entropy of the teacher's distribution over items, a row, and the scores' softmax."""
+    from torch.nn import functional
+
+    logarithms = functional.log_softmax(run.head.weight.exp() * layer, dim=1)
+    return -(logarithms * target).sum(dim=1).mean()
+
+
+def _gain(_width: int, _target_width: int) -> "nn.Module":
+    """The logarithm of a factor of all scores, at first 0."""
+    from torch import nn
+
+    made = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(made.weight)
+    return made
 
 
 def _perceptron(inputs: int, outputs: int) -> "nn.Module":
@@ -171,6 +190,14 @@ ALIGNMENTS: dict[str, Alignment] = {
         bridges=True,
         scaled=True,
         mapped=True,
+    ),
+    "teacher": Alignment(
+        "cross-entropy of all items' scores and those of a teacher, EASE or iALS, that has the "
+        "knowledge (Hinton et al. 2015)",
+        _taught,
+        _gain,
+        bridges=True,
+        teaches=True,
     ),
     "init": Alignment(
         "the tapped table starts from the target and is trained plainly",

@@ -110,6 +110,11 @@ def _noise(inputs: ControlInputs) -> NDArray[np.float32]:
     return drawn.astype(np.float32)
 
 
+def _zeros(inputs: ControlInputs) -> NDArray[np.float32]:
+    """Targets that know nothing: float32 (n, width). A teacher with them is text-free."""
+    return np.zeros_like(inputs.targets)
+
+
 def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
     """Shares of genres in each user's training history, or an item's own: float32 (n, width).
 
@@ -185,6 +190,7 @@ ARMS: dict[str, Arm] = {
         Arm("kar-shuffled", "features", "#b59a5b", "dash", _shuffled, models=_KAR),
         Arm("shuffled-items", "targets", "#a8674f", "longdashdot", shuffles_items=True),
         Arm("noise", "targets", "#9472c8", "dot", _noise),
+        Arm("zeros", "targets", "#b08bb0", "longdashdot", _zeros, knows_profiles=False),
         Arm("history-svd", "targets", "#3f9d7d", "dashdot", _history_svd, knows_profiles=False),
         Arm(
             "genre-histogram",

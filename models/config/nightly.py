@@ -23,6 +23,63 @@ class NightlySplit(Split):
     )
 
 
+class Guardrails(Section):
+    """What a challenger must keep beside the deciding metric; empty: not checked."""
+
+    served_drop: float | None = Field(
+        0.02, ge=0, description="Largest fall of the share of users whose list is the model's own."
+    )
+    coverage: float | None = Field(
+        0.5, ge=0, description="Least coverage of the catalogue, as a share of the champion's."
+    )
+    tail_share: float | None = Field(
+        0.5, ge=0, description="Least share of places for unpopular items, likewise."
+    )
+    overlap: float | None = Field(
+        0.1, ge=0, le=1, description="Least share of a list that was in the user's list before."
+    )
+    anchor: float | None = Field(
+        None,
+        ge=0,
+        description="How far the interval of the difference to the anchor, the first version or "
+        "the last approved one, may reach below 0; empty: twice nightly.tolerance.",
+    )
+    drift: float | None = Field(
+        5.0, ge=1, description="Most profile drift, in medians of the nights before."
+    )
+    volume: float | None = Field(
+        10.0, ge=1, description="Most new interactions, likewise; fewer than 1 of so many, too."
+    )
+    on_breach: Literal["needs approval", "kept"] = Field(
+        "needs approval",
+        description="Write the version for `llmkt champion approve`, or keep the champion.",
+    )
+
+
+class Sink(Section):
+    """Where the lists go once their version is current."""
+
+    kind: Literal["redis", "command"] = Field(
+        description="A Redis database, or a program.",
+    )
+    url: str | None = Field(None, description="redis only: redis://HOST:PORT/DB.")
+    password_env: str | None = Field(
+        None, description="redis only: environment variable with the password."
+    )
+    command: tuple[str, ...] = Field(
+        (), description="command only: program and arguments; the version's folder is added."
+    )
+    seconds: float = unkeyed(600.0, gt=0, description="Give up after this time.")
+
+    @model_validator(mode="after")
+    def _says_where(self) -> Self:
+        needed = self.url if self.kind == "redis" else self.command
+        if not needed:
+            key = "url" if self.kind == "redis" else "command"
+            raise ValueError(f"a sink of kind {self.kind} needs {key}. Set it.")
+        return self
+
+
 class Nightly(Section):
     """The nightly challenger, the gate that it has to pass, and the published set."""
 
@@ -54,6 +111,18 @@ class Nightly(Section):
         "cold",
         description="cold: fresh weights; warm: the weights of the champion, with users and items "
         "matched by raw id.",
+    )
+    serve_from: Literal["all", "judged"] = unkeyed(
+        "all",
+        description="all: a challenger that passes is trained on all interactions with the judged "
+        "settings, and then published; judged: it is published as it was judged.",
+    )
+    guardrails: Guardrails = unkeyed(Guardrails())
+    sinks: tuple[Sink, ...] = unkeyed(
+        (), description="Where the lists go after a publication, beside data/published/."
+    )
+    quarantine_alert: float = unkeyed(
+        0.1, ge=0, le=1, description="Share of a night's new rows whose refusal is an alert."
     )
     k: int = Field(10, ge=1, description="Length of the published lists.")
     keep_versions: int = unkeyed(

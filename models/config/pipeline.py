@@ -152,8 +152,9 @@ class Pipeline(Section):
 
     def transfer_of(self, model: str) -> Transfer:
         """The `transfer` section as it holds for `model`, its overrides applied."""
-        overrides = self.models[model].transfer
-        return Transfer.model_validate(self.transfer.model_dump() | overrides)
+        given, own = self.transfer.model_dump(), self.models[model].transfer
+        nested = {key: given[key] | value for key, value in own.items() if isinstance(value, dict)}
+        return Transfer.model_validate(given | own | nested)
 
 
 class Job(Section):

@@ -54,8 +54,8 @@ class Targets(Section):
     reduction: Reduction | None = Field(
         None,
         description="umap: as published; pca: principal components; none: the whole embedding, for "
-        "alignments that bridge widths. Empty: none for `linear`, `contrastive`, `generative` and "
-        "`relational`, umap for the others.",
+        "alignments that bridge widths. Empty: none for alignments that bridge widths, umap for "
+        "the others.",
     )
     width: int | None = Field(
         None, ge=1, description="Target width; empty: that of each tapped layer."

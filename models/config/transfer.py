@@ -1,6 +1,6 @@
 """Sections `transfer` and `kar`, and a model's tap."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -20,6 +20,25 @@ class Freeze(Section):
 
     transfer: tuple[str, ...] = Field((), description="Layers frozen in the first phase.")
     finetune: tuple[str, ...] = Field((), description="Layers frozen in the second phase.")
+
+
+class Teacher(Section):
+    """The alignment `teacher` only: the model whose scores teach, see `models.transfer.teacher`.
+
+    It sees the training part and the embeddings of `transfer.side`.
+    """
+
+    model: Literal["EASE", "iALS"] = Field("EASE", description="The teacher.")
+    alpha: float = Field(
+        0.5, ge=0, le=1, description="The knowledge's share in the teacher; 0: a teacher without."
+    )
+    hyperparameters: dict[str, Any] = Field(
+        default_factory=dict, description="Of the teacher, as in `models`."
+    )
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        0.1, description="Its scores are divided by this before the softmax."
+    )
+    users: int = Field(64, ge=1, description="So many of a batch's rows are taught, at most.")
 
 
 class Transfer(Section):
@@ -69,6 +88,7 @@ class Transfer(Section):
         description="mapped only: ridge penalty of a step of the map, in units of a target's mean "
         "square norm.",
     )
+    teacher: Teacher = Teacher()
     freeze: Freeze = Freeze()
     columns: int | None = Field(
         None,

@@ -11,7 +11,9 @@ from typing import Literal
 
 from models.statistics.paired_comparison import Estimate
 
-Outcome = Literal["published", "kept", "skipped"]
+Outcome = Literal["published", "kept", "needs approval", "skipped", "failed"]
+JUDGED: tuple[Outcome, ...] = ("published", "kept", "needs approval")
+"""Outcomes of nights whose challenger was judged."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,12 @@ def decide(found: Estimate, metric: str, confidence: float, tolerance: float) ->
     assert found.ci_high is not None
     compared = (
         f"{metric} {found.arm_mean:.4f} against the champion's {found.baseline_mean:.4f} "
-        f"over {found.users} users, difference {_signed(found.difference)}; the "
-        f"{100 * confidence:g} % interval from {_signed(found.ci_low)} to {_signed(found.ci_high)}"
+        f"over {found.users} users, difference {signed(found.difference)}; the "
+        f"{100 * confidence:g} % interval from {signed(found.ci_low)} to {signed(found.ci_high)}"
     )
     if found.ci_low >= -tolerance:
-        return Decision("published", f"{compared} does not reach below {_signed(-tolerance)}")
-    return Decision("kept", f"{compared} reaches below {_signed(-tolerance)}")
+        return Decision("published", f"{compared} does not reach below {signed(-tolerance)}")
+    return Decision("kept", f"{compared} reaches below {signed(-tolerance)}")
 
 
 def first_champion(metric: str, mean: float, users: int) -> Decision:
@@ -67,7 +69,7 @@ def too_few_users(users: int) -> Decision:
     )
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
     """`+0.0031`, with a real minus; a zero has no sign."""
     text = f"{value:+.4f}".replace("-", "−")
     return "0.0000" if text[1:] == "0.0000" else text

@@ -97,7 +97,7 @@ class Recommender:
         self.settings = hyperparameters(model, given)
         self.device = torch.device(device)
         self.precision = precision_of(model, precision)
-        self._seed = seed
+        self.seed = seed
         self._labels = log.labels
         if self.entry.family != "context-aware":
             universe = replace(universe, years=(), genres=())
@@ -153,17 +153,17 @@ class Recommender:
         dataset: Any,
         adapt: Callable[[type[nn.Module]], type[nn.Module]] = lambda model: model,
     ) -> nn.Module:
-        recbole_trainers.seed_all(self._seed)
+        recbole_trainers.seed_all(self.seed)
         if self.name == "EASE":
             return self._ease()
         if self.name == "iALS":
             pairs, shape = (self.train_users, self.train_items), (self.n_users, self.n_items)
-            return Ials(*pairs, shape, self.settings, self._seed, self.device)
+            return Ials(*pairs, shape, self.settings, self.seed, self.device)
         try:
             made = adapt(model_class(self.name))
             module: nn.Module = cast(Any, made)(config, dataset).to(self.device)
             speed_up(self.name, module)
-            recbole_trainers.prepare(self.name, module, self._seed, self.train_items)
+            recbole_trainers.prepare(self.name, module, self.seed, self.train_items)
         except ImportError as error:
             raise BadInput(
                 f"models.{self.name} needs the package {error.name}, which is missing. Install it."
@@ -254,7 +254,7 @@ class Recommender:
 
     def batches(self) -> Batches:
         """Training batches in the form that the model expects."""
-        generator = torch.Generator(device=self.device).manual_seed(self._seed)
+        generator = torch.Generator(device=self.device).manual_seed(self.seed)
         size = self.settings["train_batch_size"]
         pairs = Pairs(
             torch.from_numpy(self.train_users).to(self.device),
@@ -342,11 +342,12 @@ class Recommender:
         return {name: value.detach().cpu().clone() for name, value in state.items()}
 
     def restore(self, weights: Mapping[str, Tensor]) -> None:
-        """Load weights, and forget all that the model computed from others.
-
-        Graph models and DMF keep propagated vectors between predictions.
-        """
+        """Load weights, and forget all that the model computed from others."""
         self.module.load_state_dict(weights)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the propagated vectors that graph models and DMF keep between predictions."""
         for kept in ("restore_user_e", "restore_item_e", "i_embedding"):
             if hasattr(self.module, kept):
                 setattr(self.module, kept, None)

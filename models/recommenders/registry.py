@@ -91,6 +91,8 @@ _TABLES = "user_embedding", "item_embedding"
 _COMPUTED = Entry("general", None)
 _HISTORY = Tap(name="item_src_embedding", pool="mean")
 """FISM and NAIS have no user vector but a history of item vectors: their mean is the user."""
+_DECODED = Tap(kind="parameter", name="decoder.2.weight")
+"""A decoder's last rows: an item's score is one, times the hidden layer, which is 600 wide."""
 _STATE = Tap(kind="method", name="forward")
 """A sequential model's user is the state after the last item."""
 
@@ -109,15 +111,17 @@ MODELS: dict[str, Entry] = {
     **dict.fromkeys(("ConvNCF", "LINE"), _general("pairwise", *_TABLES)),
     **dict.fromkeys(("FISM", "NAIS"), _general("pointwise", _HISTORY, "item_dst_embedding")),
     # An encoder that puts out mean and log-variance side by side: the mean is the user.
-    "MultiVAE": _general("users", Tap(name="encoder", stop="half")),
-    "MultiDAE": _general("users", "encoder"),
+    "MultiVAE": _general("users", Tap(name="encoder", stop="half"), _DECODED),
+    "MultiDAE": _general("users", "encoder", _DECODED),
     # The encoder runs once per facet; the first facet's mean is tapped.
     "MacridVAE": _general(
         "users",
         Tap(name="encoder", stop="half"),
         Tap(kind="parameter", name="item_embedding.weight"),
     ),
-    "RecVAE": _general("users", Tap(name="encoder", output=0)),
+    "RecVAE": _general(
+        "users", Tap(name="encoder", output=0), Tap(kind="parameter", name="decoder.weight")
+    ),
     "CDAE": _general("users", "h_act", Tap(kind="parameter", name="out_layer.weight")),
     # The denoiser's first layer: the user's noisy history on its way to the reconstruction.
     "DiffRec": _general("users", "mlp.mlp_layers.mlp_layers.1"),

@@ -111,6 +111,12 @@ def shipped_space(model: str, transfer: Transfer | None) -> dict[str, Space]:
             of_transfer = {"scale": _log(0.01, 0.3)}
         if row.by_gradient and transfer.method.mapped:
             of_transfer |= {"shrinkage": _log(5.0, 5000.0), "ridge": _log(10.0, 10000.0)}
+        if row.by_gradient and transfer.method.teaches:
+            of_transfer = {
+                "schedule": _choices("joint", "decay"),
+                "teacher.alpha": _SHARES,
+                "teacher.temperature": _log(0.03, 0.5),
+            }
     at = f"models.{model}"
     return {
         **{f"{at}.hyperparameters.{key}": space for key, space in own.items() if space is not None},

@@ -109,7 +109,10 @@ def _neumf_scores(model: Any, interaction: Any) -> Tensor:
         [model.mf_embedding_size, model.predict_layer.in_features - model.mf_embedding_size]
     )
     scores: Tensor = (model.user_mf_embedding(users) * mf_weight) @ model.item_mf_embedding.weight.T
-    scores += model.predict_layer.bias
+    scores = scores + model.predict_layer.bias
+    if torch.is_grad_enabled():  # an alignment draws the scores, so that nothing is overwritten
+        hidden = nn.Sequential(*rest)(users_first[:, None] + items_first)
+        return cast(Tensor, scores + hidden @ mlp_weight)
     block = max(_CACHED_PAIRS // len(items_first), 1)
     widths = [len(first.bias), *(part.out_features for part in rest if isinstance(part, nn.Linear))]
     # Written again and again: fresh pages would cost as much as the arithmetic.

@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from models.config import Side, Tap
 from models.errors import BadInput, cut
 from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
 from models.recommenders.registry import entry
+from models.recommenders.teaching import graded_scores
 from models.transfer.hooks import HookManager, Sighting, did_not_fire, survey
 
 TOY_LOG = Log(
@@ -67,7 +70,11 @@ class TapPoint:
 
 
 def probe(
-    model: str, given: Mapping[str, Any], tap: Tap | None = None, side: Side = "users"
+    model: str,
+    given: Mapping[str, Any],
+    tap: Tap | None = None,
+    side: Side = "users",
+    teaches: bool = False,
 ) -> TapPoint | None:
     """Find where a side's knowledge enters `model`: the given tap, or the registry's default.
 
@@ -75,12 +82,30 @@ def probe(
     whatever is wrong with the model, its hyper-parameters or the tap.
     """
     row = entry(model)
+    if row.by_gradient and teaches:
+        return _taught(model, given)
     if row.by_gradient:
         return TapPoint(*tapped_layer(model, given, tap, side))
     toy(model, given)
     if tap is not None:
         raise BadInput(f"models.{model}.tap: {model} has no layers to align. Remove it.")
     return TapPoint(None, None) if row.takes_embeddings else None
+
+
+def _taught(model: str, given: Mapping[str, Any]) -> TapPoint:
+    """No tap, if the model has what the alignment `teacher` draws: scores of all items."""
+    small = toy(model, given)
+    try:
+        if small.entry.family != "general":
+            raise NotImplementedError
+        with _blaming(model, given):
+            graded_scores(small, torch.arange(1, 5)).sum().backward()
+    except NotImplementedError as error:
+        raise BadInput(
+            f"models.{model}: alignment teacher draws scores of all items at once, which {model} "
+            f"does not give. Set models.{model}.transfer.alignment to another."
+        ) from error
+    return TapPoint(None, None)
 
 
 def tapped_layer(

@@ -1,6 +1,6 @@
 """Full ranking: the best K items of the whole catalogue for every user."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor
 
 from models.recommenders.recommender import Recommender
 
+Scores = Callable[[Tensor], Tensor]
+"""Scores of all items for a block of users: float32 (n, n_items) of int64 (n,)."""
 _SCORES_AT_ONCE = 1 << 24
 
 
@@ -34,24 +36,36 @@ class Seen:
 
 
 def rank(
-    recommender: Recommender, users: NDArray[np.int64], seen: Seen, k: int
+    recommender: Recommender,
+    users: NDArray[np.int64],
+    seen: Seen,
+    k: int,
+    scores: Scores | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Rank all items for `users`, int64 (n,) internal ids; seen items and padding are excluded.
 
-    Returns items int64 (n, k) and scores float32 (n, k), best first. Where fewer than k items are
-    left, the rest has score -inf. The recommender is left in evaluation mode.
+    `scores` stands for the recommender's own. Returns items int64 (n, k) and scores float32 (n, k),
+    best first. Where fewer than k items are left, the rest has score -inf. The recommender is left
+    in evaluation mode.
     """
     recommender.module.eval()
-    blocks = list(_rank_blocks(recommender, torch.from_numpy(users), seen, k))
+    scored = scores or recommender.scores
+    blocks = list(_rank_blocks(recommender, scored, torch.from_numpy(users), seen, k))
     return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
 
 
+def score_blocks(recommender: Recommender, users: Tensor) -> tuple[Tensor, ...]:
+    """Divide users, int64 (n,), into blocks whose scores fit into memory."""
+    blocks: tuple[Tensor, ...] = users.split(max(_SCORES_AT_ONCE // recommender.n_items, 1))
+    return blocks
+
+
 def _rank_blocks(
-    recommender: Recommender, users: Tensor, seen: Seen, k: int
+    recommender: Recommender, scored: Scores, users: Tensor, seen: Seen, k: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    for block in users.split(max(_SCORES_AT_ONCE // recommender.n_items, 1)):
+    for block in score_blocks(recommender, users):
         # A copy: some models return a view of what they keep.
-        scores = recommender.scores(block.to(recommender.device)).float().clone()
+        scores = scored(block.to(recommender.device)).float().clone()
         scores[:, 0] = -torch.inf
         rows, columns = seen.cells(block)
         cells = (rows * recommender.n_items + columns).to(scores.device)

@@ -81,11 +81,12 @@ def phases(transfer: Transfer | None, epochs: int) -> list[Phase]:
 def fit(
     recommender: Recommender,
     wrapper: ModelWrapper,
-    validate: Callable[[], float],
+    validate: Callable[[], float] | None,
     budget: Budget,
     seed: int,
     on_epoch: Callable[[int], None] = lambda _: None,
     checkpoints: Checkpoints | None = None,
+    epochs: range | None = None,
 ) -> Fitted:
     """Train and leave the weights of the epoch with the best validation score in place.
 
@@ -96,12 +97,13 @@ def fit(
     Args:
         recommender: the model with its training data.
         wrapper: the same model's losses, with or without transfer.
-        validate: score on the validation set, higher is better.
+        validate: score on the validation set, higher is better; None makes the last epoch count.
         budget: epochs and patience.
         seed: of everything random in training (dropout; batches have the recommender's seed).
         on_epoch: called with the number of epochs done.
         checkpoints: where the state is left after an epoch. A training that finds one there
             goes on from it, and ends as if it had never stopped.
+        epochs: which of the budget's epochs to train, in their phases; None means all.
 
     Raises:
         Diverged: if a loss is no longer finite; says in which epoch and what to change, and
@@ -113,10 +115,15 @@ def fit(
     course = _Course(recommender, wrapper)
     course.resume(checkpoints.newest() if checkpoints else None)
     judged_from = second_half(budget.epochs)
+    epochs = epochs or range(budget.epochs)
+    patience = budget.patience if validate else budget.epochs
     for phase in phases(wrapper.transfer, budget.epochs):
         wrapper.start_phase(phase.name)
-        for number in phase.epochs[max(len(course.history) - phase.epochs.start, 0) :]:
-            if number - 1 - max(course.best_epoch, judged_from - 1) >= budget.patience:
+        done = epochs.start + len(course.history)
+        for number in phase.epochs[max(done - phase.epochs.start, 0) :]:
+            if number - 1 - max(course.best_epoch, judged_from - 1) >= patience:
+                break
+            if number == epochs.stop:
                 break
             course.run_epoch(phase, number, budget.epochs, validate)
             if checkpoints:
@@ -146,7 +153,7 @@ class _Course:
         return perf_counter() - self._began
 
     def run_epoch(
-        self, phase: Phase, number: int, epochs: int, validate: Callable[[], float]
+        self, phase: Phase, number: int, epochs: int, validate: Callable[[], float] | None
     ) -> None:
         """Train for one epoch and append its losses and score to the history."""
         began = perf_counter()
@@ -160,7 +167,7 @@ class _Course:
                 f"loss {model_loss}, transfer loss {transfer_loss}). Lower {fix}.",
                 self.best_weights,
             )
-        score = validate()
+        score = validate() if validate else float(number)
         if score > self._best_score:
             self.best_epoch, self._best_score = number, score
             self.best_weights = self._recommender.weights()
@@ -202,10 +209,10 @@ class _Course:
         restore_random(state["random"], self._recommender.device)
 
 
-def _computed(validate: Callable[[], float], on_epoch: Callable[[int], None]) -> Fitted:
+def _computed(validate: Callable[[], float] | None, on_epoch: Callable[[int], None]) -> Fitted:
     """The course of a model that was computed when it was built: one epoch, no loss."""
     began = perf_counter()
-    score = validate()
+    score = validate() if validate else 0.0
     on_epoch(1)
     seconds = perf_counter() - began
     epoch = Epoch(

@@ -14,6 +14,7 @@ from models.errors import BadInput
 from models.transfer.hooks import Captured, HookManager, did_not_fire, gradient_norm
 from models.transfer.losses import AlignmentLoss, Losses, LossManager
 from models.transfer.ridge_map import RidgeMap
+from models.transfer.teacher import Taught
 from models.transfer.weights import WeightsManager
 
 
@@ -79,6 +80,7 @@ class ModelWrapper:
         transfer: Transfer | None = None,
         knowledge: Sequence[Knowledge] = (),
         seed: int = 0,
+        lesson: Taught | None = None,
     ) -> None:
         """Wrap `recommender`; without `transfer` it trains as a baseline.
 
@@ -89,9 +91,10 @@ class ModelWrapper:
         self.transfer = transfer
         self.weights = WeightsManager(recommender.module)
         self.alpha = transfer.strength if transfer else 0.0
-        self.sides = [_Transferred(recommender, transfer, k, seed) for k in knowledge if transfer]
+        at_taps = [_Transferred(recommender, transfer, k, seed) for k in knowledge if transfer]
+        self.sides: list[_Transferred | Taught] = [lesson] if lesson else [*at_taps]
         if transfer and transfer.method.before_training:
-            for side in self.sides:
+            for side in at_taps:
                 side.initialise()
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
@@ -131,7 +134,7 @@ class ModelWrapper:
             return Losses(loss, loss, None)
         with ExitStack() as recording:
             for side in self.sides:
-                recording.enter_context(side.hooks.recording())
+                recording.enter_context(side.recording())
             loss = self.recommender.loss(batch)
         weighed = [side.weigh(loss, batch) for side in self.sides]
         parts = [part for part in weighed if part is not None]
@@ -156,6 +159,7 @@ class _Transferred:
         self.side = knowledge.side
         self.targets = knowledge.targets
         self.hooks = HookManager(recommender.module, knowledge.tap)
+        self.recording = self.hooks.recording
         self.layer_spread: float | None = None
         self._scaled: Tensor | None = None
         self._all_known = bool(self.targets.known[1:].all())

@@ -28,6 +28,8 @@ from tasks.training.model_tables import Inputs
 from tasks.training.outputs import Trained
 from tasks.training.worker import TrainedModel, trained_model
 
+Floats = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class _Holdout:
@@ -44,7 +46,7 @@ class _Holdout:
     seen: int
 
 
-@stage("gate", version=2)
+@stage("gate", version=3)
 def gate(
     rule: Nightly,
     evaluation: Evaluation,
@@ -52,13 +54,15 @@ def gate(
     parts: Splits,
     data: Interactions,
     champion: Manifest | None,
+    anchor: Manifest | None = None,
 ) -> Judged:
     """Decide whether the challenger may replace the champion (see `promotion_gate.py`).
 
     Both rank the whole catalogue of today for the same users, without what is in train or valid.
     Held-out interactions that the champion has learnt from are left out for both: they are no
     candidates and no hits. Users that the champion does not know are not judged, only counted;
-    items that it does not know are candidates that it cannot offer.
+    items that it does not know are candidates that it cannot offer. The champion's judged model
+    is compared, since the served one may have learnt from the holdout. Likewise the anchor's.
 
     Raises:
         BadInput: if the champion cannot be rebuilt, or no held-out user can be served.
@@ -66,19 +70,17 @@ def gate(
     metric, k = parse_metric(rule.metric or evaluation.primary)
     assert k is not None
     computed = _with_metric(evaluation, metric, k)
-    holdout = _holdout(parts, data, champion)
     inputs = Inputs(parts.train, parts.valid, data.users, data.items, {})
-    ours = _values((challenger.job, challenger.weights, inputs), holdout, computed)
+    model = challenger.job, challenger.weights, inputs
+    ours, theirs, holdout = _both(model, champion, parts, data, computed)
     if not len(ours.users):
         raise BadInput(
             "nightly: nobody with held-out interactions has training interactions, so that the "
             "challenger cannot be judged. Change nightly.split.ratios, or bring more data."
         )
-    theirs = None
-    if champion is not None:
-        with _whole(champion):
-            theirs = _values(champion.trained_model(), holdout, computed)
-    decision, numbers = _decide(rule, (metric, k), ours, theirs)
+    decision, numbers = _decide(rule, (metric, k), ours, theirs, holdout.known)
+    if anchor is not None:
+        numbers |= _anchored(rule, (metric, k), anchor, _both(model, anchor, parts, data, computed))
     judged = Judged(
         decision=decision.outcome,
         reason=decision.reason + _remarks(holdout.seen, numbers.get("unknown_to_champion", 0)),
@@ -94,22 +96,46 @@ def gate(
     return judged
 
 
+def _both(
+    model: TrainedModel,
+    other: Manifest | None,
+    parts: Splits,
+    data: Interactions,
+    computed: Evaluation,
+) -> tuple[UserValues, UserValues | None, _Holdout]:
+    """The challenger's values and the other version's on what that one has not learnt from."""
+    holdout = _holdout(parts, data, other)
+    ours = _values(model, holdout, computed)
+    if other is None:
+        return ours, None, holdout
+    with _whole(other):
+        return ours, _values(other.judged_model(), holdout, computed), holdout
+
+
 def _decide(
-    rule: Nightly, by: tuple[Metric, int], ours: UserValues, theirs: UserValues | None
+    rule: Nightly,
+    by: tuple[Metric, int],
+    ours: UserValues,
+    theirs: UserValues | None,
+    known: pa.Table,
 ) -> tuple[Decision, dict[str, Any]]:
     """Pair the users that both can serve; the decision, and its numbers by `Judged`'s names."""
     name = wording.metric_name(*by)
     if theirs is None:
-        mean, users = float(ours.values[by].mean()), len(ours.users)
-        return first_champion(name, mean, users), {"challenger_mean": mean, "users": users}
-    _, left, right = np.intersect1d(
-        ours.users, theirs.users, assume_unique=True, return_indices=True
-    )
-    counts = {"users": len(left), "unknown_to_champion": len(ours.users) - len(left)}
-    if len(left) < 2:
-        return too_few_users(len(left)), counts
-    pairs = ours.values[by][None, left], theirs.values[by][None, right]
+        mean, n = float(ours.values[by].mean()), len(ours.users)
+        return first_champion(name, mean, n), {"challenger_mean": mean, "users": n}
+    pairs, users = _paired(by, ours, theirs)
+    counts: dict[str, Any] = {
+        "users": len(users),
+        "unknown_to_champion": len(ours.users) - len(users),
+    }
+    if len(users) < 2:
+        return too_few_users(len(users)), counts
     found = compare(*pairs, confidence=rule.confidence)
+    cold = np.flatnonzero(_coldest(users, known))
+    if len(cold) > 1:
+        few = compare(pairs[0][:, cold], pairs[1][:, cold], confidence=rule.confidence)
+        counts |= {"cold_difference": few.difference, "cold_ci_high": few.ci_high}
     return decide(found, name, rule.confidence, rule.tolerance), {
         **counts,
         "champion_mean": found.baseline_mean,
@@ -117,6 +143,44 @@ def _decide(
         "difference": found.difference,
         "ci_low": found.ci_low,
         "ci_high": found.ci_high,
+    }
+
+
+def _paired(
+    by: tuple[Metric, int], ours: UserValues, theirs: UserValues
+) -> tuple[tuple[Floats, Floats], NDArray[np.str_]]:
+    """Values of the users that both can serve, float64 (1, n) twice, and who they are."""
+    users, left, right = np.intersect1d(
+        ours.users, theirs.users, assume_unique=True, return_indices=True
+    )
+    return (ours.values[by][None, left], theirs.values[by][None, right]), users
+
+
+def _coldest(users: NDArray[np.str_], known: pa.Table) -> NDArray[np.bool_]:
+    """Mark the quarter with the fewest known interactions, and all with as few: bool (n,)."""
+    counted = pc.value_counts(known[USER].combine_chunks())
+    places = pc.index_in(pa.array(users, pa.string()), counted.field("values"))
+    counts = np.asarray(pc.fill_null(counted.field("counts").take(places), 0))
+    return np.asarray(counts <= np.quantile(counts, 0.25))
+
+
+def _anchored(
+    rule: Nightly,
+    by: tuple[Metric, int],
+    anchor: Manifest,
+    judged: tuple[UserValues, UserValues | None, _Holdout],
+) -> dict[str, Any]:
+    """Challenger minus anchor; empty where they have fewer than two users in common."""
+    ours, theirs, _ = judged
+    assert theirs is not None
+    pairs, users = _paired(by, ours, theirs)
+    if len(users) < 2:
+        return {}
+    found = compare(*pairs, confidence=rule.confidence)
+    return {
+        "anchor_version": anchor.version,
+        "anchor_difference": found.difference,
+        "anchor_ci_low": found.ci_low,
     }
 
 

@@ -1,17 +1,18 @@
 """One night of an experiment: nobody else's at the same time, what is new, and how it ended."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from filelock import Timeout
 from prefect.runtime import flow_run
 
 from models.config import ARMS, BASELINE, ArmName, Nightly, Pipeline, Side, parse_metric
+from models.credentials import masked
 from models.errors import BadInput
-from models.publishing.promotion_gate import Decision, too_few_new
+from models.publishing.promotion_gate import JUDGED, Decision, too_few_new
 from models.recommenders.registry import entry
 from tasks.dataset.incoming_task import Folded
 from tasks.dataset.outputs import Interactions, Splits
@@ -19,7 +20,7 @@ from tasks.embeddings.outputs import Described, knowledge
 from tasks.execution.stage import verify
 from tasks.nightly.promotion_log import promotions, record
 from tasks.profiles.outputs import Previous
-from tasks.publishing.manifest import Manifest
+from tasks.publishing.manifest import Manifest, current, read
 from tasks.publishing.outputs import Compared, Judged, Promotion, Recommended
 from tasks.publishing.publishing_task import version_of
 from tasks.storage.artifacts import Handle, MissingArtifact, data_dir, versions
@@ -67,6 +68,10 @@ class Made:
             made[f"embeddings of {side.side}"] = side.embedded.embeddings
         return made | {f"targets of {side}": made.targets for side, made in self.targeted.items()}
 
+    def embeddings(self) -> dict[Side, Handle]:
+        """List the vectors of the sides that have texts."""
+        return {side.side: side.embedded.embeddings for side in self.described}
+
     def profiles(self, pipeline: Pipeline) -> dict[Side, Previous]:
         """Pick the profiles that a later night may keep."""
         found = {}
@@ -101,6 +106,7 @@ class Night:
     pipeline: Pipeline
     at: datetime
     champion: Manifest | None
+    anchor: Manifest | None
     data: Interactions
     new: int
     quarantined: int
@@ -119,31 +125,23 @@ class Night:
 
     def ended(self, how: Decision) -> Promotion:
         """Make the row of a night without a challenger."""
-        rule = self.pipeline.nightly
-        metric, k = parse_metric(rule.metric or self.pipeline.evaluation.primary)
-        assert k is not None
-        return Promotion(
-            experiment=self.pipeline.experiment,
-            decided_at=self.at,
-            flow_run_id=flow_run.get_id(),
-            champion_version=self.champion.version if self.champion else None,
-            challenger_version=None,
-            metric=metric,
-            k=k,
-            tolerance=rule.tolerance,
-            decision=how.outcome,
-            reason=how.reason,
-            interactions=self.data.interactions.rows,
-            new_interactions=self.new,
-            quarantined=self.quarantined,
-            start="cold",
-        )
+        found = {
+            "champion_version": self.champion.version if self.champion else None,
+            "decision": how.outcome,
+            "reason": how.reason,
+            "interactions": self.data.interactions.rows,
+            "new_interactions": self.new,
+            "quarantined": self.quarantined,
+        }
+        return _row(self.pipeline, self.at).model_copy(update=found)
 
     def judged(self, judged: Judged, made: Made, computed: set[Side | None]) -> Promotion:
         """Make the row of a night with a challenger; see `Made.cost_usd` for `computed`."""
         champion = self.champion.version if self.champion else None
         found = {
-            "challenger_version": version_of(self.at, made.trained, self.data, champion),
+            "challenger_version": version_of(
+                self.at, made.trained, self.data, champion, self.pipeline.nightly
+            ),
             "start": "warm" if made.initial else "cold",
             "refit": made.refit(),
             "cost_usd": made.cost_usd(computed),
@@ -187,7 +185,7 @@ class Night:
         wanted = model, self.pipeline.models[model].hyperparameters
         if (champion.job.model, champion.job.hyperparameters) != wanted:
             return None
-        return starting_point(*champion.trained_model())
+        return starting_point(*champion.judged_model())
 
 
 def _is_whole(kept: Kept | Previous) -> bool:
@@ -251,51 +249,116 @@ def require_tap_points(pipeline: Pipeline, entered: Mapping[str, Mapping[Side, o
             )
 
 
-def begin(pipeline: Pipeline, champion: Manifest | None, folded: Folded) -> Night:
+def opened(pipeline: Pipeline) -> Promotion:
+    """Record that a night has begun: a failed one, until it says how it ended.
+
+    Nights are told apart and ordered by their start, so a clock that went back goes on from the
+    newest night.
+    """
+    newest = [row["decided_at"] for row in promotions(pipeline.experiment)[:1]]
+    at = max([datetime.now(UTC), *(when + timedelta(milliseconds=1) for when in newest)])
+    row = _row(pipeline, at)
+    record([row])
+    return row
+
+
+def failed(row: Promotion, error: BaseException) -> Promotion:
+    """Record why a night failed. Without room for it, the row says still that it was begun."""
+    reason = masked(str(error)) or type(error).__name__
+    row = row.model_copy(update={"reason": reason})
+    with suppress(Exception):
+        record([row])
+    return row
+
+
+def _row(pipeline: Pipeline, at: datetime) -> Promotion:
+    """The row of a night that has just begun."""
+    rule = pipeline.nightly
+    metric, k = parse_metric(rule.metric or pipeline.evaluation.primary)
+    return Promotion(
+        experiment=pipeline.experiment,
+        decided_at=at,
+        flow_run_id=flow_run.get_id(),
+        challenger_version=None,
+        metric=metric,
+        k=k or 0,  # of likes, which `require_rankings` refuses
+        tolerance=rule.tolerance,
+        decision="failed",
+        reason="still at work, or killed before it ended",
+        interactions=0,
+        new_interactions=0,
+        quarantined=0,
+        start="cold",
+    )
+
+
+def begin(pipeline: Pipeline, at: datetime, folded: Folded) -> Night:
     """Count the new interactions, and record a promotion that a crash left unrecorded."""
+    champion = current(pipeline.experiment)
     rows = promotions(pipeline.experiment)
-    if champion and not any(row["challenger_version"] == champion.version for row in rows):
-        record([champion.decision])
+    known = {(row["challenger_version"], row["decision"]) for row in rows}
+    if champion and (champion.version, "published") not in known:
+        record([champion.decision.model_copy(update={"decision": "published"})])
         rows = promotions(pipeline.experiment)
-    judged = [row["interactions"] for row in rows if row["decision"] != "skipped"]
+    judged = [row["interactions"] for row in rows if row["decision"] in JUDGED]
     before = judged[0] if judged and champion else 0
     return Night(
         pipeline=pipeline,
-        at=datetime.now(UTC),
+        at=at,
         champion=champion,
+        anchor=_anchor(champion),
         data=folded.data,
         new=max(folded.data.interactions.rows - before, 0),
         quarantined=folded.quarantined,
     )
 
 
+def _anchor(champion: Manifest | None) -> Manifest | None:
+    """The champion's anchor, unless it is the champion, or no longer there."""
+    if champion is None or champion.anchor in (None, champion.version):
+        return None
+    with suppress(BadInput, MissingArtifact):
+        anchor = read(champion.experiment, str(champion.anchor))
+        anchor.verify()
+        return anchor
+    return None
+
+
 def manifest(
     night: Night,
     row: Promotion,
     judged: Judged,
-    recommended: Recommended,
+    offered: Recommended,
     made: Made,
     reducers: Mapping[str, Kept],
 ) -> Manifest:
-    """Make the manifest of the version that the night publishes, still without files."""
+    """Make the manifest of the version that the night publishes, still without files.
+
+    A first version, and one that a human has to approve, is the anchor of those that follow.
+    """
     assert row.challenger_version is not None
+    is_anchor = night.champion is None or row.decision == "needs approval"
+    anchor = row.challenger_version if is_anchor else night.champion and night.champion.anchor
+    rule = night.pipeline.nightly
     return Manifest(
         experiment=row.experiment,
         version=row.challenger_version,
         created_at=night.at,
         previous=row.champion_version,
+        anchor=anchor,
+        served_from=rule.serve_from,
         dataset=night.pipeline.dataset.name,
         job=made.trained.job,
         files={},
         inputs={"interactions": night.data.interactions, **made.inputs()},
-        users_known=recommended.users_known,
-        users_served=recommended.users_served,
-        vectors={str(side): meaning for side, meaning in recommended.meaning.items()},
-        scored_by_product=recommended.scored_by_product,
+        **offered.serving.model_dump(),
+        vectors={str(side): meaning for side, meaning in offered.meaning.items()},
+        scored_by_product=offered.scored_by_product,
         metrics=judged.metrics,
         knowledge=knowledge(made.described),
         decision=row,
         packages=dict(versions()),
         reducers=dict(reducers),
         profiles=made.profiles(night.pipeline),
+        sinks=rule.sinks,
     )

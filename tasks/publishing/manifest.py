@@ -12,16 +12,16 @@ follows the store: manifests and the link at once, other files when they are rea
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import uuid4
 
 from pydantic import AfterValidator, Field
 
-from models.config import Job, Side
+from models.config import Job, Side, Sink
 from models.config.section import Name
 from models.errors import BadInput
 from tasks.profiles.outputs import Previous
-from tasks.publishing.outputs import Promotion
+from tasks.publishing.outputs import Promotion, Serving
 from tasks.storage.artifacts import TEMPORARY, Handle, Handoff, data_dir, relative, replacing
 from tasks.storage.data_dir import contained, is_contained
 from tasks.storage.object_store import store
@@ -33,9 +33,13 @@ FOLDER = "published"
 CURRENT = "current"
 MANIFEST = "manifest.json"
 RECOMMENDATIONS = "recommendations.parquet"
+POPULAR = "popular.parquet"
 WEIGHTS = "weights.safetensors"
-TRAIN, VALID, USERS, ITEMS = (
-    f"inputs/{name}.parquet" for name in ("train", "valid", "users", "items")
+"""The model that the lists come from; it may have learnt from everything."""
+JUDGED = "judged.safetensors"
+"""The model that the gate judged, which has learnt from train."""
+TRAIN, VALID, INTERACTIONS, USERS, ITEMS = (
+    f"inputs/{name}.parquet" for name in ("train", "valid", "interactions", "users", "items")
 )
 
 
@@ -47,7 +51,7 @@ class File(Handoff):
     rows: int
 
 
-class Manifest(Handoff):
+class Manifest(Serving):
     """A version: its origin, and its files as they were written."""
 
     experiment: Name
@@ -60,9 +64,12 @@ class Manifest(Handoff):
     files: dict[Annotated[str, AfterValidator(contained)], File]
     inputs: dict[str, Handle]
     """The artifacts that went into it, by name; what is needed to rank anew lies in `inputs/`."""
-    users_known: int
-    users_served: int
-    """Who has recommendations: users that the model has learnt of."""
+    served_from: Literal["all", "judged"]
+    """What the served model has learnt from; the judged one has learnt from train alone."""
+    anchor: Name | None = None
+    """The version that no later one may fall far behind."""
+    sinks: tuple[Sink, ...] = ()
+    """Where the lists go after it becomes current."""
     vectors: dict[str, str]
     """What `users.parquet` and `items.parquet` hold, or why there is none."""
     scored_by_product: bool
@@ -93,10 +100,10 @@ class Manifest(Handoff):
             raise BadInput(f"{self.folder}: has no {name}. Go back with `llmkt champion rollback`.")
         return Handle(path=relative(self.folder / name), sha256=file.sha256, rows=file.rows)
 
-    def trained_model(self) -> TrainedModel:
-        """List what its model is rebuilt from."""
+    def judged_model(self) -> TrainedModel:
+        """List what the judged model is rebuilt from; the served one knows today's holdout."""
         train, valid, users, items = map(self.handle, (TRAIN, VALID, USERS, ITEMS))
-        return self.job, self.handle(WEIGHTS), Inputs(train, valid, users, items, {})
+        return self.job, self.handle(JUDGED), Inputs(train, valid, users, items, {})
 
     def verify(self) -> None:
         """Compare every file with its digest.

@@ -10,19 +10,34 @@ from models.publishing.promotion_gate import Outcome
 from tasks.storage.artifacts import Handle, Handoff
 
 
+class Serving(Handoff):
+    """Who is served, and how wide the lists are: columns of `promotions`."""
+
+    users_known: int
+    users_served: int
+    """Who has a list: everyone but users who know the whole catalogue."""
+    users_by_model: int
+    """Whose list is the model's own; the others' come from their text or from popularity."""
+    coverage: float
+    """Share of the catalogue that is in any list."""
+    tail_share: float
+    """Share of the places in lists that items outside of the head have, see `slices.HEAD_SHARE`."""
+
+
 class Recommended(Handoff):
     """A trained model's lists and vectors, for those who read the published set.
 
-    `recommendations` has the schema `RECOMMENDATIONS`; vectors are `vectors("vector", width, key)`.
+    `recommendations` has the schema `RECOMMENDATIONS`; vectors are `vectors("vector", width, key)`;
+    `popular` has item and score, for users who are not known at all.
     """
 
     recommendations: Handle
+    popular: Handle
     vectors: dict[Side, Handle]
     meaning: dict[Side, str]
     """What the vectors are, or why there are none."""
     scored_by_product: bool
-    users_known: int
-    users_served: int
+    serving: Serving
 
 
 class Compared(Handoff):
@@ -40,6 +55,13 @@ class Compared(Handoff):
     ci_low: float | None = None
     ci_high: float | None = None
     users: int | None = None
+    cold_difference: float | None = None
+    """Of the quarter of users with the fewest interactions, like its interval's upper end."""
+    cold_ci_high: float | None = None
+    anchor_version: str | None = None
+    anchor_difference: float | None = None
+    """Challenger minus anchor, over the users that both can serve."""
+    anchor_ci_low: float | None = None
     decision: Outcome
     reason: str
 
@@ -70,3 +92,13 @@ class Promotion(Compared):
     start: Literal["cold", "warm"]
     refit: str | None = None
     cost_usd: float | None = None
+    served_from: Literal["all", "judged"] | None = None
+    users_known: int | None = None
+    users_served: int | None = None
+    users_by_model: int | None = None
+    coverage: float | None = None
+    tail_share: float | None = None
+    list_overlap: float | None = None
+    """Mean share of a user's list that was in the champion's."""
+    profile_drift: float | None = None
+    """1 minus the mean cosine of today's profile vectors with the champion's."""

@@ -12,7 +12,11 @@ from tasks.storage.artifacts import Handle, read_parquet
 from tasks.training.model_tables import ranking_table
 
 if TYPE_CHECKING:
+    import torch
+
+    from models.publishing.foretelling import Foretold
     from models.recommenders.recommender import Recommender
+    from models.recommenders.top_k import Scores
 
 SPLIT = "test"
 """What its rankings are called."""
@@ -25,6 +29,8 @@ def rank_for(
     known: pa.Table,
     excluded: pa.Table,
     k: int,
+    new_items: "Foretold | None" = None,
+    new_users: "Foretold | None" = None,
 ) -> pa.Table:
     """The best items for those of `users` that the model has learnt of.
 
@@ -36,20 +42,23 @@ def rank_for(
             given what it did not train on, oldest first.
         excluded: user and item, never ranked.
         k: length of the lists.
+        new_items: items whose scores are foretold.
+        new_users: users whose scores are foretold; they are ranked for instead.
 
     Returns:
         Schema `RANKINGS`, one row per user in the order of internal ids.
     """
     from models.recommenders.top_k import Seen, rank
 
-    ids = _internal_ids(recommender.user_tokens, users)
-    trained = np.unique(ids[np.isin(ids, recommender.train_users)])
+    ids = internal_ids(recommender.user_tokens, users)
+    is_ranked = np.isin(ids, new_users.rows if new_users else recommender.train_users)
+    trained = np.unique(ids[is_ranked])
     later = _pairs(recommender, known.sort_by(TIMESTAMP))
     n = recommender.n_items
     learnt = recommender.train_users * n + recommender.train_items
     is_new = ~np.isin(later[:, 0] * n + later[:, 1], learnt)
     recommender.extend_history(*later[is_new].T)
-    candidates = _internal_ids(recommender.item_tokens, catalogue)
+    candidates = internal_ids(recommender.item_tokens, catalogue)
     strange = np.setdiff1d(np.arange(n), candidates)
     hidden = _pairs(recommender, excluded)
     seen = Seen(
@@ -57,8 +66,36 @@ def rank_for(
         np.concatenate((hidden[:, 1], np.tile(strange, len(trained)))),
         recommender.n_users,
     )
-    ranked = rank(recommender, trained, seen, min(k, n - 1))
+    scores = _scores(recommender, new_items, new_users)
+    ranked = rank(recommender, trained, seen, min(k, n - 1), scores)
     return ranking_table(recommender, SPLIT, trained, *ranked)
+
+
+def _scores(
+    recommender: "Recommender", new_items: "Foretold | None", new_users: "Foretold | None"
+) -> "Scores":
+    """The recommender's scores, those of new items and new users foretold."""
+    import torch
+
+    from models.recommenders.top_k import score_blocks
+
+    def known(block: "torch.Tensor") -> "torch.Tensor":
+        scores = recommender.scores(block).float().clone()
+        if new_items is not None:
+            weights = torch.from_numpy(new_items.weights).to(scores)
+            scores[:, new_items.rows] = scores[:, new_items.known] @ weights.T
+        return scores
+
+    if new_users is None:
+        return known
+    recommender.module.eval()
+    blocks = score_blocks(recommender, torch.from_numpy(new_users.known))
+    weights = torch.from_numpy(new_users.weights).split([len(block) for block in blocks], dim=1)
+    parts = (
+        w @ known(b.to(recommender.device)).cpu() for w, b in zip(weights, blocks, strict=True)
+    )
+    made = torch.stack([*parts]).sum(dim=0)
+    return lambda block: made[np.searchsorted(new_users.rows, block.cpu())]
 
 
 def overlap(held: pa.Table, learnt: list[Handle]) -> NDArray[np.bool_]:
@@ -73,7 +110,7 @@ def _joined(table: pa.Table) -> pa.Array:
     return pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], pa.string())
 
 
-def _internal_ids(
+def internal_ids(
     tokens: NDArray[np.object_], wanted: pa.Array | pa.ChunkedArray
 ) -> NDArray[np.int64]:
     """Internal ids, 0 where a token is not known: int64 (n,)."""
@@ -83,6 +120,6 @@ def _internal_ids(
 
 def _pairs(recommender: "Recommender", table: pa.Table) -> NDArray[np.int64]:
     """Pairs of internal ids, of users and items that the model has learnt of: int64 (n, 2)."""
-    users = _internal_ids(recommender.user_tokens, table[USER])
-    items = _internal_ids(recommender.item_tokens, table[ITEM])
+    users = internal_ids(recommender.user_tokens, table[USER])
+    items = internal_ids(recommender.item_tokens, table[ITEM])
     return np.stack((users, items), axis=1)[(users > 0) & (items > 0)]

@@ -1,15 +1,16 @@
-"""Reading the published set: one user's recommendations, with titles."""
+"""Reading the published set: users' recommendations, with titles."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from models.errors import BadInput
-from models.schemas import ITEM, TITLE, USER, YEAR
-from tasks.publishing.manifest import ITEMS, RECOMMENDATIONS, USERS, Manifest, current
-from tasks.storage.artifacts import MissingArtifact
+from models.schemas import ITEM, USER
+from tasks.publishing.manifest import ITEMS, POPULAR, RECOMMENDATIONS, USERS, Manifest, current
+from tasks.publishing.sql_queries import query
+from tasks.storage.artifacts import MissingArtifact, read_parquet
 
 _SHOWN = 10
 
@@ -25,11 +26,12 @@ class Recommendation(BaseModel):
 
 
 class Found(BaseModel):
-    """One user's list, of one version."""
+    """One user's list, of one version; `source` as in `RECOMMENDATIONS`."""
 
     experiment: str
     version: str
-    user_id: str
+    user_id: str | None
+    source: str
     items: list[Recommendation]
 
 
@@ -42,50 +44,61 @@ def recommended(experiment: str, user: str, k: int | None = None) -> Found:
     manifest = current(experiment)
     if manifest is None:
         raise BadInput(f"{experiment}: no version is published. Run `llmkt nightly` first.")
-    rows = _rows(manifest, user)
-    longest = max(row["rank"] for row in rows)
-    if k is not None and k > longest:
+    lists = _read(manifest, RECOMMENDATIONS)
+    mine = lists.filter(pc.equal(lists[USER], user))
+    if not len(mine):
+        raise _without_list(manifest, user)
+    if k is not None and k > len(mine):
         raise BadInput(
-            f"-k {k}: {manifest.version} of {experiment} has {longest} recommendations for user "
+            f"-k {k}: {manifest.version} of {experiment} has {len(mine)} recommendations for user "
             f"{user}. Raise nightly.k and publish again for more."
         )
-    rows = rows[: k or _SHOWN]
-    items = [row[ITEM] for row in rows]
-    columns, known = [ITEM, TITLE, YEAR], [(ITEM, "in", items)]
-    catalogue = pq.read_table(_whole(manifest, ITEMS), columns=columns, filters=known).to_pylist()
-    facts = {row[ITEM]: row for row in catalogue}
-    return Found(
-        experiment=experiment,
-        version=manifest.version,
-        user_id=user,
-        items=[Recommendation.model_validate(row | facts[row[ITEM]]) for row in rows],
-    )
+    [(_, answer)] = _answers(manifest, mine.filter(pc.less_equal(mine["rank"], k or _SHOWN)))
+    return Found.model_validate_json(answer)
 
 
-def _rows(manifest: Manifest, user: str) -> list[dict[str, Any]]:
-    """Schema `RECOMMENDATIONS` of one user, by rank."""
-    path = _whole(manifest, RECOMMENDATIONS)
-    rows: list[dict[str, Any]] = (
-        pq.read_table(path, filters=[(USER, "=", user)]).sort_by("rank").to_pylist()
+def answers(manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    """Each user and the user's `Found` as JSON; the empty name stands for users not known."""
+    popular = _read(manifest, POPULAR)
+    n = len(popular)
+    strangers = pa.table(
+        {
+            USER: pa.repeat("", n),
+            "rank": pa.array(range(1, n + 1), pa.int32()),
+            ITEM: popular[ITEM],
+            "score": popular["score"],
+            "source": pa.repeat("popular", n),
+        }
     )
-    if rows:
-        return rows
-    known = pq.read_table(_whole(manifest, USERS), filters=[(USER, "=", user)]).num_rows
-    if known:
-        raise BadInput(
+    yield from _answers(manifest, strangers)
+    yield from _answers(manifest, _read(manifest, RECOMMENDATIONS))
+
+
+def _answers(manifest: Manifest, lists: pa.Table) -> Iterator[tuple[str, bytes]]:
+    tables = {"lists": lists, "items": _read(manifest, ITEMS)}
+    names = {"experiment": manifest.experiment, "version": manifest.version}
+    found = query("answers", tables, **names)
+    for user, answer in zip(found[USER], found["answer"], strict=True):
+        yield user.as_py(), answer.as_py().encode()
+
+
+def _without_list(manifest: Manifest, user: str) -> BadInput:
+    users = _read(manifest, USERS)[USER]
+    if pc.any(pc.equal(users, user)).as_py():
+        return BadInput(
             f"user {user} has no recommendations in {manifest.version} of {manifest.experiment}: "
-            "it was trained without an interaction of theirs, since all of them are held out"
+            "the user knows the whole catalogue. Bring new items."
         )
-    raise BadInput(
+    return BadInput(
         f"user {user} is not known to {manifest.version} of {manifest.experiment}, which has "
         f"recommendations for {manifest.users_served} users"
     )
 
 
-def _whole(manifest: Manifest, name: str) -> Path:
+def _read(manifest: Manifest, name: str) -> pa.Table:
     """A file of the version, every byte as it was published; fetched from the store if need be."""
     try:
-        return manifest.handle(name).verify()
+        return read_parquet(manifest.handle(name))
     except MissingArtifact as error:
         raise BadInput(
             f"{error}, so it is not as published. Go back with `llmkt champion rollback`."

@@ -33,8 +33,10 @@ class Overtaken(RuntimeError):
     """Another version became current since the challenger was judged against the champion."""
 
 
-def publish(new: Manifest, sources: Mapping[str, Handle]) -> Manifest:
+def publish(new: Manifest, sources: Mapping[str, Handle], swap: bool = True) -> Manifest:
     """Write a version and make it current, all at once; any failure leaves everything as it was.
+
+    Without `swap` it only lies there whole, for `approve`.
 
     Raises:
         Overtaken: if the current version is no longer the one that the new one was judged against.
@@ -51,7 +53,8 @@ def publish(new: Manifest, sources: Mapping[str, Handle]) -> Manifest:
         now = current(new.experiment)
         if (now.version if now else None) not in (manifest.previous, manifest.version):
             raise Overtaken(f"{now.version if now else 'nothing'} has become current meanwhile")
-        _point(folder, manifest.version)
+        if swap:
+            _point(folder, manifest.version)
     return manifest
 
 
@@ -119,6 +122,27 @@ def _swapping(experiment: str) -> FileLock:
     return data_lock(f"published-{experiment}")
 
 
+def approve(experiment: str, version: str) -> Manifest:
+    """Make a version current that waits for approval.
+
+    Raises:
+        BadInput: if it does not wait for one, or was judged against another than the current one.
+        MissingArtifact: if it was altered.
+    """
+    with _swapping(experiment):
+        now = current(experiment)
+        new = next((kept for kept in versions(experiment) if kept.version == version), None)
+        waits = new is not None and new.decision.decision == "needs approval"
+        if new is None or now is None or not waits or new.previous != now.version:
+            raise BadInput(
+                f"{experiment}: {version} does not wait for approval against the current version. "
+                "Choose another one from `llmkt champion show`, or wait for the next night."
+            )
+        new.verify()
+        _point(folder_of(experiment), version)
+    return new
+
+
 def rollback(experiment: str) -> tuple[Manifest, Manifest]:
     """Make the version current again that the current one replaced.
 
@@ -160,7 +184,7 @@ def prune(experiment: str, keep: int) -> list[str]:
         now = current(experiment)
         if now is None:
             return []
-        safe = {now.version, now.previous}
+        safe = {now.version, now.previous, now.anchor}
         rest = [kept.version for kept in versions(experiment) if kept.version not in safe]
         removed = rest[max(keep - len(safe - {None}), 0) :]
         for version in removed:

@@ -38,20 +38,12 @@ def page(
     stages: Sequence[StageRecord],
 ) -> bytes:
     """Render the page as UTF-8: one file with its own styles, scripts and charts."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_function"] = as_json
     metric, k = parse_metric(pipeline.evaluation.primary)
     primary = wording.metric_name(metric, k)
     found = stored(evaluated, metric, k)
-    html = environment.get_template("report.html.j2").render(
+    html = rendered(
+        _TEMPLATES,
+        "report.html.j2",
         pipeline=pipeline,
         trained=trained,
         primary=primary,
@@ -71,6 +63,21 @@ def page(
         configurations=_configurations(pipeline, found.runs),
     )
     return html.encode()
+
+
+def rendered(folder: Path, template: str, **given: Any) -> str:
+    """Render a template; values are escaped in what is not Markdown."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=not template.endswith(".md.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_function"] = as_json
+    return environment.get_template(template).render(**given)
 
 
 def as_yaml(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Stage *report*: one HTML file that needs no network."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def report(
         comparison=evaluated.contrasts,
         references=evaluated.references,
         report=artifact,
-        page=_publish(pipeline.experiment, content, artifact.sha256),
+        page=publish_page(pipeline.experiment, content),
     )
     source = origin(described)
     rows = [contrast.row() | source for contrast in evaluated.contrasts]
@@ -69,12 +70,13 @@ def find_report(experiment: str | None = None) -> Path:
     return found[experiment]
 
 
-def _publish(experiment: str, content: bytes, sha256: str) -> Handle:
-    """Write the page under its stable name, all at once."""
-    final = data_dir() / "reports" / f"{experiment}.html"
+def publish_page(name: str, content: bytes) -> Handle:
+    """Write a page under its stable name, `reports/NAME.html`, all at once."""
+    final = data_dir() / "reports" / f"{name}.html"
     with replacing(final) as temporary:
         temporary.write_bytes(content)
     share(final)
+    sha256 = hashlib.sha256(content).hexdigest()
     return Handle(path=final.relative_to(data_dir()).as_posix(), sha256=sha256, rows=0)
 
 

@@ -35,7 +35,8 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
         found[name] = {}
         transfer = pipeline.transfer_of(name)
         for side in transfer.sides:
-            point = probe(name, settings.hyperparameters, settings.tap_of(side), side)
+            given = name, settings.hyperparameters, settings.tap_of(side), side
+            point = probe(*given, transfer.method.teaches)
             asked = settings.transfer or entry(name).loader
             if point is not None and asked and pipeline.takes_knowledge(name):
                 found[name][side] = _narrowed(point, transfer.columns, name)

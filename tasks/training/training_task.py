@@ -1,5 +1,7 @@
 """Stage *training*: one RecBole model, one arm, one seed; held-out test data never comes here."""
 
+from dataclasses import replace
+
 from prefect.runtime import flow_run
 
 from models.config import Job, Side
@@ -7,6 +9,7 @@ from tasks.execution.progress import track
 from tasks.execution.stage import stage
 from tasks.execution.worker_pool import in_worker
 from tasks.storage.artifacts import Handle
+from tasks.training import worker
 from tasks.training.checkpoint_files import forget
 from tasks.training.model_tables import Inputs
 from tasks.training.outputs import Trained
@@ -31,6 +34,28 @@ def training(
     inputs = Inputs(train_pairs, valid_pairs, users, items, targets, initial)
     with track(f"{job.model} {job.arm} seed {job.seed}", job.budget.epochs) as tracker:
         return in_worker(train, job, inputs, tracker, flow_run.get_id(), key)
+
+
+@stage("refit", version=1, on_completion=[forget])
+def refit(
+    judged: Trained,
+    train_pairs: Handle,
+    interactions: Handle,
+    users: Handle,
+    items: Handle,
+    targets: dict[Side, Handle],
+) -> Trained:
+    """Train a judged model on all interactions; see `tasks.training.worker.refit`.
+
+    Returns:
+        The judged record with the new weights; its rankings are still the judged model's.
+    """
+    key = refit.key_of(locals())
+    inputs = Inputs(train_pairs, train_pairs, users, items, targets)
+    with track(f"{judged.job.model} on everything", judged.best_epoch + 1) as tracker:
+        whole = replace(inputs, train=interactions)
+        weights = in_worker(worker.refit, judged, inputs, whole, tracker, key)
+    return judged.model_copy(update={"weights": weights})
 
 
 @stage("predictions", version=1)

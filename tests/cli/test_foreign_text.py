@@ -61,7 +61,7 @@ def shown(console):
 def test_markup_in_titles_and_ids_is_shown(text):
     item = Recommendation(rank=1, item_id=text, title=text, year=1995, score=0.5)
     console = screen()
-    found = Found(experiment="e", version="v", user_id="u", items=[item])
+    found = Found(experiment="e", version="v", user_id="u", source="model", items=[item])
     _print_recommended(console, found)
     assert shown(console).count(text) == 2
 

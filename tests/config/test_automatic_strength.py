@@ -27,6 +27,18 @@ def test_auto_is_the_default_and_takes_what_is_committed_for_the_model(model):
     assert strength(model, own={"alpha": 0.7}) == 0.7
 
 
+def test_a_models_own_teacher_keeps_what_it_does_not_set():
+    pipeline = Pipeline.model_validate(
+        {
+            "experiment": "toy",
+            "models": {"BPR": {"transfer": {"teacher": {"alpha": 0.7}}}},
+            "transfer": {"teacher": {"model": "iALS", "alpha": 0.2}},
+        }
+    )
+    teacher = pipeline.transfer_of("BPR").teacher
+    assert (teacher.model, teacher.alpha) == ("iALS", 0.7)
+
+
 def test_committed_strengths_are_of_models_that_there_are():
     assert set(COMMITTED) <= set(MODELS)
     assert all(0 <= value <= 1 for value in COMMITTED.values())

@@ -175,6 +175,10 @@ def test_an_edited_prompt_redoes_what_follows_and_the_key_stays_secret(world, fi
         (["--set", "models={Nonesuch: {}}"], "models.Nonesuch: not a supported model"),
         (["--set", "transfer.alpha=7"], "transfer.alpha: input should be less than or equal to 1"),
         (["--set", "evaluation.k=[10, 50]"], "50 is larger than the number of items, 40"),
+        (
+            ["--set", "targets.reduction=umap", "--set", "transfer.alignment=mapped"],
+            "targets.reduction is umap, but the alignment mapped of",
+        ),
         (["--set", "targets.width=32"], "targets.width is 32, but the tapped layer user_embedding"),
         (
             ["--set", "profiles.provider=openai"],

@@ -19,10 +19,11 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         "--set",
         "training={workers: 1, epochs: 2, patience: 2, seeds: [1], "
         "arms: [baseline, transfer, shuffled, noise, genre-histogram, history-svd, genres-years, "
-        "log-factors]}",
+        "log-factors, zeros]}",
         "--set",
         "models={LightGCN: {transfer: {side: both}}, DeepFM: {transfer: {side: items}}, "
         "SASRec: {hyperparameters: {hidden_size: 16}}, Pop: {}, "
+        "MultiVAE: {transfer: {alignment: teacher, side: items}}, "
         "iALS: {hyperparameters: {embedding_size: 8}, transfer: {side: both}}, "
         "EASE: {hyperparameters: {reg_weight: 10.0}, transfer: {side: items, alpha: 0.5}}}",
         "--set",
@@ -34,10 +35,9 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         (stage["model"], stage["arm"]) for stage in made["stages"] if stage["name"] == "training"
     }
     arms = {"baseline", "transfer", "shuffled", "noise", "genre-histogram", "history-svd"}
-    arms |= {"genres-years", "log-factors"}
-    trained = {
-        (model, arm) for model in ("LightGCN", "DeepFM", "SASRec", "EASE", "iALS") for arm in arms
-    }
+    arms |= {"genres-years", "log-factors", "zeros"}
+    models = ("LightGCN", "DeepFM", "SASRec", "EASE", "iALS", "MultiVAE")
+    trained = {(model, arm) for model in models for arm in arms}
     assert trainings == trained | {("Pop", "baseline")}
     compared = {(row["model"], row["arm"]) for row in made["comparison"]}
     assert compared == {(model, arm) for model, arm in trained if arm != "baseline"}
@@ -57,6 +57,7 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         ("DeepFM", "token_embedding_table.embedding", "none"),
         ("EASE", None, "none"),
         ("LightGCN", "forward, forward", "none"),
+        ("MultiVAE", None, "none"),
         ("SASRec", "forward", "none"),
         ("iALS", None, "none"),
     ]
@@ -69,6 +70,7 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         ("noise", "none", "offline", "forward"),
         ("shuffled", "none", "offline", "forward"),
         ("transfer", "none", "offline", "forward"),
+        ("zeros", None, None, "forward"),
     ]
     page = Path(made["report"]).read_text(encoding="utf-8")
     assert "Pop, without knowledge: NDCG@10" in page

@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from flows import nightly_retrain as nightly_retrain_module
 from flows.cli.main import app
 from flows.nightly_retrain import Ended, nightly_retrain
 from models.config import Pipeline
 from models.dataset.splitting import split
 from models.errors import BadInput
 from tasks.nightly.night import alone
-from tasks.nightly.promotion_log import promotions
+from tasks.nightly.promotion_log import promotions, record
 from tasks.publishing.manifest import current, folder_of
+from tasks.publishing.outputs import Promotion
 from tasks.publishing.versions import rollback
 from tasks.storage.artifacts import MissingArtifact, read_parquet
 from tests.publishing.test_publishing_task import content
@@ -122,6 +126,7 @@ def test_the_first_night_publishes(first, world):
         "targets",
         "training",
         "gate",
+        "refit",
         "recommendations",
         "publishing",
     ]
@@ -143,7 +148,7 @@ def test_the_published_set_holds_what_it_says(world):
     now = current("toy")
     lists = pq.read_table(now.folder / "recommendations.parquet")
     served = set(lists["user_id"].to_pylist())
-    assert len(served) == now.users_served
+    assert len(served) == now.users_served == now.users_known == 60
     known = read_parquet(now.inputs["interactions"])
     seen = set(zip(known["user_id"].to_pylist(), known["item_id"].to_pylist(), strict=True))
     offered = list(zip(lists["user_id"].to_pylist(), lists["item_id"].to_pylist(), strict=True))
@@ -166,6 +171,61 @@ def test_the_published_set_holds_what_it_says(world):
     np.testing.assert_allclose(
         scores[row, columns], [listed["score"] for listed in of_u7], rtol=1e-4
     )
+
+
+def test_both_models_are_in_the_manifest_and_a_row_says_whom_they_serve(world):
+    assert world
+    now = current("toy")
+    assert now.served_from == "all"
+    digests = [now.files[f"{name}.safetensors"].sha256 for name in ("weights", "judged")]
+    assert digests[0] != digests[1]
+    job, weights, inputs = now.judged_model()
+    assert (weights.sha256, inputs.train.rows) == (digests[1], 420)
+    assert now.handle("inputs/interactions.parquet").rows == 600
+    row = promotions("toy")[0]
+    assert (row["users_known"], row["users_served"], row["users_by_model"]) == (60, 60, 60)
+    assert 0 < row["coverage"] <= 1
+    assert 0 <= row["tail_share"] <= 1
+    assert job.model == "BPR"
+
+
+def test_a_drop_at_two_is_in_the_lists_of_three_and_the_refit_asks_nobody(world, monkeypatch):
+    data, given = world
+    lines = [f"fresh,i{n},5,{700 + n}" for n in range(5)] + ["u0,i21,5,710"]
+    drop(data, "new.csv", lines)
+
+    def asked(*_, **__):
+        raise AssertionError("the refit paid for something")
+
+    refit = nightly_retrain_module.refit.fn
+
+    def alone_with_its_inputs(*args):
+        with monkeypatch.context() as patch:
+            patch.setattr("tasks.embeddings.embeddings_task.vector_store", asked)
+            patch.setattr("tasks.profiles.profiles_task.PROVIDERS", {})
+            return refit(*args)
+
+    monkeypatch.setattr(nightly_retrain_module.refit, "fn", alone_with_its_inputs)
+    ended = night(given)
+    assert ended.decision == "published"
+    row = ended.promotion
+    assert (row.users_known, row.users_served, row.users_by_model) == (61, 61, 61)
+    now = current("toy")
+    lists = pq.read_table(now.folder / "recommendations.parquet")
+    mine = lists.filter(pc.equal(lists["user_id"], "fresh"))
+    assert set(mine["source"].to_pylist()) == {"model"}
+    assert not set(mine["item_id"].to_pylist()) & {f"i{n}" for n in range(5)}
+    of_u0 = lists.filter(pc.equal(lists["user_id"], "u0"))
+    assert "i21" not in of_u0["item_id"].to_pylist()
+    texts = now.inputs["profiles of users"]
+    assert "fresh" not in read_parquet(texts)["user_id"].to_pylist()  # held out, so not described
+    judged = night(given, serve_from="judged", min_new_interactions=0, tolerance=1)
+    lists = pq.read_table(current("toy").folder / "recommendations.parquet")
+    row = judged.promotion
+    assert judged.decision == "published"
+    assert (row.users_known, row.users_served, row.users_by_model) == (61, 61, 60)
+    sources = dict(zip(lists["user_id"].to_pylist(), lists["source"].to_pylist(), strict=True))
+    assert (sources["fresh"], sources["u1"]) == ("popular", "model")
 
 
 def test_a_night_without_news_is_skipped(world):
@@ -215,6 +275,9 @@ def test_a_training_that_fails_leaves_the_published_set_as_it_was(world):
     with pytest.raises(BadInput, match="no longer finite"):
         night(given | {"models": {"BPR": {"hyperparameters": diverging}}})
     assert content(folder_of("toy")) == before
+    newest = promotions("toy")[0]  # no night without a row
+    assert (newest["decision"], newest["challenger_version"]) == ("failed", None)
+    assert "no longer finite" in newest["reason"]
     assert night(given).decision in ("published", "kept")  # the lock is free, the news still new
 
 
@@ -302,7 +365,7 @@ def test_a_champion_that_has_seen_the_holdout_is_judged_on_the_rest(world):
 def test_a_champion_that_is_not_whole_stops_the_night(world):
     data, given = world
     drop(data, "new.csv", new_rows(data, 10, 700))
-    path = current("toy").folder / "weights.safetensors"
+    path = current("toy").folder / "judged.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BadInput, match=r"cannot be judged: .* was altered.*champion rollback"):
         night(given)
@@ -319,6 +382,43 @@ def hold(taken) -> None:
     with alone("toy"):
         taken.set()
         signal.pause()
+
+
+def test_a_clock_that_jumps_back_hides_no_night_and_counts_nothing_twice(world):
+    data, given = world
+    future = promotions("toy")[0]
+    ahead = Promotion.model_validate(
+        {**future, "experiment": "toy", "decided_at": future["decided_at"] + timedelta(days=400)}
+    )
+    record([ahead])
+    drop(data, "new.csv", new_rows(data, 3, 700))
+    ended = night(given)
+    assert (ended.decision, ended.promotion.new_interactions) == ("skipped", 3)
+    assert [row["decision"] for row in promotions("toy")] == ["skipped", "published", "published"]
+
+
+def test_the_swap_on_a_full_disk_publishes_nothing_and_the_next_night_goes_on(world, monkeypatch):
+    data, given = world
+    before = content(folder_of("toy"))
+    drop(data, "new.csv", new_rows(data, 10, 700))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.publishing.versions._point", full)
+        with pytest.raises(OSError, match="No space"):
+            night(given, tolerance=1)
+    after = content(folder_of("toy"))
+    assert {name: after[name] for name in before} == before
+    assert promotions("toy")[0]["decision"] == "failed"
+    ended = night(given, tolerance=1)
+    assert (ended.decision, ended.promotion.new_interactions) == ("published", 10)
+    states = {stage.name: stage.state for stage in ended.stages}
+    assert states["refit"] == states["training"] == "cached"
+    page = (data / "reports" / "toy-nights.html").read_text()
+    assert page.count("<tr><td>") == len(promotions("toy")) == 3
+    assert "No space left on device" in page
 
 
 def test_two_nights_never_run_at_once_and_a_killed_one_leaves_no_lock(world):
@@ -373,15 +473,27 @@ def test_what_cannot_be_published_is_refused(world):
         night(given | {"models": {"Pop": {}}}, min_new_interactions=0)
 
 
-def test_a_computed_model_can_be_published(world):
-    assert world
+def test_a_computed_model_waits_for_approval_since_its_lists_are_others(world):
     _, given = world
+    was = current("toy")
     ended = night(
         given | {"models": {"Pop": {}}}, arm="baseline", min_new_interactions=0, tolerance=1
     )
-    assert ended.decision == "published"
+    assert ended.decision == "needs approval"
+    assert re.search(r"; but (coverage|tail share|overlap with yesterday's lists) 0", ended.reason)
+    assert (ended.version, current("toy").version) == (was.version, was.version)
+    waiting = ended.promotion.challenger_version
+    refused = CliRunner().invoke(app, ["champion", "approve", was.version])
+    assert refused.exit_code == 2
+    assert "does not wait for approval" in " ".join(refused.output.split())
+    assert waiting in CliRunner().invoke(app, ["champion", "show"]).output
+    approved = CliRunner().invoke(app, ["champion", "approve", waiting, "--json"])
+    assert json.loads(approved.stdout) == {"experiment": "toy", "was": was.version, "now": waiting}
+    assert promotions("toy")[0]["decision"] == "published"
     now = current("toy")
+    assert (now.anchor, was.anchor) == (waiting, was.version)  # a human has accepted its losses
     assert (now.job.model, now.job.arm) == ("Pop", "baseline")
+    assert rollback("toy")[1].version == was.version
     assert "users.parquet" not in now.files
     assert now.vectors["users"].startswith("none")
 

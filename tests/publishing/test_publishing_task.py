@@ -61,6 +61,10 @@ def manifest(version: str, previous: str | None) -> Manifest:
         inputs={},
         users_known=3,
         users_served=2,
+        users_by_model=2,
+        coverage=1.0,
+        tail_share=0.5,
+        served_from="all",
         vectors={"users": "none", "items": "none"},
         scored_by_product=False,
         metrics={"ndcg@10": 0.1},
@@ -77,6 +81,7 @@ def release(version: str, previous: str | None) -> Manifest:
         "rank": [1, 2, 1],
         "item_id": ["i1", "i2", "i2"],
         "score": [float(version), 0.5, 0.25],
+        "source": ["model", "model", "popular"],
     }
     items = {
         "item_id": ["i1", "i2"],
@@ -86,6 +91,9 @@ def release(version: str, previous: str | None) -> Manifest:
     }
     sources = {
         "recommendations.parquet": write_parquet("x", pa.table(lists, schema=RECOMMENDATIONS)),
+        "popular.parquet": write_parquet(
+            "x", pa.table({"item_id": ["i1"], "score": pa.array([0.5], pa.float32())})
+        ),
         "weights.safetensors": write_bytes("x", ".safetensors", version.encode() * 1000),
         "inputs/items.parquet": write_parquet("x", pa.table(items, schema=ITEMS)),
         "inputs/users.parquet": write_parquet(
@@ -285,20 +293,16 @@ def test_nothing_after_the_swap_fails_the_night(monkeypatch):
     release("1", None)
     new = manifest("2", "1")
     handle = write_bytes("x", ".bin", b"x")
-    given = SimpleNamespace(
-        **dict.fromkeys(("weights", "train", "valid", "users", "items", "recommendations"), handle),
-        vectors={},
-    )
     monkeypatch.setattr("tasks.publishing.publishing_task.prune", fails)
-    assert publishing.fn(new, given, given, given, given, 2).version == "2"
+    assert publishing.fn(new, {"weights.safetensors": handle}, 2, True).version == "2"
     assert current("tiny").version == "2"
 
-    monkeypatch.setattr(nightly_retrain, "record", fails)
-    monkeypatch.setattr(nightly_retrain, "announce", fails)
+    for act in ("record", "announce", "tell", "deliver_current"):
+        monkeypatch.setattr(nightly_retrain, act, fails)  # whatever happens after the swap
     row = new.decision.model_copy(update={"decision": "published", "challenger_version": "2"})
-    night = SimpleNamespace(pipeline=SimpleNamespace(experiment="tiny"))
+    night = SimpleNamespace(pipeline=small_pipeline().model_copy(update={"experiment": "tiny"}))
     ended = nightly_retrain._end(night, row, SimpleNamespace(records=[]))
-    assert (ended.version, ended.reason.count("afterwards: no such disk")) == ("2", 2)
+    assert (ended.version, ended.reason.count("afterwards: no such disk")) == ("2", 4)
     with pytest.raises(OSError, match="no such disk"):  # its row is all that such a night leaves
         nightly_retrain._end(
             night, row.model_copy(update={"decision": "kept"}), SimpleNamespace(records=[])
@@ -323,7 +327,9 @@ def test_recommendations_are_read_with_titles(data_dir):
     assert len(recommended("tiny", "a", 1).items) == 1
     with pytest.raises(BadInput, match=r"has 2 recommendations for user a\. Raise nightly.k"):
         recommended("tiny", "a", 3)
-    with pytest.raises(BadInput, match=r"user c has no recommendations in 7 .* held out"):
+    assert found.source == "model"
+    assert recommended("tiny", "b").source == "popular"
+    with pytest.raises(BadInput, match=r"user c has no recommendations in 7 .* whole catalogue"):
         recommended("tiny", "c")
     with pytest.raises(BadInput, match="user nobody is not known to 7 of tiny"):
         recommended("tiny", "nobody")

@@ -76,6 +76,11 @@ def test_a_search_has_settings_of_the_alignment():
     assert "models.BPR.transfer.scale" in mapped
     assert "models.BPR.transfer.ridge" not in shipped_space("BPR", Transfer())
     assert "models.BPR.transfer.scale" not in shipped_space("BPR", Transfer(alignment="cosine"))
+    taught = shipped_space("MultiVAE", Transfer(alignment="teacher"))
+    assert {f"models.MultiVAE.transfer.teacher.{key}" for key in ("alpha", "temperature")} < set(
+        taught
+    )
+    assert "models.MultiVAE.transfer.scale" not in taught
     assert "models.iALS.transfer.ridge" not in shipped_space("iALS", Transfer(alignment="mapped"))
 
 

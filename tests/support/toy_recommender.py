@@ -9,6 +9,7 @@ from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
 from models.recommenders.registry import MODELS
 from models.recommenders.tap_probe import tapped_layer
+from models.recommenders.teaching import lesson
 from models.training.training_loop import Fitted, fit
 from models.training.validation import Holdout
 from models.transfer.wrapper import Knowledge, ModelWrapper
@@ -70,6 +71,10 @@ def wrap(
     """Wrap `built`, with targets as wide as what is tapped unless `rows` are given."""
     if transfer is None:
         return ModelWrapper(built)
+    if transfer.method.teaches:
+        log, items = Log(*interactions()[0]), built.align(*(rows or targets("items")), "items")
+        taught = lesson(built, transfer, (log, UNIVERSE), {"items": items})
+        return ModelWrapper(built, transfer, (), 1, taught)
     given = {
         key: value
         for key, value in built.settings.items()

@@ -175,5 +175,8 @@ def test_every_arm_trains_with_the_same_transfer_and_budget():
     ]
     knowing = [job for job in jobs if job.arm != "baseline"]
     assert len(knowing) == 6
-    assert len({(job.budget, job.transfer, *job.taps.items()) for job in knowing}) == 1
+    assert (
+        len({(job.budget, job.transfer.model_dump_json(), *job.taps.items()) for job in knowing})
+        == 1
+    )
     assert all(job.transfer is None for job in jobs if job.arm == "baseline")

@@ -159,7 +159,7 @@ CREATE TABLE IF NOT EXISTS slice_contrasts (
     warnings           VARCHAR  -- as in runs
 );
 
--- Grain: one night of an experiment. Means, difference and interval are in the metric's own unit,
+-- Grain: one night of an experiment, also a failed or killed one. Means, difference and interval are in the metric's own unit,
 -- over the users that both models can serve; NULL where nothing was compared.
 CREATE TABLE IF NOT EXISTS promotions (
     experiment         VARCHAR NOT NULL,  -- name of the experiment
@@ -177,14 +177,29 @@ CREATE TABLE IF NOT EXISTS promotions (
     tolerance          DOUBLE NOT NULL,  -- how far below 0 ci_low may lie
     users              INTEGER,  -- number of judged users; of a first champion, of users it was
         -- scored on
-    decision           VARCHAR NOT NULL,  -- published, kept (the champion) or skipped
+    cold_difference    DOUBLE,  -- difference for the quarter of users with the fewest
+        -- interactions
+    cold_ci_high       DOUBLE,  -- upper end of its interval
+    anchor_version     VARCHAR,  -- version that no later one may fall far behind
+    anchor_difference  DOUBLE,  -- challenger minus anchor
+    anchor_ci_low      DOUBLE,  -- lower end of its interval
+    decision           VARCHAR NOT NULL,  -- published, kept (the champion), needs approval,
+        -- skipped or failed
     reason             VARCHAR NOT NULL,  -- the decision in words, with its figures
     interactions       BIGINT NOT NULL,  -- all interactions of that night
     new_interactions   BIGINT NOT NULL,  -- interactions since the last judged challenger
     quarantined        BIGINT NOT NULL,  -- refused rows and files of all incoming files
     start              VARCHAR NOT NULL,  -- cold, or warm: from the weights of the champion
     refit              VARCHAR,  -- per side, why the reducer was fitted, or that it was kept
-    cost_usd           DOUBLE  -- cost of this night's answers; NULL if a price is not known
+    cost_usd           DOUBLE,  -- cost of this night's answers; NULL if a price is not known
+    served_from        VARCHAR,  -- nightly.serve_from
+    users_known        BIGINT,  -- all users; this and what follows is NULL without lists
+    users_served       BIGINT,  -- users with a list: all but those who know the whole catalogue
+    users_by_model     BIGINT,  -- users whose list is the model's own
+    coverage           DOUBLE,  -- share of the catalogue in any list
+    tail_share         DOUBLE,  -- share of places for items outside of the head
+    list_overlap       DOUBLE,  -- mean share of a list that was in the champion's
+    profile_drift      DOUBLE  -- 1 minus the mean cosine of profile vectors with the champion's
 );
 
 -- Grain: one experiment and point: a combination of settings, and what became of it.

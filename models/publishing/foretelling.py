@@ -1,0 +1,60 @@
+"""What texts foretell of users and items that a model has not learnt of.
+
+The ridge regression of any values on unit text vectors (the learned prior of
+`models.recommenders.ials`, equation 3) is a fixed combination of the known rows' values:
+
+    y_new = mean(Y) + (t_new − t̄)(TᵀT + ρI)⁻¹Tᵀ Y = W·Y,
+
+with T the centred vectors of the known rows. So one W serves vectors and scores of every model.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recommenders.closed_form import unit_vectors
+from models.recommenders.hyperparameters import hyperparameters
+
+_MOST_KNOWN = 20_000
+"""Known rows beyond these change the regression little."""
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """Rows that others' values foretell.
+
+    Attributes:
+        rows: int64 (m,), internal ids of the rows that the model has not learnt of.
+        known: int64 (n,), internal ids of rows that it has.
+        weights: float32 (m, n), W.
+    """
+
+    rows: Ids
+    known: Ids
+    weights: NDArray[np.float32]
+
+
+def foretold(
+    embeddings: NDArray[np.float32], described: NDArray[np.bool_], learnt: Ids, wanted: Ids
+) -> Foretold | None:
+    """Learn W; None where no wanted row, or fewer than two learnt ones, have a text.
+
+    Args:
+        embeddings: float32 (n_ids, width), by internal id.
+        described: bool (n_ids,), who has one.
+        learnt: internal ids that the model has learnt of.
+        wanted: internal ids that it has not.
+    """
+    rows, known = wanted[described[wanted]], learnt[described[learnt]]
+    if not len(rows) or len(known) < 2:
+        return None
+    known = np.sort(np.random.default_rng(0).permutation(known)[:_MOST_KNOWN])
+    unit, _ = unit_vectors("nightly", "texts", embeddings, described, len(embeddings))
+    middle = unit[known].mean(axis=0)
+    centred = unit[known] - middle
+    system = centred.T @ centred
+    system[np.diag_indices_from(system)] += hyperparameters("iALS", {})["prior_reg"]
+    weights = (unit[rows] - middle) @ np.linalg.solve(system, centred.T) + 1 / len(known)
+    return Foretold(rows, known, weights.astype(np.float32))

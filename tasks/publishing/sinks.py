@@ -1,0 +1,80 @@
+"""Where the lists go after the swap: each sink gets the current version once.
+
+What a sink has got last is noted beside the versions. A sink that fails, or a night that is
+killed between sinks, leaves no note, so the next night delivers what is current then. A delivery
+can be repeated: it replaces what an interrupted one left.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterable
+from contextlib import closing
+from itertools import islice
+
+from models.config import Sink
+from models.credentials import masked
+from tasks.publishing.manifest import Manifest, folder_of
+from tasks.publishing.recommendation_lookup import answers
+from tasks.storage.artifacts import replacing
+
+_AT_ONCE = 1000
+
+
+def deliver(manifest: Manifest, sinks: Iterable[Sink]) -> list[str]:
+    """Give every sink the version that it has not got yet; what failed, in words."""
+    failures = []
+    for sink in sinks:
+        note = folder_of(manifest.experiment) / ".delivered" / sink.digest()
+        if note.is_file() and note.read_text() == manifest.version:
+            continue
+        try:
+            _DELIVERIES[sink.kind](manifest, sink)
+            with replacing(note) as temporary:
+                temporary.write_text(manifest.version)
+        except Exception as error:
+            secret = os.environ.get(sink.password_env or "", "")
+            why = masked(str(error), *([secret] if secret else []))
+            failures.append(f"sink {sink.kind} did not take {manifest.version}: {why}")
+    return failures
+
+
+def _to_command(manifest: Manifest, sink: Sink) -> None:
+    """Call a program with the version's folder; it must end with 0."""
+    done = subprocess.run(
+        [*sink.command, str(manifest.folder)],
+        capture_output=True,
+        text=True,
+        timeout=sink.seconds,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{sink.command[0]} ended with {done.returncode}: {done.stderr[-500:]}")
+
+
+def _to_redis(manifest: Manifest, sink: Sink) -> None:
+    """Write the version's hash, then name it current, then remove older ones.
+
+    A reader gets `llmkt:EXPERIMENT:current`, and its list from the hash of that version; users
+    that it does not have get the field of the empty name.
+    """
+    from redis import Redis
+
+    prefix = f"llmkt:{manifest.experiment}"
+    new = f"{prefix}:{manifest.version}"
+    password = os.environ.get(sink.password_env) if sink.password_env else None
+    client = Redis.from_url(str(sink.url), password=password, socket_timeout=sink.seconds)
+    with closing(client):
+        listed = answers(manifest)
+        while some := list(islice(listed, _AT_ONCE)):
+            client.hset(new, items=[part for pair in some for part in pair])
+        before = client.get(f"{prefix}:current")
+        assert not isinstance(before, str)  # this client decodes nothing
+        client.set(f"{prefix}:current", manifest.version)
+        kept = {new.encode(), f"{prefix}:current".encode()}
+        kept |= {f"{prefix}:{before.decode()}".encode()} if before else set()
+        for name in client.scan_iter(f"{prefix}:*"):
+            if name not in kept:
+                client.delete(name)
+
+
+_DELIVERIES = {"redis": _to_redis, "command": _to_command}
