@@ -14,7 +14,7 @@ LLM_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML
 	-DGGML_BMI2=ON -DGGML_AVX512=OFF -DGGML_AMX_TILE=OFF -DGGML_AMX_INT8=OFF \
 	-DGGML_AMX_BF16=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF
 
-.PHONY: help setup demo test test-slow lint docs bench serve local-llm clean
+.PHONY: help setup demo test test-slow lint docs bench serve alerts local-llm clean
 
 help:
 	@echo "make demo   run configs/demo.yaml end to end: an LLM's knowledge in six models"
@@ -24,6 +24,7 @@ help:
 	@echo "make docs   write docs/reference/ from the code"
 	@echo "make bench  everything in benchmarks/ that measures"
 	@echo "make serve  Prefect server, work pool, deployments and worker"
+	@echo "make alerts BLOCK=TYPE/NAME  let a notification block tell how nights end"
 	@echo "make setup  only install into .venv"
 	@echo "make local-llm  build (12 minutes) and serve SmolLM2-135M on port $(LLM_PORT)"
 	@echo "make clean  remove .venv and caches, never data/"
@@ -63,15 +64,17 @@ bench: setup
 	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file"; done
 
 serve: setup
-	@export PREFECT_API_URL=$(API) PREFECT_HOME="$(CURDIR)/data/prefect"; set -e; \
-	mkdir -p data; \
-	$(BIN)/python -m flows.prefect_server > data/prefect-server.log 2>&1 & \
-	trap "kill $$!" EXIT INT TERM; \
-	until $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health')" 2>/dev/null; do sleep 1; done; \
-	$(BIN)/prefect --no-prompt work-pool create llmkt --type process --overwrite; \
-	$(BIN)/prefect --no-prompt deploy --all; \
-	echo "Prefect is at http://127.0.0.1:4200; in another terminal: export PREFECT_API_URL=$(API)"; \
-	$(BIN)/prefect worker start --pool llmkt
+	@exec sh flows/serve.sh "$(CURDIR)/$(BIN)" $(API)
+
+# One automation for each name: what an earlier call made is replaced.
+alerts: setup
+	@export PREFECT_API_URL=$(API); set -e; mkdir -p data; \
+	id=$$($(BIN)/python -c "from prefect.blocks.core import Block; print(Block.load('$(BLOCK)')._block_document_id)"); \
+	sed "s/00000000-0000-0000-0000-000000000000/$$id/" automations.yaml > data/automations.yaml; \
+	for name in llmkt-night llmkt-alert llmkt-no-night; do \
+		$(BIN)/prefect --no-prompt automation delete $$name > /dev/null 2>&1 || true; \
+	done; \
+	$(BIN)/prefect --no-prompt automation create --from-file data/automations.yaml
 
 $(LLM_READY):
 	$(PYTHON) -m venv .venv-llm

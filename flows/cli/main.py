@@ -127,6 +127,30 @@ def inspect(
         emit(inspected(model, chosen), as_json, _print_taps)
 
 
+@app.command()
+def check_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="FILE.py:Class or a name.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Pipeline file with hyper-parameters and tap.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try on toy data what a model must hold to; exit code 1 where something does not hold."""
+    with command():
+        from models.config import Model
+        from models.training.model_contract import promises
+        from tasks.config.pipeline_file import load
+
+        chosen = load(config).models.get(model) if config else None
+        found = list(promises(model, chosen or Model()))
+    if as_json:
+        echo_json([promise._asdict() for promise in found])
+    for promise, holds, fix in () if as_json else found:
+        print_lines(terminal(), f"holds: {promise}" if holds else f"BROKEN: {promise}. {fix}")
+    if not all(promise.holds for promise in found):
+        raise typer.Exit(1)
+
+
 def _print_taps(console: Console, found: "Inspected") -> None:
     table = Table("", "kind", "name", "yields in one step", "fires")
     for row in found.taps:

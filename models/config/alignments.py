@@ -1,11 +1,18 @@
 """The alignments: how a tapped layer is drawn to its targets. Adding one is one row here.
 
+One's own is named by import path: a function `loss(layer, target, run)`, or an `Alignment`.
+
 Torch is imported when a loss is computed, so that a configuration loads without it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from models.config.section import named
+from models.errors import BadInput
+from models.plugins import Table, calling, checked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,6 +53,8 @@ class Alignment:
         before_training: whether the tapped table starts from the targets and trains plainly.
         mapped: whether targets enter through a ridge regression that is refitted each epoch.
         teaches: whether targets make a teacher, and layer and target are scores of all items.
+        strength: `transfer.alpha` where nobody chooses it; see docs/models.md.
+        scale: `transfer.scale`, likewise; None: layer.
     """
 
     description: str
@@ -57,6 +66,8 @@ class Alignment:
     before_training: bool = False
     mapped: bool = False
     teaches: bool = False
+    strength: float = 0.02
+    scale: float | None = None
 
 
 def _mse(layer: "Tensor", target: "Tensor", _run: Run) -> "Tensor":
@@ -146,7 +157,28 @@ def _linear_head(width: int, target_width: int) -> "nn.Module":
     return nn.Linear(width, target_width)
 
 
-ALIGNMENTS: dict[str, Alignment] = {
+def _own(name: str, found: Any) -> Alignment:
+    """Make a row of one's own alignment, once it has a finite loss of random rows."""
+    import torch
+
+    from models.config.transfer import Transfer
+
+    def expected(value: Any, layer: "Tensor", *_: Any) -> str | None:
+        scalar = isinstance(value, torch.Tensor) and value.dim() == 0
+        fits = scalar and (value.requires_grad or not layer.requires_grad)
+        return None if fits else "a scalar tensor that depends on the layer"
+
+    row = found if isinstance(found, Alignment) else Alignment(name, found)
+    loss = checked(name, "loss(layer, target, run)", row.loss, expected)
+    layer, width = torch.randn(8, 6, requires_grad=True), 9 if row.bridges else 6
+    head = calling(name, "head", row.head, 6, width) if row.head else None
+    run = SimpleNamespace(head=head, settings=Transfer(), uniform=torch.rand_like)
+    if not torch.isfinite(loss(layer, torch.randn(8, width), run)):
+        raise BadInput(f"{name}: the loss of random rows is not finite. Correct its code.")
+    return replace(row, loss=loss)
+
+
+_SHIPPED: dict[str, Alignment] = {
     "rmse": Alignment(
         "root mean squared error over all rows and columns, as published (LLM-KT, section 3.2)",
         _rmse,
@@ -190,6 +222,8 @@ ALIGNMENTS: dict[str, Alignment] = {
         bridges=True,
         scaled=True,
         mapped=True,
+        strength=0.2,
+        scale=0.3,
     ),
     "teacher": Alignment(
         "cross-entropy of all items' scores and those of a teacher, EASE or iALS, that has the "
@@ -198,6 +232,7 @@ ALIGNMENTS: dict[str, Alignment] = {
         _gain,
         bridges=True,
         teaches=True,
+        strength=0.6,
     ),
     "init": Alignment(
         "the tapped table starts from the target and is trained plainly",
@@ -207,7 +242,9 @@ ALIGNMENTS: dict[str, Alignment] = {
     ),
 }
 
+ALIGNMENTS = Table(_SHIPPED, _own)
+
 if TYPE_CHECKING:
     AlignmentName = str
 else:
-    AlignmentName = Literal[tuple(ALIGNMENTS)]
+    AlignmentName = named(ALIGNMENTS)

@@ -1,20 +1,23 @@
 """The arms of a comparison, one row each; all that depends on an arm follows from its row.
 
-To add a control, add a row to `ARMS` with the function that makes its targets. A control holds no
+To add a control, add a row to `ARMS` with the function that makes its targets, or name one's own
+function, or `Arm`, by import path in `training.arms`. A control holds no
 profile: if a shuffled or a random target helps as much, the loss regularises; if the history's own
 SVD does, the profile says no more than the log.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.config.section import named
 from models.errors import BadInput
+from models.plugins import Table, checked, numbers
 from models.schemas import GENRES, ITEM, USER
 
 BASELINE, TRANSFER = "baseline", "transfer"
@@ -110,11 +113,6 @@ def _noise(inputs: ControlInputs) -> NDArray[np.float32]:
     return drawn.astype(np.float32)
 
 
-def _zeros(inputs: ControlInputs) -> NDArray[np.float32]:
-    """Targets that know nothing: float32 (n, width). A teacher with them is text-free."""
-    return np.zeros_like(inputs.targets)
-
-
 def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
     """Shares of genres in each user's training history, or an item's own: float32 (n, width).
 
@@ -180,7 +178,20 @@ def _rows_of(owners: pa.ChunkedArray | pa.Array, subjects: list[str]) -> NDArray
     return np.asarray(found, dtype=np.int64)
 
 
-ARMS: dict[str, Arm] = {
+def _own(name: str, found: Any) -> Arm:
+    """Make a row of one's own control, whose targets are checked when they are made."""
+    row = found if isinstance(found, Arm) else Arm(name, "targets", "#5b6470", "dashdot", found)
+    if row.make_targets is None or row.takes != "targets":
+        raise BadInput(f"{name}: an own arm is a control. Give its Arm targets and make_targets.")
+
+    def expected(made: Any, inputs: ControlInputs) -> str | None:
+        return numbers(made, inputs.targets.shape)
+
+    make_targets = checked(name, "make_targets(inputs)", row.make_targets, expected)
+    return replace(row, name=name, make_targets=make_targets)
+
+
+_SHIPPED: dict[str, Arm] = {
     arm.name: arm
     for arm in (
         Arm(BASELINE, "nothing", "#8c97a6", knows_profiles=False),
@@ -190,7 +201,15 @@ ARMS: dict[str, Arm] = {
         Arm("kar-shuffled", "features", "#b59a5b", "dash", _shuffled, models=_KAR),
         Arm("shuffled-items", "targets", "#a8674f", "longdashdot", shuffles_items=True),
         Arm("noise", "targets", "#9472c8", "dot", _noise),
-        Arm("zeros", "targets", "#b08bb0", "longdashdot", _zeros, knows_profiles=False),
+        # A teacher with zeros is text-free.
+        Arm(
+            "zeros",
+            "targets",
+            "#b08bb0",
+            "longdashdot",
+            lambda i: np.zeros_like(i.targets),
+            knows_profiles=False,
+        ),
         Arm("history-svd", "targets", "#3f9d7d", "dashdot", _history_svd, knows_profiles=False),
         Arm(
             "genre-histogram",
@@ -206,6 +225,8 @@ ARMS: dict[str, Arm] = {
 }
 
 
+ARMS = Table(_SHIPPED, _own)
+
 SERVED = tuple(arm.name for arm in ARMS.values() if not arm.is_control and arm.models is None)
 """Arms whose models the nightly flow can publish: they serve every user without text features."""
 
@@ -214,5 +235,5 @@ if TYPE_CHECKING:
     ArmName = str
     ServedArm = str
 else:
-    ArmName = Literal[tuple(ARMS)]
+    ArmName = named(ARMS)
     ServedArm = Literal[SERVED]

@@ -1,22 +1,34 @@
 """Section `embeddings`."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from models.config.llm import BlockName, VariableName
 from models.config.profiles import Columns, import_has_a_path
-from models.config.section import Placed, unkeyed
+from models.config.section import Placed, named, unkeyed
+from models.plugins import Table, checked
+
+TEXT_MODELS: Table[Any] = Table(
+    dict.fromkeys(("sentence-transformers", "openai", "import", "hashing")),
+    lambda name, found: checked(name, "embed(texts)", found, lambda *_: None),
+)
+"""One's own is a function `embed(texts)`: a list of n texts to float (n, width)."""
+if TYPE_CHECKING:
+    TextModelName = str
+else:
+    TextModelName = named(TEXT_MODELS)
 
 
 class Embeddings(Placed):
     """The text model that turns profiles into vectors."""
 
-    provider: Literal["sentence-transformers", "openai", "import", "hashing"] = Field(
+    provider: TextModelName = Field(
         "sentence-transformers",
         description="sentence-transformers: a local model; openai: any OpenAI-compatible endpoint; "
         "import: a file of existing vectors, which needs no profiles; hashing: counts of hashed "
-        "words, no language model, for smoke runs and tests of scale.",
+        "words, no language model, for smoke runs and tests of scale; an import path: your own "
+        "function embed(texts).",
     )
     path: str | None = unkeyed(
         None,

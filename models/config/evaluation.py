@@ -2,18 +2,25 @@
 
 import re
 from collections.abc import Collection
-from typing import Annotated, Literal, Self, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from models.config.arms import ArmName
-from models.config.metrics import RANKING_METRICS, RankingMetricName
-from models.config.section import Section
+from models.config.metrics import RANKING_METRICS
+from models.config.section import Section, named
 from models.errors import cut
+from models.plugins import Table, is_path
 
 ClickMetric = Literal["auc", "logloss"]
-Metric = RankingMetricName | ClickMetric
 CLICK_METRICS: tuple[ClickMetric, ...] = get_args(ClickMetric)
+_METRICS: Table[object] = Table(
+    {**RANKING_METRICS, **dict.fromkeys(CLICK_METRICS)}, lambda name, _: RANKING_METRICS[name]
+)
+if TYPE_CHECKING:
+    Metric = str
+else:
+    Metric = named(_METRICS)
 
 
 def parse_metric(text: str) -> tuple[Metric, int | None]:
@@ -23,14 +30,14 @@ def parse_metric(text: str) -> tuple[Metric, int | None]:
         ValueError: if the text is neither, or not METRIC@K with a known metric and K from 1.
     """
     if text in CLICK_METRICS:
-        return cast(Metric, text), None
-    match = re.fullmatch(r"(\w+)@([1-9][0-9]{0,8})", text)
-    if match is None or match[1] not in RANKING_METRICS:
-        names = ", ".join(RANKING_METRICS)
+        return text, None
+    match = re.fullmatch(r"([^@]+)@([1-9][0-9]{0,8})", text)
+    if match is None or not (is_path(match[1]) or match[1] in RANKING_METRICS):
+        names = ", ".join(RANKING_METRICS.shipped)
         raise ValueError(
             f"{cut(repr(text))} is not METRIC@K with METRIC one of {names}, nor auc or logloss"
         )
-    return cast(Metric, match[1]), int(match[2])
+    return RANKING_METRICS.known(match[1]), int(match[2])
 
 
 ClaimStep = Literal["own-baseline", "controls", "reference"]

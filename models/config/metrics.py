@@ -1,14 +1,19 @@
 """The ranking metrics, for binary relevance. Adding one is one function and one row here.
 
+One's own is named by import path: a function of hits and numbers of relevant items, or a
+`RankingMetric`.
+
 Definitions are RecBole 1.2.1's (recbole/evaluator/metrics.py); its own evaluator loops over
 users in Python for three of the six, here all are array expressions.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.plugins import Table, checked, numbers
 
 PerUser = NDArray[np.float64]
 
@@ -20,10 +25,13 @@ class RankingMetric(NamedTuple):
         label: in tables and the report.
         score: float64 (n_users,), of hits bool (n_users, k), best first, and the number of
             relevant items int64 (n_users,), each at least 1.
+        low, high: least and largest value of a user.
     """
 
     label: str
     score: Callable[[NDArray[np.bool_], NDArray[np.int64]], PerUser]
+    low: float = 0.0
+    high: float = 1.0
 
 
 def _hit(hits: NDArray[np.bool_], _: NDArray[np.int64]) -> PerUser:
@@ -61,7 +69,22 @@ def _ndcg(hits: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> PerUser:
     return np.asarray(hits @ discounts / ideal)
 
 
-RANKING_METRICS: dict[str, RankingMetric] = {
+def _own(name: str, found: Any) -> RankingMetric:
+    """Make a row of one's own metric, tried on random hits."""
+    row = found if isinstance(found, RankingMetric) else RankingMetric(name.split(":")[1], found)
+
+    def expected(values: Any, hits: NDArray[np.bool_], _: Any) -> str | None:
+        wanted = numbers(values, (len(hits),))
+        inside = wanted is None and np.all((values >= row.low) & (values <= row.high))
+        return None if inside else f"a number per user from {row.low} to {row.high}"
+
+    score = checked(name, "metric(hits, n_relevant)", row.score, expected)
+    hits = np.random.default_rng(0).random((8, 5)) < 0.4
+    score(hits, hits.sum(axis=1) + 1)
+    return row._replace(score=lambda hits, n: np.asarray(score(hits, n), np.float64))
+
+
+_SHIPPED: dict[str, RankingMetric] = {
     "ndcg": RankingMetric("NDCG", _ndcg),
     "recall": RankingMetric("Recall", _recall),
     "hit": RankingMetric("Hit rate", _hit),
@@ -70,7 +93,4 @@ RANKING_METRICS: dict[str, RankingMetric] = {
     "map": RankingMetric("MAP", _average_precision),
 }
 
-if TYPE_CHECKING:
-    RankingMetricName = str
-else:
-    RankingMetricName = Literal[tuple(RANKING_METRICS)]
+RANKING_METRICS = Table(_SHIPPED, _own)

@@ -44,7 +44,10 @@ class Pipeline(Section):
         None, description="As `embeddings`, for items; empty: the same."
     )
     targets: Targets = Targets()
-    models: dict[str, Model] = Field(min_length=1, description="The models, by RecBole's names.")
+    models: dict[str, Model] = Field(
+        min_length=1,
+        description="By RecBole's names, or import paths of your own classes.",
+    )
     transfer: Transfer = Transfer()
     kar: Kar = Kar()
     training: Training = Training()
@@ -194,7 +197,7 @@ class Job(Section):
             model=model,
             arm=arm,
             seed=seed,
-            hyperparameters=pipeline.models[model].hyperparameters,
+            hyperparameters=pipeline.models[model].given,
             transfer=pipeline.transfer_of(model).committed(model) if takes == "targets" else None,
             taps=dict(taps) if takes == "targets" else {},
             kar=pipeline.kar if takes == "features" else None,

@@ -13,12 +13,14 @@ from pydantic import (
     Field,
     JsonValue,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from models.credentials import credentials_of
+from models.plugins import Table
 
 CREDENTIAL = "credential"
 """Type of the error that refuses a credential; its message stands alone."""
@@ -43,6 +45,12 @@ def _name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 """The name of an experiment, and so of files and folders."""
+
+
+def named(table: Table[Any]) -> Any:
+    """The type of a key that names a row of a table, one's own by import path included."""
+    choices: JsonValue = [*table.shipped, "IMPORT.PATH:NAME"]
+    return Annotated[str, AfterValidator(table.known), WithJsonSchema({"enum": choices})]
 
 
 def require_plain(value: Any, place: str = "") -> None:

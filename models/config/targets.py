@@ -1,12 +1,26 @@
 """Section `targets`."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from models.config.section import Section, Seed, unkeyed
+from models.config.section import Section, Seed, named, unkeyed
+from models.plugins import Table, checked, numbers
 
-Reduction = Literal["umap", "pca", "none"]
+REDUCTIONS: Table[Any] = Table(
+    dict.fromkeys(("umap", "pca", "none")),
+    lambda name, found: checked(
+        name,
+        "reduce(embeddings, width, seed)",
+        found,
+        lambda made, embeddings, width, _: numbers(made, (len(embeddings), width)),
+    ),
+)
+"""One's own is a function `reduce(embeddings, width, seed)`: float32 (n, d) to (n, width)."""
+if TYPE_CHECKING:
+    Reduction = str
+else:
+    Reduction = named(REDUCTIONS)
 Source = Literal["profiles", "offline", "genres", "years"]
 
 

@@ -16,10 +16,14 @@ def _of_transfer(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class Model(Section):
-    """One RecBole model of the run."""
+    """One model of the run."""
 
     hyperparameters: dict[str, Any] = Field(
-        default_factory=dict, description="By RecBole's names; unknown ones are errors."
+        default_factory=dict,
+        description="By RecBole's names, or an own module's arguments; unknown ones are errors.",
+    )
+    loader: Literal["pairwise", "pointwise", "users"] | None = Field(
+        None, description="Your own torch module only: what its batches hold; empty: its class's."
     )
     tap: Tap | None = Field(None, description="Layer to align for users; empty: the default.")
     item_tap: Tap | None = Field(None, description="Layer to align for items; keys as `tap`.")
@@ -32,6 +36,11 @@ class Model(Section):
     seeds: tuple[Seed, ...] | None = Field(
         None, description="Those of training.seeds that this model has, if it is slow. Empty: all."
     )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The hyper-parameters, with the loader, which is one."""
+        return self.hyperparameters | ({"loader": self.loader} if self.loader else {})
 
     def tap_of(self, side: Side) -> Tap | None:
         """The configured tap of a side, None for the model's default."""

@@ -9,10 +9,8 @@ from models.config.section import SIDES, Section, Side
 
 Phase = Literal["transfer", "finetune"]
 
-CAUTIOUS = 0.1
-"""The strength where none is committed."""
-COMMITTED = {"EASE": 0.25, "iALS": 1.0}
-"""Strengths by model, chosen on validation; see docs/models.md."""
+COMMITTED = {"EASE": 0.25, "iALS": 1.0, "Blend": 0.75}
+"""Strengths of models that take whole embeddings, which no alignment concerns."""
 
 
 class Freeze(Section):
@@ -28,7 +26,7 @@ class Teacher(Section):
     It sees the training part and the embeddings of `transfer.side`.
     """
 
-    model: Literal["EASE", "iALS"] = Field("EASE", description="The teacher.")
+    model: Literal["EASE", "iALS", "Blend"] = Field("EASE", description="The teacher.")
     alpha: float = Field(
         0.5, ge=0, le=1, description="The knowledge's share in the teacher; 0: a teacher without."
     )
@@ -54,7 +52,7 @@ class Transfer(Section):
         "auto",
         description="Weight of the reconstruction loss: (1-alpha)·model + alpha·transfer. auto: a "
         "search chooses it on validation, 0 among the choices; without one, what is committed for "
-        "the model, else 0.1.",
+        "the model or the alignment (docs/models.md).",
     )
     balance: Literal["gradient", "none"] = Field(
         "gradient",
@@ -66,11 +64,11 @@ class Transfer(Section):
         description="two-phase: half of the epochs joint, half fine-tuning on the model's own "
         "loss; joint: all epochs joint; decay: all joint while alpha falls to 0 in a line.",
     )
-    scale: Literal["layer", "none"] | Annotated[float, Field(gt=0)] = Field(
-        "layer",
+    scale: Literal["layer", "none"] | Annotated[float, Field(gt=0)] | None = Field(
+        None,
         description="Scale of the targets for rmse, mse, init and mapped (of its first map): "
         "layer: the tapped layer's own standard deviation in the first step; a number: that "
-        "standard deviation; none: as in the file.",
+        "standard deviation; none: as in the file. Empty: 0.3 for mapped, else layer.",
     )
     temperature: Annotated[float, Field(gt=0)] = Field(
         0.2, description="contrastive only: of InfoNCE."
@@ -105,14 +103,14 @@ class Transfer(Section):
 
     @property
     def strength(self) -> float:
-        """`alpha`, the cautious one where it is not chosen."""
-        return CAUTIOUS if self.alpha == "auto" else self.alpha
+        """`alpha`, the alignment's where it is not chosen."""
+        return self.method.strength if self.alpha == "auto" else self.alpha
 
     def committed(self, model: str) -> Self:
         """The settings with `model`'s own strength in place of `auto`."""
         if self.alpha != "auto":
             return self
-        return self.model_copy(update={"alpha": COMMITTED.get(model, CAUTIOUS)})
+        return self.model_copy(update={"alpha": COMMITTED.get(model, self.strength)})
 
     @property
     def method(self) -> Alignment:

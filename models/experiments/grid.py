@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def name_of(overrides: Mapping[str, Any]) -> str:
 
 def _short(keys: Sequence[str]) -> dict[str, str]:
     """Each key's last parts, as few as tell the keys apart."""
-    parts = {key: key.split(".") for key in keys}
+    parts = {key: parts_of(key) for key in keys}
     lengths = dict.fromkeys(keys, 1)
     while True:
         names = {key: ".".join(parts[key][-lengths[key] :]) for key in keys}
@@ -167,13 +168,21 @@ def _over(settings: Mapping[str, Any], overrides: Mapping[str, Any], where: str)
     return dict(result)
 
 
+def parts_of(key: str) -> list[str]:
+    """Split a dotted key; a model's import path, which has dots of its own, is one part."""
+    path = re.fullmatch(r"models\.([^:]+:\w+)(\.(.*))?", key)
+    if path is None:
+        return key.split(".")
+    return ["models", path[1], *(path[3].split(".") if path[2] else ())]
+
+
 def set_at(settings: dict[str, Any], key: str, value: Any) -> None:
     """Put a value at a dotted key, making sections on the way.
 
     Raises:
         ValueError: if the key is not dotted words, or leads through a value.
     """
-    parts = key.split(".")
+    parts = parts_of(key)
     if not all(parts) or len(parts) > _MOST_PARTS:
         raise ValueError(f"{key[:_LONGEST_VALUE]!r} is not a dotted key")
     section = settings
@@ -189,7 +198,7 @@ def set_at(settings: dict[str, Any], key: str, value: Any) -> None:
 def value_at(settings: Mapping[str, Any], key: str) -> Any:
     """Look up a dotted key; None where there is no value."""
     found: Any = settings
-    for part in key.split("."):
+    for part in parts_of(key):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.config import ARMS, ArmName, Search, Space, Transfer
 from models.errors import BadInput
+from models.experiments.grid import parts_of
 from models.recommenders.registry import entry
 from models.recommenders.search_spaces import shipped_space, strengths
 
@@ -53,7 +54,7 @@ def _is_held(key: str, model: str, held: Collection[str]) -> bool:
 
 
 def _concerns(key: str, model: str, arm: ArmName) -> bool:
-    head, *rest = key.split(".")
+    head, *rest = parts_of(key)
     takes = ARMS[arm].takes
     if head == "models":
         return rest[:1] == [model] and (takes != "nothing" or rest[1:2] == ["hyperparameters"])
@@ -76,7 +77,7 @@ def require_equal_trials(search: Search, arms: Sequence[tuple[str, ArmName]]) ->
     """
     models = {model for model, _ in arms}
     for key in search.space:
-        head, *rest = key.split(".")
+        head, *rest = parts_of(key)
         if head == "models" and (not rest or rest[0] not in models):
             raise BadInput(
                 f"search.space.{key}: the experiment trains no such model. Set one of "

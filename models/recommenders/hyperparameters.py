@@ -11,6 +11,7 @@ from typing import Any
 
 from models.config import parse_yaml
 from models.errors import BadInput, cut
+from models.recommenders.own_models import LOADERS
 from models.recommenders.registry import entry
 
 SIDE_REG = 10.0
@@ -26,22 +27,25 @@ _TRAINING_ARGUMENTS = (
     "require_pow",
 )
 _SEQUENCE_ARGUMENTS: dict[str, Any] = {"MAX_ITEM_LIST_LENGTH": 50}
+_IALS = {
+    "embedding_size": 64,
+    "reg_weight": 0.016,
+    "reg_exponent": 1.0,
+    "unobserved_weight": 0.264,
+    "init_scale": 0.1,
+    "prior_reg": 10.0,
+}
 _OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "EASE": {"method": "l3ae", "side_reg": SIDE_REG},
-    "iALS": {
-        "embedding_size": 64,
-        "reg_weight": 0.016,
-        "reg_exponent": 1.0,
-        "unobserved_weight": 0.264,
-        "init_scale": 0.1,
-        "prior_reg": 10.0,
-    },
+    "iALS": _IALS,
+    "Blend": {**_IALS, "ease_reg_weight": 500.0, "side_reg": SIDE_REG, "ials_share": 0.7},
 }
 """Ours, not RecBole's: see `models.recommenders.closed_form` and `models.recommenders.ials`."""
 _CHOICES = {
     "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop"),
     "distribution": ("uniform", "popularity"),
     "dynamic": ("false",),
+    "loader": LOADERS,
 }
 _CLIPPING = {"max_norm": 1.0, "norm_type": 2.0}
 """The arguments of `clip_grad_norm`, which RecBole leaves empty."""
@@ -58,7 +62,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
         "above 0",
     ),
     (r"\w*drop\w*|corruption_ratio|mask_ratio", 0, 1, "from 0 to below 1"),
-    (r"ft_ratio|l1_ratio|\w*anneal_cap", 0, 1, "from 0 to 1"),
+    (r"ft_ratio|l1_ratio|\w*anneal_cap|ials_share", 0, 1, "from 0 to 1"),
     (r"split_to|candidate_num|sampling_steps|\w*anneal_steps|warm_up_step", 0, _STEPS, "from 0"),
     (r"train_batch_size", 1, _STEPS, "from 1"),
     (r"n_layers", 0, 1000, "from 0 to 1000"),
@@ -101,7 +105,9 @@ def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
             one), one that the pipeline sets elsewhere, or a value of the wrong type.
     """
     row = entry(model)
-    known = _OWN_ARGUMENTS.get(model, {}) | _properties(model)
+    known = _OWN_ARGUMENTS.get(model, {}) | _properties(row.kin or model) | dict(row.defaults)
+    if row.plain:
+        known = {"loader": row.loader} | known
     if row.loader != "sweeps":
         known = {key: _properties("overall")[key] for key in _TRAINING_ARGUMENTS} | known
     if row.family == "sequential":
@@ -172,7 +178,8 @@ def _range(key: str, whole: bool) -> tuple[float, float, str]:
 
 
 def _wrong_type(place: str, value: Any, default: Any) -> BadInput:
+    who = "your class" if ":" in place else "RecBole"
     return BadInput(
-        f"{place}: {cut(repr(value))} is a {type(value).__name__}, RecBole expects a "
+        f"{place}: {cut(repr(value))} is a {type(value).__name__}, {who} expects a "
         f"{type(default).__name__} such as {default!r}."
     )

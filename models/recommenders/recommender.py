@@ -26,10 +26,12 @@ from models.recommenders.batches import (
     pair_batches,
     user_batches,
 )
+from models.recommenders.blend import Blend
 from models.recommenders.closed_form import Ease, SideInformation
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.ials import Ials
 from models.recommenders.kar import with_knowledge
+from models.recommenders.own_models import plain_module
 from models.recommenders.recbole_adapter import (
     Log,
     Universe,
@@ -51,13 +53,15 @@ from models.schemas import GENRES, ITEM, USER, YEAR
 from models.transfer.wrapper import Targets
 
 _SCORED_PAIRS = 1 << 16
+_SWEPT = {"iALS": Ials, "Blend": Blend}
 
 
 class Recommender:
     """A RecBole model on a training set, addressed by raw tokens.
 
     Attributes:
-        module: the RecBole model.
+        module: the RecBole model, or one's own module.
+        kin: RecBole's model that it is or extends.
         given: the hyper-parameters it was built with; `settings` has the defaults, too.
         precision: that its own loss is computed in.
         n_users, n_items: numbers of internal ids; id 0 is RecBole's padding.
@@ -93,6 +97,7 @@ class Recommender:
         """
         self.name = model
         self.entry = entry(model)
+        self.kin = self.entry.kin or model
         self.given = given
         self.settings = hyperparameters(model, given)
         self.device = torch.device(device)
@@ -126,8 +131,9 @@ class Recommender:
         settings = dict(self.settings)
         if settings.get("loss_type") == "CE":
             settings["train_neg_sample_args"] = None  # RecBole insists
-        # RecBole has no iALS; its data set is that of any general model.
-        model = "EASE" if self.name == "iALS" else self.name
+        # RecBole has none that is swept or plain; their data set is that of any general model.
+        unknown = self.name in _SWEPT or self.entry.plain
+        model = "EASE" if unknown else self.entry.own or self.name
         config = config_class()(model=model, dataset="llmkt", config_dict=settings)
         for key, value in {
             "USER_ID_FIELD": USER,
@@ -156,14 +162,19 @@ class Recommender:
         recbole_trainers.seed_all(self.seed)
         if self.name == "EASE":
             return self._ease()
-        if self.name == "iALS":
+        if self.name in _SWEPT:
             pairs, shape = (self.train_users, self.train_items), (self.n_users, self.n_items)
-            return Ials(*pairs, shape, self.settings, self.seed, self.device)
+            return _SWEPT[self.name](*pairs, shape, self.settings, self.seed, self.device)
+        if self.entry.plain:
+            made_plain = plain_module(self.name, self.entry, self._pairs(), self.settings)
+            return made_plain.to(self.device)
         try:
-            made = adapt(model_class(self.name))
+            own = cast(Any, self.entry.own)
+            made = adapt(own or model_class(self.name))
             module: nn.Module = cast(Any, made)(config, dataset).to(self.device)
-            speed_up(self.name, module)
-            recbole_trainers.prepare(self.name, module, self.seed, self.train_items)
+            if own is None:
+                speed_up(self.name, module)
+            recbole_trainers.prepare(self.kin, module, self.seed, self.train_items)
         except ImportError as error:
             raise BadInput(
                 f"models.{self.name} needs the package {error.name}, which is missing. Install it."
@@ -256,28 +267,33 @@ class Recommender:
         """Training batches in the form that the model expects."""
         generator = torch.Generator(device=self.device).manual_seed(self.seed)
         size = self.settings["train_batch_size"]
-        pairs = Pairs(
+        loader = self.settings.get("loader") or self.entry.loader
+        pairs = self._pairs()
+        if self._labels is not None:
+            labels = torch.from_numpy(self._labels).to(self.device)
+            return labelled_batches(pairs, labels, size, generator, self._least_rows(size))
+        if loader == "users":
+            return user_batches(pairs, size, generator)
+        negatives = Negatives(pairs, self.settings["train_neg_sample_args"] or {}, generator)
+        if self._sequences is None:
+            pointwise = loader == "pointwise"
+            return pair_batches(pairs, negatives, size, pointwise, generator)
+        if loader == "masked":
+            ratios = self.settings["mask_ratio"], self.settings["ft_ratio"]
+            masking = Masking(*ratios, self.n_items, generator)
+            return masked_batches(self._sequences, size, negatives, masking)
+        compares = self.settings.get("loss_type") == "BPR"
+        return sequence_batches(self._sequences, size, generator, negatives if compares else None)
+
+    def _pairs(self) -> Pairs:
+        """The training pairs by internal ids, on the model's device."""
+        return Pairs(
             torch.from_numpy(self.train_users).to(self.device),
             torch.from_numpy(self.train_items).to(self.device),
             self.n_users,
             self.n_items,
             self.features,
         )
-        if self._labels is not None:
-            labels = torch.from_numpy(self._labels).to(self.device)
-            return labelled_batches(pairs, labels, size, generator, self._least_rows(size))
-        if self.entry.loader == "users":
-            return user_batches(pairs, size, generator)
-        negatives = Negatives(pairs, self.settings["train_neg_sample_args"] or {}, generator)
-        if self._sequences is None:
-            pointwise = self.entry.loader == "pointwise"
-            return pair_batches(pairs, negatives, size, pointwise, generator)
-        if self.entry.loader == "masked":
-            ratios = self.settings["mask_ratio"], self.settings["ft_ratio"]
-            masking = Masking(*ratios, self.n_items, generator)
-            return masked_batches(self._sequences, size, negatives, masking)
-        compares = self.settings.get("loss_type") == "BPR"
-        return sequence_batches(self._sequences, size, generator, negatives if compares else None)
 
     def _least_rows(self, size: int) -> int:
         """Count the rows that a batch of size `size` must have: one has no variance to divide by.
@@ -295,7 +311,7 @@ class Recommender:
 
     def passes(self, epoch: int) -> Iterator[recbole_trainers.Pass]:
         """The passes over the batches that make one epoch (see `recbole_trainers.py`)."""
-        return recbole_trainers.passes(self.name, self.module, self.settings, epoch)
+        return recbole_trainers.passes(self.kin, self.module, self.settings, epoch)
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The model's own loss on a batch: a scalar."""

@@ -5,55 +5,13 @@ from this table. `llmkt inspect MODEL` shows what else could be tapped.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from models.config import BASELINE, Precision, Side, Tap
+from models.config import BASELINE, Precision, Tap
 from models.errors import BadInput
-
-Family = Literal["general", "context-aware", "sequential"]
-Loader = Literal["pairwise", "pointwise", "users", "labelled", "sequences", "masked", "sweeps"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One supported model.
-
-    Attributes:
-        family: RecBole's model family.
-        loader: pairwise: (user, item, negative item); pointwise: (user, item, label) with
-            sampled negatives; users: whole users, as RecBole feeds its autoencoders; sequences:
-            (user, items so far, next item); masked: (user, items with some hidden); sweeps: no
-            batches, since an epoch solves for all vectors. None for a model that is computed at
-            once.
-        tap: default tap point of users: the user's vector that is scored.
-        item_tap: likewise for items; None where the model has no vector per item.
-        takes_embeddings: whether knowledge enters the model's equations whole, not at a tap.
-        float32_only: why its loss cannot be computed in mixed precision; None if it can.
-        draws: whether a computed model depends on the seed.
-    """
-
-    family: Family
-    loader: Loader | None
-    tap: Tap | None = None
-    item_tap: Tap | None = None
-    takes_embeddings: bool = False
-    float32_only: str | None = None
-    draws: bool = False
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Whether two seeds give two models, so that one training decides nothing."""
-        return self.loader is not None or self.draws
-
-    @property
-    def by_gradient(self) -> bool:
-        """Whether it is trained by gradient, so that a layer can be drawn to targets."""
-        return self.loader not in (None, "sweeps")
-
-    def default_tap(self, side: Side) -> Tap | None:
-        """Return the side's default tap."""
-        return self.tap if side == "users" else self.item_tap
+from models.plugins import Table
+from models.recommenders.entry import Entry, Family, Loader
+from models.recommenders.own_models import own_entry
 
 
 def _tap(tap: Tap | str | None) -> Tap | None:
@@ -96,7 +54,7 @@ _DECODED = Tap(kind="parameter", name="decoder.2.weight")
 _STATE = Tap(kind="method", name="forward")
 """A sequential model's user is the state after the last item."""
 
-MODELS: dict[str, Entry] = {
+_SHIPPED: dict[str, Entry] = {
     # recbole/model/general_recommender/NAME.py, RecBole 1.2.1
     "BPR": _general("pairwise", *_TABLES),
     # NeuMF has two tables per side; the MLP tower's is the one that meets a learned function.
@@ -129,14 +87,17 @@ MODELS: dict[str, Entry] = {
     # Computed, not trained by gradient: baselines; EASE is ours, see `closed_form`.
     **dict.fromkeys(("Pop", "ItemKNN", "AsymKNN"), _COMPUTED),
     "EASE": Entry("general", None, takes_embeddings=True),
-    # Ours, see `ials`.
-    "iALS": Entry(
-        "general",
-        "sweeps",
-        Tap(kind="parameter", name="user_factors"),
-        Tap(kind="parameter", name="item_factors"),
-        takes_embeddings=True,
-        float32_only="it solves linear systems",
+    # Ours, see `ials` and `blend`.
+    **dict.fromkeys(
+        ("iALS", "Blend"),
+        Entry(
+            "general",
+            "sweeps",
+            Tap(kind="parameter", name="user_factors"),
+            Tap(kind="parameter", name="item_factors"),
+            takes_embeddings=True,
+            float32_only="it solves linear systems",
+        ),
     ),
     **dict.fromkeys(("SLIMElastic", "ADMMSLIM"), _COMPUTED),
     **dict.fromkeys(("Random", "NCEPLRec"), Entry("general", None, draws=True)),
@@ -151,6 +112,8 @@ MODELS: dict[str, Entry] = {
     **dict.fromkeys(("SASRec", "GRU4Rec"), _sequential("sequences", _STATE)),
     "BERT4Rec": _sequential("masked", Tap(kind="method", name="forward", pool="last")),
 }
+
+MODELS = Table(_SHIPPED, lambda name, found: own_entry(name, found, _SHIPPED))
 
 UNSUPPORTED: dict[str, tuple[Family, str]] = {
     "RaCT": (
@@ -200,9 +163,14 @@ def entry(model: str) -> Entry:
     """
     if model in UNSUPPORTED:
         raise BadInput(f"models.{model} is not supported: {UNSUPPORTED[model][1]}")
-    if model not in MODELS:
-        raise BadInput(f"models.{model}: not a supported model. Choose one of {', '.join(MODELS)}.")
-    return MODELS[model]
+    try:
+        return MODELS[model]
+    except KeyError:
+        names = ", ".join(MODELS.shipped)
+        raise BadInput(
+            f"models.{model}: not a supported model. Choose one of {names}, or name your own class "
+            "by its import path, my_package.module:Class."
+        ) from None
 
 
 def catalogue() -> list[dict[str, Any]]:
@@ -212,7 +180,7 @@ def catalogue() -> list[dict[str, Any]]:
     trains as a baseline only.
     """
     rows: list[tuple[object, ...]] = []
-    for name, row in MODELS.items():
+    for name, row in _SHIPPED.items():
         tap = described(row.tap) if row.tap and row.by_gradient else None
         reason = None if tap else "computed, not trained by gradient: a baseline"
         if row.takes_embeddings:

@@ -42,6 +42,12 @@ _VAE: dict[str, Space | None] = {
     "total_anneal_steps": _choices(100, 400, 2000),
 }
 
+_IALS: dict[str, Space | None] = {
+    "reg_weight": _log(1e-3, 0.3),
+    "unobserved_weight": _log(0.02, 2.0),
+    "reg_exponent": _range(0.5, 1.1),
+}
+
 _OWN: dict[str, dict[str, Space | None]] = {
     "BPR": {"train_neg_sample_args": _NEGATIVES},
     "NeuMF": {"train_neg_sample_args": _NEGATIVES},
@@ -79,16 +85,17 @@ _OWN: dict[str, dict[str, Space | None]] = {
     "SLIMElastic": {"alpha": _log(0.01, 5.0), "l1_ratio": _log(1e-3, 0.5)},
     "ADMMSLIM": {"lambda1": _log(0.1, 30.0), "lambda2": _log(10.0, 5000.0)},
     "NCEPLRec": {"reg_weight": _log(1.0, 5000.0), "beta": _range(0.6, 1.4)},
-    "iALS": {
-        "reg_weight": _log(1e-3, 0.3),
-        "unobserved_weight": _log(0.02, 2.0),
-        "reg_exponent": _range(0.5, 1.1),
-    },
+    "iALS": _IALS,
+    "Blend": {**_IALS, "ease_reg_weight": _log(10.0, 5000.0), "ials_share": _range(0.3, 0.9)},
 }
 _STRENGTHS = _choices(0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 _SHARES = _choices(0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the embeddings in a model that takes them whole."""
-_OF_KNOWLEDGE = {"EASE": {"side_reg": _log(1.0, 300.0)}, "iALS": {"prior_reg": _log(1.0, 300.0)}}
+_OF_KNOWLEDGE = {
+    "EASE": {"side_reg": _log(1.0, 300.0)},
+    "iALS": {"prior_reg": _log(1.0, 300.0)},
+    "Blend": {"side_reg": _log(1.0, 300.0), "prior_reg": _log(1.0, 300.0)},
+}
 """Own settings that say nothing without knowledge."""
 
 

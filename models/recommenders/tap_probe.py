@@ -51,7 +51,7 @@ def _blaming(model: str, given: Mapping[str, Any]) -> Iterator[None]:
             raise
         values = ", ".join(f"{key} {cut(repr(value))}" for key, value in given.items())
         raise BadInput(
-            f"models.{model}.hyperparameters: RecBole's {model} cannot work with {values}. Remove "
+            f"models.{model}.hyperparameters: {model} cannot work with {values}. Remove "
             "them one by one to find which."
         ) from error
 
@@ -96,10 +96,7 @@ def _taught(model: str, given: Mapping[str, Any]) -> TapPoint:
     """No tap, if the model has what the alignment `teacher` draws: scores of all items."""
     small = toy(model, given)
     try:
-        if small.entry.family != "general":
-            raise NotImplementedError
-        with _blaming(model, given):
-            graded_scores(small, torch.arange(1, 5)).sum().backward()
+        graded_scores(small, torch.arange(1, 5))
     except NotImplementedError as error:
         raise BadInput(
             f"models.{model}: alignment teacher draws scores of all items at once, which {model} "
@@ -118,6 +115,12 @@ def tapped_layer(
     """
     small = toy(model, given)
     tap = tap or small.entry.default_tap(side)
+    if tap is None and small.entry.own:
+        fires = ", ".join(f"{s.kind} {s.name}" for s in sightings(small) if s.rows)
+        raise BadInput(
+            f"models.{model}: your class names no tap for {side}. Set models.{model}."
+            f"{'tap' if side == 'users' else 'item_tap'} to one of {fires}, or the class's taps."
+        )
     if tap is None:
         raise BadInput(
             f"models.{model}: {model} has no vector per item, so that items' profiles have no "

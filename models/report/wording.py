@@ -65,7 +65,7 @@ _CLAIMS_NOTE = (
 
 def metric_name(metric: str, k: int | None) -> str:
     """`NDCG@10` for `("ndcg", 10)`, `AUC` for `("auc", None)`."""
-    name = _METRICS.get(metric, metric)
+    name = _METRICS.get(metric, metric.rpartition(":")[2])
     return name if k is None else f"{name}@{k}"
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import Targets
+from models.config import REDUCTIONS, Targets
 from models.errors import BadInput
+from models.plugins import is_path
 from models.targets.umap_state import estimator
 
 Matrix = NDArray[np.float64]
@@ -152,12 +153,17 @@ def fit(source: Source, rows: int, width: int | None, config: Targets) -> Fitted
         mean = np.zeros(width)
     else:
         sample = np.arange(rows)
-        if rows > config.umap.fit_sample:
+        if rows > config.umap.fit_sample and not is_path(config.reduction):
             rng = np.random.default_rng(config.seed)
             sample = np.sort(rng.choice(rows, config.umap.fit_sample, replace=False))
         embeddings = _rows(source, sample)
         columns = embeddings.shape[1]
-        placed, parts["manifold"] = _fit_umap(embeddings, width, config)
+        if is_path(config.reduction):
+            placed = np.asarray(
+                REDUCTIONS[str(config.reduction)](embeddings, width, config.seed), dtype=np.float64
+            )
+        else:
+            placed, parts["manifold"] = _fit_umap(embeddings, width, config)
         mean, variances = placed.mean(axis=0), placed.var(axis=0)
     reducer = Reducer(
         mean if config.centre else np.zeros_like(mean),

@@ -43,14 +43,18 @@ def start_from(recommender: Recommender, weights: Mapping[str, Tensor], rows: Ro
     if recommender.entry.loader is None:
         raise BadInput(f"initial: {recommender.name} is computed and has no start. Leave it empty.")
     fields = _fields_of_axes(recommender)
-    fresh = recommender.weights()
+    computed = getattr(recommender.module, "computed", "\0")
+    built = recommender.weights()
+    values = {name: value for name, value in built.items() if name.startswith(computed)}
+    fresh = {name: value for name, value in built.items() if name not in values}
+    weights = {name: value for name, value in weights.items() if not name.startswith(computed)}
     for name in sorted(fresh.keys() ^ weights.keys()):
         where = "this model" if name in fresh else "the initial weights"
         raise BadInput(
             f"initial: {recommender.name}'s tensor {name} exists in {where} only. Start from a "
             "training of the same model and hyper-parameters, or leave initial empty."
         )
-    ours, values = rows_of(recommender), {}
+    ours = rows_of(recommender)
     for name, value in fresh.items():
         merged = _carry_over(weights[name], value, fields[name], rows, ours)
         if merged is None:

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from models.config import Tap
 from models.errors import BadInput
 
-_NOT_TAPPED = {"calculate_loss", "predict", "full_sort_predict", "train", "e_step", "run_kmeans"}
+_NOT_TAPPED = {
+    "loss",
+    "scores",
+    "calculate_loss",
+    "predict",
+    "full_sort_predict",
+    "train",
+    "e_step",
+    "run_kmeans",
+}
 
 
 @dataclass(frozen=True)
@@ -105,10 +114,10 @@ class HookManager:
             return [name for name, _ in model.named_modules() if name]
         if kind == "parameter":
             return [name for name, _ in model.named_parameters()]
-        recbole = [c for c in type(model).__mro__ if c.__module__.startswith("recbole.model")]
         return sorted(
             name
-            for name, value in vars(recbole[0]).items()
+            for part in _own_classes(type(model))
+            for name, value in vars(part).items()
             if callable(value) and not name.startswith("_") and name not in _NOT_TAPPED
         )
 
@@ -120,7 +129,7 @@ class HookManager:
             yield
             self._capture(self.model.get_parameter(self.tap.name), ())
             return
-        with _listening(self.model, self.tap.kind, self.tap.name, self._capture):
+        with listening(self.model, self.tap.kind, self.tap.name, self._capture):
             yield
 
     def take(self) -> Captured | None:
@@ -182,11 +191,22 @@ class HookManager:
         return torch.zeros_like(present).scatter_(1, last, 1.0)
 
 
+def _own_classes(model: type) -> Iterator[type]:
+    """The classes that make a model what it is: up to RecBole's of that name, or torch's base."""
+    for part in model.__mro__[: model.__mro__.index(nn.Module)]:
+        yield part
+        if part.__module__.startswith("recbole.model."):
+            return
+
+
 @contextmanager
-def _listening(
-    model: nn.Module, kind: str, name: str, hear: Callable[[Any, tuple[Any, ...]], None]
+def listening(
+    model: nn.Module, kind: str, name: str, hear: Callable[[Any, tuple[Any, ...]], Any]
 ) -> Iterator[None]:
-    """Call `hear(output, arguments)` whenever a module or method of the model has run."""
+    """Call `hear(output, arguments)` whenever a module or method of the model has run.
+
+    What it returns, if not None, replaces the output.
+    """
     if kind == "module":
         handle = model.get_submodule(name).register_forward_hook(
             lambda _module, arguments, output: hear(output, arguments)
@@ -198,13 +218,13 @@ def _listening(
         return
     original = getattr(model, name)
 
-    def heard(*arguments: Any, **keywords: Any) -> Any:
+    def listened(*arguments: Any, **keywords: Any) -> Any:
         output = original(*arguments, **keywords)
-        hear(output, arguments)
-        return output
+        heard = hear(output, arguments)
+        return output if heard is None else heard
 
     already_heard = name in vars(model)
-    setattr(model, name, heard)
+    setattr(model, name, listened)
     try:
         yield
     finally:
@@ -264,7 +284,7 @@ def survey(model: nn.Module, step: Callable[[], object]) -> list[Sighting]:
         for kind in kinds:
             for name in HookManager.available(model, kind):
                 outputs = heard.setdefault((kind, name), [])
-                stack.enter_context(_listening(model, kind, name, hearing(outputs)))
+                stack.enter_context(listening(model, kind, name, hearing(outputs)))
         step()
     fired = [
         Sighting(kind, name, _shape(outputs[0]), len(outputs), _has_rows(outputs[0]))

@@ -275,10 +275,11 @@ class _Transferred:
 
         Following the layer while it trains would let its growth pull the targets along.
         """
-        if self.transfer.scale == "none" or not self.transfer.method.scaled:
+        scale = self.transfer.scale or self.transfer.method.scale
+        if scale == "none" or not self.transfer.method.scaled:
             return 1.0
-        if isinstance(self.transfer.scale, float):
-            return self.transfer.scale
+        if isinstance(scale, float):
+            return scale
         if self.layer_spread is None:
             self.layer_spread = float(hidden.detach().std()) if hidden.numel() > 1 else 1.0
         return self.layer_spread

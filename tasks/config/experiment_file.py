@@ -193,6 +193,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             f"--set {cut(override)}: {key} is an axis of the grid. Set grid.{key} to a list "
             "of values"
         )
+    if (key, value) == ("size", "quick") and isinstance(raw.get("quick"), dict):
+        raw.update(raw["quick"])
     _apply(raw, f"overrides.{override.lstrip()}")
 
 

@@ -72,7 +72,7 @@ def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
     try:
         pipeline = validate(Pipeline, _layered(raw))
         for name, model in pipeline.models.items():
-            hyperparameters(name, model.hyperparameters)
+            hyperparameters(name, model.given)
         profiles = {
             section: with_front_matter(pipeline.profiles_of(side), side)
             for side, section in SECTIONS.items()

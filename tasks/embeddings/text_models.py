@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.config import Embeddings
+from models.config import TEXT_MODELS, Embeddings
 from models.embeddings.text_batches import hashed
 from models.errors import BadInput
 from models.llm.completion import parsed
+from models.plugins import digests, is_path
 from tasks.execution.devices import torch_device
 from tasks.llm.endpoint import api_key, endpoint, explain, failure
 from tasks.storage.artifacts import file_sha256
@@ -59,6 +60,9 @@ def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextMana
     if config.provider == "hashing":
         model = TextModel(lambda batch: list(hashed(batch, config.dimensions)), lengths, HASHED)
         return nullcontext(model)
+    if is_path(config.provider):
+        embed = TEXT_MODELS[config.provider]
+        return nullcontext(TextModel(lambda batch: list(embed(batch)), lengths, OPENAI_BATCH))
     return _local_model(config, texts)
 
 
@@ -66,7 +70,7 @@ def model_name(config: Embeddings) -> str:
     """Name the text model as results show it."""
     if config.provider == "hashing":
         return f"hashing, {config.dimensions}-d (no language model)"
-    return config.model
+    return config.provider if is_path(config.provider) else config.model
 
 
 def identity(config: Embeddings) -> list[str]:
@@ -75,6 +79,8 @@ def identity(config: Embeddings) -> list[str]:
         return [config.provider, endpoint(config), config.model]
     if config.provider == "hashing":
         return [config.provider, str(config.dimensions)]
+    if is_path(config.provider):
+        return [config.provider, digests()[config.provider]]
     kind = torch_device(config).partition(":")[0]
     placed = [] if kind == "cpu" else [kind]
     return [config.provider, _model_identity(config.model), config.precision, *placed]

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from models.config import NOT_IDENTITY, Section
+from models.plugins import digests
 from tasks.storage.artifacts import Handle
 
 
@@ -33,6 +34,8 @@ def content(value: Any) -> Any:
 def cache_key(name: str, version: int, inputs: Mapping[str, Any]) -> str:
     """Readable key: `name-vVERSION-` and 32 hex digits of the inputs' sha256."""
     canonical = json.dumps(content(inputs), sort_keys=True, default=str)
+    code = digests(canonical)
+    canonical += json.dumps(code) if code else ""
     return f"{name}-v{version}-{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from models.config import Dask
 from models.errors import BadInput, Unavailable
+from models.plugins import digests, require_same
 from tasks.storage.artifacts import (
     PROJECT_ROOT,
     Handle,
@@ -44,11 +45,12 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True)
 class Environment:
-    """The machine, data folder and code of a flow or a worker."""
+    """The machine, data folder, code and plug-ins of a flow or a worker."""
 
     host: str
     data: str
     code: dict[str, str]
+    plug_ins: dict[str, str]
 
 
 @cache
@@ -64,7 +66,7 @@ def _code() -> dict[str, str]:
 
 
 def _environment() -> Environment:
-    return Environment(socket.gethostname(), str(data_dir()), _code())
+    return Environment(socket.gethostname(), str(data_dir()), _code(), digests())
 
 
 def _problem(flow: Environment, probe: Handle) -> str | None:
@@ -95,6 +97,7 @@ def require_same_code(flow: Environment, worker: Environment) -> None:
     Raises:
         BadInput: naming what differs.
     """
+    require_same(flow.plug_ins, worker.host)
     differences = [
         f"{name} {worker.code.get(name)} instead of {version}"
         for name, version in flow.code.items()

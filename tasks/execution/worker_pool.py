@@ -16,6 +16,7 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import ParamSpec, TypeVar
 
 from models.config import Pipeline
+from models.plugins import digests, require_same
 from tasks.execution.dask_cluster import Cluster, ClusterFuture
 
 P = ParamSpec("P")
@@ -119,6 +120,8 @@ def in_worker(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call `function` in a worker process; in this one where there are none."""
     if _pool is None:
         return function(*args, **kwargs)
+    if isinstance(_pool, ProcessPoolExecutor):
+        _pool.submit(require_same, digests(), "disk").result()
     return _pool.submit(function, *args, **kwargs).result()
 
 

@@ -33,14 +33,14 @@ def inspected(model: str, settings: Model | None) -> Inspected:
     from models.recommenders.tap_probe import probe, sightings, toy
 
     settings = settings or Model()
-    built = toy(model, settings.hyperparameters)
+    built = toy(model, settings.given)
     if not built.entry.by_gradient:
         raise BadInput(f"{model} is computed, not trained by gradient: it has no layer to tap.")
     chosen: dict[str, str] = {}
     marks: dict[tuple[str, str], list[str]] = {}
     for side in SIDES:
         tap = settings.tap_of(side) or built.entry.default_tap(side)
-        found = probe(model, settings.hyperparameters, tap, side) if tap else None
+        found = probe(model, settings.given, tap, side) if tap else None
         if found is None or found.tap is None:
             chosen[side] = "no default tap: the model has no vector of its own for each"
             continue

@@ -19,6 +19,7 @@ from tasks.results.queries import reading
 _PAST = Path(__file__).parent / "sql" / "past_trainings.sql"
 _SECONDS_PER_EPOCH = {
     "iALS": 0.15,
+    "Blend": 0.3,
     "BPR": 0.2,
     "MultiVAE": 0.3,
     "LightGCN": 1.2,

@@ -182,7 +182,7 @@ class Night:
         model, champion = self.training[0], self.champion
         if champion is None or self.pipeline.nightly.start == "cold" or not entry(model).loader:
             return None
-        wanted = model, self.pipeline.models[model].hyperparameters
+        wanted = model, self.pipeline.models[model].given
         if (champion.job.model, champion.job.hyperparameters) != wanted:
             return None
         return starting_point(*champion.judged_model())

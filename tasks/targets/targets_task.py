@@ -16,6 +16,7 @@ from models.config import ARMS, ArmName, Targets
 from models.config.arms import ControlInputs
 from models.embeddings.sources import all_metadata
 from models.embeddings.text_batches import to_matrix, to_table
+from models.plugins import is_path
 from models.schemas import EMBEDDING, TARGET, vectors
 from models.targets.kept_reducers import Unusable, dump, load, refit_reason, unchanged
 from models.targets.reduction import fit, settings, standardised
@@ -48,7 +49,7 @@ def targets(
             of that run keep that run's target to the bit, and all others are transformed.
     """
     with one_thread():
-        if kept is None:
+        if kept is None or is_path(config.reduction):  # which cannot place what is new
             return _fitted(config, embeddings, width, keep, "first fit")
         made = _transformed(config, embeddings, width, kept)
         if isinstance(made, Targeted):

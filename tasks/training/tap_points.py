@@ -26,7 +26,8 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
         BadInput: for an unsupported model, an unknown hyper-parameter, a value of the wrong type
             or a tap that is not there or does not fire.
     """
-    from models.recommenders.tap_probe import probe
+    from models.recommenders.own_models import require_usable
+    from models.recommenders.tap_probe import probe, toy
 
     _require_clicks(pipeline)
     log_float32_models(pipeline)
@@ -34,8 +35,12 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
     for name, settings in pipeline.models.items():
         found[name] = {}
         transfer = pipeline.transfer_of(name)
+        if entry(name).own:
+            require_usable(name, toy(name, settings.given))
+            if all(arm.takes == "nothing" for arm in pipeline.training.arm_rows):
+                continue
         for side in transfer.sides:
-            given = name, settings.hyperparameters, settings.tap_of(side), side
+            given = name, settings.given, settings.tap_of(side), side
             point = probe(*given, transfer.method.teaches)
             asked = settings.transfer or entry(name).loader
             if point is not None and asked and pipeline.takes_knowledge(name):

@@ -92,7 +92,7 @@ def test_every_line_has_its_own_look(arm):
     [
         (
             {"training": {"arms": ["nonsense"]}},
-            "Input should be 'baseline', 'transfer', 'kar', 'shuffled'",
+            "input should be 'baseline', 'transfer', 'kar', 'shuffled'",
         ),
         ({"nightly": {"arm": "shuffled"}}, "Input should be 'baseline' or 'transfer'$"),
         ({"nightly": {"arm": "kar"}}, "Input should be 'baseline' or 'transfer'$"),

@@ -3,7 +3,7 @@
 import pytest
 
 from models.config import Job, Pipeline, Transfer
-from models.config.transfer import CAUTIOUS, COMMITTED
+from models.config.transfer import COMMITTED
 from models.recommenders.registry import MODELS
 from tasks.config.pipeline_file import load
 
@@ -20,11 +20,15 @@ def strength(model: str, **transfer) -> float:
 @pytest.mark.parametrize("model", ["BPR", "iALS", "EASE"])
 def test_auto_is_the_default_and_takes_what_is_committed_for_the_model(model):
     assert Transfer().alpha == "auto"
-    assert strength(model) == COMMITTED.get(model, CAUTIOUS)
+    assert strength(model) == COMMITTED.get(model, Transfer().strength)
     assert strength(model, alpha=0.0) == 0.0
     assert strength(model, alpha=0.3) == 0.3
-    assert strength(model, alpha=0.3, own={"alpha": "auto"}) == COMMITTED.get(model, CAUTIOUS)
+    assert strength(model, alpha=0.3, own={"alpha": "auto"}) == COMMITTED.get(
+        model, Transfer().strength
+    )
     assert strength(model, own={"alpha": 0.7}) == 0.7
+    for alignment, chosen in (("mapped", 0.2), ("teacher", 0.6)):
+        assert strength(model, alignment=alignment) == COMMITTED.get(model, chosen)
 
 
 def test_a_models_own_teacher_keeps_what_it_does_not_set():

@@ -100,6 +100,32 @@ def test_an_experiments_own_trials_and_seeds_win(tmp_path):
     assert budget(loaded.points[0].pipeline) == (5, 3, (4, 5))
 
 
+def test_quick_replaces_keys_of_an_experiment_that_says_which(tmp_path):
+    quick = {"grid": {"split.seed": [7]}, "seeds": [1, 2], "arms": ["baseline"]}
+    grid = {"split.seed": [5, 6, 7]}
+    base = {"models": {"BPR": {}}, "training": {"epochs": 40}}
+    path = written(tmp_path, base=base, grid=grid, seeds=[1], quick=quick)
+    assert len(load_experiment(path).points) == 3
+    (point,) = load_experiment(path, ["size=quick"]).points
+    assert point.pipeline.split.seed == 7
+    assert point.pipeline.training.arms == ("baseline",)
+    assert budget(point.pipeline) == (40, 3, (1, 2))  # the file's epochs stay
+    with pytest.raises(ValueError, match="quick: input should be a valid dictionary"):
+        load_experiment(written(tmp_path, base=base, quick=[1]), ["size=quick"])
+    with pytest.raises(ValueError, match="seed is not a known key"):
+        load_experiment(written(tmp_path, base=base, quick={"seed": 1}), ["size=quick"])
+
+
+def test_the_shipped_results_have_a_quick_form():
+    path = PROJECT_ROOT / "configs/experiments/results.yaml"
+    (point,) = load_experiment(path, ["size=quick"]).points
+    assert len(load_experiment(path).points) == 10
+    assert point.pipeline.training.seeds == (1, 2)
+    searched = load_experiment(path.with_name("results-search.yaml")).points[0].pipeline
+    assert searched.models.keys() == point.pipeline.models.keys()
+    assert searched.split.seed not in {p.pipeline.split.seed for p in load_experiment(path).points}
+
+
 def test_all_points_of_an_experiment_have_one_size():
     with pytest.raises(ValueError, match="size is the same for all points"):
         Experiment(experiment="toy", base={}, grid={"size": ["quick", "default"]})

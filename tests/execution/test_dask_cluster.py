@@ -252,7 +252,7 @@ def test_a_worker_with_another_data_folder_is_refused(cluster, tmp_path, grid):
 
 
 def test_other_code_is_refused_with_what_differs():
-    here = Environment("desk", "/data", {"code": "abc", "torch": "2.13.0"})
+    here = Environment("desk", "/data", {"code": "abc", "torch": "2.13.0"}, {})
     require_same_code(here, replace(here, host="other"))
     other = replace(here, host="other", code={"code": "abc", "torch": "2.12.0"})
     with pytest.raises(BadInput, match=r"on other \(torch 2.12.0 instead of 2.13.0\)"):

@@ -29,8 +29,9 @@ def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed_night(given: dict, place: str) -> None:
+def killed_night(given: dict, place: str, api: str) -> None:
     """In another process: a night that is killed at a place."""
+    os.environ["PREFECT_API_URL"] = api  # a temporary server would outlive the kill
     module, name = PLACES[place]
     if name == "_to_second":
         deliver = module._DELIVERIES["command"]
@@ -46,11 +47,13 @@ def killed_night(given: dict, place: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-def test_a_kill_anywhere_leaves_the_old_or_the_new_version_whole(world, place):  # noqa: F811
-    data, given = world
+def test_a_kill_anywhere_leaves_the_old_or_the_new_version_whole(world, prefect_server, place):  # noqa: F811
+    (data, given), api = world, prefect_server
     was = current("toy").version
     drop(data, "new.csv", new_rows(data, 10, 700))
-    process = multiprocessing.get_context("spawn").Process(target=killed_night, args=(given, place))
+    process = multiprocessing.get_context("spawn").Process(
+        target=killed_night, args=(given, place, api)
+    )
     process.start()
     process.join(300)
     assert process.exitcode == -signal.SIGKILL

@@ -12,7 +12,8 @@ from safetensors.torch import load, save
 from models.config import Transfer
 from models.recommenders.registry import MODELS, UNSUPPORTED
 from models.recommenders.tap_probe import TapPoint, probe
-from models.transfer.hooks import HookManager, _listening
+from models.training.model_contract import bent_scores, scores_of
+from models.transfer.hooks import HookManager, listening
 from tests.support.toy_recommender import (
     N_ITEMS,
     N_USERS,
@@ -51,11 +52,7 @@ def hooks_left(module: torch.nn.Module) -> list[str]:
 
 
 def scores(built) -> torch.Tensor:
-    """All users' scores, nothing kept from before, and no noise where a model has some."""
-    built.restore({name: value.clone() for name, value in built.module.state_dict().items()})
-    built.module.eval()
-    torch.manual_seed(5)
-    return built.scores(EVERYBODY)[:, 1:].clone()
+    return scores_of(built, EVERYBODY)
 
 
 def test_the_registry_is_as_large_as_promised():
@@ -108,39 +105,7 @@ def test_the_tap_yields_the_vectors_that_are_scored(model, side):
     built = recommender(model)
     tap = MODELS[model].default_tap(side)
     before = scores(built)
-    table = HookManager(built.module, tap).table
-    if table is not None or tap.kind == "parameter":
-        with torch.no_grad():
-            rows = table.weight if table is not None else built.module.get_parameter(tap.name)
-            rows += 0.5 * torch.randn_like(rows)
-        after = scores(built)
-    else:
-        after = _scores_when_bent(built, tap)
-    assert (after != before).any(dim=1).all()
-
-
-def _scores_when_bent(built, tap):
-    """Scores while the tapped tensor's columns are each multiplied by a number of their own."""
-
-    def bend(output):
-        parts = list(output) if isinstance(output, tuple) else [output]
-        place = tap.output or 0
-        parts[place] = parts[place] * torch.linspace(1, 3000, parts[place].shape[-1])
-        return tuple(parts) if isinstance(output, tuple) else parts[0]
-
-    if tap.kind == "module":
-        module = built.module.get_submodule(tap.name)
-        handle = module.register_forward_hook(lambda _m, _i, output: bend(output))
-        try:
-            return scores(built)
-        finally:
-            handle.remove()
-    original = getattr(built.module, tap.name)
-    setattr(built.module, tap.name, lambda *a, **k: bend(original(*a, **k)))
-    try:
-        return scores(built)
-    finally:
-        delattr(built.module, tap.name)
+    assert (bent_scores(built, tap, EVERYBODY) != before).any(dim=1).all()
 
 
 @every_tap
@@ -165,7 +130,7 @@ def test_targets_reach_their_own_users_and_items(model, side):
     manager.align.forward = lambda h, t: seen.update(hidden=h.detach(), target=t) or align(h, t)
     tap = MODELS[model].default_tap(side)
     yielded = []
-    hear = _listening(built.module, tap.kind, tap.name, lambda out, _: yielded.append(out))
+    hear = listening(built.module, tap.kind, tap.name, lambda out, _: yielded.append(out))
     batch = first_batch(built)
     if tap.kind == "parameter":
         wrapper.step_loss(batch, transferring=True)

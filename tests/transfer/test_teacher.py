@@ -25,7 +25,7 @@ NO_FULL_SORT = {"ConvNCF", "NNCF"}
 STUDENTS = [
     name if name in TYPICAL | {"SimpleX", "RecVAE"} else pytest.param(name, marks=pytest.mark.slow)
     for name in TRAINED
-    if MODELS[name].family == "general" and name not in NO_FULL_SORT
+    if MODELS[name].family != "context-aware" and name not in NO_FULL_SORT
 ]
 
 
@@ -98,7 +98,7 @@ def test_students_need_no_tap(model):
     assert (point.tap, point.width) == (None, None)
 
 
-@pytest.mark.parametrize("model", [*sorted(NO_FULL_SORT), "DeepFM", "SASRec"])
+@pytest.mark.parametrize("model", [*sorted(NO_FULL_SORT), "DeepFM"])
 def test_a_model_that_is_not_scored_on_all_items_is_refused(model):
     with pytest.raises(BadInput, match=rf"models\.{model}: alignment teacher draws .* {model} do"):
         points(model)

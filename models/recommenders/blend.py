@@ -1,0 +1,92 @@
+"""Blend: iALS and EASE side by side, a score from both.
+
+A low rank (`ials`) and a full matrix of item weights (`closed_form`) err differently, and knowledge
+enters them at different places: as a prior mean of vectors, and as what item weights are pulled to.
+Both are fitted by themselves, with the same embeddings and the same α. A user's scores of each are
+brought to mean 0 and standard deviation 1 over the catalogue, and with the share s of iALS
+
+    score = s·iALS + (1 − s)·EASE.
+
+Linear blends of standardised scores are usual where models are combined (Koren 2009, "The BellKor
+solution to the Netflix Grand Prize", blends by regression).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.recommenders.closed_form import Ease, SideInformation
+from models.recommenders.ials import Ials
+from models.schemas import ITEM
+
+_EASE = "ease."
+
+
+class Blend(Ials):
+    """iALS, swept as ever, beside an EASE that is computed when knowledge comes.
+
+    Attributes:
+        ease: the fitted EASE.
+    """
+
+    computed = _EASE
+    """Tensors with this prefix are computed from the training part, never carried over."""
+
+    def __init__(
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        shape: tuple[int, int],
+        settings: Mapping[str, Any],
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        """Build both; arguments as of `Ials`, whose hyper-parameters `settings` has and EASE's."""
+        self._pairs, self._share = (users, items), settings["ials_share"]
+        self._of_ease = {**settings, "reg_weight": settings["ease_reg_weight"], "method": "l3ae"}
+        super().__init__(users, items, shape, settings, seed, device)
+
+    def take_prior(self, alpha: float, side: SideInformation) -> None:
+        """Give both the knowledge in `side`; `alpha` is its share, 0 to 1.
+
+        Raises:
+            BadInput: for embeddings that do not fit, or too many items for EASE.
+        """
+        super().take_prior(alpha, side)
+        fitted = Ease(*self._pairs, self._shape, self._of_ease, alpha, side)
+        self.ease = fitted.to(self.user_factors.device)
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], *_: Any, **__: Any) -> Any:
+        """Take over the weights of both, EASE's of any shape."""
+        own = {name: value for name, value in state_dict.items() if not name.startswith(_EASE)}
+        self.ease.load_state_dict(
+            {
+                name.removeprefix(_EASE): value
+                for name, value in state_dict.items()
+                if name.startswith(_EASE)
+            }
+        )
+        return super().load_state_dict(own, strict=False)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Score all items for users, as RecBole's models do: float32 (n, n_items)."""
+        low_rank = _standardised(super().full_sort_predict(interaction))
+        return torch.lerp(
+            _standardised(self.ease.full_sort_predict(interaction)), low_rank, self._share
+        )
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Score user-item pairs, as RecBole's models do: float32 (n,)."""
+        scores = self.full_sort_predict(interaction)
+        return scores.gather(1, interaction[ITEM][:, None])[:, 0]
+
+
+def _standardised(scores: Tensor) -> Tensor:
+    """Rows of mean 0 and standard deviation 1 over all columns but padding's."""
+    real = scores[:, 1:]
+    deviation = real.std(dim=1, keepdim=True).clamp(min=1e-12)
+    return (scores - real.mean(dim=1, keepdim=True)) / deviation
