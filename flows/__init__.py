@@ -1,1 +1,3 @@
-"""The order of the work, and the command line."""
+"""The order of the work, the command line, and the Python interface."""
+
+from flows.api import experiment, nightly, recommend, run

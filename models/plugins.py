@@ -44,8 +44,10 @@ def is_path(name: object) -> bool:
     return isinstance(name, str) and _PATH.fullmatch(name) is not None
 
 
-def load(name: str) -> Any:
-    """Import what a path names; anew where a file behind it has changed; BadInput if it fails."""
+def load(name: Any) -> Any:
+    """Import what a path names, anew where its source has changed; any other value is itself."""
+    if not is_path(name):
+        return name
     known = _loaded.get(name)
     if known is None or known.stamp != _stamp(known.sources):
         known = _loaded[name] = _import(name, known)

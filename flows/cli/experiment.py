@@ -25,7 +25,7 @@ from flows.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from flows.experiment import ExperimentSummary
+    from flows.experiment_grid import ExperimentSummary
     from flows.grid.dry_run import Plan
     from tasks.config.experiment_file import LoadedExperiment
     from tasks.inspection.power import Power
@@ -52,7 +52,7 @@ def experiment(
     """
     console = terminal(stderr=True) if as_json else wide_console()
     with command(data_dir, verbose, writes=True):
-        from flows.experiment import experiment as flow
+        from flows.experiment_grid import experiment as flow
         from flows.grid.dry_run import plan
         from tasks.config.experiment_file import load_experiment
         from tasks.execution.progress import bars

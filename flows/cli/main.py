@@ -144,10 +144,10 @@ def check_model(
         chosen = load(config).models.get(model) if config else None
         found = list(promises(model, chosen or Model()))
     if as_json:
-        echo_json([promise._asdict() for promise in found])
+        echo_json([dict(zip(("promise", "holds", "fix"), row, strict=True)) for row in found])
     for promise, holds, fix in () if as_json else found:
         print_lines(terminal(), f"holds: {promise}" if holds else f"BROKEN: {promise}. {fix}")
-    if not all(promise.holds for promise in found):
+    if not all(holds for _, holds, _ in found):
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ Torch is imported when a loss is computed, so that a configuration loads without
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from models.config.section import named
 from models.errors import BadInput
@@ -244,7 +244,4 @@ _SHIPPED: dict[str, Alignment] = {
 
 ALIGNMENTS = Table(_SHIPPED, _own)
 
-if TYPE_CHECKING:
-    AlignmentName = str
-else:
-    AlignmentName = named(ALIGNMENTS)
+AlignmentName = Annotated[str, *named(ALIGNMENTS)]

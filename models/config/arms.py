@@ -8,7 +8,7 @@ SVD does, the profile says no more than the log.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -230,10 +230,8 @@ ARMS = Table(_SHIPPED, _own)
 SERVED = tuple(arm.name for arm in ARMS.values() if not arm.is_control and arm.models is None)
 """Arms whose models the nightly flow can publish: they serve every user without text features."""
 
-
+ArmName = Annotated[str, *named(ARMS)]
 if TYPE_CHECKING:
-    ArmName = str
     ServedArm = str
 else:
-    ArmName = named(ARMS)
     ServedArm = Literal[SERVED]

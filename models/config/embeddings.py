@@ -1,6 +1,6 @@
 """Section `embeddings`."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,10 +14,7 @@ TEXT_MODELS: Table[Any] = Table(
     lambda name, found: checked(name, "embed(texts)", found, lambda *_: None),
 )
 """One's own is a function `embed(texts)`: a list of n texts to float (n, width)."""
-if TYPE_CHECKING:
-    TextModelName = str
-else:
-    TextModelName = named(TEXT_MODELS)
+TextModelName = Annotated[str, *named(TEXT_MODELS)]
 
 
 class Embeddings(Placed):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -17,10 +17,7 @@ CLICK_METRICS: tuple[ClickMetric, ...] = get_args(ClickMetric)
 _METRICS: Table[object] = Table(
     {**RANKING_METRICS, **dict.fromkeys(CLICK_METRICS)}, lambda name, _: RANKING_METRICS[name]
 )
-if TYPE_CHECKING:
-    Metric = str
-else:
-    Metric = named(_METRICS)
+Metric = Annotated[str, *named(_METRICS)]
 
 
 def parse_metric(text: str) -> tuple[Metric, int | None]:

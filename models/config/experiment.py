@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from models.config.arms import ArmName
 from models.config.section import Name, Section, Seed, unkeyed
-from models.plugins import calling, is_path, load
+from models.plugins import load
 
 Overrides = dict[str, Any]
 """Values by dotted key, as in `--set`."""
@@ -47,14 +47,6 @@ class Space(Section):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
-def _own_space(space: Any) -> Any:
-    """Call or take the mapping that an import path names."""
-    if not is_path(space):
-        return space
-    found = load(space)
-    return calling(space, "space()", found) if callable(found) else found
-
-
 class Search(Section):
     """Hyper-parameter search on validation, with equal trials for every arm.
 
@@ -63,12 +55,12 @@ class Search(Section):
 
     trials: int = Field(20, ge=1, description="Trials of every model and arm.")
     seed: Seed = Field(1, description="Seed of the sampler.")
-    space: Annotated[dict[str, Space], BeforeValidator(_own_space)] = Field(
+    space: Annotated[dict[str, Space], BeforeValidator(load)] = Field(
         default_factory=dict,
         description="Range or choices by dotted key. models.NAME.hyperparameters.KEY applies to "
         "every arm of the model, any other key, such as transfer.alpha, to arms with knowledge. "
         "Empty: the spaces that ship with the models, without the keys that the grid or a point "
-        "sets. An import path: your own mapping, or a function that returns it.",
+        "sets. An import path: your own mapping.",
     )
     pruning: Literal["none", "median"] = Field(
         "median",

@@ -47,10 +47,10 @@ Name = Annotated[str, AfterValidator(_name)]
 """The name of an experiment, and so of files and folders."""
 
 
-def named(table: Table[Any]) -> Any:
-    """The type of a key that names a row of a table, one's own by import path included."""
+def named(table: Table[Any]) -> tuple[Any, ...]:
+    """What marks a text as the name of a table's row, one's own by import path included."""
     choices: JsonValue = [*table.shipped, "IMPORT.PATH:NAME"]
-    return Annotated[str, AfterValidator(table.known), WithJsonSchema({"enum": choices})]
+    return AfterValidator(table.known), WithJsonSchema({"enum": choices})
 
 
 def require_plain(value: Any, place: str = "") -> None:

@@ -1,6 +1,6 @@
 """Section `targets`."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -17,10 +17,7 @@ REDUCTIONS: Table[Any] = Table(
     ),
 )
 """One's own is a function `reduce(embeddings, width, seed)`: float32 (n, d) to (n, width)."""
-if TYPE_CHECKING:
-    Reduction = str
-else:
-    Reduction = named(REDUCTIONS)
+Reduction = Annotated[str, *named(REDUCTIONS)]
 Source = Literal["profiles", "offline", "genres", "years"]
 
 

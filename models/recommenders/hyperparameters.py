@@ -106,8 +106,6 @@ def hyperparameters(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     row = entry(model)
     known = _OWN_ARGUMENTS.get(model, {}) | _properties(row.kin or model) | dict(row.defaults)
-    if row.plain:
-        known = {"loader": row.loader} | known
     if row.loader != "sweeps":
         known = {key: _properties("overall")[key] for key in _TRAINING_ARGUMENTS} | known
     if row.family == "sequential":

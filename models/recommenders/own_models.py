@@ -1,16 +1,13 @@
 """One's own models: a torch module with `loss` and `scores`, or a subclass of a RecBole model.
 
-A plain module has `__init__(self, data, …)`, whose keywords are hyper-parameters,
-`loss(self, batch)`, a scalar, and `scores(self, users)`, int64 (n,) to float (n, data.n_items);
-`data` is `models.recommenders.batches.Pairs`. Class attributes `taps` and `loader` are optional.
-A subclass of a RecBole model is what RecBole expects; its class attribute `hyperparameters` holds
-the defaults of those that its parent does not have. See docs/own.md.
+A plain module's constructor takes the training data (`models.recommenders.batches.Pairs`) and
+hyper-parameters; docs/own.md describes both protocols.
 """
 
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +20,14 @@ from models.schemas import USER
 
 LOADERS: tuple[Loader, ...] = ("pairwise", "pointwise", "users")
 """Of plain modules."""
-_ABSTRACT = "recbole.model.abstract_recommender"
 _INPUTS: dict[str, Loader] = dict(zip(("PAIRWISE", "POINTWISE", "LISTWISE"), LOADERS, strict=True))
-_FAMILIES: dict[str, Family] = {
-    "GENERAL": "general",
-    "CONTEXT": "context-aware",
-    "SEQUENTIAL": "sequential",
-}
 
 
 def own_entry(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
     """Make the row of one's own class; BadInput if it is no model or lacks a method."""
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-        raise BadInput(
-            f"{name}: {found!r} is no model. Name a class that extends torch.nn.Module or a "
-            "RecBole model."
-        )
-    if any(base.__module__ == _ABSTRACT for base in found.__mro__):
+        raise BadInput(f"{name}: {found!r} is no model. Name a class that extends nn.Module.")
+    if any(base.__module__ == "recbole.model.abstract_recommender" for base in found.__mro__):
         return _of_recbole(name, found, shipped)
     for call in ("loss(self, batch)", "scores(self, users)"):
         method = getattr(found, call.partition("(")[0], None)
@@ -51,20 +39,16 @@ def own_entry(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
     if loader not in LOADERS:
         raise BadInput(f"{name}: loader {loader!r} is unknown. Set one of {', '.join(LOADERS)}.")
     given = {a.name: None if a.default is a.empty else a.default for a in arguments[1:]}
+    given |= {"loader": loader}
     return Entry("general", loader, **_taps(name, found), own=found, defaults=given)
 
 
 def _taps(name: str, found: type) -> dict[str, Any]:
     """The class attribute `taps`, by attribute of `Entry`."""
     keys, given = {"users": "tap", "items": "item_tap"}, getattr(found, "taps", {})
-
-    def read() -> dict[str, Tap]:
-        named = {
-            side: {"name": tap} if isinstance(tap, str) else tap for side, tap in given.items()
-        }
-        return {keys[side]: Tap.model_validate(tap) for side, tap in named.items()}
-
-    return calling(name, f"reading {found.__name__}.taps, by users and items,", read)
+    named = {k: {"name": tap} if isinstance(tap, str) else tap for k, tap in given.items()}
+    what = f"reading {found.__name__}.taps, by users and items,"
+    return calling(name, what, lambda: {keys[k]: Tap(**tap) for k, tap in named.items()})
 
 
 def _of_recbole(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
@@ -78,12 +62,9 @@ def _of_recbole(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
     }
     if kin.__name__ in shipped:
         return replace(shipped[kin.__name__], **own)
-    family = _FAMILIES.get(found.type.name)
-    if family is None:
-        raise BadInput(
-            f"{name}: RecBole's {found.type.name.lower()} models are not supported. Extend a "
-            "general, context-aware or sequential one."
-        )
+    family: Any = {"CONTEXT": "context-aware"}.get(found.type.name, found.type.name.lower())
+    if family not in get_args(Family):
+        raise BadInput(f"{name}: RecBole's {family} models are not supported. Name another.")
     if family == "sequential":
         return Entry(family, "sequences", **{"tap": Tap(kind="method", name="forward"), **own})
     return Entry(family, _INPUTS[found.input_type.name], **own)
@@ -97,6 +78,7 @@ def plain_module(name: str, entry: Entry, data: Any, settings: Mapping[str, Any]
     found: Any = entry.own
     own = found.__name__
     given = {key: settings[key] for key in entry.defaults if settings[key] is not None}
+    given.pop("loader")
     module: Any = calling(name, f"{own}(data, …)", lambda: found(data, **given))
 
     def scalar(value: Any, _: Any) -> str | None:
@@ -123,6 +105,5 @@ def require_usable(name: str, recommender: Any) -> None:
     recommender.module.eval()
     scores = calling(name, f"{own}'s scores", recommender.scores, users)[:, 1:]
     recommender.module.train()
-    for what, value in (("loss", loss), ("scores", scores)):
-        if not torch.isfinite(value).all():
-            raise BadInput(f"{name}: {own}'s {what} on toy data must be finite. Correct its code.")
+    if not (torch.isfinite(loss) and torch.isfinite(scores).all()):
+        raise BadInput(f"{name}: {own}'s loss and scores on toy data must be finite. Correct it.")

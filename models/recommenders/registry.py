@@ -166,11 +166,9 @@ def entry(model: str) -> Entry:
     try:
         return MODELS[model]
     except KeyError:
-        names = ", ".join(MODELS.shipped)
-        raise BadInput(
-            f"models.{model}: not a supported model. Choose one of {names}, or name your own class "
-            "by its import path, my_package.module:Class."
-        ) from None
+        names = ", ".join((*MODELS.shipped, "the import path of your own class"))
+        why = f"models.{model}: not a supported model. Choose one of {names}."
+        raise BadInput(why) from None
 
 
 def catalogue() -> list[dict[str, Any]]:

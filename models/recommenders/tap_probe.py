@@ -115,16 +115,12 @@ def tapped_layer(
     """
     small = toy(model, given)
     tap = tap or small.entry.default_tap(side)
-    if tap is None and small.entry.own:
-        fires = ", ".join(f"{s.kind} {s.name}" for s in sightings(small) if s.rows)
-        raise BadInput(
-            f"models.{model}: your class names no tap for {side}. Set models.{model}."
-            f"{'tap' if side == 'users' else 'item_tap'} to one of {fires}, or the class's taps."
-        )
     if tap is None:
+        other, key = ("items", "tap") if side == "users" else ("users", "item_tap")
+        fires = ", ".join(f"{seen.kind} {seen.name}" for seen in sightings(small) if seen.rows)
         raise BadInput(
-            f"models.{model}: {model} has no vector per item, so that items' profiles have no "
-            f"default tap. Set models.{model}.transfer.side to users, or models.{model}.item_tap."
+            f"models.{model}: it has no default tap for {side}. Set the model's transfer.side to "
+            f"{other}, or its {key} to one of {fires}."
         )
     hooks = HookManager(small.module, tap)
     batch = next(iter(small.batches()))

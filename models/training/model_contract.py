@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +17,8 @@ from models.training.training_loop import Fitted, fit
 from models.transfer.hooks import HookManager, listening
 from models.transfer.wrapper import Knowledge, ModelWrapper
 
-
-class Promise(NamedTuple):
-    """What was tried, whether it holds, and the fix where it does not."""
-
-    promise: str
-    holds: bool
-    fix: str = ""
+Promise = tuple[str, bool, str]
+"""What was tried, whether it holds, and the fix where it does not."""
 
 
 def promises(name: str, settings: Model) -> Iterator[Promise]:
@@ -40,17 +35,17 @@ def promises(name: str, settings: Model) -> Iterator[Promise]:
     scores = scores_of(first, users)
     fix = "Check the sign of the loss, and that parameters are registered in the module."
     learned = _liked(first, scores) > before
-    yield Promise("training lifts the training items above the others", learned, fix)
+    yield ("training lifts the training items above the others", learned, fix)
     fix = "Draw random numbers from torch, numpy or random, which are seeded, and read no clock."
-    yield Promise("a seed gives one training, to the bit", losses[0] == losses[1], fix)
+    yield ("a seed gives one training, to the bit", losses[0] == losses[1], fix)
     again.restore(first.weights())
     fix = "Register what scores depend on as parameters or buffers; keep nothing between calls."
     same = torch.equal(scores, scores_of(again, users))
-    yield Promise("the weights are all that the scores need", same, fix)
+    yield ("the weights are all that the scores need", same, fix)
     one = scores_of(first, users[-1:])
     fix = "In evaluation mode, compute each row from its own user alone."
     close = torch.allclose(scores[-1:], one, rtol=1e-4, atol=1e-5)
-    yield Promise("a user's scores do not depend on who else is scored", close, fix)
+    yield ("a user's scores do not depend on who else is scored", close, fix)
     for side in SIDES:
         tap = settings.tap_of(side) or entry(name).default_tap(side)
         if tap is not None:
@@ -64,19 +59,19 @@ def _promises_of_tap(
     built = toy(name, given)
     before = scores_of(built, users)
     changed = (bent_scores(built, tap, users) != before).any(dim=1).all()
-    yield Promise(f"{what} changing it changes all scores", bool(changed), "Tap what is scored.")
+    yield (f"{what} changing it changes all scores", bool(changed), "Tap what is scored.")
     built = toy(name, given)
     wrapper = _wrapped(built, side, tap, given, alpha=1.0)
     losses = wrapper.step_loss(next(iter(built.batches())), transferring=True)
     (losses.total - 0.0 * losses.model).backward()
     pulled = any(p.grad is not None and p.grad.any() for p in built.module.parameters())
-    yield Promise(f"{what} gradient reaches parameters", pulled, "Do not detach what is tapped.")
+    yield (f"{what} gradient reaches parameters", pulled, "Do not detach what is tapped.")
     built = toy(name, given)
     _trained(built, _wrapped(built, side, tap, given, alpha=0.0))
     theirs = plain.weights()
     same = all(torch.equal(value, theirs[key]) for key, value in built.weights().items())
     fix = "Let the loss and the tapped layer keep no state of their own."
-    yield Promise(f"{what} at weight 0 it gives the baseline to the bit", same, fix)
+    yield (f"{what} at weight 0 it gives the baseline to the bit", same, fix)
 
 
 def _liked(built: Recommender, scores: Tensor) -> float:

@@ -10,12 +10,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from multiprocessing.sharedctypes import Synchronized
 from typing import ParamSpec, TypeVar
 
 from models.config import Pipeline
+from models.errors import Unavailable
 from models.plugins import digests, require_same
 from tasks.execution.dask_cluster import Cluster, ClusterFuture
 
@@ -120,9 +122,15 @@ def in_worker(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call `function` in a worker process; in this one where there are none."""
     if _pool is None:
         return function(*args, **kwargs)
-    if isinstance(_pool, ProcessPoolExecutor):
-        _pool.submit(require_same, digests(), "disk").result()
-    return _pool.submit(function, *args, **kwargs).result()
+    try:
+        if isinstance(_pool, ProcessPoolExecutor):
+            _pool.submit(require_same, digests(), "disk").result()
+        return _pool.submit(function, *args, **kwargs).result()
+    except BrokenProcessPool as error:
+        raise Unavailable(
+            "a worker process ended early. In a script, call under `if __name__ == '__main__':`; "
+            "else lower training.workers, for memory. Finished work is kept."
+        ) from error
 
 
 def spread(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

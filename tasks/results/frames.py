@@ -1,0 +1,43 @@
+"""Results as data frames and figures, for notebooks."""
+
+from importlib import import_module
+from typing import Any
+
+import pyarrow as pa
+
+from models.errors import BadInput
+from tasks.results.queries import Rows, comparison_rows, reading, require_experiment, select
+
+_BY_RUN = ("metrics", "user_metrics", "epochs")
+_TABLES = ("comparison", "contrasts_all", "slice_comparison", "runs", "points", "trials", *_BY_RUN)
+
+
+def rows_of(experiment: str, table: str) -> Rows:
+    """An experiment's rows of a table or view; BadInput for another table."""
+    if table not in _TABLES:
+        raise BadInput(f"{table}: there is no such table. Choose one of {', '.join(_TABLES)}.")
+    own = "experiment = $experiment"
+    if table in _BY_RUN:
+        own = f"run_id IN (SELECT run_id FROM runs WHERE {own})"
+    with reading() as connection:
+        require_experiment(connection, experiment)
+        return select(connection, f"FROM {table} WHERE {own}", experiment=experiment)
+
+
+def as_frame(rows: Rows, polars: bool = False) -> Any:
+    """A data frame of pandas, or of polars, which has to be installed then."""
+    if polars:
+        return import_module("polars").from_dicts(rows, infer_schema_length=None)
+    return pa.Table.from_pylist(rows).to_pandas()
+
+
+def forest_figure(experiment: str) -> Any:
+    """The gains on the primary metric, in percent, with 95 % intervals: a Plotly figure."""
+    from plotly.express import scatter
+
+    frame = as_frame([row for row in comparison_rows(experiment) if row["is_primary"]])
+    percent = frame["baseline_mean"] / 100
+    frame["above"] = frame["ci_high"] / percent - frame["gain_percent"]
+    frame["below"] = frame["gain_percent"] - frame["ci_low"] / percent
+    errors = {"error_x": "above", "error_x_minus": "below"}
+    return scatter(frame, x="gain_percent", y="arm", color="model", **errors)
