@@ -17,7 +17,7 @@ LLM_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML
 .PHONY: help setup demo test test-slow lint docs bench serve alerts local-llm clean
 
 help:
-	@echo "make demo   run configs/ml-100k.yaml end to end"
+	@echo "make demo   run configs/demo.yaml end to end: an LLM's knowledge in six models"
 	@echo "make test   lint, type-check and test"
 	@echo "make test-slow  what takes long: ten kills, every model resumed, files beyond memory"
 	@echo "make lint   ruff, mypy, import-linter"
@@ -38,7 +38,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup
-	$(BIN)/llmkt run configs/ml-100k.yaml
+	$(BIN)/llmkt experiment configs/demo.yaml --yes
 
 # Tests of one group (tests/conftest.py) share a process, in the order that is made there.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
@@ -58,7 +58,7 @@ lint: setup
 docs: setup
 	$(BIN)/python docs/generate_reference.py
 
-BENCHMARKS := $(wildcard $(addprefix benchmarks/,training_speed.py ials_speed.py llm_throughput.py embedding_speed.py nightly_cost.py coverage.py scale.py))
+BENCHMARKS := $(wildcard $(addprefix benchmarks/,training_speed.py ials_speed.py llm_throughput.py embedding_speed.py nightly_cost.py api_speed.py coverage.py scale.py))
 
 bench: setup
 	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file"; done

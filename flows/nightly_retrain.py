@@ -1,7 +1,6 @@
 """The nightly flow: new interactions → challenger → gate → publish."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from tasks.execution.stage import StageRecord
 from tasks.nightly import night as nights
 from tasks.nightly.alerts import deliver_current, tell
 from tasks.nightly.gate_task import gate
-from tasks.nightly.guarded import guarded, measured
+from tasks.nightly.guarded import guarded
 from tasks.nightly.night import Night
 from tasks.nightly.pages import announce
 from tasks.nightly.promotion_log import record
@@ -57,19 +56,19 @@ def nightly_retrain(
     with nights.alone(pipeline.experiment):
         row = nights.opened(pipeline)
         try:
-            return _night(pipeline, row.decided_at, StageRunner())
+            return _night(pipeline, row, StageRunner())
         except BaseException as error:
             tell(nights.failed(row, error))
             raise
 
 
-def _night(pipeline: Pipeline, at: datetime, stages: StageRunner) -> Ended:
+def _night(pipeline: Pipeline, row: Promotion, stages: StageRunner) -> Ended:
     """Train and judge a challenger if there is enough that is new."""
     base = load_data(pipeline, stages, pipeline.demographics())
     folder = nights.drops_folder(pipeline.nightly)
     folded = fold_drops(base, folder, stages, pipeline.nightly.settle_seconds)
     nights.require_rankings(pipeline, folded.data)
-    night = nights.begin(pipeline, at, folded)
+    night = nights.begin(pipeline, row, folded)
     skipped = night.skipped()
     if skipped:
         return _end(night, night.ended(skipped), stages)
@@ -124,7 +123,7 @@ def _challenge(night: Night, stages: StageRunner) -> Ended:
     offered = stages.run(
         recommendations, served, learnt, data, made.embeddings(), pipeline.nightly.k
     )
-    row = guarded(night, measured(night, row, offered, made))
+    row = guarded(night, row, offered, made)
     if row.decision != "kept":
         reducers = kept_reducers(prepared.knowledge, pipeline.targets.refit)
         manifest = nights.manifest(night, row, judged, offered, made, reducers)

@@ -90,18 +90,10 @@ def rollback(
 ) -> None:
     """Make the previous version current again; repeat to go further back."""
     with command(data_dir):
-        from tasks.nightly.alerts import deliver_current
         from tasks.publishing.manifest import the_experiment
         from tasks.publishing.versions import rollback as go_back
 
-        name = the_experiment(experiment)
-        was, now = go_back(name)
-        deliver_current(name, was.sinks)
-        if as_json:
-            echo_json({"experiment": name, "was": was.version, "now": now.version})
-        else:
-            told = f"{name}: {now.version} is current again, instead of {was.version}"
-            print_lines(wide_console(), told)
+        _swapped(*go_back(the_experiment(experiment)), as_json)
 
 
 @champion.command()
@@ -113,20 +105,25 @@ def approve(
 ) -> None:
     """Make a version current that breached a guardrail and waits for approval."""
     with command(data_dir):
-        from tasks.nightly.alerts import deliver_current
         from tasks.nightly.promotion_log import record
         from tasks.publishing.manifest import the_experiment
         from tasks.publishing.versions import approve as make_current
 
-        name = the_experiment(experiment)
-        now = make_current(name, version)
+        was, now = make_current(the_experiment(experiment), version)
         record([now.decision.model_copy(update={"decision": "published"})])
-        deliver_current(name, now.sinks)
-        if as_json:
-            echo_json({"experiment": name, "was": now.previous, "now": now.version})
-        else:
-            told = f"{name}: {now.version} is current, instead of {now.previous}"
-            print_lines(wide_console(), told)
+        _swapped(was, now, as_json)
+
+
+def _swapped(was: "Manifest", now: "Manifest", as_json: bool) -> None:
+    """Deliver what has become current, and say so."""
+    from tasks.nightly.alerts import deliver_current
+
+    deliver_current(now.experiment, was.sinks)
+    if as_json:
+        echo_json({"experiment": now.experiment, "was": was.version, "now": now.version})
+    else:
+        told = f"{now.experiment}: {now.version} is current, instead of {was.version}"
+        print_lines(wide_console(), told)
 
 
 @app.command()
@@ -144,6 +141,24 @@ def recommend(
 
         found = recommended(the_experiment(experiment), user, k)
         emit(found, as_json, _print_recommended)
+
+
+@app.command()
+def api(
+    experiment: Experiment = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    data_dir: DataDir = None,
+) -> None:
+    """Serve the published lists over HTTP; a new version is swapped in without a restart."""
+    with command(data_dir):
+        import uvicorn
+
+        from flows.lists_api import lists_api
+        from tasks.publishing.manifest import the_experiment
+
+        app = lists_api(the_experiment(experiment))
+        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
 
 
 def _print_recommended(console: Console, found: "Found") -> None:

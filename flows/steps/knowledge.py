@@ -189,13 +189,13 @@ def target_all(
                     taken = {
                         model: stages.run(
                             controls,
-                            forms[known.side][model][0],
+                            forms[known.side].get(model, (pipeline.targets, None))[0],
                             arm.name,
                             made.targets,
                             *inputs,
                             side=known.side,
                         )
-                        for model, made in own.items()
+                        for model, made in same.items()
                         if arm in pipeline.arms_of(model) and seed in pipeline.seeds_of(model)
                     }
                 elif arm.shuffles_items and forms[known.side]:

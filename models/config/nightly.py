@@ -1,6 +1,6 @@
 """The nightly flow: what is trained, when it may replace what is published, what is published."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,32 +23,26 @@ class NightlySplit(Split):
     )
 
 
-class Guardrails(Section):
-    """What a challenger must keep beside the deciding metric; empty: not checked."""
+def _limit(default: float | None, words: str, least: float = 0.0) -> Any:
+    return Field(default, ge=least, description=f"{words}; empty: not checked.")
 
-    served_drop: float | None = Field(
-        0.02, ge=0, description="Largest fall of the share of users whose list is the model's own."
+
+class Guardrails(Section):
+    """What a challenger must keep beside the deciding metric."""
+
+    served_drop: float | None = _limit(
+        0.02, "Largest fall of the share of users whose list is the model's own"
     )
-    coverage: float | None = Field(
-        0.5, ge=0, description="Least coverage of the catalogue, as a share of the champion's."
-    )
-    tail_share: float | None = Field(
-        0.5, ge=0, description="Least share of places for unpopular items, likewise."
-    )
-    overlap: float | None = Field(
-        0.1, ge=0, le=1, description="Least share of a list that was in the user's list before."
-    )
+    coverage: float | None = _limit(0.5, "Least coverage of the catalogue, in the champion's")
+    tail_share: float | None = _limit(0.5, "Least share of places for unpopular items, likewise")
+    overlap: float | None = _limit(0.1, "Least share of a list that was in it before")
+    drift: float | None = _limit(5.0, "Most profile drift, in medians of the nights before", 1.0)
+    volume: float | None = _limit(10.0, "Most, or 1 by it fewest, new interactions, likewise", 1.0)
     anchor: float | None = Field(
         None,
         ge=0,
         description="How far the interval of the difference to the anchor, the first version or "
         "the last approved one, may reach below 0; empty: twice nightly.tolerance.",
-    )
-    drift: float | None = Field(
-        5.0, ge=1, description="Most profile drift, in medians of the nights before."
-    )
-    volume: float | None = Field(
-        10.0, ge=1, description="Most new interactions, likewise; fewer than 1 of so many, too."
     )
     on_breach: Literal["needs approval", "kept"] = Field(
         "needs approval",

@@ -76,10 +76,7 @@ class Pipeline(Section):
             self.transfer_of(name)  # refuses overrides that are not valid
             for key, own in (("arms", self.arms_of(name)), ("seeds", self.seeds_of(name))):
                 if not own:
-                    raise ValueError(
-                        f"models.{name}.{key} has none of training.{key}. Name some of them, or "
-                        "leave it empty"
-                    )
+                    raise ValueError(f"models.{name}.{key}: none is in training.{key}. Add one")
         if self.dataset.feedback == "counts" and self.evaluation.like_from is not None:
             raise ValueError(
                 "evaluation.like_from: dataset.feedback is counts, so nothing is liked. "

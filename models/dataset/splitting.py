@@ -107,7 +107,7 @@ def split_as_given(
             files share, and for users without a training interaction (unless left out).
     """
     table = interactions.sort_by([(USER, "ascending"), (ITEM, "ascending")])
-    known = _pairs(table)
+    known = pairs_of(table)
     parts = np.full(len(known), DROPPED)
     for name, code in (("train", TRAIN), ("valid", VALID), ("test", TEST)):
         if name in given:
@@ -128,15 +128,15 @@ def split_as_given(
     return train, valid, test
 
 
-def _pairs(table: pa.Table) -> pa.Array:
-    """User and item as one text, with a separator that no tab-separated file can hold."""
+def pairs_of(table: pa.Table) -> pa.Array:
+    """Join user and item to one text, with a tab, which no id can hold."""
     texts = pc.binary_join_element_wise(table[USER], table[ITEM], "\t")
     return pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], pa.string())
 
 
 def _rows_of(given: pa.Table, name: str, known: pa.Array) -> NDArray[np.int64]:
     """Each given pair's row in the data set."""
-    pairs = _pairs(given)
+    pairs = pairs_of(given)
     rows = pc.index_in(pairs, known)
     unknown = pairs.filter(pc.is_null(rows))
     if len(unknown):
@@ -162,7 +162,7 @@ def _require_free(
         files = sorted({("train", "valid", "test")[code] for code in parts[shared]})
         raise BadInput(
             f"split.{name}: {len(shared)} user-item pairs are in split.{' and '.join(files)} as "
-            f"well: {_shown(_pairs(table.take(pa.array(shared))))}. Keep each pair in one file."
+            f"well: {_shown(pairs_of(table.take(pa.array(shared))))}. Keep each pair in one file."
         )
 
 

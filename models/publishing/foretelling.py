@@ -26,8 +26,7 @@ class Foretold:
     """Rows that others' values foretell.
 
     Attributes:
-        rows: int64 (m,), internal ids of the rows that the model has not learnt of.
-        known: int64 (n,), internal ids of rows that it has.
+        rows: int64 (m,), internal ids that the model has not learnt of; `known`, (n,): that it has.
         weights: float32 (m, n), W.
     """
 
@@ -41,11 +40,8 @@ def foretold(
 ) -> Foretold | None:
     """Learn W; None where no wanted row, or fewer than two learnt ones, have a text.
 
-    Args:
-        embeddings: float32 (n_ids, width), by internal id.
-        described: bool (n_ids,), who has one.
-        learnt: internal ids that the model has learnt of.
-        wanted: internal ids that it has not.
+    `embeddings`, float32 (n_ids, width), and `described`, bool (n_ids,), are by internal id, of
+    which the model has learnt of `learnt` and not of `wanted`.
     """
     rows, known = wanted[described[wanted]], learnt[described[learnt]]
     if not len(rows) or len(known) < 2:

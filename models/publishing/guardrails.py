@@ -19,11 +19,8 @@ _LEAST_DRIFT = 0.01
 def breaches(rule: Nightly, row: Row, champion: Row | None, before: Sequence[Row]) -> Iterator[str]:
     """List the guardrails that tonight's challenger breaches, in words.
 
-    Args:
-        rule: the limits.
-        row: tonight's.
-        champion: the night that published the champion; None before the first.
-        before: earlier nights that were judged, newest first.
+    `champion` is the night that published the champion, `before` are earlier judged nights, newest
+    first.
     """
     if champion is not None:
         yield from _floors(rule, row, champion)

@@ -54,16 +54,10 @@ def rank(
     return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
 
 
-def score_blocks(recommender: Recommender, users: Tensor) -> tuple[Tensor, ...]:
-    """Divide users, int64 (n,), into blocks whose scores fit into memory."""
-    blocks: tuple[Tensor, ...] = users.split(max(_SCORES_AT_ONCE // recommender.n_items, 1))
-    return blocks
-
-
 def _rank_blocks(
     recommender: Recommender, scored: Scores, users: Tensor, seen: Seen, k: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    for block in score_blocks(recommender, users):
+    for block in users.split(max(_SCORES_AT_ONCE // recommender.n_items, 1)):
         # A copy: some models return a view of what they keep.
         scores = scored(block.to(recommender.device)).float().clone()
         scores[:, 0] = -torch.inf

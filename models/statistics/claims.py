@@ -3,8 +3,8 @@
 A family is declared before test is scored. It has one chain per model, on the primary metric:
 
 - A: knowledge against its own baseline,
-- B: above every control; p is the largest of the controls' (intersection-union test; Berger,
-  Technometrics 24, 1982),
+- B: above every control of its kind, targets or features; p is the largest of the controls'
+  (intersection-union test; Berger, Technometrics 24, 1982),
 - C: above one reference, chosen on validation.
 
 Each unfinished chain has an equal share of the level. A rejection moves its chain to the next step;
@@ -88,7 +88,8 @@ def declare(
         best = max(known, key=lambda model: valid[point, model], default=None)
         for model, arm in arms:
             if ARMS[arm].is_treatment and model in (config.models or (model,)):
-                ran = [name for name in ARMS if ARMS[name].is_control and (model, name) in arms]
+                alike = [name for name, row in ARMS.items() if row.takes == ARMS[arm].takes]
+                ran = [name for name in alike if ARMS[name].is_control and (model, name) in arms]
                 others = {
                     "own-baseline": (BASELINE,),
                     "controls": config.controls if config.controls is not None else tuple(ran),

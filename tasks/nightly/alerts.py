@@ -15,24 +15,21 @@ from tasks.publishing.manifest import current, folder_of
 from tasks.publishing.outputs import Promotion
 from tasks.publishing.sinks import deliver
 
-NIGHT, ALERT = "llmkt.night", "llmkt.alert"
-
 
 def tell(row: Promotion, quarantine: float = 1.0, described: Sequence[Described] = ()) -> None:
     """Emit `llmkt.night.DECISION`, and alerts about budgets and refused rows.
 
     `quarantine` is the share of new rows whose refusal is an alert, `described` tonight's profiles.
     """
-    _emit(f"{NIGHT}.{row.decision.replace(' ', '-')}", row.experiment, row.reason, row)
+    _emit(f"llmkt.night.{row.decision.replace(' ', '-')}", row.experiment, row.reason, row)
     unasked = sum(side.profiled.unasked for side in described if side.profiled)
     if unasked:
-        _emit(f"{ALERT}.budget", row.experiment, f"the budget left {unasked} profiles unasked", row)
+        _emit("llmkt.alert.budget", row.experiment, f"the budget left {unasked} unasked", row)
     nights = promotions(row.experiment)
     earlier = [n["quarantined"] for n in nights if n["decided_at"] < row.decided_at]
     refused = row.quarantined - next(iter(earlier), 0)
     if refused > quarantine * max(refused + row.new_interactions, 1):
-        reason = f"{refused} rows or files of new drops were refused, see quarantine"
-        _emit(f"{ALERT}.quarantine", row.experiment, reason, row)
+        _emit("llmkt.alert.quarantine", row.experiment, f"{refused} new rows were refused", row)
 
 
 def deliver_current(experiment: str, sinks: Sequence[Sink]) -> None:
@@ -40,23 +37,11 @@ def deliver_current(experiment: str, sinks: Sequence[Sink]) -> None:
     champion = current(experiment)
     if champion is not None:
         for failure in deliver(champion, sinks):
-            _emit(f"{ALERT}.sink", experiment, failure, champion.decision)
+            _emit("llmkt.alert.sink", experiment, failure, champion.decision)
 
 
 def _emit(event: str, experiment: str, reason: str, row: Promotion) -> None:
-    """Emit one event; outside of a flow, where no server may be, it may get lost."""
     link = flow_run.ui_url or folder_of(experiment).as_uri()
-    emit_event(
-        event,
-        resource={
-            "prefect.resource.id": f"llmkt.{experiment}",
-            "prefect.resource.name": experiment,
-        },
-        payload={
-            "experiment": experiment,
-            "reason": reason,
-            "link": link,
-            "version": row.challenger_version,
-            "cost_usd": row.cost_usd,
-        },
-    )
+    known = row.model_dump(mode="json", include={"experiment", "challenger_version", "cost_usd"})
+    resource = {"prefect.resource.id": f"llmkt.{experiment}"}
+    emit_event(event, resource, payload={**known, "reason": reason, "link": link})

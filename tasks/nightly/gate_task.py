@@ -17,7 +17,7 @@ from models.evaluation.user_scores import UserValues, score
 from models.publishing.promotion_gate import Decision, decide, first_champion, too_few_users
 from models.report import wording
 from models.schemas import ITEM, USER
-from models.statistics.paired_comparison import compare
+from models.statistics.paired_comparison import Estimate, compare
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.execution.stage import stage
 from tasks.publishing.manifest import TRAIN, VALID, Manifest
@@ -27,8 +27,6 @@ from tasks.storage.artifacts import MissingArtifact, read_parquet
 from tasks.training.model_tables import Inputs
 from tasks.training.outputs import Trained
 from tasks.training.worker import TrainedModel, trained_model
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -80,13 +78,17 @@ def gate(
         )
     decision, numbers = _decide(rule, (metric, k), ours, theirs, holdout.known)
     if anchor is not None:
-        numbers |= _anchored(rule, (metric, k), anchor, _both(model, anchor, parts, data, computed))
+        mine, others, _ = _both(model, anchor, parts, data, computed)
+        found, _ = _compared(rule, (metric, k), mine, others) if others else (None, 0)
+        if found is not None:
+            numbers |= {"anchor_difference": found.difference, "anchor_ci_low": found.ci_low}
     judged = Judged(
         decision=decision.outcome,
         reason=decision.reason + _remarks(holdout.seen, numbers.get("unknown_to_champion", 0)),
         metric=metric,
         k=k,
         champion_version=champion and champion.version,
+        anchor_version=anchor and anchor.version,
         metrics=_means(ours),
         champion_metrics=_means(theirs) if theirs else {},
         seen_by_champion=holdout.seen,
@@ -124,18 +126,11 @@ def _decide(
     if theirs is None:
         mean, n = float(ours.values[by].mean()), len(ours.users)
         return first_champion(name, mean, n), {"challenger_mean": mean, "users": n}
-    pairs, users = _paired(by, ours, theirs)
-    counts: dict[str, Any] = {
-        "users": len(users),
-        "unknown_to_champion": len(ours.users) - len(users),
-    }
-    if len(users) < 2:
-        return too_few_users(len(users)), counts
-    found = compare(*pairs, confidence=rule.confidence)
-    cold = np.flatnonzero(_coldest(users, known))
-    if len(cold) > 1:
-        few = compare(pairs[0][:, cold], pairs[1][:, cold], confidence=rule.confidence)
-        counts |= {"cold_difference": few.difference, "cold_ci_high": few.ci_high}
+    found, n = _compared(rule, by, ours, theirs)
+    counts = {"users": n, "unknown_to_champion": len(ours.users) - n}
+    if found is None:
+        return too_few_users(n), counts
+    cold, _ = _compared(rule, by, ours.where(_coldest(ours.users, known)), theirs)
     return decide(found, name, rule.confidence, rule.tolerance), {
         **counts,
         "champion_mean": found.baseline_mean,
@@ -143,17 +138,24 @@ def _decide(
         "difference": found.difference,
         "ci_low": found.ci_low,
         "ci_high": found.ci_high,
+        "cold_difference": cold and cold.difference,
+        "cold_ci_high": cold and cold.ci_high,
     }
 
 
-def _paired(
-    by: tuple[Metric, int], ours: UserValues, theirs: UserValues
-) -> tuple[tuple[Floats, Floats], NDArray[np.str_]]:
-    """Values of the users that both can serve, float64 (1, n) twice, and who they are."""
-    users, left, right = np.intersect1d(
-        ours.users, theirs.users, assume_unique=True, return_indices=True
-    )
-    return (ours.values[by][None, left], theirs.values[by][None, right]), users
+def _compared(
+    rule: Nightly, by: tuple[Metric, int], ours: UserValues, theirs: UserValues
+) -> tuple[Estimate | None, int]:
+    """Challenger minus the other version over the users that both can serve, and how many.
+
+    None for fewer than two.
+    """
+    shared = np.intersect1d(ours.users, theirs.users, assume_unique=True, return_indices=True)
+    users, left, right = shared
+    if len(users) < 2:
+        return None, len(users)
+    pairs = ours.values[by][None, left], theirs.values[by][None, right]
+    return compare(*pairs, confidence=rule.confidence), len(users)
 
 
 def _coldest(users: NDArray[np.str_], known: pa.Table) -> NDArray[np.bool_]:
@@ -162,26 +164,6 @@ def _coldest(users: NDArray[np.str_], known: pa.Table) -> NDArray[np.bool_]:
     places = pc.index_in(pa.array(users, pa.string()), counted.field("values"))
     counts = np.asarray(pc.fill_null(counted.field("counts").take(places), 0))
     return np.asarray(counts <= np.quantile(counts, 0.25))
-
-
-def _anchored(
-    rule: Nightly,
-    by: tuple[Metric, int],
-    anchor: Manifest,
-    judged: tuple[UserValues, UserValues | None, _Holdout],
-) -> dict[str, Any]:
-    """Challenger minus anchor; empty where they have fewer than two users in common."""
-    ours, theirs, _ = judged
-    assert theirs is not None
-    pairs, users = _paired(by, ours, theirs)
-    if len(users) < 2:
-        return {}
-    found = compare(*pairs, confidence=rule.confidence)
-    return {
-        "anchor_version": anchor.version,
-        "anchor_difference": found.difference,
-        "anchor_ci_low": found.ci_low,
-    }
 
 
 def _with_metric(evaluation: Evaluation, metric: Metric, k: int) -> Evaluation:

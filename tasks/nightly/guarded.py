@@ -8,31 +8,30 @@ from tasks.embeddings.outputs import Described
 from tasks.nightly.night import Made, Night
 from tasks.nightly.promotion_log import promotions
 from tasks.publishing.manifest import RECOMMENDATIONS, Manifest
-from tasks.publishing.outputs import Promotion, Recommended, Serving
+from tasks.publishing.outputs import Promotion, Recommended
 from tasks.publishing.sql_queries import query
 from tasks.storage.artifacts import MissingArtifact, read_parquet
 
 
-def measured(night: Night, row: Promotion, offered: Recommended, made: Made) -> Promotion:
-    """Add to tonight's row whom the lists serve, and how far they and the profiles have moved."""
-    champion = night.champion
+def guarded(night: Night, row: Promotion, offered: Recommended, made: Made) -> Promotion:
+    """Tonight's row with whom its lists serve, and the decision after the guardrails.
+
+    A breach keeps the champion, or asks for approval.
+    """
+    rule, champion = night.pipeline.nightly, night.champion
     found = {
-        "served_from": night.pipeline.nightly.serve_from,
-        **{column: getattr(offered.serving, column) for column in Serving.model_fields},
+        "served_from": rule.serve_from,
+        **offered.serving.model_dump(),
         "list_overlap": champion and _list_overlap(offered, champion),
         "profile_drift": champion and _drift(made.described, champion),
     }
-    return row.model_copy(update=found)
-
-
-def guarded(night: Night, row: Promotion) -> Promotion:
-    """Tonight's row after the guardrails: a breach keeps the champion, or asks for approval."""
-    rule = night.pipeline.nightly
-    champion = night.champion.decision.model_dump() if night.champion else None
     before = [known for known in promotions(row.experiment) if known["challenger_version"]]
-    found = "; ".join(breaches(rule, row.model_dump(), champion, before))
-    how = {"decision": rule.guardrails.on_breach, "reason": f"{row.reason}; but {found}"}
-    return row.model_copy(update=how) if found else row
+    was = champion.decision.model_dump() if champion else None
+    reasons = "; ".join(breaches(rule, row.model_dump() | found, was, before))
+    if reasons:
+        reason = f"{row.reason}; but {reasons}"
+        found |= {"decision": rule.guardrails.on_breach, "reason": reason}
+    return row.model_copy(update=found)
 
 
 def _list_overlap(offered: Recommended, champion: Manifest) -> float | None:

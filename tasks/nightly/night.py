@@ -104,7 +104,7 @@ class Night:
     """
 
     pipeline: Pipeline
-    at: datetime
+    opened: Promotion
     champion: Manifest | None
     anchor: Manifest | None
     data: Interactions
@@ -133,14 +133,14 @@ class Night:
             "new_interactions": self.new,
             "quarantined": self.quarantined,
         }
-        return _row(self.pipeline, self.at).model_copy(update=found)
+        return self.opened.model_copy(update=found)
 
     def judged(self, judged: Judged, made: Made, computed: set[Side | None]) -> Promotion:
         """Make the row of a night with a challenger; see `Made.cost_usd` for `computed`."""
         champion = self.champion.version if self.champion else None
         found = {
             "challenger_version": version_of(
-                self.at, made.trained, self.data, champion, self.pipeline.nightly
+                self.opened.decided_at, made.trained, self.data, champion, self.pipeline.nightly
             ),
             "start": "warm" if made.initial else "cold",
             "refit": made.refit(),
@@ -255,29 +255,12 @@ def opened(pipeline: Pipeline) -> Promotion:
     Nights are told apart and ordered by their start, so a clock that went back goes on from the
     newest night.
     """
-    newest = [row["decided_at"] for row in promotions(pipeline.experiment)[:1]]
-    at = max([datetime.now(UTC), *(when + timedelta(milliseconds=1) for when in newest)])
-    row = _row(pipeline, at)
-    record([row])
-    return row
-
-
-def failed(row: Promotion, error: BaseException) -> Promotion:
-    """Record why a night failed. Without room for it, the row says still that it was begun."""
-    reason = masked(str(error)) or type(error).__name__
-    row = row.model_copy(update={"reason": reason})
-    with suppress(Exception):
-        record([row])
-    return row
-
-
-def _row(pipeline: Pipeline, at: datetime) -> Promotion:
-    """The row of a night that has just begun."""
-    rule = pipeline.nightly
+    rule, newest = pipeline.nightly, promotions(pipeline.experiment)[:1]
     metric, k = parse_metric(rule.metric or pipeline.evaluation.primary)
-    return Promotion(
+    later = [row["decided_at"] + timedelta(milliseconds=1) for row in newest]
+    row = Promotion(
         experiment=pipeline.experiment,
-        decided_at=at,
+        decided_at=max([datetime.now(UTC), *later]),
         flow_run_id=flow_run.get_id(),
         challenger_version=None,
         metric=metric,
@@ -290,21 +273,31 @@ def _row(pipeline: Pipeline, at: datetime) -> Promotion:
         quarantined=0,
         start="cold",
     )
+    record([row])
+    return row
 
 
-def begin(pipeline: Pipeline, at: datetime, folded: Folded) -> Night:
+def failed(row: Promotion, error: BaseException) -> Promotion:
+    """Record why a night failed. Without room for it, the row says still that it was begun."""
+    row = row.model_copy(update={"reason": masked(str(error)) or type(error).__name__})
+    with suppress(Exception):
+        record([row])
+    return row
+
+
+def begin(pipeline: Pipeline, row: Promotion, folded: Folded) -> Night:
     """Count the new interactions, and record a promotion that a crash left unrecorded."""
     champion = current(pipeline.experiment)
     rows = promotions(pipeline.experiment)
-    known = {(row["challenger_version"], row["decision"]) for row in rows}
+    known = {(night["challenger_version"], night["decision"]) for night in rows}
     if champion and (champion.version, "published") not in known:
         record([champion.decision.model_copy(update={"decision": "published"})])
         rows = promotions(pipeline.experiment)
-    judged = [row["interactions"] for row in rows if row["decision"] in JUDGED]
+    judged = [night["interactions"] for night in rows if night["decision"] in JUDGED]
     before = judged[0] if judged and champion else 0
     return Night(
         pipeline=pipeline,
-        at=at,
+        opened=row,
         champion=champion,
         anchor=_anchor(champion),
         data=folded.data,
@@ -343,7 +336,7 @@ def manifest(
     return Manifest(
         experiment=row.experiment,
         version=row.challenger_version,
-        created_at=night.at,
+        created_at=night.opened.decided_at,
         previous=row.champion_version,
         anchor=anchor,
         served_from=rule.serve_from,

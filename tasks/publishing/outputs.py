@@ -27,8 +27,8 @@ class Serving(Handoff):
 class Recommended(Handoff):
     """A trained model's lists and vectors, for those who read the published set.
 
-    `recommendations` has the schema `RECOMMENDATIONS`; vectors are `vectors("vector", width, key)`;
-    `popular` has item and score, for users who are not known at all.
+    Lists have the schema `RECOMMENDATIONS`, those of `popular` for users who are not known at all,
+    under the empty name; vectors are `vectors("vector", width, key)`.
     """
 
     recommendations: Handle

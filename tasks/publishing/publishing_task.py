@@ -57,12 +57,8 @@ def recommendations(
     Nothing that is known of a user is recommended again, the holdout included. Users that the
     model has not learnt of are ranked for by what their texts foretell, or by popularity.
 
-    Args:
-        trained: the model to serve.
-        train: schema `INTERACTIONS`, what it has learnt.
-        data: all there is.
-        embeddings: `vectors("embedding", width, key)` of the sides that have texts.
-        k: length of the lists.
+    `train`, schema `INTERACTIONS`, is what the model has learnt of `data`; `embeddings` has
+    `vectors("embedding", width, key)` of the sides with texts.
     """
     inputs = {"weights": trained.weights, "train": train, "interactions": data.interactions}
     config = {"job": trained.job.identity(), "k": k}
@@ -84,10 +80,12 @@ def recommendations(
     tables = {"users": users, "items": items, "interactions": known, "rankings": rankings}
     tables["popular"] = query("popular", tables)
     tables["lists"] = query("lists", tables, k=k).cast(RECOMMENDATIONS)
+    nobody = {"users": pa.table({USER: [""]}), "rankings": rankings.slice(0, 0)}
+    strangers = query("lists", tables | nobody, k=k).cast(RECOMMENDATIONS)
     [serving] = query("serving", tables, head=HEAD_SHARE).to_pylist()
     return Recommended(
         recommendations=write_parquet("recommendations", tables["lists"], inputs, config),
-        popular=write_parquet("popular", tables["popular"].slice(0, k), inputs, config),
+        popular=write_parquet("popular", strangers, inputs, config),
         vectors={
             side: write_parquet("vectors", _table(recommender, side, own), inputs, config)
             for side, own in found.items()
@@ -164,13 +162,8 @@ def publishing(
 ) -> Manifest | None:
     """Write a version of the published set and make it current (`tasks.publishing.manifest`).
 
-    It always runs: another version may have become current since.
-
-    Args:
-        manifest: still without files.
-        sources: the files by name.
-        keep: number of versions that are kept.
-        swap: whether to make it current; a version that needs approval is only written.
+    It always runs: another version may have become current since. Without `swap`, a version is
+    only written, to wait for approval. `sources` are its files by name.
 
     Returns:
         The manifest with its files; None if the version that it was judged against is no longer

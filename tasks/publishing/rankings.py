@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.dataset.splitting import pairs_of
 from models.schemas import ITEM, TIMESTAMP, USER
 from tasks.storage.artifacts import Handle, read_parquet
 from tasks.training.model_tables import ranking_table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from models.recommenders.recommender import Recommender
     from models.recommenders.top_k import Scores
 
+_AT_ONCE = 1024
 SPLIT = "test"
 """What its rankings are called."""
 
@@ -50,7 +52,7 @@ def rank_for(
     """
     from models.recommenders.top_k import Seen, rank
 
-    ids = internal_ids(recommender.user_tokens, users)
+    ids = _internal_ids(recommender.user_tokens, users)
     is_ranked = np.isin(ids, new_users.rows if new_users else recommender.train_users)
     trained = np.unique(ids[is_ranked])
     later = _pairs(recommender, known.sort_by(TIMESTAMP))
@@ -58,7 +60,7 @@ def rank_for(
     learnt = recommender.train_users * n + recommender.train_items
     is_new = ~np.isin(later[:, 0] * n + later[:, 1], learnt)
     recommender.extend_history(*later[is_new].T)
-    candidates = internal_ids(recommender.item_tokens, catalogue)
+    candidates = _internal_ids(recommender.item_tokens, catalogue)
     strange = np.setdiff1d(np.arange(n), candidates)
     hidden = _pairs(recommender, excluded)
     seen = Seen(
@@ -77,8 +79,6 @@ def _scores(
     """The recommender's scores, those of new items and new users foretold."""
     import torch
 
-    from models.recommenders.top_k import score_blocks
-
     def known(block: "torch.Tensor") -> "torch.Tensor":
         scores = recommender.scores(block).float().clone()
         if new_items is not None:
@@ -89,28 +89,21 @@ def _scores(
     if new_users is None:
         return known
     recommender.module.eval()
-    blocks = score_blocks(recommender, torch.from_numpy(new_users.known))
-    weights = torch.from_numpy(new_users.weights).split([len(block) for block in blocks], dim=1)
-    parts = (
-        w @ known(b.to(recommender.device)).cpu() for w, b in zip(weights, blocks, strict=True)
-    )
-    made = torch.stack([*parts]).sum(dim=0)
+    made = torch.zeros(len(new_users.rows), recommender.n_items)
+    for start in range(0, len(new_users.known), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        block = torch.from_numpy(new_users.known[some]).to(recommender.device)
+        made += torch.from_numpy(new_users.weights[:, some]) @ known(block).cpu()
     return lambda block: made[np.searchsorted(new_users.rows, block.cpu())]
 
 
 def overlap(held: pa.Table, learnt: list[Handle]) -> NDArray[np.bool_]:
     """Mark the held-out pairs that are among those that a model has learnt from: bool (n,)."""
-    pairs = [_joined(read_parquet(handle, [USER, ITEM])) for handle in learnt]
-    return np.asarray(pc.is_in(_joined(held), pa.concat_arrays(pairs)))
+    pairs = [pairs_of(read_parquet(handle, [USER, ITEM])) for handle in learnt]
+    return np.asarray(pc.is_in(pairs_of(held), pa.concat_arrays(pairs)))
 
 
-def _joined(table: pa.Table) -> pa.Array:
-    # No atomic file can hold a tab in an id, and drops that do are refused.
-    texts = pc.binary_join_element_wise(table[USER], table[ITEM], "\t")
-    return pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], pa.string())
-
-
-def internal_ids(
+def _internal_ids(
     tokens: NDArray[np.object_], wanted: pa.Array | pa.ChunkedArray
 ) -> NDArray[np.int64]:
     """Internal ids, 0 where a token is not known: int64 (n,)."""
@@ -120,6 +113,6 @@ def internal_ids(
 
 def _pairs(recommender: "Recommender", table: pa.Table) -> NDArray[np.int64]:
     """Pairs of internal ids, of users and items that the model has learnt of: int64 (n, 2)."""
-    users = internal_ids(recommender.user_tokens, table[USER])
-    items = internal_ids(recommender.item_tokens, table[ITEM])
+    users = _internal_ids(recommender.user_tokens, table[USER])
+    items = _internal_ids(recommender.item_tokens, table[ITEM])
     return np.stack((users, items), axis=1)[(users > 0) & (items > 0)]

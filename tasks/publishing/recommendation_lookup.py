@@ -7,12 +7,13 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from models.errors import BadInput
-from models.schemas import ITEM, USER
+from models.schemas import USER
 from tasks.publishing.manifest import ITEMS, POPULAR, RECOMMENDATIONS, USERS, Manifest, current
 from tasks.publishing.sql_queries import query
 from tasks.storage.artifacts import MissingArtifact, read_parquet
 
 _SHOWN = 10
+ITEM_VECTORS = "items.parquet"
 
 
 class Recommendation(BaseModel):
@@ -59,19 +60,17 @@ def recommended(experiment: str, user: str, k: int | None = None) -> Found:
 
 def answers(manifest: Manifest) -> Iterator[tuple[str, bytes]]:
     """Each user and the user's `Found` as JSON; the empty name stands for users not known."""
-    popular = _read(manifest, POPULAR)
-    n = len(popular)
-    strangers = pa.table(
-        {
-            USER: pa.repeat("", n),
-            "rank": pa.array(range(1, n + 1), pa.int32()),
-            ITEM: popular[ITEM],
-            "score": popular["score"],
-            "source": pa.repeat("popular", n),
-        }
-    )
-    yield from _answers(manifest, strangers)
-    yield from _answers(manifest, _read(manifest, RECOMMENDATIONS))
+    for name in (POPULAR, RECOMMENDATIONS):
+        yield from _answers(manifest, _read(manifest, name))
+
+
+def similar(manifest: Manifest, item: str, k: int) -> bytes | None:
+    """The `k` items whose published vectors are closest by cosine, as JSON; None without one."""
+    if ITEM_VECTORS not in manifest.files:
+        return None
+    tables = {"vectors": read_parquet(manifest.handle(ITEM_VECTORS))}
+    [found] = query("similar", tables, item=item, k=k)["answer"].to_pylist()
+    return found and str(found).encode()
 
 
 def _answers(manifest: Manifest, lists: pa.Table) -> Iterator[tuple[str, bytes]]:

@@ -32,31 +32,19 @@ def deliver(manifest: Manifest, sinks: Iterable[Sink]) -> list[str]:
             with replacing(note) as temporary:
                 temporary.write_text(manifest.version)
         except Exception as error:
-            secret = os.environ.get(sink.password_env or "", "")
-            why = masked(str(error), *([secret] if secret else []))
+            why = masked(str(error), os.environ.get(sink.password_env or "", ""))
             failures.append(f"sink {sink.kind} did not take {manifest.version}: {why}")
     return failures
 
 
 def _to_command(manifest: Manifest, sink: Sink) -> None:
     """Call a program with the version's folder; it must end with 0."""
-    done = subprocess.run(
-        [*sink.command, str(manifest.folder)],
-        capture_output=True,
-        text=True,
-        timeout=sink.seconds,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{sink.command[0]} ended with {done.returncode}: {done.stderr[-500:]}")
+    called = [*sink.command, str(manifest.folder)]
+    subprocess.run(called, check=True, timeout=sink.seconds, stdin=subprocess.DEVNULL)
 
 
 def _to_redis(manifest: Manifest, sink: Sink) -> None:
-    """Write the version's hash, then name it current, then remove older ones.
-
-    A reader gets `llmkt:EXPERIMENT:current`, and its list from the hash of that version; users
-    that it does not have get the field of the empty name.
-    """
+    """Write the version's hash, then name it current, then remove all but the one before."""
     from redis import Redis
 
     prefix = f"llmkt:{manifest.experiment}"
@@ -70,10 +58,9 @@ def _to_redis(manifest: Manifest, sink: Sink) -> None:
         before = client.get(f"{prefix}:current")
         assert not isinstance(before, str)  # this client decodes nothing
         client.set(f"{prefix}:current", manifest.version)
-        kept = {new.encode(), f"{prefix}:current".encode()}
-        kept |= {f"{prefix}:{before.decode()}".encode()} if before else set()
+        kept = {manifest.version, "current", before.decode() if before else None}
         for name in client.scan_iter(f"{prefix}:*"):
-            if name not in kept:
+            if name.decode().removeprefix(f"{prefix}:") not in kept:
                 client.delete(name)
 
 

@@ -16,5 +16,4 @@ def query(name: str, tables: Mapping[str, pa.Table], **variables: object) -> pa.
             connection.register(table, rows)
         for variable, value in variables.items():
             connection.execute(f"SET VARIABLE {variable} = ?", [value])
-        answer: pa.Table = connection.sql((_SQL / f"{name}.sql").read_text()).to_arrow_table()
-        return answer
+        return connection.sql((_SQL / f"{name}.sql").read_text()).to_arrow_table()

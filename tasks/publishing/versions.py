@@ -122,8 +122,8 @@ def _swapping(experiment: str) -> FileLock:
     return data_lock(f"published-{experiment}")
 
 
-def approve(experiment: str, version: str) -> Manifest:
-    """Make a version current that waits for approval.
+def approve(experiment: str, version: str) -> tuple[Manifest, Manifest]:
+    """Make a version current that waits for approval; returns as `rollback`.
 
     Raises:
         BadInput: if it does not wait for one, or was judged against another than the current one.
@@ -132,15 +132,22 @@ def approve(experiment: str, version: str) -> Manifest:
     with _swapping(experiment):
         now = current(experiment)
         new = next((kept for kept in versions(experiment) if kept.version == version), None)
-        waits = new is not None and new.decision.decision == "needs approval"
-        if new is None or now is None or not waits or new.previous != now.version:
+        if (
+            now is None
+            or new is None
+            or (new.decision.decision, new.previous)
+            != (
+                "needs approval",
+                now.version,
+            )
+        ):
             raise BadInput(
                 f"{experiment}: {version} does not wait for approval against the current version. "
                 "Choose another one from `llmkt champion show`, or wait for the next night."
             )
         new.verify()
         _point(folder_of(experiment), version)
-    return new
+    return now, new
 
 
 def rollback(experiment: str) -> tuple[Manifest, Manifest]:

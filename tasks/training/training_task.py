@@ -45,11 +45,7 @@ def refit(
     items: Handle,
     targets: dict[Side, Handle],
 ) -> Trained:
-    """Train a judged model on all interactions; see `tasks.training.worker.refit`.
-
-    Returns:
-        The judged record with the new weights; its rankings are still the judged model's.
-    """
+    """Train a judged model on all interactions, see `tasks.training.worker.refit`: new weights."""
     key = refit.key_of(locals())
     inputs = Inputs(train_pairs, train_pairs, users, items, targets)
     with track(f"{judged.job.model} on everything", judged.best_epoch + 1) as tracker:

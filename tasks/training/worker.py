@@ -76,15 +76,8 @@ def refit(judged: Trained, inputs: Inputs, whole: Inputs, tracker: Tracker, key:
     """Train a judged model's settings on all interactions; the weights of the last epoch.
 
     A model that can starts from the judged weights and repeats the second half of the judged
-    epochs, in their phases; another trains all of them. Nothing is chosen here, so nothing is
-    validated. On MovieLens, half is better than all of them from there, and than a cold start.
-
-    Args:
-        judged: the model, and how many epochs it took.
-        inputs: what it was trained on.
-        whole: the same with all interactions for `train`.
-        tracker: told the number of epochs done.
-        key: of the checkpoint.
+    epochs, in their phases; another trains all of them. Nothing is chosen, so nothing is validated.
+    `inputs` is what the judged model was trained on, `whole` has all interactions for `train`.
     """
     from safetensors.torch import save
 

@@ -172,5 +172,5 @@ def test_a_model_may_have_some_of_the_arms_and_seeds():
     assert tap_points(some)["EASE"] == {}
     for key, value in (("seeds", [4]), ("arms", ["noise"])):
         models["BPR"] = {key: value}
-        with pytest.raises(ValidationError, match=f"models.BPR.{key} has none of training.{key}"):
+        with pytest.raises(ValidationError, match=f"models.BPR.{key}: none is in training.{key}"):
             Pipeline.model_validate({"experiment": "e", "models": models, "training": training})

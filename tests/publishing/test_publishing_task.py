@@ -89,11 +89,16 @@ def release(version: str, previous: str | None) -> Manifest:
         "year": [1999, None],
         "genres": [[], []],
     }
+    strangers = {
+        "user_id": [""],
+        "rank": [1],
+        "item_id": ["i1"],
+        "score": [0.5],
+        "source": ["popular"],
+    }
     sources = {
         "recommendations.parquet": write_parquet("x", pa.table(lists, schema=RECOMMENDATIONS)),
-        "popular.parquet": write_parquet(
-            "x", pa.table({"item_id": ["i1"], "score": pa.array([0.5], pa.float32())})
-        ),
+        "popular.parquet": write_parquet("x", pa.table(strangers, schema=RECOMMENDATIONS)),
         "weights.safetensors": write_bytes("x", ".safetensors", version.encode() * 1000),
         "inputs/items.parquet": write_parquet("x", pa.table(items, schema=ITEMS)),
         "inputs/users.parquet": write_parquet(

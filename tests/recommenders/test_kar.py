@@ -107,7 +107,11 @@ def test_the_arm_exists_for_its_models_alone():
         {
             "experiment": "kar",
             "models": {"DeepFM": {}, "FM": {}},
-            "training": {"arms": ["baseline", "kar"], "seeds": [1], "valid_metric": "auc"},
+            "training": {
+                "arms": ["baseline", "kar", "kar-shuffled"],
+                "seeds": [1],
+                "valid_metric": "auc",
+            },
             "evaluation": {"like_from": 4, "metrics": ["auc"], "primary": "auc"},
         }
     )
@@ -115,6 +119,7 @@ def test_the_arm_exists_for_its_models_alone():
     assert [(job.model, job.arm) for job in jobs] == [
         ("DeepFM", "baseline"),
         ("DeepFM", "kar"),
+        ("DeepFM", "kar-shuffled"),
         ("FM", "baseline"),
     ]
-    assert jobs[1].sides == ("users", "items")
+    assert jobs[1].sides == jobs[2].sides == ("users", "items")
