@@ -14,7 +14,10 @@ from tasks.storage.artifacts import PROJECT_ROOT
 from tasks.training.tap_points import tap_points
 
 MINIMAL = {"experiment": "toy", "models": {"BPR": {}}}
-SHIPPED = sorted((PROJECT_ROOT / "configs").glob("*.yaml"))
+EXPERIMENTS = {"demo"}
+SHIPPED = sorted(
+    path for path in (PROJECT_ROOT / "configs").glob("*.yaml") if path.stem not in EXPERIMENTS
+)
 
 
 def write(folder, raw) -> object:
