@@ -191,7 +191,9 @@ def beyond_controls(rows: Sequence[Row]) -> list[str]:
     by_llm = False
     for row in rows:
         arm, against = ARMS.get(row["arm"]), ARMS.get(row["against"])
-        if row["is_primary"] and arm and against and arm.is_treatment and against.is_control:
+        if not row["is_primary"] or arm is None or against is None or arm.takes != against.takes:
+            continue
+        if arm.is_treatment and against.is_control:
             found = interval(row["ci_low"], row["ci_high"], row["ci_level"])
             text = f"{row['model']} {percent(row['gain_percent'])} {found}"
             lines.setdefault(f"  to {against.name}: ", []).append(text)

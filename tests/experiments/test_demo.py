@@ -42,6 +42,7 @@ def test_what_knowledge_adds_to_controls_is_said_in_the_end():
     row = {"model": "EASE", "arm": "transfer", "is_primary": True, "gain_percent": 0.7}
     row |= {"ci_low": 0.0004, "ci_high": 0.0044, "ci_level": 0.95, "profile_source": "llm-pack:toy"}
     rows = [row | {"against": "baseline"}, row | {"against": "genres-years"}]
+    rows.append(row | {"arm": "kar", "against": "genres-years"})  # takes its knowledge otherwise
     assert beyond_controls(rows) == [
         "What the LLM adds (difference, 95 % CI):",
         "  to genres-years: EASE +0.7 % [+0.0004, +0.0044]",
