@@ -433,7 +433,7 @@ def test_a_night_told_twice_is_one_row(data_dir):
 
 
 def test_vectors_are_what_is_scored():
-    """BPR and LightGCN score by the product of both vectors; MultiVAE has users' alone."""
+    """BPR and LightGCN score by the product of both vectors; MultiVAE's differ in width."""
     from models.publishing.vector_export import scored_by_product, vectors
     from tests.support import toy_recommender
 
@@ -452,8 +452,10 @@ def test_vectors_are_what_is_scored():
     small.restore({name: 1e-3 * value for name, value in small.weights().items()})
     assert not scored_by_product(small, vectors(small, "users"), vectors(small, "items"))
     vae = toy_recommender.recommender("MultiVAE")
-    assert vectors(vae, "users").matrix.shape == (toy_recommender.N_USERS, 64)
-    assert vectors(vae, "items") is None
+    both = vectors(vae, "users"), vectors(vae, "items")
+    assert both[0].matrix.shape == (toy_recommender.N_USERS, 64)
+    assert both[1].matrix.shape == (toy_recommender.N_ITEMS, 600)
+    assert not scored_by_product(vae, *both)
     assert (
         vectors(toy_recommender.recommender("SASRec"), "users") is None
     )  # a state per place in the order
