@@ -8,6 +8,8 @@ from models.config import Side, Tap
 
 Family = Literal["general", "context-aware", "sequential"]
 Loader = Literal["pairwise", "pointwise", "users", "labelled", "sequences", "masked", "sweeps"]
+LOADERS: tuple[Loader, ...] = ("pairwise", "pointwise", "users")
+"""Of plain modules."""
 
 
 @dataclass(frozen=True)

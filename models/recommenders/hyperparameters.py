@@ -11,7 +11,7 @@ from typing import Any
 
 from models.config import parse_yaml
 from models.errors import BadInput, cut
-from models.recommenders.own_models import LOADERS
+from models.recommenders.entry import LOADERS
 from models.recommenders.registry import entry
 
 SIDE_REG = 10.0

@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from models.config import Tap
 from models.errors import BadInput
 from models.plugins import calling, checked
-from models.recommenders.entry import Entry, Family, Loader
+from models.recommenders.entry import LOADERS, Entry, Family, Loader
 from models.schemas import USER
 
-LOADERS: tuple[Loader, ...] = ("pairwise", "pointwise", "users")
-"""Of plain modules."""
 _INPUTS: dict[str, Loader] = dict(zip(("PAIRWISE", "POINTWISE", "LISTWISE"), LOADERS, strict=True))
 
 

@@ -11,7 +11,6 @@ from models.config import BASELINE, Precision, Tap
 from models.errors import BadInput
 from models.plugins import Table
 from models.recommenders.entry import Entry, Family, Loader
-from models.recommenders.own_models import own_entry
 
 
 def _tap(tap: Tap | str | None) -> Tap | None:
@@ -113,7 +112,14 @@ _SHIPPED: dict[str, Entry] = {
     "BERT4Rec": _sequential("masked", Tap(kind="method", name="forward", pool="last")),
 }
 
-MODELS = Table(_SHIPPED, lambda name, found: own_entry(name, found, _SHIPPED))
+
+def _own(name: str, found: Any) -> Entry:
+    from models.recommenders.own_models import own_entry  # torch takes seconds to import
+
+    return own_entry(name, found, _SHIPPED)
+
+
+MODELS = Table(_SHIPPED, _own)
 
 UNSUPPORTED: dict[str, tuple[Family, str]] = {
     "RaCT": (
