@@ -459,7 +459,7 @@ def test_overrides_reach_every_point_or_the_file(write):
 def test_points_that_mean_the_same_are_refused(write):
     presets = {
         "a": {"preset": "corrected"},
-        "b": {"preset": "corrected", "transfer.scale": "layer"},
+        "b": {"preset": "corrected", "transfer.schedule": "two-phase"},
     }
     with pytest.raises(BadInput, match="points a and b come to the same pipeline"):
         load_experiment(write(points=presets))
