@@ -14,9 +14,7 @@ solution to the Netflix Grand Prize", blends by regression).
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.recommenders.closed_form import Ease, SideInformation
@@ -36,20 +34,6 @@ class Blend(Ials):
     computed = _EASE
     """Tensors with this prefix are computed from the training part, never carried over."""
 
-    def __init__(
-        self,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
-        shape: tuple[int, int],
-        settings: Mapping[str, Any],
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        """Build both; arguments as of `Ials`, whose hyper-parameters `settings` has and EASE's."""
-        self._pairs, self._share = (users, items), settings["ials_share"]
-        self._of_ease = {**settings, "reg_weight": settings["ease_reg_weight"], "method": "l3ae"}
-        super().__init__(users, items, shape, settings, seed, device)
-
     def take_prior(self, alpha: float, side: SideInformation) -> None:
         """Give both the knowledge in `side`; `alpha` is its share, 0 to 1.
 
@@ -57,7 +41,9 @@ class Blend(Ials):
             BadInput: for embeddings that do not fit, or too many items for EASE.
         """
         super().take_prior(alpha, side)
-        fitted = Ease(*self._pairs, self._shape, self._of_ease, alpha, side)
+        given = self._settings
+        of_ease = {**given, "reg_weight": given["ease_reg_weight"], "method": "l3ae"}
+        fitted = Ease(*self._pairs, self._shape, of_ease, alpha, side)
         self.ease = fitted.to(self.user_factors.device)
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], *_: Any, **__: Any) -> Any:
@@ -76,7 +62,9 @@ class Blend(Ials):
         """Score all items for users, as RecBole's models do: float32 (n, n_items)."""
         low_rank = _standardised(super().full_sort_predict(interaction))
         return torch.lerp(
-            _standardised(self.ease.full_sort_predict(interaction)), low_rank, self._share
+            _standardised(self.ease.full_sort_predict(interaction)),
+            low_rank,
+            self._settings["ials_share"],
         )
 
     def predict(self, interaction: Any) -> Tensor:

@@ -44,7 +44,7 @@ from models.schemas import ITEM, USER
 _CELLS = 1 << 13
 """Interactions whose vectors are gathered at a time: those of 64 columns stay in a core's cache."""
 _ROWS = 128
-_SWEEPS = 10
+SWEEPS = 10
 """By then, validation no longer rises on MovieLens."""
 
 
@@ -163,8 +163,7 @@ class Ials(nn.Module):
             device: torch device.
         """
         super().__init__()
-        self._shape, self._prior_reg = shape, settings["prior_reg"]
-        self._unobserved = settings["unobserved_weight"]
+        self._pairs, self._shape, self._settings = (users, items), shape, settings
         generator = torch.Generator("cpu").manual_seed(seed)
         width = settings["embedding_size"]
         for name, n in zip(("user_factors", "item_factors"), shape, strict=True):
@@ -186,9 +185,10 @@ class Ials(nn.Module):
         """
         users, _ = unit_vectors("iALS", "users", side.users, side.users_known, self._shape[0])
         items, _ = unit_vectors("iALS", "items", side.items, side.items_known, self._shape[1])
+        map_reg = self._settings["prior_reg"]
         self._priors = (
-            Prior(alpha, users, self._rows[0].reg, self._prior_reg),
-            Prior(alpha, items, self._rows[1].reg, self._prior_reg),
+            Prior(alpha, users, self._rows[0].reg, map_reg),
+            Prior(alpha, items, self._rows[1].reg, map_reg),
         )
 
     @torch.no_grad()
@@ -202,7 +202,7 @@ class Ials(nn.Module):
         for own, rows, prior, other in zip(
             factors, self._rows, self._priors, factors[::-1], strict=True
         ):
-            own.copy_(solve(rows, other, self._unobserved, prior.mean(own)))
+            own.copy_(solve(rows, other, self._settings["unobserved_weight"], prior.mean(own)))
         return self.objective()
 
     @torch.no_grad()
@@ -213,7 +213,8 @@ class Ials(nn.Module):
         for some, columns in self._rows[0].groups:
             products = (items[columns] @ users[some][:, :, None])[:, :, 0]
             missed += ((products - 1).square() * (columns > 0)).sum()
-        everywhere = self._unobserved * ((users.T @ users) * (items.T @ items)).sum()
+        products = (users.T @ users) * (items.T @ items)
+        everywhere = self._settings["unobserved_weight"] * products.sum()
         penalties = self._priors[0].penalty(users) + self._priors[1].penalty(items)
         return float(missed + everywhere + penalties)
 
@@ -244,7 +245,7 @@ def log_factors(train: pa.Table, subjects: pa.Array, key: str, seed: int, width:
     shape = int(users.max()) + 1, int(items.max()) + 1
     settings = hyperparameters("iALS", {"embedding_size": width})
     module = Ials(users, items, shape, settings, seed, torch.device("cpu"))
-    for _ in range(_SWEEPS):
+    for _ in range(SWEEPS):
         module.sweep()
     learned = module.user_factors if key == USER else module.item_factors
     rows = np.asarray(pc.index_in(subjects, distinct(train[key])))

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from models.config import Side, Transfer
+from models.recommenders.ials import SWEEPS
 from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
 from models.transfer.teacher import Taught
 from models.transfer.wrapper import Targets
-
-_SWEEPS = 10
-"""Of iALS, when validation no longer rises on MovieLens."""
 
 
 def lesson(
@@ -32,7 +30,7 @@ def lesson(
     given = settings.hyperparameters
     teacher = Recommender(settings.model, given, *data, seed, str(student.device))
     teacher.take_embeddings(settings.alpha, embeddings)
-    for _ in range(0 if teacher.entry.loader is None else _SWEEPS):
+    for _ in range(0 if teacher.entry.loader is None else SWEEPS):
         cast(Any, teacher.module).sweep()
     teacher.module.eval()
     users, scores = partial(student.ids, "users"), partial(graded_scores, student)
