@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
+from models.config.plugins import Table, calling, checked
 from models.config.section import named
 from models.errors import BadInput
-from models.plugins import Table, calling, checked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.config.plugins import Table, checked, numbers
 from models.config.section import named
 from models.errors import BadInput
-from models.plugins import Table, checked, numbers
 from models.schemas import GENRES, ITEM, USER
 
 BASELINE, TRANSFER = "baseline", "transfer"

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from models.config.llm import BlockName, VariableName
+from models.config.plugins import Table, checked
 from models.config.profiles import Columns, import_has_a_path
 from models.config.section import Placed, named, unkeyed
-from models.plugins import Table, checked
 
 TEXT_MODELS: Table[Any] = Table(
     dict.fromkeys(("sentence-transformers", "openai", "import", "hashing")),

@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from models.config.arms import ArmName
 from models.config.metrics import RANKING_METRICS
+from models.config.plugins import Table, is_path
 from models.config.section import Section, named
 from models.errors import cut
-from models.plugins import Table, is_path
 
 ClickMetric = Literal["auc", "logloss"]
 CLICK_METRICS: tuple[ClickMetric, ...] = get_args(ClickMetric)

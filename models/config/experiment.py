@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from models.config.arms import ArmName
+from models.config.plugins import load
 from models.config.section import Name, Section, Seed, unkeyed
-from models.plugins import load
 
 Overrides = dict[str, Any]
 """Values by dotted key, as in `--set`."""

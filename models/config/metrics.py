@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.plugins import Table, checked, numbers
+from models.config.plugins import Table, checked, numbers
 
 PerUser = NDArray[np.float64]
 

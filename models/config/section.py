@@ -19,8 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from models.config.plugins import Table
 from models.credentials import credentials_of
-from models.plugins import Table
 
 CREDENTIAL = "credential"
 """Type of the error that refuses a credential; its message stands alone."""

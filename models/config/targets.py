@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
+from models.config.plugins import Table, checked, numbers
 from models.config.section import Section, Seed, named, unkeyed
-from models.plugins import Table, checked, numbers
 
 REDUCTIONS: Table[Any] = Table(
     dict.fromkeys(("umap", "pca", "none")),

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from models.config import Tap
+from models.config.plugins import calling, checked
 from models.errors import BadInput
-from models.plugins import calling, checked
 from models.recommenders.entry import LOADERS, Entry, Family, Loader
 from models.schemas import USER
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from models.config import BASELINE, Precision, Tap
+from models.config.plugins import Table
 from models.errors import BadInput
-from models.plugins import Table
 from models.recommenders.entry import Entry, Family, Loader
 
 

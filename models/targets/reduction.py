@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.config import REDUCTIONS, Targets
+from models.config.plugins import is_path
 from models.errors import BadInput
-from models.plugins import is_path
 from models.targets.umap_state import estimator
 
 Matrix = NDArray[np.float64]

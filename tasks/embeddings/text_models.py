@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.config import TEXT_MODELS, Embeddings
+from models.config.plugins import digests, is_path
 from models.embeddings.text_batches import hashed
 from models.errors import BadInput
 from models.llm.completion import parsed
-from models.plugins import digests, is_path
 from tasks.execution.devices import torch_device
 from tasks.llm.endpoint import api_key, endpoint, explain, failure
 from tasks.storage.artifacts import file_sha256

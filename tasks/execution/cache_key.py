@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from models.config import NOT_IDENTITY, Section
-from models.plugins import digests
+from models.config.plugins import digests
 from tasks.storage.artifacts import Handle
 
 

@@ -20,8 +20,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from models.config import Dask
+from models.config.plugins import digests, require_same
 from models.errors import BadInput, Unavailable
-from models.plugins import digests, require_same
 from tasks.storage.artifacts import (
     PROJECT_ROOT,
     Handle,

@@ -17,8 +17,8 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import ParamSpec, TypeVar
 
 from models.config import Pipeline
+from models.config.plugins import digests, require_same
 from models.errors import Unavailable
-from models.plugins import digests, require_same
 from tasks.execution.dask_cluster import Cluster, ClusterFuture
 
 P = ParamSpec("P")

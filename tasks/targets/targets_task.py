@@ -14,9 +14,9 @@ from prefect.logging import get_run_logger
 
 from models.config import ARMS, ArmName, Targets
 from models.config.arms import ControlInputs
+from models.config.plugins import is_path
 from models.embeddings.sources import all_metadata
 from models.embeddings.text_batches import to_matrix, to_table
-from models.plugins import is_path
 from models.schemas import EMBEDDING, TARGET, vectors
 from models.targets.kept_reducers import Unusable, dump, load, refit_reason, unchanged
 from models.targets.reduction import fit, settings, standardised

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from models.config import ALIGNMENTS, ARMS, RANKING_METRICS, Evaluation, Search, Transfer
+from models.config.plugins import digests, load, require_same
 from models.config.section import Section
 from models.errors import BadInput
 from models.experiments.grid import parts_of, set_at, value_at
-from models.plugins import digests, load, require_same
 from models.recommenders.registry import entry
 from tasks.config.pipeline_file import validated
 from tasks.execution.cache_key import cache_key
