@@ -14,6 +14,9 @@ from models.recommenders.recommender import Recommender
 from models.transfer.teacher import Taught
 from models.transfer.wrapper import Targets
 
+_REMEMBERED = 1 << 27
+"""At most so many of a teacher's scores are kept: half a gigabyte."""
+
 
 def lesson(
     student: Recommender,
@@ -34,7 +37,27 @@ def lesson(
         cast(Any, teacher.module).sweep()
     teacher.module.eval()
     users, scores = partial(student.ids, "users"), partial(graded_scores, student)
-    return Taught(transfer, seed, student.module, users, scores, teacher.scores)
+    return Taught(transfer, seed, student.module, users, scores, Remembered(teacher))
+
+
+class Remembered:
+    """A trained model's scores, computed once for each user while all of them fit into memory."""
+
+    def __init__(self, model: Recommender) -> None:
+        self._model = model
+        fits = model.n_users * model.n_items <= _REMEMBERED
+        self._scores = torch.empty(model.n_users if fits else 0, model.n_items, device=model.device)
+        self._known = torch.zeros(len(self._scores), dtype=torch.bool, device=model.device)
+
+    def __call__(self, users: Tensor) -> Tensor:
+        """Of distinct users, int64 (n,): as `Recommender.scores`."""
+        if not len(self._scores):
+            return self._model.scores(users)
+        new = users[~self._known[users]]
+        if len(new):
+            self._scores[new] = self._model.scores(new)
+            self._known[new] = True
+        return self._scores[users]
 
 
 def graded_scores(recommender: Recommender, users: Tensor) -> Tensor:

@@ -1,11 +1,15 @@
 """The alignment `teacher`: what is taught, who can learn, and what the teacher knows."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 
 from models.config import Pipeline, Transfer
 from models.errors import BadInput
+from models.recommenders import teaching
+from models.recommenders.recommender import Recommender
 from models.recommenders.registry import MODELS
 from models.transfer.losses import AlignmentLoss
 from tasks.training.tap_points import tap_points
@@ -102,3 +106,16 @@ def test_students_need_no_tap(model):
 def test_a_model_that_is_not_scored_on_all_items_is_refused(model):
     with pytest.raises(BadInput, match=rf"models\.{model}: alignment teacher draws .* {model} do"):
         points(model)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+def test_scores_that_are_remembered_are_the_teachers(monkeypatch, limit):
+    monkeypatch.setattr(teaching, "_REMEMBERED", limit)
+    model = recommender("EASE")
+    asked = Mock(side_effect=model.scores)
+    monkeypatch.setattr(model, "scores", asked)
+    remembered = teaching.Remembered(model)
+    for users in (torch.tensor([3, 1]), torch.tensor([1, 2, 3])):
+        torch.testing.assert_close(remembered(users), Recommender.scores(model, users))
+    told = [call.args[0].tolist() for call in asked.call_args_list]
+    assert told == ([[3, 1], [2]] if limit else [[3, 1], [1, 2, 3]])
