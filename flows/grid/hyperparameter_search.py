@@ -145,7 +145,8 @@ def searches_of(loaded: LoadedExperiment, stages: StageRunner) -> list[ArmSearch
 def _searches_of_point(
     chosen: ExperimentPoint, search: Search, stages: StageRunner
 ) -> list[ArmSearch]:
-    arms = arms_of(chosen.pipeline, stages)
+    trained = chosen.pipeline.trained_here
+    arms = [pair for pair in arms_of(chosen.pipeline, stages) if pair[0] in trained]
     try:
         require_equal_trials(search, arms)
     except BadInput as error:
