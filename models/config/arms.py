@@ -21,7 +21,7 @@ from models.config.section import named
 from models.errors import BadInput
 from models.schemas import GENRES, ITEM, USER
 
-BASELINE, TRANSFER = "baseline", "transfer"
+BASELINE, TRANSFER, SHUFFLED = "baseline", "transfer", "shuffled"
 _FACTORS = 64
 _KAR = ("DeepFM", "DCN", "AutoInt")
 
@@ -192,7 +192,7 @@ _SHIPPED: dict[str, Arm] = {
         Arm(BASELINE, "nothing", "#8c97a6", knows_profiles=False),
         Arm(TRANSFER, "targets", "#3a86c8"),
         Arm("kar", "features", "#8c6d31", models=_KAR),
-        Arm("shuffled", "targets", "#c9803c", "dash", _shuffled),
+        Arm(SHUFFLED, "targets", "#c9803c", "dash", _shuffled),
         Arm("kar-shuffled", "features", "#b59a5b", "dash", _shuffled, models=_KAR),
         Arm("shuffled-items", "targets", "#a8674f", "longdashdot", shuffles_items=True),
         Arm("noise", "targets", "#9472c8", "dot", _noise),

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.config.arms import ARMS, Arm, ArmName
+from models.config.arms import ARMS, BASELINE, SHUFFLED, Arm, ArmName
 from models.config.dataset import Dataset
 from models.config.embeddings import Embeddings
 from models.config.evaluation import Evaluation, parse_metric
@@ -108,6 +108,21 @@ class Pipeline(Section):
     def trained_here(self) -> list[str]:
         """The models without `rankings`."""
         return [name for name, model in self.models.items() if model.rankings is None]
+
+    def with_controls(self) -> "Pipeline":
+        """Tonight's pipeline with what says whether knowledge helps, all on equal terms."""
+        training, arms = self.training, (BASELINE, self.nightly.arm, SHUFFLED)
+        same = {"arms": arms, "epochs": training.budget(self.nightly.arm).epochs}
+        return self.model_copy(
+            update={
+                "models": {
+                    name: model.model_copy(update={"arms": None})
+                    for name, model in self.models.items()
+                },
+                "training": training.model_copy(update=same),
+                "nightly": self.nightly.model_copy(update={"start": "cold"}),
+            }
+        )
 
     def profiles_of(self, side: Side) -> Profiles:
         """The section that says how a side's profiles are written."""

@@ -203,6 +203,31 @@ CREATE TABLE IF NOT EXISTS promotions (
     profile_drift      DOUBLE  -- 1 minus the mean cosine of profile vectors with the champion's
 );
 
+-- Grain: one night that measured what knowledge adds, and control. No decision depends on it.
+CREATE TABLE IF NOT EXISTS knowledge (
+    experiment         VARCHAR NOT NULL,  -- name of the experiment
+    decided_at         TIMESTAMPTZ NOT NULL,  -- as in promotions
+    model              VARCHAR NOT NULL,  -- RecBole's name of the model
+    arm                VARCHAR NOT NULL,  -- nightly.arm
+    against            VARCHAR NOT NULL,  -- baseline or shuffled, trained on equal terms
+    metric             VARCHAR NOT NULL,  -- nightly.metric, without cut-off
+    k                  INTEGER NOT NULL,  -- its cut-off
+    users              INTEGER NOT NULL,  -- how many hold out interactions that night
+    difference         DOUBLE NOT NULL,  -- arm minus control, that night
+    ci_low             DOUBLE NOT NULL,  -- lower end of its interval, paired by user
+    ci_high            DOUBLE NOT NULL,  -- upper end
+    ci_level           DOUBLE NOT NULL,  -- nightly.confidence
+    differences        MAP(VARCHAR, DOUBLE) NOT NULL,  -- that night's difference by raw user id
+    nights             INTEGER NOT NULL,  -- how many measured this model, arm and control by then
+    running_difference DOUBLE NOT NULL,  -- mean of these nights' differences
+    running_ci_low     DOUBLE NOT NULL,  -- lower end of its interval; users and nights are samples
+    running_ci_high    DOUBLE NOT NULL,  -- upper end
+    cost_usd           DOUBLE,  -- cost of the answers of all judged nights by then; NULL if one is not
+        -- known
+    usd_per_point      DOUBLE  -- cost_usd per 0.01 of running_difference; NULL if that is not
+        -- positive
+);
+
 -- Grain: one experiment and point: a combination of settings, and what became of it.
 CREATE TABLE IF NOT EXISTS points (
     experiment    VARCHAR NOT NULL,  -- as in contrasts
