@@ -42,6 +42,7 @@ app = typer.Typer(
 app.add_typer(nightly_commands.app)
 app.add_typer(profiles_commands.app, name="profiles")
 app.add_typer(data_commands.app, name="data")
+app.add_typer(data_commands.split, name="split")
 app.command()(data_commands.init)
 app.command()(experiment)
 app.command()(results_commands.compare)

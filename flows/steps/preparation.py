@@ -88,8 +88,9 @@ def prepare(
     }
     named = [pipeline.models, pipeline.training.seeds, pipeline.split.seed]
     brought = stages.once(named, lambda: ranking_files(pipeline))
+    judge = {"splits": splits, "items": data.items}
     requests = [
-        _brought(job, splits, data, *brought[job.model, job.seed])
+        Request(job, brought[job.model, job.seed] | judge, rankings)
         if (job.model, job.seed) in brought
         else Request(job, {**common, "targets": _targets_of(job, knowledge)})
         for job in jobs_of(pipeline, stages)
@@ -146,12 +147,6 @@ def split_data(pipeline: Pipeline, data: Interactions, stages: StageRunner) -> S
     splits: Splits = stages.run(split, pipeline.split, data.interactions, files)
     require_likes(pipeline, splits)
     return splits
-
-
-def _brought(job: Job, splits: Splits, data: Interactions, where: str, file: Handle) -> Request:
-    """The check of rankings that were made elsewhere, in place of a training."""
-    parts = {f"{name}_pairs": handle for name, handle in splits}
-    return Request(job, {"where": where, "file": file, **parts, "items": data.items}, rankings)
 
 
 def _targets_of(job: Job, knowledge: Knowledge) -> dict[Side, Handle]:

@@ -1,8 +1,8 @@
 """Stage *rankings*: a model that was trained elsewhere, by its rankings alone."""
 
-import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,6 +12,7 @@ from models.dataset.record_blocks import require_columns
 from models.errors import BadInput, cut
 from models.evaluation.user_scores import score
 from models.schemas import ITEM, RANKINGS, USER, Epoch
+from tasks.dataset.outputs import Splits
 from tasks.execution.stage import stage
 from tasks.storage.artifacts import Handle, read_parquet, write_bytes, write_file, write_parquet
 from tasks.storage.imported_files import parquet_table
@@ -22,19 +23,20 @@ _SQL = Path(__file__).parent / "sql"
 _LINES = pa.schema({"row": pa.int64(), "line": pa.large_string()})
 
 
-def ranking_files(pipeline: Pipeline) -> dict[tuple[str, int], tuple[str, Handle]]:
-    """Write the rankings that `models` names as raw artifacts: name and file, by model and seed.
+def ranking_files(pipeline: Pipeline) -> dict[tuple[str, int], dict[str, Any]]:
+    """Write the rankings that `models` names as raw artifacts: inputs of the stage, by model and seed.
 
     Raises:
         BadInput: where there is not one file for each seed of the model.
     """
-    found = {}
+    found: dict[tuple[str, int], dict[str, Any]] = {}
     for name in pipeline.models.keys() - set(pipeline.trained_here):
         named = str(pipeline.models[name].rankings).replace(
             "{split.seed}", str(pipeline.split.seed)
         )
         path, seeds = Path(named).expanduser(), pipeline.seeds_of(name)
-        files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))), key=_by_number)
+        files = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        files.sort(key=lambda file: (len(str(file)), file))  # seed 10 comes after seed 9
         if len(files) != len(seeds):
             raise BadInput(
                 f"models.{name}.rankings: {named} names {len(files)} files, but the model has "
@@ -43,25 +45,12 @@ def ranking_files(pipeline: Pipeline) -> dict[tuple[str, int], tuple[str, Handle
             )
         for seed, file in zip(seeds, files, strict=True):
             where = f"models.{name}.rankings {file}"
-            found[name, seed] = where, write_file("raw", file.suffix, file)
+            found[name, seed] = {"where": where, "file": write_file("raw", file.suffix, file)}
     return found
 
 
-def _by_number(file: Path) -> list[tuple[int, str]]:
-    """Seed 10 comes after seed 9."""
-    return [(int(digits or 0), text) for digits, text in re.findall(r"(\d+)|(\D+)", str(file))]
-
-
 @stage("rankings", version=1)
-def rankings(
-    job: Job,
-    where: str,
-    file: Handle,
-    train_pairs: Handle,
-    valid_pairs: Handle,
-    test_pairs: Handle,
-    items: Handle,
-) -> Trained:
+def rankings(job: Job, where: str, file: Handle, splits: Splits, items: Handle) -> Trained:
     """Check rankings made elsewhere against the split, and cut them at the longest cut-off.
 
     The result has no weights, and an epoch only where the validation part is ranked as well.
@@ -70,7 +59,7 @@ def rankings(
         BadInput: naming file, row and field of the first fault; see `sql/check_rankings.sql`.
     """
     now = datetime.now(UTC)
-    parts = {"train": train_pairs, "valid": valid_pairs, "test": test_pairs, "items": items}
+    parts = {**dict(splits), "items": items}
     tables = {name: read_parquet(handle) for name, handle in parts.items()}
     table = _checked(file, where, job.k, tables)
     epochs = []

@@ -44,7 +44,7 @@ def check(folder, content, seed=1):
     job = Job.of(configured(folder), "theirs", "baseline", seed, {})
     parts, kept = toy_runs.splits(), write_file("raw", ".run", file)
     items = toy_runs.catalogue()
-    return rankings.fn(job, "theirs.run", kept, parts.train, parts.valid, parts.test, items)
+    return rankings.fn(job, "theirs.run", kept, parts, items)
 
 
 LISTS = {"user_id": ["u2", "u1"], "items": [["i3", "i1"], ["i1", "i5", "i2"]]}
@@ -99,7 +99,7 @@ def test_there_is_one_file_per_seed_in_the_order_of_their_numbers(tmp_path):
     for seed in (10, 9):
         (tmp_path / f"seed-{seed}.trec").write_text(trec(GOOD))
     found = ranking_files(configured(tmp_path))
-    assert [where.rpartition("-")[2] for where, _ in found.values()] == ["9.trec", "10.trec"]
+    assert [each["where"].rpartition("-")[2] for each in found.values()] == ["9.trec", "10.trec"]
     with pytest.raises(BadInput, match=r"theirs.rankings: .* names 2 files, but the model has 3 s"):
         ranking_files(configured(tmp_path, seeds=[1, 2, 3]))
 
