@@ -24,7 +24,7 @@ _LINES = pa.schema({"row": pa.int64(), "line": pa.large_string()})
 
 
 def ranking_files(pipeline: Pipeline) -> dict[tuple[str, int], dict[str, Any]]:
-    """Write the rankings that `models` names as raw artifacts: inputs of the stage, by model and seed.
+    """Write the rankings that `models` names as raw artifacts: the stage's inputs, by model, seed.
 
     Raises:
         BadInput: where there is not one file for each seed of the model.
