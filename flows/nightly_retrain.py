@@ -1,6 +1,7 @@
 """The nightly flow: new interactions → challenger → gate → publish."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from flows.steps.preparation import load_data, prepare, taps_of
 from flows.steps.stage_runner import StageRunner
 from flows.steps.trainings import training_pool
 from models.config import Pipeline
-from models.publishing.promotion_gate import Outcome
+from models.publishing.promotion_gate import JUDGED, Outcome
 from tasks.config.pipeline_file import given
 from tasks.dataset.incoming_task import SETTLE_SECONDS, Folded, drops, fold_in, incoming
 from tasks.dataset.outputs import Interactions
@@ -22,12 +23,14 @@ from tasks.nightly import night as nights
 from tasks.nightly.alerts import deliver_current, tell
 from tasks.nightly.gate_task import gate
 from tasks.nightly.guarded import guarded
+from tasks.nightly.knowledge_task import is_due, knowledge
 from tasks.nightly.night import Night
 from tasks.nightly.pages import announce
-from tasks.nightly.promotion_log import record
+from tasks.nightly.promotion_log import newest, record
 from tasks.publishing.manifest import current
 from tasks.publishing.outputs import Judged, Promotion
 from tasks.publishing.publishing_task import files_of, publishing, recommendations
+from tasks.results.queries import Rows
 from tasks.training.training_task import refit
 
 
@@ -40,6 +43,8 @@ class Ended(BaseModel):
     reason: str
     version: str | None
     promotion: Promotion
+    knowledge: Rows
+    """What knowledge adds, by the newest night that measured it; see the table of that name."""
 
 
 @flow(name="nightly-retrain")
@@ -151,6 +156,7 @@ def _end(
         partial(record, [row]),
         partial(deliver_current, row.experiment, night.pipeline.nightly.sinks),
         partial(tell, row, night.pipeline.nightly.quarantine_alert, described),
+        partial(_measure, night, row, stages),
         partial(announce, row, judged, described),
     ):
         try:
@@ -169,4 +175,18 @@ def _end(
         reason=reason,
         version=version,
         promotion=row,
+        knowledge=newest(row.experiment),
     )
+
+
+def _measure(night: Night, row: Promotion, stages: StageRunner) -> None:
+    """Train tonight's challenger without knowledge and with shuffled texts, every n-th night."""
+    if row.decision not in JUDGED or not is_due(night.pipeline, row):
+        return
+    pipeline = night.pipeline.with_controls()
+    with training_pool(pipeline) as pool:
+        prepared = prepare(pipeline, stages, night=replace(night, pipeline=pipeline))
+        pool.start(*prepared.requests)
+        pool.wait_for_all()
+        stages.add_trainings(pool.ended())
+        stages.run(knowledge, pool.trained(prepared), night.data, row)

@@ -59,7 +59,8 @@ def nightly(
 def show(experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show the published version, the kept versions and the last nights."""
     with command(data_dir):
-        from tasks.nightly.promotion_log import promotions
+        from models.report.wording import worth
+        from tasks.nightly.promotion_log import newest, promotions
         from tasks.publishing.manifest import current, the_experiment, versions
 
         name = the_experiment(experiment)
@@ -72,6 +73,7 @@ def show(experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJso
                 "current": now.model_dump(mode="json"),
                 "versions": [version.version for version in kept],
                 "nights": nights,
+                "knowledge": newest(name),
             }
             echo_json(found)
             return
@@ -82,6 +84,7 @@ def show(experiment: Experiment = None, data_dir: DataDir = None, as_json: AsJso
             version = night["challenger_version"] or ""
             table.add_row(when, night["decision"], version, night["reason"])
         wide_console().print(table)
+        print_lines(wide_console(), *map(worth, newest(name)))
 
 
 @champion.command()
@@ -173,11 +176,14 @@ def _print_recommended(console: Console, found: "Found") -> None:
 
 
 def _print_night(console: Console, ended: "Ended") -> None:
+    from models.report.wording import worth
+
     console.print(stage_table(ended.stages))
     print_lines(
         console,
         f"{ended.decision}: {ended.reason}",
         f"Current version: {ended.version or 'none'}",
+        *map(worth, ended.knowledge),
     )
 
 

@@ -149,8 +149,10 @@ def searches_of(loaded: LoadedExperiment, stages: StageRunner) -> list[ArmSearch
 def _searches_of_point(
     chosen: ExperimentPoint, config: Experiment, stages: StageRunner
 ) -> list[ArmSearch]:
-    arms, search = _settled_arms(chosen, config.settings, stages), config.search
+    search, trained = config.search, chosen.pipeline.trained_here
     assert search is not None
+    settled_arms = _settled_arms(chosen, config.settings, stages)
+    arms = [pair for pair in settled_arms if pair[0] in trained]
     try:
         require_equal_trials(search, arms)
     except BadInput as error:

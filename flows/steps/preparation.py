@@ -17,25 +17,27 @@ from tasks.nightly.night import Night
 from tasks.profiles.knowledge_pack import require_pack
 from tasks.storage.artifacts import Handle
 from tasks.training.outputs import Trained
+from tasks.training.rankings_task import ranking_files, rankings
 from tasks.training.tap_points import TapPoints, tap_points
 from tasks.training.training_task import training
 
 
 @dataclass(frozen=True)
 class Request:
-    """A training to do, with the inputs of the stage `training`."""
+    """A training to do, or rankings in its place, with the inputs of its stage."""
 
     job: Job
     inputs: dict[str, Any]
+    stage: Any = training
 
     @property
     def key(self) -> str:
         """The training's cache key: equal for equal trainings."""
-        return training.key(self.job, **self.inputs)
+        return str(self.stage.key(self.job, **self.inputs))
 
     def cached(self) -> Trained | None:
         """The model that an earlier run trained, if it is still there."""
-        found: Trained | None = training.cached(self.job, **self.inputs)
+        found: Trained | None = self.stage.cached(self.job, **self.inputs)
         return found
 
 
@@ -84,8 +86,12 @@ def prepare(
         "items": data.items,
         **({"initial": night.starting_point()} if night else {}),
     }
+    named = [pipeline.models, pipeline.training.seeds, pipeline.split.seed]
+    brought = stages.once(named, lambda: ranking_files(pipeline))
     requests = [
-        Request(job, {**common, "targets": _targets_of(job, knowledge)})
+        _brought(job, splits, data, *brought[job.model, job.seed])
+        if (job.model, job.seed) in brought
+        else Request(job, {**common, "targets": _targets_of(job, knowledge)})
         for job in jobs_of(pipeline, stages)
     ]
     part = Part(
@@ -140,6 +146,12 @@ def split_data(pipeline: Pipeline, data: Interactions, stages: StageRunner) -> S
     splits: Splits = stages.run(split, pipeline.split, data.interactions, files)
     require_likes(pipeline, splits)
     return splits
+
+
+def _brought(job: Job, splits: Splits, data: Interactions, where: str, file: Handle) -> Request:
+    """The check of rankings that were made elsewhere, in place of a training."""
+    parts = {f"{name}_pairs": handle for name, handle in splits}
+    return Request(job, {"where": where, "file": file, **parts, "items": data.items}, rankings)
 
 
 def _targets_of(job: Job, knowledge: Knowledge) -> dict[Side, Handle]:

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.arrow import positions
 from models.config.plugins import Table, checked, numbers
 from models.config.section import named
 from models.errors import BadInput
 from models.schemas import GENRES, ITEM, USER
 
-BASELINE, TRANSFER = "baseline", "transfer"
+BASELINE, TRANSFER, SHUFFLED = "baseline", "transfer", "shuffled"
 _FACTORS = 64
 _KAR = ("DeepFM", "DCN", "AutoInt")
 
@@ -129,7 +130,7 @@ def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
             "dataset.genres, or remove the arm."
         )
     owners = train[inputs.key].combine_chunks().take(pc.list_parent_indices(genres))
-    rows = _rows_of(owners, inputs.subjects)
+    rows = positions(owners, pa.array(inputs.subjects, pa.string()))
     counts = np.zeros((len(inputs.subjects), len(codes.dictionary)))
     inside = rows >= 0
     np.add.at(counts, (rows[inside], np.asarray(codes.indices)[inside]), 1.0)
@@ -146,7 +147,7 @@ def _history_svd(inputs: ControlInputs) -> NDArray[np.float32]:
     from scipy.sparse.linalg import svds
 
     train = inputs.train
-    rows = _rows_of(train[inputs.key], inputs.subjects)
+    rows = positions(train[inputs.key], pa.array(inputs.subjects, pa.string()))
     other = ITEM if inputs.key == USER else USER
     others = pc.unique(train[other])
     columns = np.asarray(pc.index_in(train[other], others))
@@ -172,12 +173,6 @@ def _log_factors(inputs: ControlInputs) -> NDArray[np.float32]:
     return inputs.standardise(inputs.factors(min(_FACTORS, inputs.targets.shape[1])))
 
 
-def _rows_of(owners: pa.ChunkedArray | pa.Array, subjects: list[str]) -> NDArray[np.int64]:
-    """Row of each owner in `subjects`: int64 (n,), -1 where it is not there."""
-    found = pc.fill_null(pc.index_in(owners, pa.array(subjects, pa.string())), -1)
-    return np.asarray(found, dtype=np.int64)
-
-
 def _own(name: str, found: Any) -> Arm:
     """Make a row of one's own control, whose targets are checked when they are made."""
     row = found if isinstance(found, Arm) else Arm(name, "targets", "#5b6470", "dashdot", found)
@@ -197,7 +192,7 @@ _SHIPPED: dict[str, Arm] = {
         Arm(BASELINE, "nothing", "#8c97a6", knows_profiles=False),
         Arm(TRANSFER, "targets", "#3a86c8"),
         Arm("kar", "features", "#8c6d31", models=_KAR),
-        Arm("shuffled", "targets", "#c9803c", "dash", _shuffled),
+        Arm(SHUFFLED, "targets", "#c9803c", "dash", _shuffled),
         Arm("kar-shuffled", "features", "#b59a5b", "dash", _shuffled, models=_KAR),
         Arm("shuffled-items", "targets", "#a8674f", "longdashdot", shuffles_items=True),
         Arm("noise", "targets", "#9472c8", "dot", _noise),

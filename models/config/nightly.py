@@ -50,6 +50,22 @@ class Guardrails(Section):
     )
 
 
+class Measured(Section):
+    """What knowledge adds on some nights; no decision depends on it."""
+
+    every: int = Field(
+        7,
+        ge=0,
+        description="After every n-th judged challenger, train it without knowledge and with "
+        "shuffled texts as well, and compare; 0: never.",
+    )
+    at_least: float = Field(
+        0.0,
+        description="Alarm where the interval over all these nights lies below this, in the "
+        "metric's unit.",
+    )
+
+
 class Sink(Section):
     """Where the lists go once their version is current."""
 
@@ -112,6 +128,7 @@ class Nightly(Section):
         "settings, and then published; judged: it is published as it was judged.",
     )
     guardrails: Guardrails = unkeyed(Guardrails())
+    knowledge: Measured = unkeyed(Measured())
     sinks: tuple[Sink, ...] = unkeyed(
         (), description="Where the lists go after a publication, beside data/published/."
     )

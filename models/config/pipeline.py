@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.config.arms import ARMS, Arm, ArmName
+from models.config.arms import ARMS, BASELINE, SHUFFLED, Arm, ArmName
 from models.config.dataset import Dataset
 from models.config.embeddings import Embeddings
 from models.config.evaluation import Evaluation, parse_metric
@@ -17,6 +17,7 @@ from models.config.split import Split
 from models.config.targets import Targets
 from models.config.training import Budget, Model, Training
 from models.config.transfer import Kar, Tap, Transfer
+from models.errors import BadInput
 
 Size = Literal["quick", "default", "thorough"]
 
@@ -82,21 +83,44 @@ class Pipeline(Section):
                 "evaluation.like_from: dataset.feedback is counts, so nothing is liked. "
                 "Leave it empty"
             )
-        if self.nightly.model is not None and self.nightly.model not in self.models:
+        if self.nightly.model is not None and self.nightly.model not in self.trained_here:
             raise ValueError(
-                f"nightly.model is {self.nightly.model}, but models has {', '.join(self.models)}"
+                f"nightly.model is {self.nightly.model}, but models has "
+                f"{', '.join(self.trained_here)}"
             )
         return self
 
     def tonight(self) -> "Pipeline":
         """The pipeline of the nightly flow: its split, and one training."""
-        model = self.nightly.model or next(iter(self.models))
+        if not self.trained_here:
+            raise BadInput("models: all have rankings, so none is trained. Add one to publish.")
+        model = self.nightly.model or self.trained_here[0]
         one = {"arms": (self.nightly.arm,), "seeds": (self.nightly.seed,), "workers": 1}
         return self.model_copy(
             update={
                 "split": self.nightly.split,
                 "models": {model: self.models[model]},
                 "training": self.training.model_copy(update=one),
+            }
+        )
+
+    @property
+    def trained_here(self) -> list[str]:
+        """The models without `rankings`."""
+        return [name for name, model in self.models.items() if model.rankings is None]
+
+    def with_controls(self) -> "Pipeline":
+        """Tonight's pipeline with what says whether knowledge helps, all on equal terms."""
+        training, arms = self.training, (BASELINE, self.nightly.arm, SHUFFLED)
+        same = {"arms": arms, "epochs": training.budget(self.nightly.arm).epochs}
+        return self.model_copy(
+            update={
+                "models": {
+                    name: model.model_copy(update={"arms": None})
+                    for name, model in self.models.items()
+                },
+                "training": training.model_copy(update=same),
+                "nightly": self.nightly.model_copy(update={"start": "cold"}),
             }
         )
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.arrow import flat
+from models.arrow import flat, positions
 from models.embeddings.pooling import pooled
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
@@ -116,7 +116,7 @@ def combined(
     """
     blocks, present = [], np.zeros(len(subjects), bool)
     for source, table in parts.items():
-        rows = np.asarray(pc.fill_null(pc.index_in(subjects, table[key].combine_chunks()), -1))
+        rows = positions(subjects, table[key].combine_chunks())
         known = rows >= 0
         vectors = to_matrix(table[EMBEDDING])[rows[known]].astype(np.float64)
         vectors -= vectors.mean(axis=0) if len(vectors) else 0

@@ -16,6 +16,7 @@ where the level is shared between claims.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
@@ -29,6 +30,7 @@ CONFIDENCE = 0.95
 _SMALLEST_P = 1e-15
 
 Values = NDArray[np.float64]
+Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,27 +175,30 @@ class Spread:
     floor: float
     """MS_b / (S U)."""
     df_seeds: int
-    df_users: int
+    df_users: float
 
     @classmethod
     def of(cls, differences: Values) -> Self:
-        """Estimate them from float64 (n_replicates, n_users)."""
-        n_seeds, n_users = differences.shape
-        over_users = differences.mean(axis=0)
-        floor = float(over_users.var(ddof=1)) / n_users
+        """Estimate them from float64 (n_replicates, n_users).
+
+        NaN stands for a user whom a replicate lacks. Replicates weigh the same, and so do the
+        users of one; a user's weight grows with the replicates that have them. The moments then
+        are those of the unbalanced layout (Searle, Casella & McCulloch, ch. 5).
+        """
+        n_seeds, _ = differences.shape
+        present = ~np.isnan(differences)
+        weights = present / (n_seeds * present.sum(axis=1, keepdims=True))
+        over_seeds = np.nanmean(differences, axis=1)
+        rest = np.where(present, differences - over_seeds[:, None], 0.0) * weights
+        of_users, of_cells = float((weights.sum(axis=0) ** 2).sum()), float((weights**2).sum())
+        small = 1 / (1 - of_users)  # n / (n - 1)
+        floor = small * float((rest.sum(axis=0) ** 2).sum())
         if n_seeds == 1:
-            return cls(0.0, floor, floor, 1, n_users - 1)
-        over_seeds = differences.mean(axis=1)
-        residuals = differences - over_seeds[:, None] - over_users + differences.mean()
-        df_a, df_b = n_seeds - 1, n_users - 1
-        ms_e = float((residuals**2).sum()) / (df_a * df_b)
-        return cls(
-            seeds=float(over_seeds.var(ddof=1)) / n_seeds,
-            users=max(floor - ms_e / (n_seeds * n_users), 0.0),
-            floor=floor,
-            df_seeds=df_a,
-            df_users=df_b,
-        )
+            return cls(0.0, floor, floor, 1, 1 / of_users - 1)
+        seeds = float(over_seeds.var(ddof=1)) / n_seeds
+        again = 1 - of_cells / of_users  # 0 where no user has two replicates
+        users = (floor - small * float((rest**2).sum())) / again if again > 1e-9 else 0.0
+        return cls(seeds, max(users, 0.0), floor, n_seeds - 1, 1 / of_users - 1)
 
     def reach(self, tails: float) -> float:
         """Half the width of the interval that leaves `tails` of the probability outside."""
@@ -211,6 +216,18 @@ def at_level(found: Estimate, arm: Values, baseline: Values, level: float) -> Es
     mean = float((arm - baseline).mean())
     low, high, _ = _interval(mean, Spread.of(arm - baseline), 1 - level)
     return replace(found, ci_low=low, ci_high=high, ci_level=1 - level)
+
+
+def over_nights(nights: Sequence[Mapping[str, float]], confidence: float) -> Interval:
+    """Mean of the nights' mean differences, with the lower and upper end of its interval.
+
+    Nights are replicates that need not share users; each has differences by user, two or more.
+    """
+    users = sorted(set().union(*nights))
+    differences = np.array([[night.get(user, np.nan) for user in users] for night in nights])
+    mean = float(np.nanmean(differences, axis=1).mean())
+    low, high, _ = _interval(mean, Spread.of(differences), confidence)
+    return mean, low, high
 
 
 def _interval(mean: float, spread: Spread, confidence: float) -> tuple[float, float, float]:

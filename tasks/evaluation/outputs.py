@@ -4,6 +4,7 @@ from pathlib import Path
 
 import duckdb
 
+from models.recommenders.registry import ELSEWHERE, judged
 from models.report import wording
 from models.statistics.contrasts import Contrast
 from tasks.results.database import database, database_path, has_database
@@ -27,7 +28,9 @@ class Reference(Handoff):
         """The value to beat: `EASE, without knowledge: NDCG@10 0.4252`."""
         value = wording.mean_and_sd(self.mean, self.sd)
         name = wording.metric_name(self.metric, self.k)
-        return f"{self.model}, without knowledge: {name} {value}"
+        elsewhere = judged(self.model) is ELSEWHERE
+        kind = "trained elsewhere" if elsewhere else "without knowledge"
+        return f"{self.model}, {kind}: {name} {value}"
 
 
 class Evaluated(Handoff, Verifiable):

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from models.config import Job, Pipeline, Side
 from models.errors import BadInput
-from models.recommenders.registry import entry
+from models.recommenders.registry import judged
 from tasks.inspection.current_profiles import request_of
 from tasks.inspection.prompt_cost import bill_of, to_pay
 from tasks.llm.answer_store import answer_store
@@ -84,7 +84,7 @@ def duration(jobs: Sequence[tuple[str, Job]], interactions: int | None) -> Durat
 def _rough_seconds(job: Job, interactions: int | None) -> float:
     """A guess, in proportion to epochs and training interactions; ml-100k's if None."""
     size = (interactions or _MEASURED_ON) / _MEASURED_ON
-    if entry(job.model).loader is None:
+    if judged(job.model).loader in (None, "elsewhere"):
         return _COMPUTED * size
     return _SECONDS_PER_EPOCH.get(job.model, _OTHERS) * job.budget.epochs * size
 

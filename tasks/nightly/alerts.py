@@ -21,15 +21,15 @@ def tell(row: Promotion, quarantine: float = 1.0, described: Sequence[Described]
 
     `quarantine` is the share of new rows whose refusal is an alert, `described` tonight's profiles.
     """
-    _emit(f"llmkt.night.{row.decision.replace(' ', '-')}", row.experiment, row.reason, row)
+    emit(f"llmkt.night.{row.decision.replace(' ', '-')}", row.experiment, row.reason, row)
     unasked = sum(side.profiled.unasked for side in described if side.profiled)
     if unasked:
-        _emit("llmkt.alert.budget", row.experiment, f"the budget left {unasked} unasked", row)
+        emit("llmkt.alert.budget", row.experiment, f"the budget left {unasked} unasked", row)
     nights = promotions(row.experiment)
     earlier = [n["quarantined"] for n in nights if n["decided_at"] < row.decided_at]
     refused = row.quarantined - next(iter(earlier), 0)
     if refused > quarantine * max(refused + row.new_interactions, 1):
-        _emit("llmkt.alert.quarantine", row.experiment, f"{refused} new rows were refused", row)
+        emit("llmkt.alert.quarantine", row.experiment, f"{refused} new rows were refused", row)
 
 
 def deliver_current(experiment: str, sinks: Sequence[Sink]) -> None:
@@ -37,10 +37,11 @@ def deliver_current(experiment: str, sinks: Sequence[Sink]) -> None:
     champion = current(experiment)
     if champion is not None:
         for failure in deliver(champion, sinks):
-            _emit("llmkt.alert.sink", experiment, failure, champion.decision)
+            emit("llmkt.alert.sink", experiment, failure, champion.decision)
 
 
-def _emit(event: str, experiment: str, reason: str, row: Promotion) -> None:
+def emit(event: str, experiment: str, reason: str, row: Promotion) -> None:
+    """Emit one event about a night."""
     link = flow_run.ui_url or folder_of(experiment).as_uri()
     known = row.model_dump(mode="json", include={"experiment", "challenger_version", "cost_usd"})
     resource = {"prefect.resource.id": f"llmkt.{experiment}"}

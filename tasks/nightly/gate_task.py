@@ -67,7 +67,7 @@ def gate(
     """
     metric, k = parse_metric(rule.metric or evaluation.primary)
     assert k is not None
-    computed = _with_metric(evaluation, metric, k)
+    computed = with_metric(evaluation, metric, k)
     inputs = Inputs(parts.train, parts.valid, data.users, data.items, {})
     model = challenger.job, challenger.weights, inputs
     ours, theirs, holdout = _both(model, champion, parts, data, computed)
@@ -106,12 +106,12 @@ def _both(
     computed: Evaluation,
 ) -> tuple[UserValues, UserValues | None, _Holdout]:
     """The challenger's values and the other version's on what that one has not learnt from."""
-    holdout = _holdout(parts, data, other)
-    ours = _values(model, holdout, computed)
+    holdout = holdout_of(parts, data, other)
+    ours = values_of(model, holdout, computed)
     if other is None:
         return ours, None, holdout
     with _whole(other):
-        return ours, _values(other.judged_model(), holdout, computed), holdout
+        return ours, values_of(other.judged_model(), holdout, computed), holdout
 
 
 def _decide(
@@ -150,12 +150,17 @@ def _compared(
 
     None for fewer than two.
     """
-    shared = np.intersect1d(ours.users, theirs.users, assume_unique=True, return_indices=True)
-    users, left, right = shared
+    users, mine, others = paired(by, ours, theirs)
     if len(users) < 2:
         return None, len(users)
-    pairs = ours.values[by][None, left], theirs.values[by][None, right]
-    return compare(*pairs, confidence=rule.confidence), len(users)
+    return compare(mine, others, confidence=rule.confidence), len(users)
+
+
+def paired(by: tuple[Metric, int], ours: UserValues, theirs: UserValues) -> tuple[Any, Any, Any]:
+    """The users that both can serve, and both's values: str (n,), float64 (1, n) twice."""
+    shared = np.intersect1d(ours.users, theirs.users, assume_unique=True, return_indices=True)
+    users, left, right = shared
+    return users, ours.values[by][None, left], theirs.values[by][None, right]
 
 
 def _coldest(users: NDArray[np.str_], known: pa.Table) -> NDArray[np.bool_]:
@@ -166,7 +171,7 @@ def _coldest(users: NDArray[np.str_], known: pa.Table) -> NDArray[np.bool_]:
     return np.asarray(counts <= np.quantile(counts, 0.25))
 
 
-def _with_metric(evaluation: Evaluation, metric: Metric, k: int) -> Evaluation:
+def with_metric(evaluation: Evaluation, metric: Metric, k: int) -> Evaluation:
     """The metrics and cut-offs to compute, the deciding one among them."""
     return Evaluation.model_validate(
         evaluation.model_dump()
@@ -177,7 +182,8 @@ def _with_metric(evaluation: Evaluation, metric: Metric, k: int) -> Evaluation:
     )
 
 
-def _holdout(parts: Splits, data: Interactions, champion: Manifest | None) -> _Holdout:
+def holdout_of(parts: Splits, data: Interactions, champion: Manifest | None) -> _Holdout:
+    """What a challenger is judged on, beside a champion if there is one."""
     held = read_parquet(parts.test).replace_schema_metadata(None)
     known = pa.concat_tables(
         read_parquet(part).replace_schema_metadata(None) for part in (parts.train, parts.valid)
@@ -209,7 +215,7 @@ def _whole(champion: Manifest) -> Iterator[None]:
         ) from error
 
 
-def _values(model: TrainedModel, holdout: _Holdout, computed: Evaluation) -> UserValues:
+def values_of(model: TrainedModel, holdout: _Holdout, computed: Evaluation) -> UserValues:
     """A model's metrics per user; none for users that it has not learnt of."""
     rankings = rank_for(
         trained_model(*model),

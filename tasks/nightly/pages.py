@@ -10,7 +10,7 @@ from slugify import slugify
 from models.config import parse_metric
 from models.report import wording
 from tasks.embeddings.outputs import Described
-from tasks.nightly.promotion_log import promotions
+from tasks.nightly.promotion_log import measured, promotions
 from tasks.publishing.manifest import CURRENT, folder_of
 from tasks.publishing.outputs import Judged, Promotion
 from tasks.report.page import rendered
@@ -23,7 +23,11 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def announce(row: Promotion, judged: Judged | None, described: Sequence[Described]) -> None:
     """Write the page of nights; leave the decision, the bill and links with Prefect's run."""
     words = {"words": wording, "parse": parse_metric}
-    nights = {"nights": promotions(row.experiment), "experiment": row.experiment}
+    nights = {
+        "nights": promotions(row.experiment),
+        "measured": measured(row.experiment),
+        "experiment": row.experiment,
+    }
     page = rendered(_TEMPLATES, "nights.html.j2", **words, **nights)
     publish_page(f"{row.experiment}-nights", page.encode())
     if FlowRunContext.get() is None:

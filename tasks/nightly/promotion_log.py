@@ -1,7 +1,8 @@
-"""How every night ended: the table `promotions` of the results database."""
+"""How every night ended, and what knowledge added: `promotions` and `knowledge` in the results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -14,23 +15,43 @@ _SQL = Path(__file__).parent / "sql"
 
 def record(rows: Sequence[Promotion]) -> None:
     """Write nights' rows, all or nothing."""
+    store("promotions", [row.model_dump() for row in rows])
+
+
+def store(table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write nights' rows of a table, all or nothing, in place of these nights' own."""
     if not rows:
         return
     with database() as connection:
         connection.execute("BEGIN")
         create_tables(connection)
-        register_rows(connection, "promotions", [row.model_dump() for row in rows])
-        connection.execute((_SQL / "store_promotion.sql").read_text())
+        register_rows(connection, table, rows)
+        connection.execute((_SQL / "store.sql").read_text().format(table=table))
         connection.execute("COMMIT")
 
 
-def promotions(experiment: str) -> Rows:
+def promotions(experiment: str, table: str = "promotions") -> Rows:
     """An experiment's nights, newest first; empty where none is recorded."""
     if not has_database():
         return []
     with database(read_only=True) as connection:
         try:
-            sql = (_SQL / "promotions.sql").read_text()
+            sql = (_SQL / "nights.sql").read_text().format(table=table)
             return select(connection, sql, experiment=experiment)
         except duckdb.CatalogException:  # of a database that no night has written to
             return []
+
+
+def measured(experiment: str) -> Rows:
+    """What knowledge added on the nights that measured it, newest first: a row per control."""
+    return promotions(experiment, "knowledge")
+
+
+def newest(experiment: str) -> Rows:
+    """The newest measurement, without differences by user."""
+    rows = measured(experiment)
+    return [
+        {name: value for name, value in row.items() if name != "differences"}
+        for row in rows
+        if row["decided_at"] == rows[0]["decided_at"]
+    ]

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from models.config import BASELINE
+from models.recommenders.registry import ELSEWHERE, judged
 from models.report.charts.parameter_sweeps import FACTORS
 from tasks.evaluation.outputs import Evaluated
 from tasks.results.database import database
@@ -69,7 +70,9 @@ def leaderboard(
         {
             "model": model,
             "arm": arm,
-            "kind": "reference" if model in references else arm,
+            "kind": "trained elsewhere"
+            if judged(model) is ELSEWHERE
+            else ("reference" if model in references else arm),
             "mean": fmean(run["value"] for run in runs),
             "sd": stdev(run["value"] for run in runs) if len(runs) > 1 else None,
             "point": ", ".join(setting) if len(settings) > 1 else "",

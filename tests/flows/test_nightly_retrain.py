@@ -22,13 +22,14 @@ from flows.nightly_retrain import Ended, nightly_retrain
 from models.config import Pipeline
 from models.dataset.splitting import split
 from models.errors import BadInput
+from tasks.nightly.knowledge_task import is_due
 from tasks.nightly.night import alone
-from tasks.nightly.promotion_log import promotions, record
+from tasks.nightly.promotion_log import measured, promotions, record, store
 from tasks.publishing.manifest import current, folder_of
 from tasks.publishing.outputs import Promotion
 from tasks.publishing.versions import rollback
 from tasks.storage.artifacts import MissingArtifact, read_parquet
-from tests.publishing.test_publishing_task import content
+from tests.publishing.test_publishing_task import content, row
 from tests.support.fake_llm import KEY, FakeLLM
 from tests.support.toy_project import no_workers
 from tests.support.toy_world import MEDIUM
@@ -504,3 +505,74 @@ def test_a_missing_artifact_is_named(world):
     (now.folder / "users.parquet").unlink()
     with pytest.raises(MissingArtifact, match=r"users\.parquet is gone"):
         now.verify()
+
+
+def test_what_knowledge_adds_is_measured_beside_the_decision(world, monkeypatch):
+    """Shadows decide nothing, start on equal terms, and their failure does no harm."""
+    data, given = world
+    told: list[tuple[str, str]] = []
+    place = "tasks.nightly.knowledge_task.emit"
+    monkeypatch.setattr(place, lambda event, _, why, __: told.append((event, why)))
+    ended = night(given, tolerance=1, min_new_interactions=0, knowledge={"every": 1, "at_least": 1})
+    first = ended.knowledge[0]
+    assert [row["against"] for row in ended.knowledge] == ["baseline", "shuffled"]
+    assert (first["nights"], first["decided_at"]) == (1, ended.promotion.decided_at)
+    assert first["difference"] == first["running_difference"]
+    arms = {stage.arm: stage.state for stage in ended.stages if stage.name == "training"}
+    assert arms == {"transfer": "cached", "baseline": "ran", "shuffled": "ran"}
+    assert [event for event, _ in told] == ["llmkt.alert.knowledge"] * 2
+    assert "at least 1 is wanted" in told[0][1]
+    assert ended.version == current("toy").version == promotions("toy")[0]["challenger_version"]
+    drop(data, "b.csv", new_rows(data, 8, 800))
+    again = night(given, tolerance=1, start="warm", knowledge={"every": 1, "at_least": -1})
+    rows = measured("toy")
+    assert [row["nights"] for row in rows] == [2, 2, 1, 1]
+    mean = (rows[0]["difference"] + rows[2]["difference"]) / 2
+    assert rows[0]["running_difference"] == pytest.approx(mean)
+    assert rows[0]["running_ci_low"] < mean < rows[0]["running_ci_high"]
+    assert rows[0]["cost_usd"] == 0.0  # offline texts
+    assert again.promotion.start == "warm"
+    trained = [stage for stage in again.stages if stage.arm == "transfer"]
+    assert [stage.state for stage in trained] == ["ran", "ran"]  # and cold, to be compared
+    assert len(told) == 2
+    page = (data / "reports" / "toy-nights.html").read_text()
+    assert page.count('<tr class="measured">') == 4
+    assert "over 2 nights" in CliRunner().invoke(app, ["champion", "show"]).stdout
+
+    def broken(*_):
+        raise RuntimeError("no shadow tonight")
+
+    monkeypatch.setattr(nightly_retrain_module, "is_due", broken)
+    ended = night(given, tolerance=1, min_new_interactions=0)
+    assert ended.decision == promotions("toy")[0]["decision"] == "published"
+    assert ended.reason.endswith("; afterwards: no shadow tonight")
+
+
+def test_knowledge_is_measured_after_every_nth_judged_challenger(data_dir):
+    assert data_dir
+    given = {"experiment": "tiny", "models": {"BPR": {}}}
+    pipeline = Pipeline.model_validate(given | {"nightly": {"knowledge": {"every": 2}}})
+    outcomes = ["published", "skipped", "kept", "failed", "needs approval"]
+    rows = [row(str(n), None, decision=outcome) for n, outcome in enumerate(outcomes)]
+    due = []
+    for tonight in rows:
+        record([tonight])
+        due.append(is_due(pipeline, tonight))
+    assert due == [False, False, True, True, True]
+    store("knowledge", [{**measurement(), **rows[2].model_dump(include=set(KEYS))}])
+    assert not is_due(pipeline, rows[4])
+    never = pipeline.model_copy(
+        update={"nightly": pipeline.nightly.model_copy(update={"arm": "baseline"})}
+    )
+    assert not is_due(never, rows[3])
+
+
+KEYS = ("experiment", "decided_at")
+
+
+def measurement() -> dict:
+    words, numbers = ("model", "arm", "against", "metric"), ("difference", "ci_low", "ci_high")
+    more = ("running_difference", "running_ci_low", "running_ci_high", "ci_level")
+    counts = dict.fromkeys(("k", "users", "nights"), 2)
+    known = dict.fromkeys(words, "x") | dict.fromkeys(numbers + more, 0.5) | counts
+    return known | {"differences": [("u1", 0.5), ("u2", 0.5)]}

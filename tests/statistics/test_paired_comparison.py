@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from models.statistics.paired_comparison import at_level, compare
+from models.statistics.paired_comparison import Spread, at_level, compare, over_nights
 
 
 def crossed(generator, n_seeds, n_users, shift=0.0, sd_seeds=0.05):
@@ -163,3 +163,40 @@ def test_effect_size_is_positive_where_the_arm_is_better():
     assert saved.effect_size == pytest.approx(gain.effect_size)
     assert gain.effect_size > 0
     assert compare(values + 1, values).effect_size is None  # users do not differ
+
+
+def test_users_whom_a_replicate_lacks_change_nothing_that_is_balanced():
+    generator = np.random.default_rng(3)
+    whole = generator.normal(0.01, 0.1, (4, 1)) + generator.normal(0, 0.1, (4, 30))
+    found = Spread.of(whole)
+    rest = whole - whole.mean(1)[:, None] - whole.mean(0) + whole.mean()
+    ms_e = (rest**2).sum() / (3 * 29)
+    assert found.floor == pytest.approx(whole.mean(0).var(ddof=1) / 30)
+    assert found.users == pytest.approx(max(found.floor - ms_e / 120, 0.0))
+    assert (found.df_seeds, found.df_users) == (3, pytest.approx(29))
+    by_user = [dict(zip(map(str, range(30)), row, strict=True)) for row in whole]
+    expected = compare(whole, np.zeros_like(whole))
+    assert over_nights(by_user, 0.95) == pytest.approx(
+        (expected.difference, expected.ci_low, expected.ci_high)
+    )
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.6, 1.0])
+def test_the_interval_over_nights_covers_however_many_users_return(shared):
+    """Nights with the same users are no independent nights, as a t interval over nights says."""
+    generator, hit, naive = np.random.default_rng(7), 0, 0
+    nights, users, draws = 8, 40, 300
+    for _ in range(draws):
+        suits = generator.normal(0, 0.2, 1000)
+        found = []
+        for night in range(nights):
+            back = generator.random(users) < shared
+            own = np.arange(users) + np.where(back, 0, users * (night + 1))
+            values = suits[own] + generator.normal(0, 0.01) + generator.normal(0, 0.1, users)
+            found.append(dict(zip(map(str, own), values, strict=True)))
+        _, low, high = over_nights(found, 0.95)
+        hit += low <= 0 <= high
+        means = np.array([np.mean(list(night.values())) for night in found])
+        naive += abs(means.mean()) <= 2.365 * means.std(ddof=1) / np.sqrt(nights)
+    assert 0.92 <= hit / draws <= 1.0
+    assert naive / draws < 0.75 or shared == 0.0

@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS runs (
     profile_provenance VARCHAR,  -- none seen, train-only, unknown or leaky
     warnings           VARCHAR,  -- what weakens the knowledge: profiles that are missing or were
         -- shortened, texts that were cut; one a line
-    epochs_budget      INTEGER NOT NULL,  -- most epochs, both phases together
+    epochs_budget      INTEGER,  -- most epochs, both phases together; NULL, as patience, valid_metric and
+        -- search_trials, for a model trained elsewhere, of which rankings alone are known
     epochs_run         INTEGER NOT NULL,  -- epochs that ran
     best_epoch         INTEGER NOT NULL,  -- epoch whose weights were kept, from 0
     train_seconds      DOUBLE NOT NULL,  -- wall time of all epochs, validation included
@@ -44,10 +45,10 @@ CREATE TABLE IF NOT EXISTS runs (
     config             JSON NOT NULL,  -- the whole configuration; under job the part of this run
     split_digest       VARCHAR NOT NULL,  -- 16 hex digits over the pairs in train, valid and test
     candidate_items    INTEGER NOT NULL,  -- number of items that are ranked
-    patience           INTEGER NOT NULL,  -- in epochs
-    valid_metric       VARCHAR NOT NULL,  -- metric of early stopping
+    patience           INTEGER,  -- in epochs
+    valid_metric       VARCHAR,  -- metric of early stopping
     batch_size         INTEGER,  -- NULL for a computed model; arms may differ in it
-    search_trials      INTEGER NOT NULL,  -- settings tried on valid, in all searches of the
+    search_trials      INTEGER,  -- settings tried on valid, in all searches of the
         -- experiment
     is_current         BOOLEAN NOT NULL,  -- whether the run belongs to the latest evaluation of
         -- its experiment
@@ -200,6 +201,31 @@ CREATE TABLE IF NOT EXISTS promotions (
     tail_share         DOUBLE,  -- share of places for items outside of the head
     list_overlap       DOUBLE,  -- mean share of a list that was in the champion's
     profile_drift      DOUBLE  -- 1 minus the mean cosine of profile vectors with the champion's
+);
+
+-- Grain: one night that measured what knowledge adds, and control. No decision depends on it.
+CREATE TABLE IF NOT EXISTS knowledge (
+    experiment         VARCHAR NOT NULL,  -- name of the experiment
+    decided_at         TIMESTAMPTZ NOT NULL,  -- as in promotions
+    model              VARCHAR NOT NULL,  -- RecBole's name of the model
+    arm                VARCHAR NOT NULL,  -- nightly.arm
+    against            VARCHAR NOT NULL,  -- baseline or shuffled, trained on equal terms
+    metric             VARCHAR NOT NULL,  -- nightly.metric, without cut-off
+    k                  INTEGER NOT NULL,  -- its cut-off
+    users              INTEGER NOT NULL,  -- how many hold out interactions that night
+    difference         DOUBLE NOT NULL,  -- arm minus control, that night
+    ci_low             DOUBLE NOT NULL,  -- lower end of its interval, paired by user
+    ci_high            DOUBLE NOT NULL,  -- upper end
+    ci_level           DOUBLE NOT NULL,  -- nightly.confidence
+    differences        MAP(VARCHAR, DOUBLE) NOT NULL,  -- that night's difference by raw user id
+    nights             INTEGER NOT NULL,  -- how many measured this model, arm and control by then
+    running_difference DOUBLE NOT NULL,  -- mean of these nights' differences
+    running_ci_low     DOUBLE NOT NULL,  -- lower end of its interval; users and nights are samples
+    running_ci_high    DOUBLE NOT NULL,  -- upper end
+    cost_usd           DOUBLE,  -- cost of the answers of all judged nights by then; NULL if one is not
+        -- known
+    usd_per_point      DOUBLE  -- cost_usd per 0.01 of running_difference; NULL if that is not
+        -- positive
 );
 
 -- Grain: one experiment and point: a combination of settings, and what became of it.

@@ -1,4 +1,4 @@
 SELECT * EXCLUDE (experiment)
-FROM promotions
+FROM {table}
 WHERE experiment = $experiment
-ORDER BY decided_at DESC;
+ORDER BY decided_at DESC, rowid;
