@@ -199,7 +199,8 @@ class Job(Section):
     kar: Kar | None
     budget: Budget
     k: int = Field(description="Length of the rankings.")
-    like_from: float | None = Field(None, description="As in evaluation.")
+    candidates: Literal["all", "new"] = "all"
+    like_from: float | None = Field(None, description="As in evaluation, like `candidates`.")
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -227,5 +228,6 @@ class Job(Section):
             kar=pipeline.kar if takes == "features" else None,
             budget=pipeline.training.budget(arm),
             k=max(pipeline.evaluation.k),
+            candidates=pipeline.evaluation.candidates,
             like_from=pipeline.evaluation.like_from,
         )

@@ -63,14 +63,13 @@ def metadata(source: str, items: pa.Table, train: pa.Table, key: str) -> pa.Tabl
         key: `USER` or `ITEM`.
 
     Returns:
-        None if no item of the training part has any.
+        None if no item has any.
     """
-    chosen = items.filter(pc.is_in(items[ITEM], pc.unique(train[ITEM])))
-    matrix = METADATA[source](chosen)
+    matrix = METADATA[source](items)
     known = matrix.any(axis=1)
     if not known.any():
         return None
-    ids = chosen[ITEM].combine_chunks().filter(pa.array(known))
+    ids = items[ITEM].combine_chunks().filter(pa.array(known))
     table = to_table(ids, EMBEDDING, matrix[known].astype(np.float32), ITEM)
     return table if key == ITEM else pa.concat_tables(pooled(train, table))
 
