@@ -95,23 +95,20 @@ class Pipeline(Section):
         return self.model_copy(
             update={
                 "split": self.nightly.split,
-                "models": {model: self.models[model]},
+                "models": {model: self.models[model].model_copy(update={"arms": None})},
                 "training": self.training.model_copy(update=one),
             }
         )
 
     def with_controls(self) -> "Pipeline":
         """Tonight's pipeline with what says whether knowledge helps, all on equal terms."""
-        training, arms = self.training, (BASELINE, self.nightly.arm, SHUFFLED)
-        same = {"arms": arms, "epochs": training.budget(self.nightly.arm).epochs}
+        nightly, training = self.nightly, self.training
+        epochs = training.budget(nightly.arm).epochs
+        same = {"arms": (BASELINE, nightly.arm, SHUFFLED), "epochs": epochs}
         return self.model_copy(
             update={
-                "models": {
-                    name: model.model_copy(update={"arms": None})
-                    for name, model in self.models.items()
-                },
                 "training": training.model_copy(update=same),
-                "nightly": self.nightly.model_copy(update={"start": "cold"}),
+                "nightly": nightly.model_copy(update={"start": "cold"}),
             }
         )
 

@@ -50,8 +50,5 @@ def measured(experiment: str) -> Rows:
 def newest(experiment: str) -> Rows:
     """The newest measurement, without differences by user."""
     rows = measured(experiment)
-    return [
-        {name: value for name, value in row.items() if name != "differences"}
-        for row in rows
-        if row["decided_at"] == rows[0]["decided_at"]
-    ]
+    latest = [row for row in rows if row["decided_at"] == rows[0]["decided_at"]]
+    return [{k: v for k, v in row.items() if k != "differences"} for row in latest]
