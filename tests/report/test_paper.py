@@ -5,12 +5,13 @@ import shutil
 import subprocess
 
 import pytest
+from prefect.logging import disable_run_logger
 from typer.testing import CliRunner
 
 from flows.cli.main import app
 from tasks.report.paper import _tex
 from tasks.results.database import database
-from tests.support import toy_report
+from tests.support import toy_runs
 
 PDFLATEX = shutil.which("pdflatex")
 
@@ -19,9 +20,9 @@ PDFLATEX = shutil.which("pdflatex")
 def paper(tmp_path_factory):
     """The paper of BPR with a control beside EASE; one claim is made to hold."""
     folder = tmp_path_factory.mktemp("paper")
-    toy_report.rich(folder / "data")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, disable_run_logger():
         patch.setenv("LLMKT_DATA_DIR", str(folder / "data"))
+        toy_runs.evaluate()
         with database() as connection:
             connection.execute("UPDATE contrasts SET verdict = 'better' WHERE claim = 'A'")
             connection.execute("UPDATE runs SET epochs_budget = NULL WHERE model = 'EASE'")
