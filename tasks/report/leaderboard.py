@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -12,8 +11,7 @@ from models.recommenders.registry import ELSEWHERE, judged
 from models.report.charts.parameter_sweeps import FACTORS
 from tasks.results.database import database
 from tasks.results.queries import Rows, select
-
-_RUNS = Path(__file__).parent / "sql" / "report_runs.sql"
+from tasks.storage.sql_scripts import script
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ def stored(experiment: str, run_ids: Sequence[str], metric: str, k: int | None) 
     """Read the rows of an evaluation; `metric` is the primary one and `k` its cut-off."""
     own = {"experiment": experiment}
     with database(read_only=True) as connection:
-        runs = select(connection, _RUNS.read_text(), run_ids=list(run_ids), metric=metric, k=k)
+        asked = {"run_ids": list(run_ids), "metric": metric, "k": k}
+        runs = select(connection, script("report/report_runs"), **asked)
         contrasts = select(connection, "FROM contrasts_all WHERE experiment = $experiment", **own)
         slices = select(
             connection, "FROM slice_comparison WHERE experiment = $experiment AND is_primary", **own

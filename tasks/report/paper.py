@@ -19,8 +19,9 @@ from tasks.inspection.power import power_of
 from tasks.report.leaderboard import StoredEvaluation, stored
 from tasks.report.page import rendered
 from tasks.results.queries import Rows, reading, require_experiment, select
+from tasks.storage.sql_scripts import script
 
-_HERE = Path(__file__).parent
+_TEMPLATES = Path(__file__).parent / "templates" / "paper"
 _JUDGED = ("experiment", "split", "models", "training", "evaluation")
 _DASHES = {"dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 _TEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
@@ -38,11 +39,11 @@ def write_paper(experiment: str, folder: Path) -> list[Path]:
     own = {"experiment": experiment}
     with reading() as connection:
         require_experiment(connection, experiment)
-        (facts,) = select(connection, _sql("paper_facts"), **own)
+        (facts,) = select(connection, script("report/paper_facts"), **own)
         judged = {key: json.loads(facts["config"])[key] for key in _JUDGED}
         pipeline = Pipeline.model_validate(judged | {"dataset": {"name": facts["dataset"]}})
         metric, k = parse_metric(pipeline.evaluation.primary)
-        table = select(connection, _sql("paper_table"), **own, k=k)
+        table = select(connection, script("report/paper_table"), **own, k=k)
         epochs = select(connection, "FROM epochs ORDER BY epoch")
     found, primary = stored(experiment, facts["run_ids"], metric, k), wording.metric_name(metric, k)
     gains = [row for row in found.contrasts if row["is_primary"]]
@@ -60,9 +61,9 @@ def write_paper(experiment: str, folder: Path) -> list[Path]:
             "power": power_of([pipeline], max(facts["splits"], facts["seeds"]), experiment),
         }
     )
-    for file in (_HERE / "templates" / "paper").glob("*.j2"):
+    for file in _TEMPLATES.glob("*.j2"):
         given = {"finalize": _tex, "words": wording, "pipeline": pipeline, **shown}
-        text = rendered(file.parent, file.name, **given)
+        text = rendered(_TEMPLATES, file.name, **given)
         (folder / file.stem).write_text(text, encoding="utf-8")
     return sorted(folder.iterdir())
 
@@ -126,7 +127,3 @@ def _draw(figure: Figure, path: Path) -> None:
 def _plain(value: Any) -> Any:
     """Undo Plotly's markup; a dollar would begin a formula."""
     return html.unescape(value).replace("$", r"\$") if isinstance(value, str) else value
-
-
-def _sql(name: str) -> str:
-    return (_HERE / "sql" / f"{name}.sql").read_text()

@@ -47,9 +47,9 @@ faults AS (
     QUALIFY row_number() OVER (PARTITION BY split, user_id, item_id ORDER BY row) > 1
     UNION ALL
     SELECT 7, min(row), 'user_id', user_id,
-        'has ' || count(*) || ' items on ' || split || ', where evaluation.k needs ' || least($k, any_value(n)) || '. Rank more, or lower evaluation.k.'
+        'has ' || count(*) || ' items on ' || split || ', where evaluation.k needs ' || least(getvariable('k'), any_value(n)) || '. Rank more, or lower evaluation.k.'
     FROM given JOIN candidates USING (split, user_id)
-    GROUP BY split, user_id HAVING count(*) < least($k, any_value(n))
+    GROUP BY split, user_id HAVING count(*) < least(getvariable('k'), any_value(n))
     UNION ALL
     SELECT 8, NULL, 'user_id', user_id,
         'has ' || split || ' interactions, but no ranking. Rank for every user with training interactions.'
