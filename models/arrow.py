@@ -16,6 +16,11 @@ def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(rank[np.asarray(encoded.indices)])
 
 
+def positions(values: pa.Array | pa.ChunkedArray, known: pa.Array) -> NDArray[np.int64]:
+    """Find each value in `known`: int64 (n,), -1 where it is not there."""
+    return np.asarray(pc.fill_null(pc.index_in(values, known), -1), dtype=np.int64)
+
+
 def distinct(column: pa.ChunkedArray) -> pa.Array:
     """Return the values of a string column in sorted order, each once."""
     values = pc.unique(column)

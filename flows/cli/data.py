@@ -30,6 +30,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+split = typer.Typer(help="Hand a split to other programs.", no_args_is_help=True)
+split.callback()(lambda: None)  # else a group of one command is that command
+
 _BAR = 30
 
 
@@ -76,6 +79,21 @@ def convert(
         made = make(source, output, ITEM if items else USER)
         line = f"{made.path}: {made.kind}, {made.rows:,} rows"
         emit(made, as_json, lambda console, _: print_lines(console, line))
+
+
+@split.command(name="export")
+def export_split(
+    config: Config,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go.")],
+    overrides: Set = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write the split as TSV, RecBole's atomic files, and the pickles that RLMRec reads."""
+    with command(data_dir):
+        from tasks.config.pipeline_file import load
+        from tasks.inspection.split_export import export
+
+        print_lines(terminal(), *map(str, export(load(config, overrides or []), folder)))
 
 
 def init(

@@ -42,6 +42,7 @@ app = typer.Typer(
 app.add_typer(nightly_commands.app)
 app.add_typer(profiles_commands.app, name="profiles")
 app.add_typer(data_commands.app, name="data")
+app.add_typer(data_commands.split, name="split")
 app.command()(data_commands.init)
 app.command()(experiment)
 app.command()(results_commands.compare)
@@ -91,6 +92,19 @@ def report(
         typer.echo(path)
         if open_it:
             webbrowser.open(path.as_uri())
+
+
+@app.command()
+def paper(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A finished one.")],
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("paper"),
+    data_dir: DataDir = None,
+) -> None:
+    """Write LaTeX tables, figures as vector PDF, a paragraph on methods, and BibTeX."""
+    with command(data_dir):
+        from tasks.report.paper import write_paper
+
+        print_lines(terminal(), *map(str, write_paper(experiment, folder)))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Any
 from flows.steps.preparation import Request, arms_of, prepare, taps_of
 from flows.steps.stage_runner import NotCached, StageRunner
 from flows.steps.trainings import Result, TrainingPool
-from models.config import ArmName, Pipeline, Search, Space
+from models.config import ArmName, Experiment, Pipeline, Search, Space
 from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
 from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
@@ -24,13 +24,17 @@ Steps = Generator[Request, Result, None]
 
 @dataclass
 class ArmSearch:
-    """One point's search for one model and arm; `problem` is the error of the last failed trial."""
+    """One point's search for one model and arm, which leaves the `fixed` values alone.
+
+    `problem` is the error of the last failed trial.
+    """
 
     chosen: ExperimentPoint
     model: str
     arm: ArmName
     search: Search
     space: Mapping[str, Space]
+    fixed: Mapping[str, Any]
     trials: list[Trial] = field(default_factory=list)
     problem: str | None = None
 
@@ -48,7 +52,7 @@ class ArmSearch:
     @cached_property
     def name(self) -> str:
         """16 hex digits over what is searched: a longer search of the same goes on with it."""
-        base = self.chosen.varied(self.model, self.arm, {})
+        base = self.chosen.varied(self.model, self.arm, self.fixed)
         return digest({"search": self.search.model_dump(exclude={"trials"}), "base": base})
 
     def best_pipeline(self) -> Pipeline:
@@ -74,7 +78,7 @@ class ArmSearch:
         """All trials in turn. Nothing here reads the test part, or a score on it."""
         study = Study(self.search, self.space)
         for _ in range(self.search.trials):
-            setting = study.ask()
+            setting = {**self.fixed, **study.ask()}
             score: float | None = None
             pruned = False
             try:
@@ -138,30 +142,34 @@ def searches_of(loaded: LoadedExperiment, stages: StageRunner) -> list[ArmSearch
         except BadInput as error:
             raise BadInput(f"{chosen.where}: {error}") from error
         if loaded.config.search is not None:
-            searches += _searches_of_point(chosen, loaded.config.search, stages)
+            searches += _searches_of_point(chosen, loaded.config, stages)
     return searches
 
 
 def _searches_of_point(
-    chosen: ExperimentPoint, search: Search, stages: StageRunner
+    chosen: ExperimentPoint, config: Experiment, stages: StageRunner
 ) -> list[ArmSearch]:
-    arms = arms_of(chosen.pipeline, stages)
+    search, trained = config.search, chosen.pipeline.trained_here
+    assert search is not None
+    settled_arms = _settled_arms(chosen, config.settings, stages)
+    arms = [pair for pair in settled_arms if pair[0] in trained]
     try:
         require_equal_trials(search, arms)
     except BadInput as error:
         raise BadInput(f"{chosen.file}: {error}") from error
     searches = []
     for model, arm in arms:
-        transfer = chosen.pipeline.transfer_of(model)
-        space = space_of(search, model, arm, chosen.point.overrides, transfer)
+        fixed = config.settings.get(model, {}).get(arm, {})
+        transfer = chosen.varied(model, arm, fixed).transfer_of(model)
+        space = space_of(search, model, arm, {*chosen.point.overrides, *fixed}, transfer)
         for end in (0, -1) if space else ():
             ends = {
                 key: values.choices[end] if values.choices else (values.low, values.high)[end]
                 for key, values in space.items()
             }
-            taps_of(chosen.varied(model, arm, ends), stages)
+            taps_of(chosen.varied(model, arm, {**fixed, **ends}), stages)
         if space:
-            searches.append(ArmSearch(chosen, model, arm, search, space))
+            searches.append(ArmSearch(chosen, model, arm, search, space, fixed))
     return searches
 
 
@@ -176,6 +184,14 @@ def settled(
     """
     if not settings:
         return [chosen.pipeline]
+    arms = _settled_arms(chosen, settings, stages)
+    return [chosen.varied(model, arm, settings.get(model, {}).get(arm, {})) for model, arm in arms]
+
+
+def _settled_arms(
+    chosen: ExperimentPoint, settings: Mapping[str, Mapping[ArmName, Any]], stages: StageRunner
+) -> list[tuple[str, ArmName]]:
+    """The point's models and arms, all of the settings' among them."""
     own = arms_of(chosen.pipeline, stages)
     own_arms = {model for model, row in chosen.pipeline.models.items() if row.arms is not None}
     given = {(model, arm) for model in settings.keys() - own_arms for arm in settings[model]}
@@ -186,7 +202,7 @@ def settled(
             f"{chosen.file}: settings of {named}, which {chosen.name} does not train. Remove them, "
             "or add the model or the arm"
         )
-    return [chosen.varied(model, arm, settings.get(model, {}).get(arm, {})) for model, arm in own]
+    return own
 
 
 def run_searches(searches: Sequence[ArmSearch], stages: StageRunner, pool: TrainingPool) -> None:

@@ -17,25 +17,27 @@ from tasks.nightly.night import Night
 from tasks.profiles.knowledge_pack import require_pack
 from tasks.storage.artifacts import Handle
 from tasks.training.outputs import Trained
+from tasks.training.rankings_task import ranking_files, rankings
 from tasks.training.tap_points import TapPoints, tap_points
 from tasks.training.training_task import training
 
 
 @dataclass(frozen=True)
 class Request:
-    """A training to do, with the inputs of the stage `training`."""
+    """A training to do, or rankings in its place, with the inputs of its stage."""
 
     job: Job
     inputs: dict[str, Any]
+    stage: Any = training
 
     @property
     def key(self) -> str:
         """The training's cache key: equal for equal trainings."""
-        return training.key(self.job, **self.inputs)
+        return str(self.stage.key(self.job, **self.inputs))
 
     def cached(self) -> Trained | None:
         """The model that an earlier run trained, if it is still there."""
-        found: Trained | None = training.cached(self.job, **self.inputs)
+        found: Trained | None = self.stage.cached(self.job, **self.inputs)
         return found
 
 
@@ -84,8 +86,13 @@ def prepare(
         "items": data.items,
         **({"initial": night.starting_point()} if night else {}),
     }
+    named = [pipeline.models, pipeline.training.seeds, pipeline.split.seed]
+    brought = stages.once(named, lambda: ranking_files(pipeline))
+    judge = {"splits": splits, "items": data.items}
     requests = [
-        Request(job, {**common, "targets": _targets_of(job, knowledge)})
+        Request(job, brought[job.model, job.seed] | judge, rankings)
+        if (job.model, job.seed) in brought
+        else Request(job, {**common, "targets": _targets_of(job, knowledge)})
         for job in jobs_of(pipeline, stages)
     ]
     part = Part(

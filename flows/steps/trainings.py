@@ -16,7 +16,7 @@ from tasks.evaluation.inputs import Part
 from tasks.execution.progress import Tracker, track
 from tasks.execution.worker_pool import ended_at_once, require_workers, worker_pool
 from tasks.training.outputs import Trained
-from tasks.training.training_task import predictions, training
+from tasks.training.training_task import predictions
 
 Result = Trained | Exception
 """A trained model, or the error that kept it from being trained."""
@@ -69,7 +69,7 @@ class TrainingPool:
             require_workers()
             self.ran.add(key)
             given = {"job": request.job, **request.inputs}
-            future = self._runner.submit(training, parameters=given)
+            future = self._runner.submit(request.stage, parameters=given)
             self._futures[key] = future
             future.add_done_callback(partial(self._note_end, key))
 

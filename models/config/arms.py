@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.arrow import positions
 from models.config.plugins import Table, checked, numbers
 from models.config.section import named
 from models.errors import BadInput
@@ -129,7 +130,7 @@ def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
             "dataset.genres, or remove the arm."
         )
     owners = train[inputs.key].combine_chunks().take(pc.list_parent_indices(genres))
-    rows = _rows_of(owners, inputs.subjects)
+    rows = positions(owners, pa.array(inputs.subjects, pa.string()))
     counts = np.zeros((len(inputs.subjects), len(codes.dictionary)))
     inside = rows >= 0
     np.add.at(counts, (rows[inside], np.asarray(codes.indices)[inside]), 1.0)
@@ -146,7 +147,7 @@ def _history_svd(inputs: ControlInputs) -> NDArray[np.float32]:
     from scipy.sparse.linalg import svds
 
     train = inputs.train
-    rows = _rows_of(train[inputs.key], inputs.subjects)
+    rows = positions(train[inputs.key], pa.array(inputs.subjects, pa.string()))
     other = ITEM if inputs.key == USER else USER
     others = pc.unique(train[other])
     columns = np.asarray(pc.index_in(train[other], others))
@@ -170,12 +171,6 @@ def _metadata(inputs: ControlInputs) -> NDArray[np.float32]:
 def _log_factors(inputs: ControlInputs) -> NDArray[np.float32]:
     """What iALS, the strongest text-free model, learns of the log: float32 (n, width)."""
     return inputs.standardise(inputs.factors(min(_FACTORS, inputs.targets.shape[1])))
-
-
-def _rows_of(owners: pa.ChunkedArray | pa.Array, subjects: list[str]) -> NDArray[np.int64]:
-    """Row of each owner in `subjects`: int64 (n,), -1 where it is not there."""
-    found = pc.fill_null(pc.index_in(owners, pa.array(subjects, pa.string())), -1)
-    return np.asarray(found, dtype=np.int64)
 
 
 def _own(name: str, found: Any) -> Arm:

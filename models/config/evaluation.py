@@ -116,6 +116,11 @@ class Evaluation(Section):
     k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (5, 10, 20), min_length=1, description="Cut-offs; the largest is the rankings' length."
     )
+    candidates: Literal["all", "new"] = Field(
+        "all",
+        description="What is ranked for a user: all items but the user's own, or, of these, the "
+        "new ones alone, which no training interaction has, as with split.strategy cold-items.",
+    )
     primary: str = Field("ndcg@10", description="Metric of the verdicts: METRIC@K, auc or logloss.")
     claims: Claims = Claims()
 

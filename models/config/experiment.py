@@ -117,7 +117,7 @@ class Experiment(Section):
     settings: dict[str, dict[ArmName, Overrides]] = Field(
         default_factory=dict,
         description="Values by dotted key of one model and arm, at every point that has it: what "
-        "an earlier search chose, as `llmkt settings` prints it. Not with search.",
+        "an earlier search chose, as `llmkt settings` prints it. A search leaves them alone.",
     )
 
     @field_validator("grid")
@@ -138,14 +138,16 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _axes_are_not_searched(self) -> Self:
-        both = [key for key in self.grid if self.search and key in self.search.space]
+        searched = set(self.search.space if self.search else ())
+        both = sorted(searched.intersection(self.grid))
         if both:
             raise ValueError(f"{', '.join(both)}: an axis of the grid cannot be searched, too")
-        if self.search and self.settings:
-            raise ValueError("settings are fixed, so there is no search: leave one of them out")
         for model, arms in self.settings.items():
             for arm, values in arms.items():
                 _refuse(values, _NOT_SEARCHED, f"is the same for all arms, {model} {arm} included")
+                both = sorted(searched.intersection(values))
+                if both:
+                    raise ValueError(f"{', '.join(both)}: settings of {model} {arm} hold it fixed")
         return self
 
 

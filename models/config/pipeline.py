@@ -17,6 +17,7 @@ from models.config.split import Split
 from models.config.targets import Targets
 from models.config.training import Budget, Model, Training
 from models.config.transfer import Kar, Tap, Transfer
+from models.errors import BadInput
 
 Size = Literal["quick", "default", "thorough"]
 
@@ -82,23 +83,32 @@ class Pipeline(Section):
                 "evaluation.like_from: dataset.feedback is counts, so nothing is liked. "
                 "Leave it empty"
             )
-        if self.nightly.model is not None and self.nightly.model not in self.models:
+        if self.nightly.model is not None and self.nightly.model not in self.trained_here:
             raise ValueError(
-                f"nightly.model is {self.nightly.model}, but models has {', '.join(self.models)}"
+                f"nightly.model is {self.nightly.model}, but models has "
+                f"{', '.join(self.trained_here)}"
             )
         return self
 
     def tonight(self) -> "Pipeline":
         """The pipeline of the nightly flow: its split, and one training."""
-        model = self.nightly.model or next(iter(self.models))
+        if not self.trained_here:
+            raise BadInput("models: all have rankings, so none is trained. Add one to publish.")
+        model = self.nightly.model or self.trained_here[0]
         one = {"arms": (self.nightly.arm,), "seeds": (self.nightly.seed,), "workers": 1}
+        own = {"arms": None, "seeds": None}
         return self.model_copy(
             update={
                 "split": self.nightly.split,
-                "models": {model: self.models[model].model_copy(update={"arms": None})},
+                "models": {model: self.models[model].model_copy(update=own)},
                 "training": self.training.model_copy(update=one),
             }
         )
+
+    @property
+    def trained_here(self) -> list[str]:
+        """The models without `rankings`."""
+        return [name for name, model in self.models.items() if model.rankings is None]
 
     def with_controls(self) -> "Pipeline":
         """Tonight's pipeline with what says whether knowledge helps, all on equal terms."""
@@ -187,7 +197,8 @@ class Job(Section):
     kar: Kar | None
     budget: Budget
     k: int = Field(description="Length of the rankings.")
-    like_from: float | None = Field(None, description="As in evaluation.")
+    candidates: Literal["all", "new"] = "all"
+    like_from: float | None = Field(None, description="As in evaluation, like `candidates`.")
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -215,5 +226,6 @@ class Job(Section):
             kar=pipeline.kar if takes == "features" else None,
             budget=pipeline.training.budget(arm),
             k=max(pipeline.evaluation.k),
+            candidates=pipeline.evaluation.candidates,
             like_from=pipeline.evaluation.like_from,
         )

@@ -10,11 +10,11 @@ from models.config.section import Section, Seed, unkeyed
 class Split(Section):
     """How to divide interactions into train, valid and test."""
 
-    strategy: Literal["random", "leave-one-out", "temporal", "files"] = Field(
+    strategy: Literal["random", "leave-one-out", "temporal", "cold-items", "files"] = Field(
         "random",
         description="random: per user, by ratios; leave-one-out: the newest item is test, the one "
-        "before it valid; temporal: one global cut in time, by ratios; files: the files train, "
-        "test and optionally valid.",
+        "before it valid; temporal: one global cut in time, by ratios; cold-items: whole items, "
+        "about in these ratios; files: the files train, test and optionally valid.",
     )
     train: str | None = unkeyed(  # its content decides, see tasks/dataset/split_task.py
         None,
@@ -27,14 +27,26 @@ class Split(Section):
     test: str | None = unkeyed(None, description="files only: as train.")
     valid_share: float = Field(0.1, gt=0, lt=1, description="files only: valid's share of train.")
     ratios: tuple[float, float, float] = Field(
-        (0.7, 0.1, 0.2), description="Shares of train, valid and test (random and temporal)."
+        (0.7, 0.1, 0.2),
+        description="Shares of train, valid and test (random, temporal and cold-items).",
     )
-    seed: Seed = Field(2026, description="Seed of the random strategy and of valid_share.")
+    train_limit: int | None = Field(
+        None,
+        ge=1,
+        description="At most so many training interactions of each user, drawn by the seed; more "
+        "hold fewer, valid and test stay. Empty: all.",
+    )
+    seed: Seed = Field(2026, description="Seed of everything that is drawn.")
     short_histories: Literal["error", "train", "drop"] = Field(
         "error",
         description="Users with fewer than 3 interactions: stop, keep them in train only, or drop "
         "them. With files, users without a training interaction: stop or drop.",
     )
+
+    @property
+    def by_time(self) -> bool:
+        """Whether every interaction needs a timestamp."""
+        return self.strategy in ("leave-one-out", "temporal")
 
     @field_validator("ratios")
     @classmethod

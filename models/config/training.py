@@ -1,8 +1,8 @@
 """Transfer, models, budget and evaluation."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from models.config.arms import ARMS, BASELINE, TRANSFER, Arm, ArmName
 from models.config.evaluation import parse_metric
@@ -36,6 +36,22 @@ class Model(Section):
     seeds: tuple[Seed, ...] | None = Field(
         None, description="Those of training.seeds that this model has, if it is slow. Empty: all."
     )
+
+    rankings: str | None = unkeyed(  # their content decides
+        None,
+        description="Nothing is trained: files of rankings made elsewhere, one per seed in the "
+        "order of their names, such as runs/*.parquet; {split.seed} stands for the split's. See "
+        "docs/own.md.",
+    )
+
+    @model_validator(mode="after")
+    def _rankings_stand_alone(self) -> Self:
+        others = self.model_dump(exclude_defaults=True).keys() - {"rankings", "seeds", "arms"}
+        if self.rankings is not None and others:
+            raise ValueError(
+                f"with rankings, nothing is trained here. Leave out {', '.join(sorted(others))}"
+            )
+        return self
 
     @property
     def given(self) -> dict[str, Any]:

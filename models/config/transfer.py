@@ -34,7 +34,9 @@ class Teacher(Section):
         default_factory=dict, description="Of the teacher, as in `models`."
     )
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        0.1, description="Its scores are divided by this before the softmax."
+        1.0,
+        description="Its scores, in standard deviations of a user's, are divided by this before "
+        "the softmax.",
     )
     users: int = Field(64, ge=1, description="So many of a batch's rows are taught, at most.")
 

@@ -53,11 +53,11 @@ def divide(
     if config.strategy == "files":
         raise ValueError("strategy files needs the files' pairs: see split_as_given")
     cuts = (0, 0)
-    if config.strategy != "random":
+    if config.by_time:
         _require_timestamps(timestamps, config)
     if config.strategy == "temporal":
         cuts = _cuts(np.asarray(timestamps, dtype=np.int64), config)
-    rng = np.random.default_rng(config.seed)
+    rng, thinning = np.random.default_rng(config.seed), np.random.default_rng([config.seed, 1])
     parts, short, n_users, n_short = [np.empty(0, np.int8)], list[str](), 0, 0
     for table in tables:
         users = codes(table[USER])
@@ -65,13 +65,10 @@ def divide(
         is_short = counts < _SHORTEST
         n_users, n_short = n_users + len(counts), n_short + int(is_short.sum())
         short += _short_users(table, users, counts, 5 - len(short))
-        if config.strategy == "random":
-            part = _random(users, counts, config, rng)
-        elif config.strategy == "leave-one-out":
-            part = _leave_one_out(users, counts, _times(table))
-        else:
-            part = _temporal(_times(table), *cuts)
+        part = _parts(table, users, counts, cuts, config, rng)
         part[is_short[users]] = TRAIN if config.short_histories == "train" else DROPPED
+        if config.train_limit is not None:
+            part[_beyond(users, part, config.train_limit, thinning)] = DROPPED
         parts.append(part.astype(np.int8))
     if short and config.short_histories == "error":
         raise BadInput(
@@ -87,6 +84,25 @@ def divide(
             "Use another strategy, other ratios or more data."
         )
     return whole
+
+
+def _parts(
+    table: pa.Table,
+    users: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    cuts: tuple[int, int],
+    config: Split,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Parts by the strategy alone, of a batch of whole users with these codes and counts."""
+    if config.strategy == "random":
+        return _random(users, counts, config, rng)
+    if config.strategy == "cold-items":
+        return _by_item(table[ITEM], config)
+    times = _times(table)
+    if config.strategy == "leave-one-out":
+        return _leave_one_out(users, counts, times)
+    return _temporal(times, *cuts)
 
 
 def split_as_given(
@@ -122,6 +138,9 @@ def split_as_given(
     parts[cold] = DROPPED
     if "valid" not in given:
         parts[_held_out(users, parts, n_train, config)] = VALID
+    if config.train_limit is not None:
+        rng = np.random.default_rng([config.seed, 1])
+        parts[_beyond(users, parts, config.train_limit, rng)] = DROPPED
     if not all((parts == code).any() for code in (TRAIN, VALID, TEST)):
         raise BadInput("split: the files leave train, valid or test empty. Give each some rows.")
     train, valid, test = (table.filter(pa.array(parts == c)) for c in (TRAIN, VALID, TEST))
@@ -173,12 +192,27 @@ def _held_out(
     config: Split,
 ) -> NDArray[np.int64]:
     """Rows of train that become valid, drawn per user."""
-    rows = np.flatnonzero(parts == TRAIN)
-    keys = np.random.default_rng(config.seed).random(len(rows))
-    position = _position(users[rows], np.lexsort((keys, users[rows])))
+    rows, position = _shuffled(users, parts, np.random.default_rng(config.seed))
     share = np.maximum(np.floor(config.valid_share * n_train + 1e-9).astype(np.int64), 1)
     share[n_train < 2] = 0
     return np.asarray(rows[position < share[users[rows]]])
+
+
+def _beyond(
+    users: NDArray[np.int64], parts: NDArray[np.int64], limit: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Training rows beyond `limit` of each user; a smaller limit leaves some of the same."""
+    rows, position = _shuffled(users, parts, rng)
+    return rows[position >= limit]
+
+
+def _shuffled(
+    users: NDArray[np.int64], parts: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The training rows, and the place of each in a random order of its user's: int64 (n,)."""
+    rows = np.flatnonzero(parts == TRAIN)
+    order = np.lexsort((rng.random(len(rows)), users[rows]))
+    return rows, _position(users[rows], order)
 
 
 def _cold_users(rows: pa.Table) -> str:
@@ -251,6 +285,18 @@ def _leave_one_out(
     rows = np.arange(len(users))
     from_end = counts[users] - _position(users, np.lexsort((rows, timestamps, users)))
     return np.where(from_end == 1, TEST, np.where(from_end == 2, VALID, TRAIN))
+
+
+def _by_item(items: pa.ChunkedArray, config: Split) -> NDArray[np.int64]:
+    """Parts of whole items, by a hash of their ids, so that batches agree on an item."""
+    from pandas.util import hash_array
+
+    encoded = items.combine_chunks().dictionary_encode()
+    ids = encoded.dictionary.to_numpy(zero_copy_only=False)
+    drawn = hash_array(ids, hash_key=f"{config.seed:016d}") / 2.0**64
+    of_item = np.searchsorted(np.cumsum(config.ratios[:2]), drawn, side="right")
+    of_row: NDArray[np.int64] = of_item[np.asarray(encoded.indices)]
+    return of_row
 
 
 def _cuts(timestamps: NDArray[np.int64], config: Split) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from models.arrow import distinct
+from models.arrow import distinct, positions
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
 from models.schemas import EMBEDDING, ITEM, USER
@@ -57,7 +57,7 @@ def pooled(train: pa.Table, embeddings: pa.Table, shuffle: int | None = None) ->
 def _choices(train: pa.Table, users: pa.Array, items: pa.Array) -> csr_matrix:
     """Ones where a user chose an item that has a vector: float64 (n_users, n_items)."""
     rows = np.asarray(pc.index_in(train[USER], users))
-    columns = np.asarray(pc.fill_null(pc.index_in(train[ITEM], items), -1))
+    columns = positions(train[ITEM], items)
     has_vector: NDArray[np.bool_] = columns >= 0
     return csr_matrix(
         (np.ones(int(has_vector.sum())), (rows[has_vector], columns[has_vector])),

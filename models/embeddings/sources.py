@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.arrow import flat
+from models.arrow import flat, positions
 from models.embeddings.pooling import pooled
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
@@ -63,14 +63,13 @@ def metadata(source: str, items: pa.Table, train: pa.Table, key: str) -> pa.Tabl
         key: `USER` or `ITEM`.
 
     Returns:
-        None if no item of the training part has any.
+        None if no item has any.
     """
-    chosen = items.filter(pc.is_in(items[ITEM], pc.unique(train[ITEM])))
-    matrix = METADATA[source](chosen)
+    matrix = METADATA[source](items)
     known = matrix.any(axis=1)
     if not known.any():
         return None
-    ids = chosen[ITEM].combine_chunks().filter(pa.array(known))
+    ids = items[ITEM].combine_chunks().filter(pa.array(known))
     table = to_table(ids, EMBEDDING, matrix[known].astype(np.float32), ITEM)
     return table if key == ITEM else pa.concat_tables(pooled(train, table))
 
@@ -117,7 +116,7 @@ def combined(
     """
     blocks, present = [], np.zeros(len(subjects), bool)
     for source, table in parts.items():
-        rows = np.asarray(pc.fill_null(pc.index_in(subjects, table[key].combine_chunks()), -1))
+        rows = positions(subjects, table[key].combine_chunks())
         known = rows >= 0
         vectors = to_matrix(table[EMBEDDING])[rows[known]].astype(np.float64)
         vectors -= vectors.mean(axis=0) if len(vectors) else 0

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.arrow import positions
 from models.config import Evaluation
 from models.evaluation.user_scores import UserValues, score, score_clicks
 from models.schemas import ITEM, USER
@@ -96,7 +97,7 @@ def _counted(ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
 def _holders(items: pa.Array, train: pa.Table) -> NDArray[np.int64]:
     """How many training interactions each item has: int64 (n_items,)."""
     ids, counts = _counted(train[ITEM])
-    places = np.asarray(pc.fill_null(pc.index_in(items, ids), -1), dtype=np.int64)
+    places = positions(items, ids)
     return np.where(places >= 0, counts[places], 0)
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.arrow import positions
 from models.config import Evaluation, PerUser
 from models.errors import BadInput
 from models.evaluation.click_metrics import per_user, require_both
@@ -51,7 +52,7 @@ def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) ->
         )
     # A user's code is its row in the rankings; items that nobody holds out need no code.
     items = pc.unique(held[ITEM])
-    held_out = HeldOut(_codes(held[USER], users), _codes(held[ITEM], items), len(items))
+    held_out = HeldOut(positions(held[USER], users), positions(held[ITEM], items), len(items))
     hits = held_out.hits(_matrix(lists, items, max(config.k))[held_out.users])
     values = ranking_metrics(hits, held_out.n_relevant, config.metrics, config.k)
     names = users.take(held_out.users).to_numpy(zero_copy_only=False)
@@ -75,12 +76,6 @@ def score_clicks(predictions: pa.Table, split: str, config: Evaluation) -> UserV
     )
 
 
-def _codes(values: pa.Array | pa.ChunkedArray, known: pa.Array) -> NDArray[np.int64]:
-    """Position of each value in `known`: int64 (n,), -1 where it is not there."""
-    positions = pc.fill_null(pc.index_in(values, known), -1)
-    return np.asarray(positions, dtype=np.int64)
-
-
 def _matrix(lists: pa.ListArray, items: pa.Array, k: int) -> NDArray[np.int64]:
     """Lists of items as codes: int64 (n_lists, k), cut at k or filled up with -1."""
     lengths = np.asarray(pc.list_value_length(lists), dtype=np.int64)
@@ -88,5 +83,5 @@ def _matrix(lists: pa.ListArray, items: pa.Array, k: int) -> NDArray[np.int64]:
     ranks = np.arange(len(rows)) - np.repeat(lengths.cumsum() - lengths, lengths)
     shown = ranks < k
     matrix = np.full((len(lists), k), -1, dtype=np.int64)
-    matrix[rows[shown], ranks[shown]] = _codes(lists.flatten(), items)[shown]
+    matrix[rows[shown], ranks[shown]] = positions(lists.flatten(), items)[shown]
     return matrix

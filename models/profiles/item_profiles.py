@@ -28,7 +28,9 @@ _CELLS_AT_ONCE = 1 << 24
 
 @dataclass(frozen=True)
 class Subjects:
-    """The items of the training part, sorted by id, and what is known of each.
+    """Items, sorted by id, and what is known of each.
+
+    Those of the training part; of the whole catalogue where interactions say nothing.
 
     Attributes:
         described: `item_id`, `title`, `year`, `genres`, made presentable.
@@ -54,14 +56,14 @@ def subjects(train: pa.Table, items: pa.Table, most: int, counted: bool = False)
     0 leaves out everything that interactions say. Where they are `counted` rather than rated, who
     chose an item is taken to like it.
     """
-    item, user = codes(train[ITEM]), codes(train[USER])
-    tokens = distinct(train[ITEM])
+    tokens = distinct(train[ITEM] if most else items[ITEM])
     described = describe(pa.table({ITEM: tokens}), presentable(items))
     if not most:
         n = len(tokens)
         nobody: list[list[str]] = [[] for _ in range(n)]
         alone = np.full((n, 0), -1, np.int64), nobody, np.zeros(n, np.int64), np.full(n, np.nan)
         return Subjects(described, *alone)
+    item, user = codes(train[ITEM]), codes(train[USER])
     rating = filled_ratings(train)
     n_users = np.bincount(item)
     mean = np.bincount(item, rating) / np.maximum(n_users, 1)

@@ -37,17 +37,17 @@ def record(selected: pa.Table) -> pa.Table:
     return _records(USER, users, digests, np.diff(offsets).tolist())
 
 
-def record_of_items(train: pa.Table, is_alone: bool = False) -> pa.Table:
+def record_of_items(train: pa.Table, alone: pa.Array | None = None) -> pa.Table:
     r"""Hash what every item's profile saw: all of `train`, because companions come from all of it.
 
-    A profile of the item alone (`is_alone`) saw no interaction. The hash is the sha256 of the
-    lines `user TAB item TAB rating TAB timestamp`, sorted, as in `record`.
+    Profiles of items `alone`, whose ids are given, saw no interaction. The hash is the sha256 of
+    the lines `user TAB item TAB rating TAB timestamp`, sorted, as in `record`.
 
     Returns:
         `item_id` in sorted order, `history_sha256` (string), `history_count` (int32).
     """
-    items = distinct(train[ITEM])
-    train = train.slice(0, 0) if is_alone else train
+    items = distinct(train[ITEM]) if alone is None else alone
+    train = train if alone is None else train.slice(0, 0)
     lines = lines_of(train, USER, ITEM)
     digests = _digests(np.array([0, len(lines)]), lines.take(pc.sort_indices(lines)))
     return _records(ITEM, items, digests * len(items), [train.num_rows] * len(items))
@@ -105,7 +105,9 @@ def provenance_of(
     claimed = records.select([key, HISTORY_SHA256, HISTORY_COUNT])
     claimed = claimed.append_column(TEXT, records[key])
     if side == "items":
-        if provenance(claimed, record_of_items(train, is_alone=True)) == "train-only":
+        if provenance(claimed, record_of_items(train, claimed[ITEM].combine_chunks())) == (
+            "train-only"
+        ):
             return "none seen"
         return provenance(claimed, record_of_items(train))
     if provenance(claimed, record(train)) == "train-only":

@@ -60,9 +60,9 @@ class Blend(Ials):
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Score all items for users, as RecBole's models do: float32 (n, n_items)."""
-        low_rank = _standardised(super().full_sort_predict(interaction))
+        low_rank = standardised(super().full_sort_predict(interaction))
         return torch.lerp(
-            _standardised(self.ease.full_sort_predict(interaction)),
+            standardised(self.ease.full_sort_predict(interaction)),
             low_rank,
             self._settings["ials_share"],
         )
@@ -73,7 +73,7 @@ class Blend(Ials):
         return scores.gather(1, interaction[ITEM][:, None])[:, 0]
 
 
-def _standardised(scores: Tensor) -> Tensor:
+def standardised(scores: Tensor) -> Tensor:
     """Rows of mean 0 and standard deviation 1 over all columns but padding's."""
     real = scores[:, 1:]
     deviation = real.std(dim=1, keepdim=True).clamp(min=1e-12)

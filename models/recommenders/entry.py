@@ -7,7 +7,9 @@ from typing import Any, Literal
 from models.config import Side, Tap
 
 Family = Literal["general", "context-aware", "sequential"]
-Loader = Literal["pairwise", "pointwise", "users", "labelled", "sequences", "masked", "sweeps"]
+Loader = Literal[
+    "pairwise", "pointwise", "users", "labelled", "sequences", "masked", "sweeps", "elsewhere"
+]
 LOADERS: tuple[Loader, ...] = ("pairwise", "pointwise", "users")
 """Of plain modules."""
 
@@ -21,8 +23,8 @@ class Entry:
         loader: pairwise: (user, item, negative item); pointwise: (user, item, label) with
             sampled negatives; users: whole users, as RecBole feeds its autoencoders; sequences:
             (user, items so far, next item); masked: (user, items with some hidden); sweeps: no
-            batches, since an epoch solves for all vectors. None for a model that is computed at
-            once.
+            batches, since an epoch solves for all vectors; elsewhere: only rankings are known.
+            None for a model that is computed at once.
         tap: default tap point of users: the user's vector that is scored.
         item_tap: likewise for items; None where the model has no vector per item.
         takes_embeddings: whether knowledge enters the model's equations whole, not at a tap.
@@ -57,7 +59,7 @@ class Entry:
     @property
     def by_gradient(self) -> bool:
         """Whether it is trained by gradient, so that a layer can be drawn to targets."""
-        return self.loader not in (None, "sweeps")
+        return self.loader not in (None, "sweeps", "elsewhere")
 
     def default_tap(self, side: Side) -> Tap | None:
         """Return the side's default tap."""

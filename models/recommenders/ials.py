@@ -233,13 +233,13 @@ def log_factors(train: pa.Table, subjects: pa.Array, key: str, seed: int, width:
 
     Args:
         train: schema `INTERACTIONS`.
-        subjects: users or items of the training part.
+        subjects: users or items.
         key: `USER` or `ITEM`: which of them.
         seed: of the first vectors.
         width: columns.
 
     Returns:
-        float64 (n, width).
+        float64 (n, width), a zero row where there is no interaction.
     """
     users, items = codes(train[USER]) + 1, codes(train[ITEM]) + 1
     shape = int(users.max()) + 1, int(items.max()) + 1
@@ -248,7 +248,7 @@ def log_factors(train: pa.Table, subjects: pa.Array, key: str, seed: int, width:
     for _ in range(SWEEPS):
         module.sweep()
     learned = module.user_factors if key == USER else module.item_factors
-    rows = np.asarray(pc.index_in(subjects, distinct(train[key])))
+    rows = np.asarray(pc.fill_null(pc.index_in(subjects, distinct(train[key])), -1))
     found: Floats = learned.numpy()[rows + 1].astype(np.float64)
     return found
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from models.config import BASELINE, Precision, Tap
-from models.config.plugins import Table
+from models.config.plugins import Table, is_path
 from models.errors import BadInput
 from models.recommenders.entry import Entry, Family, Loader
 
@@ -121,6 +121,9 @@ def _own(name: str, found: Any) -> Entry:
 
 MODELS = Table(_SHIPPED, _own)
 
+ELSEWHERE = Entry("general", "elsewhere")
+"""A model whose rankings were brought; nothing is known of its training."""
+
 UNSUPPORTED: dict[str, tuple[Family, str]] = {
     "RaCT": (
         "general",
@@ -150,13 +153,13 @@ def reference_models(arms: Iterable[tuple[str, str]]) -> list[str]:
         model
         for model, arm in arms
         if arm == BASELINE
-        and (entry(model).loader is None or (bool(knowing) and model not in knowing))
+        and (judged(model).loader is None or (bool(knowing) and model not in knowing))
     ]
 
 
 def precision_of(model: str, asked: str) -> Precision:
     """Decide the precision that `model` trains in where `asked` is configured."""
-    row = entry(model)
+    row = judged(model)
     mixed = asked == "bfloat16" and row.float32_only is None and row.by_gradient
     return "bfloat16" if mixed else "float32"
 
@@ -175,6 +178,20 @@ def entry(model: str) -> Entry:
         names = ", ".join((*MODELS.shipped, "the import path of your own class"))
         why = f"models.{model}: not a supported model. Choose one of {names}."
         raise BadInput(why) from None
+
+
+def judged(model: str) -> Entry:
+    """Look up the row of a model that has results; any other name's was trained elsewhere."""
+    return entry(model) if model in MODELS.shipped or is_path(model) else ELSEWHERE
+
+
+def require_new_name(model: str) -> None:
+    """Refuse to call a model that was trained elsewhere as one that can be trained here."""
+    if judged(model) is not ELSEWHERE:
+        raise BadInput(
+            f"models.{model}.rankings: {model} names a model that is trained here. Give the "
+            "rankings another name, such as theirs."
+        )
 
 
 def catalogue() -> list[dict[str, Any]]:

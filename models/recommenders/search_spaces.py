@@ -89,6 +89,7 @@ _OWN: dict[str, dict[str, Space | None]] = {
     "Blend": {**_IALS, "ease_reg_weight": _log(10.0, 5000.0), "ials_share": _range(0.3, 0.9)},
 }
 _STRENGTHS = _choices(0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+_OF_TEACHER = _choices(0.0, 0.2, 0.5, 0.8, 0.95, 0.99)
 _SHARES = _choices(0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the embeddings in a model that takes them whole."""
 _OF_KNOWLEDGE = {
@@ -122,7 +123,7 @@ def shipped_space(model: str, transfer: Transfer | None) -> dict[str, Space]:
             of_transfer = {
                 "schedule": _choices("joint", "decay"),
                 "teacher.alpha": _SHARES,
-                "teacher.temperature": _log(0.03, 0.5),
+                "teacher.temperature": _log(0.3, 6.0),
             }
     at = f"models.{model}"
     return {
@@ -136,7 +137,8 @@ def strengths(model: str, transfer: Transfer | None) -> dict[str, Space]:
     """Return the choices of `transfer.alpha` where it is auto: 0, no transfer, is among them."""
     if transfer is None or transfer.alpha != "auto":
         return {}
-    choices = _STRENGTHS if entry(model).by_gradient else _SHARES
+    taught = _OF_TEACHER if transfer.method.teaches else _STRENGTHS
+    choices = taught if entry(model).by_gradient else _SHARES
     return {f"models.{model}.transfer.alpha": choices}
 
 

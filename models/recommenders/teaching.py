@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.config import Side, Transfer
+from models.recommenders.blend import standardised
 from models.recommenders.ials import SWEEPS
 from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
@@ -50,12 +51,12 @@ class Remembered:
         self._known = torch.zeros(len(self._scores), dtype=torch.bool, device=model.device)
 
     def __call__(self, users: Tensor) -> Tensor:
-        """Of distinct users, int64 (n,): as `Recommender.scores`."""
+        """Of distinct users, int64 (n,): as `Recommender.scores`, each row standardised."""
         if not len(self._scores):
-            return self._model.scores(users)
+            return standardised(self._model.scores(users))
         new = users[~self._known[users]]
         if len(new):
-            self._scores[new] = self._model.scores(new)
+            self._scores[new] = standardised(self._model.scores(new))
             self._known[new] = True
         return self._scores[users]
 

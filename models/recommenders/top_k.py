@@ -15,9 +15,19 @@ _SCORES_AT_ONCE = 1 << 24
 
 
 class Seen:
-    """Items that are not recommended to a user again, by internal ids, in compressed rows."""
+    """Items that are not recommended to a user again, by internal ids, in compressed rows.
 
-    def __init__(self, users: NDArray[np.int64], items: NDArray[np.int64], n_users: int) -> None:
+    `barred` are items that are recommended to nobody, int64 (n,); padding always is.
+    """
+
+    def __init__(
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        n_users: int,
+        barred: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.barred = torch.from_numpy(np.zeros(1, np.int64) if barred is None else barred)
         order = np.argsort(users, kind="stable")
         counts = np.bincount(users, minlength=n_users)
         self._items = torch.from_numpy(items[order])
@@ -60,7 +70,7 @@ def _rank_blocks(
     for block in users.split(max(_SCORES_AT_ONCE // recommender.n_items, 1)):
         # A copy: some models return a view of what they keep.
         scores = scored(block.to(recommender.device)).float().clone()
-        scores[:, 0] = -torch.inf
+        scores.index_fill_(1, seen.barred.to(scores.device), -torch.inf)
         rows, columns = seen.cells(block)
         cells = (rows * recommender.n_items + columns).to(scores.device)
         scores.view(-1).index_fill_(0, cells, -torch.inf)

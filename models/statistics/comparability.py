@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.config import BASELINE, Job
 from models.evaluation.user_scores import UserValues
 from models.recommenders.hyperparameters import hyperparameters
-from models.recommenders.registry import entry
+from models.recommenders.registry import ELSEWHERE, judged
 from models.schemas import ITEM, USER
 
 
@@ -26,13 +26,14 @@ class Terms:
     """Over the interactions in train, valid and test."""
     candidate_items: int
     """How many items are ranked."""
-    epochs_budget: int
-    patience: int
-    valid_metric: str
+    epochs_budget: int | None
+    """This and what follows: None for a model trained elsewhere, where nothing is known of it."""
+    patience: int | None
+    valid_metric: str | None
     batch_size: int | None
     """None for a model that is computed. No term of a comparison: arms may differ in it, as in
     every hyper-parameter that is searched."""
-    search_trials: int = 0
+    search_trials: int | None = 0
     """Hyper-parameter settings tried on validation in the experiment's whole history."""
 
     @classmethod
@@ -45,7 +46,10 @@ class Terms:
         search_trials: int = 0,
     ) -> Self:
         """The terms of a job of a pipeline."""
-        computed = entry(job.model).loader is None
+        row = judged(job.model)
+        if row is ELSEWHERE:
+            return cls(dataset, split_digest, candidate_items, *[None] * 5)
+        computed = row.loader is None
         settings = {} if computed else hyperparameters(job.model, job.hyperparameters)
         return cls(
             dataset=dataset,
@@ -125,7 +129,7 @@ def obstacle(arm: Sequence[Run], other: Sequence[Run], against: str = BASELINE) 
         return _differ("seeds", against, *([run.seed for run in runs] for runs in (other, arm)))
     for term, noun in _NOUNS.items():
         each, each_other = ([getattr(run.terms, term) for run in runs] for runs in (arm, other))
-        if each != each_other:
+        if each != each_other and None not in (*each, *each_other):
             return _differ(noun, against, _distinct(each_other), _distinct(each))
     users = {run.replicate[0]: run.values.users for run in arm}
     for run in other:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 
 from models.config import ARMS, BASELINE, parse_metric
-from models.recommenders.registry import entry, reference_models
+from models.recommenders.registry import judged, reference_models
 from models.statistics.claims import (
     NO_TRANSFER,
     ONE_SEED,
@@ -254,7 +254,7 @@ def _estimate(pair: _Pair, column: Column, reason: str | None) -> Estimate:
     if ARMS[arms[0]].is_treatment and arms[0] != arms[1] and not any(_alphas(pair.arm)):
         return replace(found, p_value=None, verdict=NO_TRANSFER)
     single = len({run.replicate for run in pair.arm}) == 1
-    if single and any(entry(runs[0].model).is_stochastic for runs in (pair.arm, pair.other)):
+    if single and any(judged(runs[0].model).is_stochastic for runs in (pair.arm, pair.other)):
         return replace(found, p_value=None, verdict=f"{ONE_SEED}: {EXPLORATORY}")
     return found
 

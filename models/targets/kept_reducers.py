@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.arrow import positions
 from models.config import Refit
 from models.embeddings.text_batches import to_matrix
 from models.schemas import EMBEDDING, noun
@@ -114,8 +115,8 @@ def unchanged(before: pa.Table, now: pa.Table) -> NDArray[np.int64]:
     Both are `vectors("embedding", d, key)`.
     """
     key = now.column_names[0]
-    found = pc.fill_null(pc.index_in(now[key], before[key].combine_chunks()), -1)
-    rows, same = np.asarray(found, dtype=np.int64), np.asarray(found) >= 0
+    rows = positions(now[key], before[key].combine_chunks())
+    same = rows >= 0
     earlier, current = to_matrix(before[EMBEDDING]), to_matrix(now[EMBEDDING])
     same[same] = (earlier[rows[same]] == current[same]).all(axis=1)
     return np.where(same, rows, -1)

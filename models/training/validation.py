@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -35,8 +35,11 @@ class Holdout:
     newest_last: tuple[NDArray[np.int64], NDArray[np.int64]]
 
     @classmethod
-    def from_pairs(cls, recommender: Recommender, pairs: Pairs) -> Self:
-        """Prepare held-out pairs of raw ids for `recommender`."""
+    def from_pairs(
+        cls, recommender: Recommender, pairs: Pairs, candidates: Literal["all", "new"] = "all"
+    ) -> Self:
+        """Prepare held-out pairs of raw ids for `recommender`; see `evaluation.candidates`."""
+        barred = np.append(0, np.unique(recommender.train_items)) if candidates == "new" else None
         users, items = recommender.user_ids(pairs[0]), recommender.item_ids(pairs[1])
         trained = np.isin(users, recommender.train_users)
         users, items = users[trained], items[trained]
@@ -45,8 +48,10 @@ class Holdout:
             np.concatenate((recommender.train_items, items)),
         )
         return cls(
-            seen=Seen(recommender.train_users, recommender.train_items, recommender.n_users),
-            seen_or_held=Seen(*both, recommender.n_users),
+            seen=Seen(
+                recommender.train_users, recommender.train_items, recommender.n_users, barred
+            ),
+            seen_or_held=Seen(*both, recommender.n_users, barred),
             held=HeldOut(users, items, recommender.n_items),
             newest_last=(users, items),
         )

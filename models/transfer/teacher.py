@@ -1,10 +1,12 @@
 """The alignment `teacher`: a model's scores are drawn to those of a model that has the knowledge.
 
-The teacher p is a softmax over all items of the scores of EASE or iALS, which take whole embeddings
-and see the training part alone (Hinton et al. 2015, "Distilling the knowledge in a neural
-network"). For some users of each batch, the model's own scores s are computed as in prediction,
-with the dropout of training, and drawn to p by the cross-entropy −Σ_i p_i log softmax(g·s)_i. The
-gain g is learned beside the model and then dropped, so that cosines can be as sharp as logits.
+The teacher p is a softmax over all items of the scores of EASE, iALS or Blend, which take whole
+embeddings and see the training part alone (Hinton et al. 2015, "Distilling the knowledge in a
+neural network"); each user's scores are standardised first, so that a temperature means the same
+for each of them. For some users of each batch, the model's own scores s are computed as in
+prediction, with the dropout of training, and drawn to p by the cross-entropy
+−Σ_i p_i log softmax(g·s)_i. The gain g is learned beside the model and then dropped, so that
+cosines can be as sharp as logits.
 """
 
 from collections.abc import Callable

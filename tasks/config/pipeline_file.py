@@ -71,8 +71,8 @@ def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
     """
     try:
         pipeline = validate(Pipeline, _layered(raw))
-        for name, model in pipeline.models.items():
-            hyperparameters(name, model.given)
+        for name in pipeline.trained_here:
+            hyperparameters(name, pipeline.models[name].given)
         profiles = {
             section: with_front_matter(pipeline.profiles_of(side), side)
             for side, section in SECTIONS.items()

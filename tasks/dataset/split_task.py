@@ -78,7 +78,7 @@ def _divided(config: Split, interactions: Handle) -> list[Handle]:
     """One pass finds every row's part, one byte each; then one pass per part writes it."""
     stream = Stream.of(interactions)
     timestamps = pa.chunked_array([], pa.int64())
-    if config.strategy != "random":
+    if config.by_time:
         timestamps = pq.read_table(stream.path, columns=[TIMESTAMP])[TIMESTAMP]
     parts = splitting.divide(stream.by_user(), timestamps, config)
     return [

@@ -12,7 +12,7 @@ from tasks.execution.stage import stage
 from tasks.storage.artifacts import Handle, read_parquet, write_parquet
 
 
-@stage("sources", version=1)
+@stage("sources", version=2)
 def sources(
     weights: dict[str, float],
     texts: dict[str, Embedded],
@@ -26,7 +26,7 @@ def sources(
         weights: of each source, above 0, in the order of the blocks.
         texts: the vectors of the sources that are texts.
         items: schema `ITEMS`.
-        train: schema `INTERACTIONS`, whose users (items) get a row.
+        train: schema `INTERACTIONS`, whose users get a row, as all items do.
         side: whose.
 
     Raises:
@@ -45,7 +45,7 @@ def sources(
                 f"columns of dataset, or leave out {name}."
             )
         parts[name] = made
-    subjects = distinct(log[key])
+    subjects = distinct((log if side == "users" else catalogue)[key])
     table = combined(parts, weights, subjects, key)
     inputs = {"items": items, "train": train}
     inputs |= {name: embedded.embeddings for name, embedded in texts.items()}

@@ -30,7 +30,7 @@ def declared(
         for trained in part.trained:
             job = trained.job
             arms.setdefault(point, {})[job.model, job.arm] = None
-            if job.arm == BASELINE:
+            if job.arm == BASELINE and trained.epochs:  # rankings may be of test alone
                 score = trained.epochs[trained.best_epoch].valid_score
                 scores.setdefault((point, job.model), []).append(score)
     valid = {key: fmean(values) for key, values in scores.items()}

@@ -30,6 +30,8 @@ _USER_METRICS = pa.schema(
     }
 )
 
+_ELSEWHERE = "{} was trained elsewhere: its search, budget and early stopping are not known."
+
 PartsByArm = dict[tuple[str | None, str, str], Part]
 """By point, model and arm; under no point the first one with that arm."""
 
@@ -173,12 +175,16 @@ def slice_rows(runs: Sequence[Scored]) -> Rows:
 
 def contrast_rows(evaluated: Evaluated, contrasts: Sequence[Contrast], parts: PartsByArm) -> Rows:
     """Table `contrasts`: no row where there is nothing to compare an arm with."""
-    return [
-        _origin(evaluated, parts, contrast)
-        | contrast.row()
-        | {"family": evaluated.family if contrast.claim else None}
-        for contrast in contrasts
-    ]
+    pipelines = [part.pipeline for part in parts.values()]
+    brought = {name for each in pipelines for name in each.models.keys() - set(each.trained_here)}
+    rows = []
+    for contrast in contrasts:
+        row = _origin(evaluated, parts, contrast) | contrast.row()
+        notes = [_ELSEWHERE.format(n) for n in sorted({contrast.model, contrast.against} & brought)]
+        warnings = "\n".join(filter(None, [row["warnings"], *notes])) or None
+        family = evaluated.family if contrast.claim else None
+        rows.append(row | {"warnings": warnings, "family": family})
+    return rows
 
 
 def slice_contrast_rows(

@@ -109,10 +109,11 @@ def _score(run_id: str, part: Part, trained: Trained, bed: TestBed) -> Scored:
         slices = sliced_clicks(tables["test"], bed.slicing, config)
         return Scored(run_id, part, trained, terms, values, {}, slices)
     rankings = read_parquet(trained.rankings, ["split", USER, "items"])
-    values = {split: score(rankings, bed.held_out[split], split, config) for split in SPLITS}
+    ranked = [split for split in SPLITS if split in rankings["split"].unique().to_pylist()]
+    values = {split: score(rankings, bed.held_out[split], split, config) for split in ranked}
     beyond = {
         split: beyond_accuracy(rankings, split, bed.items, bed.surprises, config.k)
-        for split in SPLITS
+        for split in ranked
     }
     slices = sliced(values["test"], rankings, bed.held_out["test"], bed.slicing, config)
     return Scored(run_id, part, trained, terms, values, beyond, slices)

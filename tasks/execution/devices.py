@@ -3,7 +3,7 @@
 from models.config import Embeddings, Pipeline
 from models.config.section import Placed
 from models.errors import BadInput
-from models.recommenders.registry import entry
+from models.recommenders.registry import judged
 from tasks.execution.progress import run_logger
 
 
@@ -49,7 +49,7 @@ def log_float32_models(pipeline: Pipeline) -> None:
     if pipeline.training.precision != "bfloat16":
         return
     for name in pipeline.models:
-        why = entry(name).float32_only
+        why = judged(name).float32_only
         if why:
             run_logger().warning("models.%s trains in float32: %s", name, why)
 

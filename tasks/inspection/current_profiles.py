@@ -19,6 +19,7 @@ from models.schemas import ITEM, KEYS, RATING, TEXT, TIMESTAMP, TITLE, USER, YEA
 from tasks.config.pipeline_file import load
 from tasks.config.prompt_file import prompt_of
 from tasks.dataset.interactions_task import interactions
+from tasks.dataset.outputs import Interactions, Splits
 from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split, split_files
 from tasks.llm.answer_store import answer_store
@@ -50,16 +51,21 @@ class Configured:
         return shlex.join(["llmkt", "run", str(self.path), *sets])
 
 
+def recalled(pipeline: Pipeline, fields: tuple[str, ...] = ()) -> tuple[Interactions, Splits]:
+    """Look up, or compute, the data set and its split."""
+    raw = raw_files(pipeline.dataset, fields)
+    data = interactions.recall(pipeline.dataset, raw, fields)
+    return data, split.recall(pipeline.split, data.interactions, split_files(pipeline.split))
+
+
 def request_of(pipeline: Pipeline, side: Side) -> Request:
     """Collect what one side's profiles are written from, without a run.
 
     Raises:
         BadInput: for a faulty prompt or import.
     """
-    config, fields = pipeline.profiles_of(side), pipeline.demographics((side,))
-    raw = raw_files(pipeline.dataset, fields)
-    data = interactions.recall(pipeline.dataset, raw, fields)
-    parts = split.recall(pipeline.split, data.interactions, split_files(pipeline.split))
+    config = pipeline.profiles_of(side)
+    data, parts = recalled(pipeline, pipeline.demographics((side,)))
     seen = data.interactions if pipeline.sees_all(side) else parts.train
     prompt, (given, card) = prompt_of(pipeline, side), given_texts(config, side)
     return Request(config, prompt, seen, data.items, given, side, data.demographics, card=card)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import BaseModel
 
 from models.config import BASELINE, Pipeline, parse_metric
-from models.recommenders.registry import entry
+from models.recommenders.registry import judged
 from models.statistics.claims import LEVEL
 from models.statistics.contrasts import paired_values
 from models.statistics.paired_comparison import Values
@@ -53,7 +53,7 @@ def power_of(pipelines: Sequence[Pipeline], replicates: int, own: str) -> list[P
         for model in pipeline.models
         for arm in pipeline.arms_of(model)
         if arm.is_treatment and (arm.models is None or model in arm.models)
-        if entry(model).tap or entry(model).takes_embeddings
+        if judged(model).tap or judged(model).takes_embeddings
     }
     return [
         _foreseen(Power(model=model, arm=arm, replicates=replicates), pipeline, own, len(chains))
@@ -95,6 +95,6 @@ def _pilots(
                 ]
                 values = user_values(connection, [each["run_id"] for each in wanted])
                 found = paired_values(runs_of(wanted, values), power.arm, column)
-                if found and (len(found[0]) > 1 or not entry(power.model).is_stochastic):
+                if found and (len(found[0]) > 1 or not judged(power.model).is_stochastic):
                     splits = len({each["split_digest"] for each in wanted})
                     yield row["experiment"], splits, *found

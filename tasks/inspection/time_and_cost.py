@@ -1,7 +1,6 @@
 """Time and cost of the work ahead, from past trainings and from questions not yet answered."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
@@ -9,14 +8,14 @@ from pydantic import BaseModel
 
 from models.config import Job, Pipeline, Side
 from models.errors import BadInput
-from models.recommenders.registry import entry
+from models.recommenders.registry import judged
 from tasks.inspection.current_profiles import request_of
 from tasks.inspection.prompt_cost import bill_of, to_pay
 from tasks.llm.answer_store import answer_store
 from tasks.results.database import has_database
 from tasks.results.queries import reading
+from tasks.storage.sql_scripts import script
 
-_PAST = Path(__file__).parent / "sql" / "past_trainings.sql"
 _SECONDS_PER_EPOCH = {
     "iALS": 0.15,
     "Blend": 0.3,
@@ -84,7 +83,7 @@ def duration(jobs: Sequence[tuple[str, Job]], interactions: int | None) -> Durat
 def _rough_seconds(job: Job, interactions: int | None) -> float:
     """A guess, in proportion to epochs and training interactions; ml-100k's if None."""
     size = (interactions or _MEASURED_ON) / _MEASURED_ON
-    if entry(job.model).loader is None:
+    if judged(job.model).loader in (None, "elsewhere"):
         return _COMPUTED * size
     return _SECONDS_PER_EPOCH.get(job.model, _OTHERS) * job.budget.epochs * size
 
@@ -95,7 +94,8 @@ def _past() -> list[_Past]:
         return []
     try:
         with reading() as connection:
-            return [_Past(*row) for row in connection.execute(_PAST.read_text()).fetchall()]
+            past = connection.execute(script("inspection/past_trainings")).fetchall()
+            return [_Past(*row) for row in past]
     except (duckdb.CatalogException, BadInput):
         return []  # No table yet, or busy: an estimate is not worth waiting for.
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from models.arrow import distinct
 from models.config import SIDES, Pipeline, Profiles, Side
 from models.errors import BadInput
 from models.profiles.card import Card, SideCard
@@ -115,7 +116,7 @@ def write(request: Request) -> Profiled:
             hint = f" {others} texts were {OTHER_HISTORY} than this run's training part has."
         if others and card.split:
             hint += f" The pack belongs to this split: {card.split}."
-    known = read_parquet(request.items)[ITEM] if side == "items" else None
+    known = distinct(read_parquet(request.items)[ITEM]) if side == "items" else None
     provenance: Provenance = "none seen" if told.sees == "nothing" else "train-only"
     done = take_over(request, texts, source, refused, known, hint, provenance)
     return done.model_copy(

@@ -170,7 +170,8 @@ class _Asked:
         """Return `profiles_schema`: every subject's text, or the reason why there is none."""
         request = self.request
         if request.side == "items":
-            seen = record_of_items(read_parquet(request.train), request.config.sees_nothing)
+            alone = request.items_alone()
+            seen = record_of_items(read_parquet(request.train), alone)
         else:
             seen = self._records()
         kept = pa.array(request.kept, pa.string())

@@ -53,7 +53,7 @@ def _items(request: Request) -> Iterator[pa.Table]:
     history, items = request.config.history, read_parquet(request.items)
     known = item_profiles.subjects(train, items, history.limit, history.feedback == "counts")
     texts = pa.chunked_array([item_profiles.offline(known)], pa.string())
-    seen = record_of_items(train, request.config.sees_nothing)
+    seen = record_of_items(train, request.items_alone())
     yield _rows(request, seen, texts, item_profiles.WRITER)
 
 

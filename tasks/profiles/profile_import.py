@@ -45,7 +45,7 @@ def take_over(
     given: pa.Table,
     source: str,
     refused: pa.ChunkedArray | None = None,
-    known: pa.ChunkedArray | None = None,
+    known: pa.Array | None = None,
     hint: str = "",
     provenance: Provenance | None = None,
 ) -> Profiled:
@@ -56,7 +56,8 @@ def take_over(
         given: as `read_profiles` returns them.
         source: the configuration's key and the file, for messages.
         refused: string (rows,), why a text does not count; null where it does.
-        known: ids that may stand in the file beside those of the training part.
+        known: sorted ids that may stand in the file; where its texts are known to have seen no
+            interaction, each of them is a subject. None for those of the training part.
         hint: a sentence for the message about too many missing.
         provenance: of the texts that count; None judges it by their records.
 
@@ -68,6 +69,8 @@ def take_over(
     train = read_parquet(request.train)
     key = KEYS[side]
     subjects = distinct(train[key])
+    if known is not None and provenance == "none seen":
+        subjects = known
     given = given.append_column(
         REFUSED, pa.nulls(len(given), pa.string()) if refused is None else refused
     )

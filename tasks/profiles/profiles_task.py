@@ -24,7 +24,7 @@ PROVIDERS: Mapping[str, Provider] = {
 """Who writes profiles, by `profiles.provider`. A new provider is one file and one row."""
 
 
-@stage("profiles", version=6)
+@stage("profiles", version=7)
 def profiles(
     config: Profiles,
     prompt: Template | str,

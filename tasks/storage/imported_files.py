@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
+from models.arrow import positions
 from models.config import Columns, Embeddings, Profiles, Side
 from models.dataset.delimited_text import Dialect, read, records
 from models.dataset.record_blocks import all_records, require_columns
@@ -158,7 +159,7 @@ def matched_rows(
         )
     if len(strangers):
         get_run_logger().warning("%s: %d unknown %ss dropped", source, len(strangers), word)
-    return np.asarray(pc.fill_null(pc.index_in(subjects, ids), -1), dtype=np.int64)
+    return positions(subjects, ids)
 
 
 def require_few_missing(
@@ -191,11 +192,16 @@ def _listed(ids: pa.Array) -> str:
 # Tables
 
 
-def _parquet_columns(path: Path, wanted: list[str], source: str) -> dict[str, Any]:
+def parquet_table(path: Path, source: str) -> pa.Table:
+    """Read a Parquet file; BadInput where it is none."""
     try:
-        table = pq.read_table(path)
+        return pq.read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"{source} is no Parquet file: {error}. Write it again.") from error
+
+
+def _parquet_columns(path: Path, wanted: list[str], source: str) -> dict[str, Any]:
+    table = parquet_table(path, source)
     require_columns(table.column_names, wanted, source, f"{_section(source)}.columns")
     return dict(zip(table.column_names, table.columns, strict=True))
 

@@ -163,7 +163,7 @@ def _factors(*log_of_subjects: Any) -> NDArray[np.float64]:
     return log_factors(*log_of_subjects)
 
 
-@stage("controls", version=4)
+@stage("controls", version=5)
 def controls(
     config: Targets, arm: ArmName, targeted: Handle, train: Handle, items: Handle, seed: int
 ) -> Targeted:

@@ -107,7 +107,8 @@ def scoring(
         )
     assert k is not None
     table = read_parquet(held, [USER, ITEM, TIMESTAMP]).sort_by(TIMESTAMP)
-    holdout = Holdout.from_pairs(recommender, (table[USER].to_pylist(), table[ITEM].to_pylist()))
+    pairs = table[USER].to_pylist(), table[ITEM].to_pylist()
+    holdout = Holdout.from_pairs(recommender, pairs, job.candidates)
     return (
         lambda: holdout.score(recommender, metric, k),
         lambda: _rankings(recommender, holdout, job.k),

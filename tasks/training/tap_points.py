@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from models.config import Pipeline, Side
 from models.errors import BadInput
-from models.recommenders.registry import entry
+from models.recommenders.registry import entry, judged, require_new_name
 from tasks.execution.devices import log_float32_models
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
     found: TapPoints = {}
     for name, settings in pipeline.models.items():
         found[name] = {}
+        if settings.rankings is not None:
+            require_new_name(name)
+            continue
         transfer = pipeline.transfer_of(name)
         if entry(name).own:
             require_usable(name, toy(name, settings.given))
@@ -64,7 +67,7 @@ def _narrowed(point: "TapPoint", columns: int | None, model: str) -> "TapPoint":
 
 def _require_clicks(pipeline: Pipeline) -> None:
     """Refuse models that cannot do what is asked of them."""
-    others = [name for name in pipeline.models if entry(name).family != "context-aware"]
+    others = [name for name in pipeline.models if judged(name).family != "context-aware"]
     if pipeline.evaluation.like_from is not None and others:
         raise BadInput(
             f"models: {', '.join(others)} rank but predict no likes. With evaluation.like_from, "

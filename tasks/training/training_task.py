@@ -16,7 +16,7 @@ from tasks.training.outputs import Trained
 from tasks.training.worker import predict, train
 
 
-@stage("training", version=3, optional=("initial",), on_completion=[forget])
+@stage("training", version=4, optional=("initial",), on_completion=[forget])
 def training(
     job: Job,
     train_pairs: Handle,

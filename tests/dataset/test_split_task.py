@@ -1,9 +1,11 @@
 """The split: exact counts, no overlap, no dependence on row order, clear errors."""
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from models.config import Split
@@ -68,6 +70,37 @@ def test_temporal_lets_nothing_newer_into_training():
     spans = [(min(p[TIMESTAMP].to_pylist()), max(p[TIMESTAMP].to_pylist())) for p in parts]
     assert all(before[1] < after[0] for before, after in pairwise(spans))
     assert parts[0].num_rows == pytest.approx(240, abs=8)
+
+
+def test_whole_items_are_cold_whatever_else_is_there():
+    rng = np.random.default_rng(2)
+    whole = table({f"u{i}": rng.integers(0, 9, 300).tolist() for i in range(9)})
+    config = Split(strategy="cold-items", ratios=(0.6, 0.2, 0.2))
+    parts = [set(part[ITEM].to_pylist()) for part in split(whole, config)]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 300
+    assert len(parts[0]) == pytest.approx(180, abs=25)
+    assert len(parts[2]) == pytest.approx(60, abs=25)
+    half = whole.filter(pc.field(USER) < "u5")
+    assert set(split(half, config)[2][ITEM].to_pylist()) == parts[2]
+    other = Split(strategy="cold-items", ratios=(0.6, 0.2, 0.2), seed=1)
+    assert set(split(whole, other)[2][ITEM].to_pylist()) != parts[2]
+
+
+@pytest.mark.parametrize("strategy", ["random", "temporal", "cold-items"])
+def test_short_training_histories_are_nested_and_leave_the_rest(strategy):
+    rng = np.random.default_rng(3)
+    whole = table({f"u{i}": rng.integers(0, 1000, 10 + i).tolist() for i in range(20)})
+    full = split(whole, Split(strategy=strategy))
+    smaller: set[tuple[str, str]] = set()
+    for limit in (1, 3, 6, 100):
+        train, valid, test = split(whole, Split(strategy=strategy, train_limit=limit))
+        assert valid.equals(full[1])
+        assert test.equals(full[2])
+        assert smaller <= pairs(train) <= pairs(full[0])
+        counts = Counter(full[0][USER].to_pylist())
+        assert Counter(train[USER].to_pylist()) == {u: min(n, limit) for u, n in counts.items()}
+        smaller = pairs(train)
+    assert smaller == pairs(full[0])
 
 
 def test_short_histories_stop_stay_or_go():

@@ -77,11 +77,11 @@ def test_genres_and_years_by_hand():
 
 def test_users_are_the_mean_of_their_training_items():
     items = metadata("genres", ITEMS, TRAIN, ITEM)
-    assert items[ITEM].to_pylist() == ["i1", "i2", "i3"], "neither unseen items nor bare ones"
+    assert items[ITEM].to_pylist() == ["i1", "i2", "i3", "unseen"], "all but the bare one"
     users = metadata("genres", ITEMS, TRAIN, USER)
     assert users[USER].to_pylist() == ["a", "b"]
     centred = to_matrix(items[EMBEDDING]) - to_matrix(items[EMBEDDING]).mean(axis=0)
-    expected = [centred[:2].mean(axis=0), centred[1:].mean(axis=0)]
+    expected = [centred[:2].mean(axis=0), centred[1:3].mean(axis=0)]
     np.testing.assert_allclose(to_matrix(users[EMBEDDING]), expected, atol=1e-6)
     bare = ITEMS.set_column(2, GENRES, pa.array([[]] * 5, pa.list_(pa.string())))
     assert metadata("genres", bare, TRAIN, USER) is None
@@ -97,9 +97,9 @@ def test_the_stage_combines_what_is_on():
     texts = {"profiles": embedded(write_parquet("embeddings", block(["i1", "i2"], 7)))}
     items, train = write_parquet("items", ITEMS), write_parquet("train", TRAIN)
     both = sources.fn({"profiles": 1.0, "genres": 1.0}, texts, items, train, "items")
-    assert (both.width, both.model, both.missing) == (9, "m", 1)
+    assert (both.width, both.model, both.missing) == (10, "m", 1)
     table = read_parquet(both.embeddings)
-    assert table[ITEM].to_pylist() == ["i1", "i2", "i3"]
+    assert table[ITEM].to_pylist() == ["i1", "i2", "i3", "unseen"]
     alone = sources.fn({"genres": 1.0, "years": 1.0}, {}, items, train, "users")
     assert (alone.model, alone.missing) == ("none", 0)
     assert read_parquet(alone.embeddings)[USER].to_pylist() == ["a", "b"]

@@ -117,6 +117,26 @@ def test_agrees_with_recbole(monkeypatch):
     assert len(expected) == len(names) * len(ks)
 
 
+def test_agrees_with_trec_eval():
+    import ir_measures
+    from ir_measures import AP, RR, P, R, Success, nDCG
+
+    rng = np.random.default_rng(0)
+    ranked = np.array([rng.permutation(40)[:20] for _ in range(60)])
+    held = [set(rng.permutation(40)[: rng.integers(1, 6)].tolist()) for _ in range(60)]
+    hits = np.array([[item in own for item in row] for row, own in zip(ranked, held, strict=True)])
+    ours = ranking_metrics(hits, np.array([len(own) for own in held]), ALL, (5, 20))
+    judged = {str(user): dict.fromkeys(map(str, own), 1) for user, own in enumerate(held)}
+    run = {
+        str(user): {str(item): 20.0 - rank for rank, item in enumerate(row)}
+        for user, row in enumerate(ranked)
+    }
+    names = {"ndcg": nDCG, "recall": R, "hit": Success, "precision": P, "mrr": RR, "map": AP}
+    theirs = {names[metric] @ k: values for (metric, k), values in ours.items()}
+    for value in ir_measures.iter_calc(list(theirs), judged, run):
+        assert value.value == pytest.approx(theirs[value.measure][int(value.query_id)])
+
+
 def test_fast_enough_for_every_epoch():
     generator = np.random.default_rng(0)
     held_out = HeldOut(

@@ -213,7 +213,7 @@ def test_what_a_search_chose_trains_other_splits_without_another_search(data, wr
     assert unknown.exit_code == 2
     assert "settings of NeuMF baseline" in unknown.output
     both = llmkt(write("fresh", settings=chosen, search={"trials": 2, "space": SPACE}), "--yes")
-    assert "settings are fixed" in both.output
+    assert "settings of BPR baseline hold it fixed" in both.output
 
 
 def test_points_that_differ_in_the_splits_seed_are_replicates(data, write):
@@ -286,6 +286,23 @@ def test_the_number_of_trials_is_enough_for_a_search(data_dir, write):  # noqa: 
         assert {key for key in space if not key.startswith(own)} == (
             set() if arm == "baseline" else {"models.BPR.transfer.scale"}
         )
+
+
+def test_a_search_leaves_an_arms_settings_alone(data_dir, write):  # noqa: ARG001
+    fixed = {"models.BPR.hyperparameters.weight_decay": 0.5, "transfer.scale": 0.25}
+    fields = {"search": {"trials": 2, "pruning": "none"}, "settings": {"BPR": {"transfer": fixed}}}
+    searches = searches_of(load_experiment(write("partly", **fields)), Plain())
+    baseline, transfer = sorted(searches, key=lambda one: one.arm)
+    assert "models.BPR.hyperparameters.weight_decay" in baseline.space
+    free = set(baseline.space) - {"models.BPR.hyperparameters.weight_decay"}
+    assert set(transfer.space) == free | {"models.BPR.transfer.alpha"}
+    steps = transfer.steps(Plain())
+    job = next(steps).job
+    assert job.hyperparameters["weight_decay"] == 0.5
+    assert job.transfer.scale == 0.25
+    steps.send(BadInput("no training"))
+    (trial,) = transfer.trials
+    assert fixed.items() <= json.loads(trial.params).items()
 
 
 @pytest.mark.parametrize(

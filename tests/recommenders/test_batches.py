@@ -24,6 +24,7 @@ from models.recommenders.sequence_batches import (
 )
 from models.recommenders.tap_probe import TOY_LOG, TOY_UNIVERSE
 from models.recommenders.top_k import Seen, rank
+from models.training.validation import Holdout
 from tests.support.toy_recommender import N_ITEMS, N_USERS, recommender
 
 
@@ -234,6 +235,10 @@ def test_rank_excludes_seen_items_and_padding(monkeypatch):
     assert items[0, :2].tolist() == [2, 1]
     assert np.isneginf(values[0, 2])
     assert not recommender.module.training
+    barred = Seen(np.array([3, 1, 1]), np.array([2, 4, 3]), n_users=4, barred=np.array([0, 2]))
+    items, values = rank(recommender, np.array([1, 2, 3]), barred, k=3)
+    left = [row[np.isfinite(score)].tolist() for row, score in zip(items, values, strict=True)]
+    assert left == [[1], [1, 3, 4], [4, 3, 1]]
 
 
 def test_rank_agrees_with_a_plain_loop():
@@ -249,3 +254,15 @@ def test_rank_agrees_with_a_plain_loop():
         assert ranked.tolist() == np.argsort(-scores, kind="stable")[:5].tolist()
     assert len(users) == N_USERS
     assert built.n_items == N_ITEMS + 1
+
+
+def test_new_items_are_ranked_alone():
+    """Items 1 and 2 have no training interaction; the user's own held-out item is one of them."""
+    built = recommender("BPR")
+    kept = ~np.isin(built.train_items, [1, 2])
+    built.train_users, built.train_items = built.train_users[kept], built.train_items[kept]
+    pairs = [built.user_tokens[1]], [built.item_tokens[2]]
+    holdout = Holdout.from_pairs(built, pairs, "new")
+    items, scores = rank(built, np.array([1]), holdout.seen, k=3)
+    assert sorted(items[0][np.isfinite(scores[0])]) == [1, 2]
+    assert 0.6 < holdout.score(built, "ndcg", 3) <= 1

@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS runs (
     profile_provenance VARCHAR,  -- none seen, train-only, unknown or leaky
     warnings           VARCHAR,  -- what weakens the knowledge: profiles that are missing or were
         -- shortened, texts that were cut; one a line
-    epochs_budget      INTEGER NOT NULL,  -- most epochs, both phases together
+    epochs_budget      INTEGER,  -- most epochs, both phases together; NULL, as patience, valid_metric and
+        -- search_trials, for a model trained elsewhere, of which rankings alone are known
     epochs_run         INTEGER NOT NULL,  -- epochs that ran
     best_epoch         INTEGER NOT NULL,  -- epoch whose weights were kept, from 0
     train_seconds      DOUBLE NOT NULL,  -- wall time of all epochs, validation included
@@ -44,10 +45,10 @@ CREATE TABLE IF NOT EXISTS runs (
     config             JSON NOT NULL,  -- the whole configuration; under job the part of this run
     split_digest       VARCHAR NOT NULL,  -- 16 hex digits over the pairs in train, valid and test
     candidate_items    INTEGER NOT NULL,  -- number of items that are ranked
-    patience           INTEGER NOT NULL,  -- in epochs
-    valid_metric       VARCHAR NOT NULL,  -- metric of early stopping
+    patience           INTEGER,  -- in epochs
+    valid_metric       VARCHAR,  -- metric of early stopping
     batch_size         INTEGER,  -- NULL for a computed model; arms may differ in it
-    search_trials      INTEGER NOT NULL,  -- settings tried on valid, in all searches of the
+    search_trials      INTEGER,  -- settings tried on valid, in all searches of the
         -- experiment
     is_current         BOOLEAN NOT NULL,  -- whether the run belongs to the latest evaluation of
         -- its experiment

@@ -1,0 +1,5 @@
+-- Rankings of Parquet with one row per user and item, by score.
+SELECT
+    row, split::VARCHAR AS split, user_id::VARCHAR AS user_id, item_id::VARCHAR AS item_id,
+    score::DOUBLE AS score, NULL::VARCHAR AS fault
+FROM file
