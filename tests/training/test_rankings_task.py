@@ -109,13 +109,13 @@ def test_there_is_one_file_per_seed_in_the_order_of_their_numbers(tmp_path):
 
 
 def test_rankings_stand_as_a_baseline(tmp_path):
-    with pytest.raises(ValueError, match="rankings made elsewhere stand as a baseline. Add basel"):
+    with pytest.raises(ValueError, match=r"rankings made elsewhere stand as a baseline. Add b"):
         toy_runs.pipeline(
             models={"BPR": {}, "theirs": {"rankings": str(tmp_path)}},
             training={**toy_runs.TRAINING, "arms": ["transfer"]},
         )
     (tmp_path / "folder.trec").mkdir()
-    with pytest.raises(BadInput, match="names 0 files, but the model has 2 seeds"):
+    with pytest.raises(BadInput, match=r"names 0 files, but the model has 2 seeds"):
         ranking_files(configured(tmp_path))
 
 
