@@ -83,6 +83,11 @@ class Pipeline(Section):
                 "evaluation.like_from: dataset.feedback is counts, so nothing is liked. "
                 "Leave it empty"
             )
+        if BASELINE not in self.training.arms and len(self.trained_here) < len(self.models):
+            raise ValueError(
+                "training.arms: rankings made elsewhere stand as a baseline. Add baseline, or "
+                "leave out the models with rankings"
+            )
         if self.nightly.model is not None and self.nightly.model not in self.trained_here:
             raise ValueError(
                 f"nightly.model is {self.nightly.model}, but models has "

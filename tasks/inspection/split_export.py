@@ -30,7 +30,7 @@ def export(pipeline: Pipeline, folder: Path) -> list[Path]:
     with duckdb.connect() as connection:
         for name, table in {**tables, "users": users, "items": items}.items():
             connection.register(name, table)
-        names = {"folder": folder, "name": pipeline.dataset.name}
+        names = {"folder": folder, "name": pipeline.dataset.name.replace("/", "-")}
         quoted = {name: str(text).replace("'", "''") for name, text in names.items()}
         connection.execute(script("inspection/export_split").format(**quoted))
     ids = users[USER].combine_chunks(), items[ITEM].combine_chunks()

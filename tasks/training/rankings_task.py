@@ -1,6 +1,7 @@
 """Stage *rankings*: a model that was trained elsewhere, by its rankings alone."""
 
 from datetime import UTC, datetime
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def ranking_files(pipeline: Pipeline) -> dict[tuple[str, int], dict[str, Any]]:
             "{split.seed}", str(pipeline.split.seed)
         )
         path, seeds = Path(named).expanduser(), pipeline.seeds_of(name)
-        files = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        found_here = glob(str(path), recursive=True)  # noqa: PTH207 - Path takes none from a root
+        files = [file for file in map(Path, found_here) if file.is_file()]
         files.sort(key=lambda file: (len(str(file)), file))  # seed 10 comes after seed 9
         if len(files) != len(seeds):
             raise BadInput(

@@ -5,6 +5,7 @@ SELECT
     any_value(dataset) AS dataset,
     count(DISTINCT split_digest) AS splits,
     count(DISTINCT seed) AS seeds,
+    min(epochs_budget) AS least,
     max(epochs_budget) AS epochs,
     max(patience) AS patience,
     any_value(valid_metric) FILTER (valid_metric IS NOT NULL) AS valid_metric,

@@ -15,8 +15,7 @@ candidates AS (  -- how many items could be ranked for a user
     GROUP BY split, user_id
 ),
 faults AS (
-    SELECT 0 AS kind, row, 'line' AS field, fault AS value,
-        'is no line of a TREC run: six values, user Q0 item rank score name. Write them, or Parquet.' AS why
+    SELECT 0 AS kind, row, fault.field AS field, fault.value AS value, fault.why AS why
     FROM given WHERE fault IS NOT NULL
     UNION ALL
     SELECT 1, row, 'split', split, 'is no part that is ranked. Write valid or test.'
