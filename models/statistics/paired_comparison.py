@@ -30,7 +30,6 @@ CONFIDENCE = 0.95
 _SMALLEST_P = 1e-15
 
 Values = NDArray[np.float64]
-Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +178,10 @@ class Spread:
 
     @classmethod
     def of(cls, differences: Values) -> Self:
-        """Estimate them from float64 (n_replicates, n_users).
+        """Estimate them from float64 (n_replicates, n_users), NaN for users whom a replicate lacks.
 
-        NaN stands for a user whom a replicate lacks. Replicates weigh the same, and so do the
-        users of one; a user's weight grows with the replicates that have them. The moments then
-        are those of the unbalanced layout (Searle, Casella & McCulloch, ch. 5).
+        Replicates weigh the same, and so do the users of each. Without NaN these are the moments
+        above, else those of the unbalanced layout (Searle, Casella & McCulloch, ch. 5).
         """
         n_seeds, _ = differences.shape
         present = ~np.isnan(differences)
@@ -218,7 +216,9 @@ def at_level(found: Estimate, arm: Values, baseline: Values, level: float) -> Es
     return replace(found, ci_low=low, ci_high=high, ci_level=1 - level)
 
 
-def over_nights(nights: Sequence[Mapping[str, float]], confidence: float) -> Interval:
+def over_nights(
+    nights: Sequence[Mapping[str, float]], confidence: float
+) -> tuple[float, float, float]:
     """Mean of the nights' mean differences, with the lower and upper end of its interval.
 
     Nights are replicates that need not share users; each has differences by user, two or more.

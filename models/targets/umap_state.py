@@ -22,6 +22,7 @@ def estimator(settings: Mapping[str, Any], dimensions: int) -> Any:
     """
     from umap import UMAP
 
+    _keep_compiled()
     return UMAP(
         n_components=settings["width"],
         n_neighbors=settings["umap"]["n_neighbors"],
@@ -31,6 +32,16 @@ def estimator(settings: Mapping[str, Any], dimensions: int) -> Any:
         n_jobs=1,
         init="pca" if settings["width"] <= dimensions else "random",
     )
+
+
+def _keep_compiled() -> None:
+    """Let numba keep all that UMAP compiles, beside its files, as it does for a part: seconds."""
+    from numba.core.dispatcher import Dispatcher
+    from umap import layouts, umap_, utils
+
+    for function in (*vars(layouts).values(), *vars(umap_).values(), *vars(utils).values()):
+        if isinstance(function, Dispatcher):
+            function.enable_caching()
 
 
 def to_arrays(manifold: Any) -> tuple[Arrays, dict[str, Any]]:

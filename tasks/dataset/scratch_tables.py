@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from tasks.storage.artifact_batches import scratch
 from tasks.storage.artifacts import Handle, write_batches
+from tasks.storage.sql_scripts import script
 
 if TYPE_CHECKING:
     import duckdb
 
-_SQL = Path(__file__).parent / "sql"
 _BATCH = 1 << 17
 
 
@@ -25,14 +24,9 @@ def scratch_tables() -> Iterator["duckdb.DuckDBPyConnection"]:
         yield connection
 
 
-def sql(script: str) -> str:
-    """Read one of tasks/dataset/sql/*.sql."""
-    return (_SQL / f"{script}.sql").read_text()
-
-
-def execute(connection: "duckdb.DuckDBPyConnection", script: str) -> None:
+def execute(connection: "duckdb.DuckDBPyConnection", name: str) -> None:
     """Run one of tasks/dataset/sql/*.sql."""
-    connection.execute(sql(script))
+    connection.execute(script(f"dataset/{name}"))
 
 
 def set_variables(connection: "duckdb.DuckDBPyConnection", **variables: Any) -> None:

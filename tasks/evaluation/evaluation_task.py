@@ -28,8 +28,7 @@ from tasks.execution.stage import stage
 from tasks.results.database import create_tables, database, database_path, register_rows
 from tasks.results.queries import Rows
 from tasks.storage.artifacts import PROJECT_ROOT, read_parquet
-
-_SQL = Path(__file__).parent / "sql"
+from tasks.storage.sql_scripts import script
 
 ScoredPoints = Mapping[str | None, Sequence[Scored]]
 """Scored runs by point, under None those of a run, which has no points."""
@@ -210,8 +209,8 @@ def _store(tables: Mapping[str, Rows | pa.Table | pa.RecordBatchReader]) -> None
                 register_rows(connection, table, rows)
             else:
                 connection.register(f"new_{table}", rows)
-        for script in scripts:
-            connection.execute((_SQL / f"{script}.sql").read_text())
+        for name in scripts:
+            connection.execute(script(f"evaluation/{name}"))
         connection.execute("COMMIT")
 
 

@@ -1,7 +1,5 @@
 """What the evaluation hands on: contrasts, references, and how to find its rows in DuckDB."""
 
-from pathlib import Path
-
 import duckdb
 
 from models.recommenders.registry import ELSEWHERE, judged
@@ -9,6 +7,7 @@ from models.report import wording
 from models.statistics.contrasts import Contrast
 from tasks.results.database import database, database_path, has_database
 from tasks.storage.artifacts import Handoff, MissingArtifact, Verifiable
+from tasks.storage.sql_scripts import script
 
 
 class Reference(Handoff):
@@ -66,7 +65,9 @@ class Evaluated(Handoff, Verifiable):
         wanted = self.model_dump(include=_EVALUATION_KEYS)
         with database(read_only=True) as connection:
             try:
-                found = connection.execute(_EVALUATION_ROWS.read_text(), wanted).fetchone()
+                found = connection.execute(
+                    script("evaluation/count_evaluation_rows"), wanted
+                ).fetchone()
             except duckdb.CatalogException as error:
                 raise MissingArtifact(f"{database_path()} lacks a table: {error}") from error
         rows = len(self.run_ids), self.n_contrasts, self.n_slices, self.n_points, self.n_trials
@@ -78,4 +79,3 @@ class Evaluated(Handoff, Verifiable):
 
 
 _EVALUATION_KEYS = {"experiment", "evaluation_id", "config_hash", "run_ids"}
-_EVALUATION_ROWS = Path(__file__).parent / "sql" / "count_evaluation_rows.sql"

@@ -13,10 +13,11 @@ from tasks.dataset.filters import filtered
 from tasks.dataset.interactions_task import fix_of, interactions
 from tasks.dataset.outputs import Ingestion, Interactions
 from tasks.dataset.requirements import require_enough_items
-from tasks.dataset.scratch_tables import count, rows_of, scratch_tables, sql
+from tasks.dataset.scratch_tables import count, rows_of, scratch_tables
 from tasks.dataset.source_files import raw_files, source_file
 from tasks.dataset.split_task import split, split_files
 from tasks.storage.artifacts import Handle, Handoff
+from tasks.storage.sql_scripts import script
 
 if TYPE_CHECKING:
     import duckdb
@@ -188,8 +189,10 @@ def _refusal(pipeline: Pipeline, raw: dict[str, Handle], fields: tuple[str, ...]
 
 def contents(connection: "duckdb.DuckDBPyConnection") -> Contents:
     """Summarise the scratch table of interactions."""
-    described = connection.sql(sql("describe_interactions")).to_arrow_table().to_pylist()[0]
-    counted = rows_of(connection, sql("rating_histogram"))
+    described = (
+        connection.sql(script("dataset/describe_interactions")).to_arrow_table().to_pylist()[0]
+    )
+    counted = rows_of(connection, script("dataset/rating_histogram"))
     ratings = None
     if counted:
         values = tuple((value, number) for value, number, _, _ in counted)

@@ -12,8 +12,8 @@ from models.config import Pipeline
 from models.schemas import ITEM, USER
 from tasks.inspection.current_profiles import recalled
 from tasks.storage.artifacts import read_parquet
+from tasks.storage.sql_scripts import script
 
-_SQL = Path(__file__).parent / "sql" / "export_split.sql"
 _MATRICES = {"train": "trn_mat.pkl", "valid": "val_mat.pkl", "test": "tst_mat.pkl"}
 
 
@@ -30,9 +30,9 @@ def export(pipeline: Pipeline, folder: Path) -> list[Path]:
     with duckdb.connect() as connection:
         for name, table in {**tables, "users": users, "items": items}.items():
             connection.register(name, table)
-        names = {"folder": folder, "name": pipeline.dataset.name}
+        names = {"folder": folder, "name": pipeline.dataset.name.replace("/", "-")}
         quoted = {name: str(text).replace("'", "''") for name, text in names.items()}
-        connection.execute(_SQL.read_text().format(**quoted))
+        connection.execute(script("inspection/export_split").format(**quoted))
     ids = users[USER].combine_chunks(), items[ITEM].combine_chunks()
     for part, name in _MATRICES.items():
         cells = positions(tables[part][USER], ids[0]), positions(tables[part][ITEM], ids[1])

@@ -1,7 +1,6 @@
 """Time and cost of the work ahead, from past trainings and from questions not yet answered."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
@@ -15,8 +14,8 @@ from tasks.inspection.prompt_cost import bill_of, to_pay
 from tasks.llm.answer_store import answer_store
 from tasks.results.database import has_database
 from tasks.results.queries import reading
+from tasks.storage.sql_scripts import script
 
-_PAST = Path(__file__).parent / "sql" / "past_trainings.sql"
 _SECONDS_PER_EPOCH = {
     "iALS": 0.15,
     "Blend": 0.3,
@@ -95,7 +94,8 @@ def _past() -> list[_Past]:
         return []
     try:
         with reading() as connection:
-            return [_Past(*row) for row in connection.execute(_PAST.read_text()).fetchall()]
+            past = connection.execute(script("inspection/past_trainings")).fetchall()
+            return [_Past(*row) for row in past]
     except (duckdb.CatalogException, BadInput):
         return []  # No table yet, or busy: an estimate is not worth waiting for.
 

@@ -6,6 +6,7 @@ Every event has the reason and a link to the run in Prefect's UI, or to the vers
 from collections.abc import Sequence
 
 from prefect.events import emit_event
+from prefect.logging import get_logger
 from prefect.runtime import flow_run
 
 from models.config import Sink
@@ -37,6 +38,7 @@ def deliver_current(experiment: str, sinks: Sequence[Sink]) -> None:
     champion = current(experiment)
     if champion is not None:
         for failure in deliver(champion, sinks):
+            get_logger(__name__).warning("%s", failure)
             emit("llmkt.alert.sink", experiment, failure, champion.decision)
 
 

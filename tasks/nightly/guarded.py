@@ -9,8 +9,8 @@ from tasks.nightly.night import Made, Night
 from tasks.nightly.promotion_log import promotions
 from tasks.publishing.manifest import RECOMMENDATIONS, Manifest
 from tasks.publishing.outputs import Promotion, Recommended
-from tasks.publishing.sql_queries import query
 from tasks.storage.artifacts import MissingArtifact, read_parquet
+from tasks.storage.sql_scripts import query
 
 
 def guarded(night: Night, row: Promotion, offered: Recommended, made: Made) -> Promotion:
@@ -38,7 +38,7 @@ def _list_overlap(offered: Recommended, champion: Manifest) -> float | None:
     """Share of tonight's places whose item was in the same user's list before."""
     before = read_parquet(champion.handle(RECOMMENDATIONS))
     tables = {"lists": read_parquet(offered.recommendations), "earlier": before}
-    return query("overlap", tables)["share"][0].as_py()  # type: ignore[no-any-return]
+    return query("publishing/overlap", tables)["share"][0].as_py()  # type: ignore[no-any-return]
 
 
 def _drift(described: tuple[Described, ...], champion: Manifest) -> float | None:
@@ -50,5 +50,7 @@ def _drift(described: tuple[Described, ...], champion: Manifest) -> float | None
             both = [read_parquet(each) for each in (side.embedded.embeddings, earlier) if each]
             if len({table.schema.field(EMBEDDING).type for table in both}) == len(both) - 1:
                 now, was = (table.rename_columns(["id", EMBEDDING]) for table in both)
-                found.append(query("drift", {"now": now, "was": was})["drift"][0].as_py())
+                found.append(
+                    query("publishing/drift", {"now": now, "was": was})["drift"][0].as_py()
+                )
     return max(filter(None, found), default=0.0 if found else None)

@@ -6,9 +6,7 @@ and are scored on the same holdout. No decision depends on it.
 
 from typing import Any
 
-from prefect.logging import get_run_logger
-
-from models.config import BASELINE, Pipeline, parse_metric
+from models.config import BASELINE, Pipeline
 from models.publishing.promotion_gate import JUDGED
 from models.report import wording
 from models.statistics.paired_comparison import compare, over_nights
@@ -19,11 +17,9 @@ from tasks.nightly.alerts import emit
 from tasks.nightly.gate_task import holdout_of, paired, values_of, with_metric
 from tasks.nightly.promotion_log import measured, promotions, store
 from tasks.publishing.outputs import Promotion
-from tasks.results.queries import Rows
 from tasks.training.model_tables import Inputs
 
 _POINT = 0.01
-_TONIGHT = ("users", "difference", "ci_low", "ci_high", "ci_level")
 
 
 def is_due(pipeline: Pipeline, row: Promotion) -> bool:
@@ -39,64 +35,45 @@ def is_due(pipeline: Pipeline, row: Promotion) -> bool:
 
 
 @always("knowledge")
-def knowledge(part: Part, data: Interactions, row: Promotion) -> Rows:
-    """Compare a night's challenger with its controls; record it, and alarm if it adds too little.
-
-    `part` has one model per arm, `row` is tonight's.
-
-    Returns:
-        Rows of the table `knowledge`, one per control; none for a holdout of fewer than two users.
-    """
-    rule, trained, splits = part.pipeline.nightly, part.trained, part.splits
-    metric, k = parse_metric(rule.metric or part.pipeline.evaluation.primary)
-    assert k is not None
-    computed = with_metric(part.pipeline.evaluation, metric, k)
+def knowledge(part: Part, data: Interactions, row: Promotion) -> None:
+    """Compare tonight's challenger with its controls, and record it: `part` has a model per arm."""
+    rule, splits = part.pipeline.nightly, part.splits
+    computed = with_metric(part.pipeline.evaluation, row.metric, row.k)
     inputs = Inputs(splits.train, splits.valid, data.users, data.items, {})
     holdout = holdout_of(splits, data, None)
     values = {
         model.job.arm: values_of((model.job, model.weights, inputs), holdout, computed)
-        for model in trained
+        for model in part.trained
     }
-    ours = values.pop(rule.arm)
-    known = {"model": trained[0].job.model, "arm": rule.arm, "metric": metric, "k": k}
-    rows: Rows = []
+    ours, model, rows = values.pop(rule.arm), part.trained[0].job.model, []
     for against, theirs in values.items():
-        users, mine, others = paired((metric, k), ours, theirs)
-        if len(users) > 1:
-            tonight = compare(mine, others, confidence=rule.confidence)
-            each = dict(zip(users.tolist(), (mine - others)[0].tolist(), strict=True))
-            over = _over_all(row, known | {"against": against}, each, rule.confidence)
-            rows.append(over | {name: getattr(tonight, name) for name in _TONIGHT})
-    store("knowledge", [found | {"differences": [*found["differences"].items()]} for found in rows])
+        users, mine, others = paired((row.metric, row.k), ours, theirs)
+        if len(users) < 2:
+            continue
+        found = row.model_dump() | vars(compare(mine, others, confidence=rule.confidence))
+        found |= {"model": model, "arm": rule.arm, "against": against}
+        found["differences"] = [*zip(users.tolist(), (mine - others)[0].tolist(), strict=True)]
+        rows.append(found | _over_all(found))
+    store("knowledge", rows)
     for found in rows:
-        words = wording.worth(found)
-        get_run_logger().info(words)
         if found["running_ci_high"] < rule.knowledge.at_least:
-            reason = f"{words}; at least {rule.knowledge.at_least:g} is wanted"
+            reason = f"{wording.worth(found)}; at least {rule.knowledge.at_least:g} is wanted"
             emit("llmkt.alert.knowledge", row.experiment, reason, row)
-    return rows
 
 
-def _over_all(
-    row: Promotion, known: dict[str, Any], tonight: dict[str, float], confidence: float
-) -> dict[str, Any]:
-    """The row of one control, with the interval over all its nights and what they have cost.
-
-    `tonight` has differences by user.
-    """
-    at = row.model_dump(include={"experiment", "decided_at"})
-    nights = [tonight] + [
+def _over_all(tonight: dict[str, Any]) -> dict[str, Any]:
+    """The interval over all nights of tonight's model and control, and what they have cost."""
+    same = {name: tonight[name] for name in ("model", "arm", "against", "metric", "k")}
+    nights = [dict(tonight["differences"])] + [
         night["differences"]
-        for night in measured(row.experiment)
-        if night["decided_at"] != row.decided_at and known.items() <= night.items()
+        for night in measured(tonight["experiment"])
+        if same.items() <= night.items()
     ]
-    mean, low, high = over_nights(nights, confidence)
-    judged = promotions(row.experiment)
+    mean, low, high = over_nights(nights, tonight["ci_level"])
+    judged = promotions(tonight["experiment"])
     paid = [night["cost_usd"] for night in judged if night["decision"] in JUDGED]
     cost = None if None in paid else sum(paid)
     return {
-        **(at | known),
-        "differences": tonight,
         "nights": len(nights),
         "running_difference": mean,
         "running_ci_low": low,

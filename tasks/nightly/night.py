@@ -348,6 +348,7 @@ def manifest(
         vectors={str(side): meaning for side, meaning in offered.meaning.items()},
         scored_by_product=offered.scored_by_product,
         metrics=judged.metrics,
+        epochs=made.trained.epochs,
         knowledge=knowledge(made.described),
         decision=row,
         packages=dict(versions()),

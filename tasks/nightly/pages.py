@@ -20,19 +20,21 @@ from tasks.storage.artifacts import data_dir
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
+def write_page(experiment: str) -> None:
+    """Write the page of nights as they are recorded."""
+    shown = {"nights": promotions(experiment), "measured": measured(experiment)}
+    words = {"words": wording, "experiment": experiment}
+    page = rendered(_TEMPLATES, "nights.html.j2", **words, **shown)
+    publish_page(f"{experiment}-nights", page.encode())
+
+
 def announce(row: Promotion, judged: Judged | None, described: Sequence[Described]) -> None:
     """Write the page of nights; leave the decision, the bill and links with Prefect's run."""
-    words = {"words": wording, "parse": parse_metric}
-    nights = {
-        "nights": promotions(row.experiment),
-        "measured": measured(row.experiment),
-        "experiment": row.experiment,
-    }
-    page = rendered(_TEMPLATES, "nights.html.j2", **words, **nights)
-    publish_page(f"{row.experiment}-nights", page.encode())
+    write_page(row.experiment)
     if FlowRunContext.get() is None:
         return
     key = slugify(row.experiment)
+    words = {"words": wording, "parse": parse_metric}
     shown = {"row": row, "judged": judged, "described": described}
     text = rendered(_TEMPLATES, "night.md.j2", **words, **shown)
     create_markdown_artifact(text, key=f"gate-{key}", description=f"{row.decision}: {row.reason}")

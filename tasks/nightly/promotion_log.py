@@ -1,7 +1,6 @@
 """How every night ended, and what knowledge added: `promotions` and `knowledge` in the results."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -9,8 +8,7 @@ import duckdb
 from tasks.publishing.outputs import Promotion
 from tasks.results.database import create_tables, database, has_database, register_rows
 from tasks.results.queries import Rows, select
-
-_SQL = Path(__file__).parent / "sql"
+from tasks.storage.sql_scripts import script
 
 
 def record(rows: Sequence[Promotion]) -> None:
@@ -26,7 +24,7 @@ def store(table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         connection.execute("BEGIN")
         create_tables(connection)
         register_rows(connection, table, rows)
-        connection.execute((_SQL / "store.sql").read_text().format(table=table))
+        connection.execute(script("nightly/store").format(table=table))
         connection.execute("COMMIT")
 
 
@@ -36,7 +34,7 @@ def promotions(experiment: str, table: str = "promotions") -> Rows:
         return []
     with database(read_only=True) as connection:
         try:
-            sql = (_SQL / "nights.sql").read_text().format(table=table)
+            sql = script("nightly/nights").format(table=table)
             return select(connection, sql, experiment=experiment)
         except duckdb.CatalogException:  # of a database that no night has written to
             return []
@@ -50,8 +48,5 @@ def measured(experiment: str) -> Rows:
 def newest(experiment: str) -> Rows:
     """The newest measurement, without differences by user."""
     rows = measured(experiment)
-    return [
-        {name: value for name, value in row.items() if name != "differences"}
-        for row in rows
-        if row["decided_at"] == rows[0]["decided_at"]
-    ]
+    latest = [row for row in rows if row["decided_at"] == rows[0]["decided_at"]]
+    return [{k: v for k, v in row.items() if k != "differences"} for row in latest]

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field
 from models.config import Job, Side, Sink
 from models.config.section import Name
 from models.errors import BadInput
+from models.schemas import Epoch
 from tasks.profiles.outputs import Previous
 from tasks.publishing.outputs import Promotion, Serving
 from tasks.storage.artifacts import TEMPORARY, Handle, Handoff, data_dir, relative, replacing
@@ -76,6 +77,8 @@ class Manifest(Serving):
     """Whether scores are dot products of both."""
     metrics: dict[str, float]
     """By METRIC@K, on the holdout of the night that published it."""
+    epochs: tuple[Epoch, ...] = ()
+    """The judged training's."""
     knowledge: dict[str, str | None]
     """The columns of `runs` that say where the profiles' knowledge comes from."""
     decision: Promotion
@@ -215,3 +218,10 @@ def versions(experiment: str) -> list[Manifest]:
         with suppress(BadInput):
             kept.append(read(experiment, name))
     return sorted(kept, key=lambda manifest: manifest.created_at, reverse=True)
+
+
+def waiting(champion: Manifest) -> list[Manifest]:
+    """List the versions that wait for approval to replace the champion, newest first."""
+    state = "needs approval", champion.version
+    kept = versions(champion.experiment)
+    return [each for each in kept if (each.decision.decision, each.previous) == state]

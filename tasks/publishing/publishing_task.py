@@ -29,9 +29,9 @@ from tasks.publishing.manifest import (
 from tasks.publishing.manifest import RECOMMENDATIONS as LISTS
 from tasks.publishing.outputs import Recommended, Serving
 from tasks.publishing.rankings import rank_for
-from tasks.publishing.sql_queries import query
 from tasks.publishing.versions import Overtaken, prune, publish
 from tasks.storage.artifacts import Handle, read_parquet, write_parquet
+from tasks.storage.sql_scripts import query
 from tasks.training.model_tables import Inputs
 from tasks.training.outputs import Trained
 from tasks.training.worker import trained_model
@@ -78,11 +78,11 @@ def recommendations(
         for source, table in ranked.items()
     )
     tables = {"users": users, "items": items, "interactions": known, "rankings": rankings}
-    tables["popular"] = query("popular", tables)
-    tables["lists"] = query("lists", tables, k=k).cast(RECOMMENDATIONS)
+    tables["popular"] = query("publishing/popular", tables)
+    tables["lists"] = query("publishing/lists", tables, k=k).cast(RECOMMENDATIONS)
     nobody = {"users": pa.table({USER: [""]}), "rankings": rankings.slice(0, 0)}
-    strangers = query("lists", tables | nobody, k=k).cast(RECOMMENDATIONS)
-    [serving] = query("serving", tables, head=HEAD_SHARE).to_pylist()
+    strangers = query("publishing/lists", tables | nobody, k=k).cast(RECOMMENDATIONS)
+    [serving] = query("publishing/serving", tables, head=HEAD_SHARE).to_pylist()
     return Recommended(
         recommendations=write_parquet("recommendations", tables["lists"], inputs, config),
         popular=write_parquet("popular", strangers, inputs, config),

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from models.errors import BadInput
 from models.schemas import USER
 from tasks.publishing.manifest import ITEMS, POPULAR, RECOMMENDATIONS, USERS, Manifest, current
-from tasks.publishing.sql_queries import query
 from tasks.storage.artifacts import MissingArtifact, read_parquet
+from tasks.storage.sql_scripts import query
 
 _SHOWN = 10
 ITEM_VECTORS = "items.parquet"
@@ -69,14 +69,14 @@ def similar(manifest: Manifest, item: str, k: int) -> bytes | None:
     if ITEM_VECTORS not in manifest.files:
         return None
     tables = {"vectors": read_parquet(manifest.handle(ITEM_VECTORS))}
-    [found] = query("similar", tables, item=item, k=k)["answer"].to_pylist()
+    [found] = query("publishing/similar", tables, item=item, k=k)["answer"].to_pylist()
     return found and str(found).encode()
 
 
 def _answers(manifest: Manifest, lists: pa.Table) -> Iterator[tuple[str, bytes]]:
     tables = {"lists": lists, "items": _read(manifest, ITEMS)}
     names = {"experiment": manifest.experiment, "version": manifest.version}
-    found = query("answers", tables, **names)
+    found = query("publishing/answers", tables, **names)
     for user, answer in zip(found[USER], found["answer"], strict=True):
         yield user.as_py(), answer.as_py().encode()
 

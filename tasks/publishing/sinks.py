@@ -13,7 +13,8 @@ from itertools import islice
 
 from models.config import Sink
 from models.credentials import masked
-from tasks.publishing.manifest import Manifest, folder_of
+from tasks.publishing.manifest import Manifest, folder_of, waiting
+from tasks.publishing.mlflow_sink import to_mlflow
 from tasks.publishing.recommendation_lookup import answers
 from tasks.storage.artifacts import replacing
 
@@ -25,12 +26,14 @@ def deliver(manifest: Manifest, sinks: Iterable[Sink]) -> list[str]:
     failures = []
     for sink in sinks:
         note = folder_of(manifest.experiment) / ".delivered" / sink.digest()
-        if note.is_file() and note.read_text() == manifest.version:
+        waits = waiting(manifest)[:1] if sink.kind == "mlflow" else []
+        state = " ".join(each.version for each in (manifest, *waits))
+        if note.is_file() and note.read_text() == state:
             continue
         try:
             _DELIVERIES[sink.kind](manifest, sink)
             with replacing(note) as temporary:
-                temporary.write_text(manifest.version)
+                temporary.write_text(state)
         except Exception as error:
             why = masked(str(error), os.environ.get(sink.password_env or "", ""))
             failures.append(f"sink {sink.kind} did not take {manifest.version}: {why}")
@@ -64,4 +67,4 @@ def _to_redis(manifest: Manifest, sink: Sink) -> None:
                 client.delete(name)
 
 
-_DELIVERIES = {"redis": _to_redis, "command": _to_command}
+_DELIVERIES = {"redis": _to_redis, "mlflow": to_mlflow, "command": _to_command}

@@ -23,6 +23,7 @@ from tasks.publishing.manifest import (
     link_to,
     read,
     versions,
+    waiting,
 )
 from tasks.storage.artifacts import TEMPORARY, Handle, MissingArtifact, relative, share
 from tasks.storage.data_dir import data_lock
@@ -131,16 +132,9 @@ def approve(experiment: str, version: str) -> tuple[Manifest, Manifest]:
     """
     with _swapping(experiment):
         now = current(experiment)
-        new = next((kept for kept in versions(experiment) if kept.version == version), None)
-        if (
-            now is None
-            or new is None
-            or (new.decision.decision, new.previous)
-            != (
-                "needs approval",
-                now.version,
-            )
-        ):
+        able = {kept.version: kept for kept in waiting(now)} if now else {}
+        new = able.get(version)
+        if now is None or new is None:
             raise BadInput(
                 f"{experiment}: {version} does not wait for approval against the current version. "
                 "Choose another one from `llmkt champion show`, or wait for the next night."

@@ -1,20 +1,17 @@
 """The rows of the results database that a report shows, and its leaderboard."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from models.config import BASELINE
 from models.recommenders.registry import ELSEWHERE, judged
 from models.report.charts.parameter_sweeps import FACTORS
-from tasks.evaluation.outputs import Evaluated
 from tasks.results.database import database
 from tasks.results.queries import Rows, select
-
-_RUNS = Path(__file__).parent / "sql" / "report_runs.sql"
+from tasks.storage.sql_scripts import script
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,12 @@ class StoredEvaluation:
     slices: Rows
 
 
-def stored(evaluated: Evaluated, metric: str, k: int | None) -> StoredEvaluation:
+def stored(experiment: str, run_ids: Sequence[str], metric: str, k: int | None) -> StoredEvaluation:
     """Read the rows of an evaluation; `metric` is the primary one and `k` its cut-off."""
-    own = {"experiment": evaluated.experiment}
+    own = {"experiment": experiment}
     with database(read_only=True) as connection:
-        runs = select(
-            connection, _RUNS.read_text(), run_ids=list(evaluated.run_ids), metric=metric, k=k
-        )
+        asked = {"run_ids": list(run_ids), "metric": metric, "k": k}
+        runs = select(connection, script("report/report_runs"), **asked)
         contrasts = select(connection, "FROM contrasts_all WHERE experiment = $experiment", **own)
         slices = select(
             connection, "FROM slice_comparison WHERE experiment = $experiment AND is_primary", **own

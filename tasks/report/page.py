@@ -40,7 +40,7 @@ def page(
     """Render the page as UTF-8: one file with its own styles, scripts and charts."""
     metric, k = parse_metric(pipeline.evaluation.primary)
     primary = wording.metric_name(metric, k)
-    found = stored(evaluated, metric, k)
+    found = stored(evaluated.experiment, evaluated.run_ids, metric, k)
     html = rendered(
         _TEMPLATES,
         "report.html.j2",
@@ -66,12 +66,13 @@ def page(
 
 
 def rendered(folder: Path, template: str, **given: Any) -> str:
-    """Render a template; values are escaped in what is not Markdown."""
+    """Render a template; values are escaped in HTML and, by a given `finalize`, elsewhere."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(folder),
-        autoescape=not template.endswith(".md.j2"),
+        autoescape=template.endswith(".html.j2"),
+        finalize=given.get("finalize"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

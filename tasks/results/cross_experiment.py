@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +13,10 @@ from models.report.wording import listed
 from models.statistics.comparability import Run, Terms
 from models.statistics.contrasts import experiment_contrasts
 from tasks.results.queries import Rows, reading, require_experiment, select
+from tasks.storage.sql_scripts import script
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-_SQL = Path(__file__).parent / "sql"
 
 _KNOWN = ("dataset", "profile_source", "profile_provenance", "warnings")
 
@@ -88,13 +86,9 @@ def points_of(connection: "DuckDBPyConnection", experiment: str) -> Points:
     """The runs of an experiment's latest evaluation, by point."""
     require_experiment(connection, experiment)
     points: Points = {}
-    for row in select(connection, _sql("current_runs"), experiment=experiment):
+    for row in select(connection, script("results/current_runs"), experiment=experiment):
         points.setdefault(row["point"], []).append(row)
     return points
-
-
-def _sql(name: str) -> str:
-    return (_SQL / f"{name}.sql").read_text()
 
 
 def _matched(one: Points, other: Points) -> Matched:
@@ -153,7 +147,7 @@ def runs_of(rows: Rows, values: Mapping[str, UserValues]) -> list[Run]:
 
 def user_values(connection: "DuckDBPyConnection", run_ids: Iterable[str]) -> dict[str, UserValues]:
     """The rows of `user_metrics`, by run."""
-    selected = connection.sql(_sql("run_values"), params={"run_ids": list(run_ids)})
+    selected = connection.sql(script("results/run_values"), params={"run_ids": list(run_ids)})
     found: dict[str, UserValues] = {}
     for run_id, metric, k, users, values in zip(*selected.to_arrow_table().columns, strict=True):
         names = np.asarray(users.values.to_numpy(zero_copy_only=False), np.str_)

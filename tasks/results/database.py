@@ -20,6 +20,7 @@ from models.errors import BadInput
 from tasks.storage.data_dir import data_dir, data_lock
 from tasks.storage.disk_errors import reason, writing
 from tasks.storage.object_store import Store, store
+from tasks.storage.sql_scripts import script
 
 if TYPE_CHECKING:
     import duckdb
@@ -69,8 +70,7 @@ def schema() -> str:
     """`sql/schema.sql` with the fields of `Contrast` as columns."""
     from models.statistics.contrasts import Contrast
 
-    template = (Path(__file__).parent / "sql" / "schema.sql").read_text()
-    return template.format(contrast="\n    ".join(_columns(Contrast)))
+    return script("results/schema").format(contrast="\n    ".join(_columns(Contrast)))
 
 
 def _columns(record: type) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from models.errors import BadInput
+from models.report.charts.forest_plot import forest
 from tasks.results.queries import Rows, comparison_rows, reading, require_experiment, select
 
 _BY_RUN = ("metrics", "user_metrics", "epochs")
@@ -33,11 +34,6 @@ def as_frame(rows: Rows, polars: bool = False) -> Any:
 
 def forest_figure(experiment: str) -> Any:
     """The gains on the primary metric, in percent, with 95 % intervals: a Plotly figure."""
-    from plotly.express import scatter
+    from plotly.graph_objects import Figure
 
-    frame = as_frame([row for row in comparison_rows(experiment) if row["is_primary"]])
-    percent = frame["baseline_mean"] / 100
-    frame["above"] = frame["ci_high"] / percent - frame["gain_percent"]
-    frame["below"] = frame["gain_percent"] - frame["ci_low"] / percent
-    errors = {"error_x": "above", "error_x_minus": "below"}
-    return scatter(frame, x="gain_percent", y="arm", color="model", **errors)
+    return Figure(forest([row for row in comparison_rows(experiment) if row["is_primary"]]))

@@ -11,7 +11,10 @@ from models.errors import BadInput
 _FULL = "there is no space left on the disk. Free some"
 _READ_ONLY = "it cannot be written: the disk is read-only. Make it writable or set LLMKT_DATA_DIR"
 _FORBIDDEN = "it cannot be written: permission denied. Allow it or set LLMKT_DATA_DIR"
+_IN_THE_WAY = "a file is where a folder is needed. Name another folder"
 _BY_NUMBER = {
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EFBIG: _FULL,

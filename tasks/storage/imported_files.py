@@ -197,7 +197,8 @@ def parquet_table(path: Path, source: str) -> pa.Table:
     try:
         return pq.read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInput(f"{source} is no Parquet file: {error}. Write it again.") from error
+        why = str(error).splitlines()[0].rstrip(".")
+        raise BadInput(f"{source} is no Parquet file: {why}. Write it again.") from error
 
 
 def _parquet_columns(path: Path, wanted: list[str], source: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Stage *rankings*: a model that was trained elsewhere, by its rankings alone."""
 
 from datetime import UTC, datetime
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from tasks.dataset.outputs import Splits
 from tasks.execution.stage import stage
 from tasks.storage.artifacts import Handle, read_parquet, write_bytes, write_file, write_parquet
 from tasks.storage.imported_files import parquet_table
+from tasks.storage.sql_scripts import query
 from tasks.storage.text_files import is_parquet, text_source
 from tasks.training.outputs import Trained
 
-_SQL = Path(__file__).parent / "sql"
 _LINES = pa.schema({"row": pa.int64(), "line": pa.large_string()})
 
 
@@ -35,7 +36,8 @@ def ranking_files(pipeline: Pipeline) -> dict[tuple[str, int], dict[str, Any]]:
             "{split.seed}", str(pipeline.split.seed)
         )
         path, seeds = Path(named).expanduser(), pipeline.seeds_of(name)
-        files = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        found_here = glob(str(path), recursive=True)  # noqa: PTH207 - Path takes none from a root
+        files = [file for file in map(Path, found_here) if file.is_file()]
         files.sort(key=lambda file: (len(str(file)), file))  # seed 10 comes after seed 9
         if len(files) != len(seeds):
             raise BadInput(
@@ -84,41 +86,29 @@ def rankings(job: Job, where: str, file: Handle, splits: Splits, items: Handle) 
 
 def _checked(file: Handle, where: str, k: int, tables: dict[str, pa.Table]) -> pa.Table:
     """Read Parquet (with `items`, or `item_id` and `score`) or a TREC run: schema `RANKINGS`."""
-    import duckdb
+    from duckdb import Error
 
-    with duckdb.connect() as connection:
-        given = "given_trec"
-        if is_parquet(file.verify()):
-            held = parquet_table(file.verify(), where)
-            given = "given_lists" if "items" in held.column_names else "given_items"
-            wanted = ["items"] if given == "given_lists" else [ITEM, "score"]
-            require_columns(held.column_names, [USER, *wanted], where)
-            if "split" not in held.column_names:
-                held = held.append_column("split", pa.array(["test"] * held.num_rows))
-            held = held.append_column("row", pa.array(range(1, held.num_rows + 1)))
-        else:
-            lines = records(text_source(file.verify(), where), Dialect(quoted=False), where)
-            held = pa.Table.from_batches(lines, _LINES)
-        for name, table in {**tables, "file": held}.items():
-            connection.register(name, table)
-        try:
-            connection.execute(
-                "CREATE TABLE given (row BIGINT, split VARCHAR, user_id VARCHAR, item_id VARCHAR, "
-                f"score DOUBLE, fault VARCHAR); INSERT INTO given {_sql(given)}"
-            )
-        except duckdb.Error as error:
-            raise BadInput(
-                f"{where}: a column holds values of the wrong kind ({cut(str(error))}). Convert it."
-            ) from error
-        found = connection.execute(_sql("check_rankings"), {"k": k}).fetchone()
-        if found is not None:
-            row, field, value, why, rows = found
-            at = "" if row is None else f", row {row}"
-            others = f" (and {rows - 1} more)" if rows > 1 else ""
-            raise BadInput(f"{where}{at}, {field}: {cut(str(value))}{others} {why}")
-        best = connection.sql(_sql("best_items"), params={"k": k})
-        return best.to_arrow_table().cast(RANKINGS)
-
-
-def _sql(name: str) -> str:
-    return (_SQL / f"{name}.sql").read_text()
+    form = "given_trec"
+    if is_parquet(file.verify()):
+        held = parquet_table(file.verify(), where)
+        form = "given_lists" if "items" in held.column_names else "given_items"
+        wanted = ["items"] if form == "given_lists" else [ITEM, "score"]
+        require_columns(held.column_names, [USER, *wanted], where)
+        if "split" not in held.column_names:
+            held = held.append_column("split", pa.array(["test"] * held.num_rows))
+        held = held.append_column("row", pa.array(range(1, held.num_rows + 1)))
+    else:
+        lines = records(text_source(file.verify(), where), Dialect(quoted=False), where)
+        held = pa.Table.from_batches(lines, _LINES)
+    try:
+        known = {**tables, "given": query(f"training/{form}", {"file": held})}
+    except Error as error:
+        raise BadInput(
+            f"{where}: a column holds values of the wrong kind ({cut(str(error))}). Convert it."
+        ) from error
+    for fault in query("training/check_rankings", known, k=k).to_pylist():
+        at = "" if fault["row"] is None else f", row {fault['row']}"
+        more = f" (and {fault['rows'] - 1} more)" if fault["rows"] > 1 else ""
+        said = f"{fault['field']}: {cut(str(fault['value']))}{more} {fault['why']}"
+        raise BadInput(f"{where}{at}, {said}")
+    return query("training/best_items", known, k=k).cast(RANKINGS)

@@ -33,6 +33,11 @@ def exported(tmp_path_factory):
         patch.setenv("LLMKT_DATA_DIR", str(folder / "data"))
         done = CliRunner().invoke(app, ["split", "export", str(config), str(folder / "out")])
         assert done.exit_code == 0, done.output
+        refused = CliRunner().invoke(app, ["split", "export", str(config), str(config)])
+        assert refused.exit_code == 2
+        assert "a file is where a folder is needed. Name another" in " ".join(
+            refused.stderr.split()
+        )
         assert set(done.stdout.split()) == set(map(str, (folder / "out").iterdir()))
         names = {name: name for name in ("title", "year", "genres")}
         dataset = {"name": "toy", "path": str(folder), **names}

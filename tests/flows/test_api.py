@@ -56,7 +56,7 @@ def test_a_mapping_runs_inside_an_event_loop(result):
 
 def test_the_figure_has_a_row_per_arm(result):
     figure = result.figure()
-    assert [list(trace.y) for trace in figure.data] == [["transfer"]]
+    assert [list(trace.y) for trace in figure.data] == [["BPR transfer"]]
     gain = result.frame().query("is_primary")["gain_percent"].item()
     assert list(figure.data[0].x) == pytest.approx([gain])
 

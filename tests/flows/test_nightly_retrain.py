@@ -537,7 +537,7 @@ def test_what_knowledge_adds_is_measured_beside_the_decision(world, monkeypatch)
     assert len(told) == 2
     page = (data / "reports" / "toy-nights.html").read_text()
     assert page.count('<tr class="measured">') == 4
-    assert "over 2 nights" in CliRunner().invoke(app, ["champion", "show"]).stdout
+    assert "2 measured nights" in CliRunner().invoke(app, ["champion", "show"]).stdout
 
     def broken(*_):
         raise RuntimeError("no shadow tonight")

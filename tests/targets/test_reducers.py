@@ -367,3 +367,19 @@ def test_too_few_users_need_a_narrower_layer():
     """Width follows the layer, so the advice is the setting that narrows the layer."""
     with pytest.raises(BadInput, match=r"at most 18 .*, not 64 .*embedding_size .* to 18 or less"):
         _principal(np.eye(384), 18, 64)
+
+
+def test_what_umap_compiles_is_kept_for_the_next_process():
+    """Otherwise each night compiles for longer than it computes."""
+    from numba.core.caching import NullCache
+    from umap import layouts, umap_, utils
+
+    estimator({"width": 2, "seed": 1, "umap": Targets().umap.model_dump()}, 8)
+    for function in (
+        utils.fast_knn_indices,
+        utils.submatrix,
+        umap_.smooth_knn_dist,
+        umap_.compute_membership_strengths,
+        layouts._nb_optimize_layout_euclidean_single_epoch,
+    ):
+        assert not isinstance(function._cache, NullCache), function

@@ -84,6 +84,10 @@ def test_a_ranked_validation_part_gives_the_score_that_chooses_a_reference(tmp_p
         (trec([*GOOD, ("u1", "i2", "nan")]), r"row 5, score: nan of user u1 is no finite number"),
         (trec(GOOD) + "u1 i2\n", r"row 5, line: u1 i2 is no line of a TREC run: six values"),
         ("", r"user_id: u1 \(and 1 more\) has test interactions, but no ranking"),
+        (
+            {"user_id": ["u1", "u1"], "items": [["i1"], ["i5"]]},
+            r"user_id: u1 \(and 1 more\) has more",
+        ),
         ({**LISTS, "split": ["test", "dev"]}, r"row 2, split: dev \(and 2 more\) is no part that"),
         ({"user_id": ["u1"], "item": ["i1"]}, r"no column item_id, score; it has user_id, item"),
         ({**ITEMS, "score": ["a"] * 5}, r"a column holds values of the wrong kind"),
@@ -102,6 +106,17 @@ def test_there_is_one_file_per_seed_in_the_order_of_their_numbers(tmp_path):
     assert [each["where"].rpartition("-")[2] for each in found.values()] == ["9.trec", "10.trec"]
     with pytest.raises(BadInput, match=r"theirs.rankings: .* names 2 files, but the model has 3 s"):
         ranking_files(configured(tmp_path, seeds=[1, 2, 3]))
+
+
+def test_rankings_stand_as_a_baseline(tmp_path):
+    with pytest.raises(ValueError, match=r"rankings made elsewhere stand as a baseline. Add b"):
+        toy_runs.pipeline(
+            models={"BPR": {}, "theirs": {"rankings": str(tmp_path)}},
+            training={**toy_runs.TRAINING, "arms": ["transfer"]},
+        )
+    (tmp_path / "folder.trec").mkdir()
+    with pytest.raises(BadInput, match=r"names 0 files, but the model has 2 seeds"):
+        ranking_files(configured(tmp_path))
 
 
 def test_it_is_compared_like_a_trained_model_and_marked(tmp_path):

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from models.config import ARMS, BASELINE
+from models.report.charts.theme import Figure, layout, plain, title
+
 _MARGIN = 3.0
 """Kept free on both sides, so that a dot at the end is whole."""
 
@@ -38,6 +41,23 @@ def gain(row: Mapping[str, Any]) -> Gain | None:
     if not base or None in (row["gain_percent"], row["ci_low"], row["ci_high"]):
         return None
     return Gain(row["gain_percent"], 100 * row["ci_low"] / base, 100 * row["ci_high"] / base)
+
+
+def forest(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw rows of view `contrasts_all` one under the other, in percent, in the arms' colours."""
+    data = []
+    for row in reversed(rows):
+        found, point = gain(row), f" ({row['point']})" if row["point"] else ""
+        other = "" if row["against"] == BASELINE else f" – {row['against']}"
+        if found:
+            spread = {"array": [found.high - found.mean], "arrayminus": [found.mean - found.low]}
+            marks = {"mode": "markers", "marker": {"color": ARMS[row["arm"]].colour}}
+            place = {"x": [found.mean], "y": [plain(f"{row['model']} {row['arm']}{other}{point}")]}
+            data.append({"type": "scatter", **marks, **place, "error_x": spread})
+    frame = layout(120 + 24 * len(data))
+    frame["xaxis"] |= {"title": title("gain, %")}
+    frame["shapes"] = [{"type": "line", "x0": 0, "x1": 0, "xref": "x", "yref": "paper"}]
+    return {"data": data, "layout": frame}
 
 
 def axis(rows: Sequence[Mapping[str, Any]]) -> Axis | None:

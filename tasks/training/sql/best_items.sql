@@ -5,6 +5,6 @@ FROM (
     SELECT *, row_number() OVER (PARTITION BY split, user_id ORDER BY score DESC, row) AS rank
     FROM given WHERE user_id IN (SELECT user_id FROM train)
 )
-WHERE rank <= $k
+WHERE rank <= getvariable('k')
 GROUP BY split, user_id
 ORDER BY split DESC, user_id

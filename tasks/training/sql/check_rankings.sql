@@ -15,8 +15,7 @@ candidates AS (  -- how many items could be ranked for a user
     GROUP BY split, user_id
 ),
 faults AS (
-    SELECT 0 AS kind, row, 'line' AS field, fault AS value,
-        'is no line of a TREC run: six values, user Q0 item rank score name. Write them, or Parquet.' AS why
+    SELECT 0 AS kind, row, fault.field AS field, fault.value AS value, fault.why AS why
     FROM given WHERE fault IS NOT NULL
     UNION ALL
     SELECT 1, row, 'split', split, 'is no part that is ranked. Write valid or test.'
@@ -47,9 +46,9 @@ faults AS (
     QUALIFY row_number() OVER (PARTITION BY split, user_id, item_id ORDER BY row) > 1
     UNION ALL
     SELECT 7, min(row), 'user_id', user_id,
-        'has ' || count(*) || ' items on ' || split || ', where evaluation.k needs ' || least($k, any_value(n)) || '. Rank more, or lower evaluation.k.'
+        'has ' || count(*) || ' items on ' || split || ', where evaluation.k needs ' || least(getvariable('k'), any_value(n)) || '. Rank more, or lower evaluation.k.'
     FROM given JOIN candidates USING (split, user_id)
-    GROUP BY split, user_id HAVING count(*) < least($k, any_value(n))
+    GROUP BY split, user_id HAVING count(*) < least(getvariable('k'), any_value(n))
     UNION ALL
     SELECT 8, NULL, 'user_id', user_id,
         'has ' || split || ' interactions, but no ranking. Rank for every user with training interactions.'

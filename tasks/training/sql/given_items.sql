@@ -1,2 +1,5 @@
 -- Rankings of Parquet with one row per user and item, by score.
-SELECT row, split, user_id, item_id, score, NULL AS fault FROM file
+SELECT
+    row, split::VARCHAR AS split, user_id::VARCHAR AS user_id, item_id::VARCHAR AS item_id,
+    score::DOUBLE AS score, NULL::STRUCT(field VARCHAR, value VARCHAR, why VARCHAR) AS fault
+FROM file
