@@ -123,7 +123,7 @@ def test_the_shipped_results_have_a_quick_form():
     assert point.pipeline.training.seeds == (1, 2)
     searched = load_experiment(path.with_name("results-search.yaml")).points[0].pipeline
     references = {"iALS", "EASE"}  # searched by strong-search.yaml
-    assert searched.models.keys() | references == point.pipeline.models.keys()
+    assert searched.models.keys() | references >= point.pipeline.models.keys()
     assert searched.split.seed not in {p.pipeline.split.seed for p in load_experiment(path).points}
 
 
