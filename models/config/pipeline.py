@@ -100,12 +100,12 @@ class Pipeline(Section):
         if not self.trained_here:
             raise BadInput("models: all have rankings, so none is trained. Add one to publish.")
         model = self.nightly.model or self.trained_here[0]
+        own = self.models[model].model_copy(update={"arms": None, "seeds": None})
         one = {"arms": (self.nightly.arm,), "seeds": (self.nightly.seed,), "workers": 1}
-        own = {"arms": None, "seeds": None}
         return self.model_copy(
             update={
                 "split": self.nightly.split,
-                "models": {model: self.models[model].model_copy(update=own)},
+                "models": {model: own},
                 "training": self.training.model_copy(update=one),
             }
         )

@@ -73,12 +73,11 @@ class _MLflow:
         job, values = version.job, version.decision.model_dump() | version.metrics
         facts = {"model": job.model, "arm": job.arm, "seed": job.seed, "dataset": version.dataset}
         self.call("runs/log-batch", run_id=run, params=_pairs(job.hyperparameters | facts))
-        steps = [(0, values)]
-        steps += [(e.epoch, e.model_dump(exclude={"epoch"})) for e in version.epochs]
+        epochs = ((epoch.epoch, epoch.model_dump(exclude={"epoch"})) for epoch in version.epochs)
         metrics = [
             {"key": k.replace("@", "_at_"), "value": v, "step": step, "timestamp": _at(version)}
-            for step, values in steps
-            for k, v in values.items()
+            for step, found in ((0, values), *epochs)
+            for k, v in found.items()
             if isinstance(v, int | float)
         ]
         for start in range(0, len(metrics), _MOST_METRICS):
