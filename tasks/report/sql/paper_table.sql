@@ -31,4 +31,4 @@ FROM placed LEFT JOIN claimed
     ON claimed.model = placed.model AND claimed.arm = placed.arm
     AND claimed.point IS NOT DISTINCT FROM placed.point
 GROUP BY 1, 2, 3, 4, 5, 6
-ORDER BY placed.model, placed.point, placed.arm <> 'baseline', placed.arm
+ORDER BY placed.model, placed.point, placed.arm <> $first, placed.arm
