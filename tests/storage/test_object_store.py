@@ -4,7 +4,10 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 import duckdb
@@ -21,7 +24,7 @@ from tasks.llm.answer_store import Answer, Question, answer_store
 from tasks.llm.batch_ledger import open_submissions, prepare
 from tasks.publishing.manifest import current, versions
 from tasks.publishing.recommendation_lookup import recommended
-from tasks.publishing.versions import prune, rollback
+from tasks.publishing.versions import Overtaken, prune, rollback
 from tasks.report.report_task import find_report
 from tasks.results.database import database
 from tasks.storage.artifacts import (
@@ -225,6 +228,43 @@ def test_what_is_published_counts_on_every_machine(s3, move):
     assert kept == {"current", "1", "3"}
     assert on("yet another") == "3"
     assert [kept.version for kept in versions("tiny")] == ["3", "1"]
+
+
+def publish_all(machine: str, url: str, numbers: list[str]) -> list[str]:
+    """Publish versions from a machine, each over what is current; those that came first."""
+    os.environ.update(LLMKT_LOCAL_DIR=machine, LLMKT_DATA_DIR=url)
+    done = []
+    for number in numbers:
+        now = current("tiny")
+        with suppress(Overtaken):
+            release(number, now.version if now else None)
+            done.append(number)
+    return done
+
+
+@pytest.mark.slow
+def test_two_machines_that_publish_at_once_never_show_a_mixture(s3, move, tmp_path):
+    """What a third machine reads is whole at every moment, and the last version at the end."""
+    url, published = s3.url("nights"), (["1", "3", "5", "7"], ["2", "4", "6", "8"])
+    move("reader", url)
+    seen = set()
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        machines = [str(tmp_path / name) for name in ("one", "two")]
+        running = [
+            pool.submit(publish_all, machine, url, numbers)
+            for machine, numbers in zip(machines, published, strict=True)
+        ]
+        while not all(one.done() for one in running):
+            now = current("tiny")
+            if now is not None:
+                now.verify()
+                seen.add(now.version)
+    done = {number for one in running for number in one.result()}
+    now = current("tiny")
+    assert now is not None
+    assert recommended("tiny", "a").items[0].score == float(now.version)
+    assert now.version in done
+    assert seen <= done
 
 
 @pytest.mark.parametrize(
