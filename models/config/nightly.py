@@ -67,12 +67,15 @@ class Measured(Section):
 class Sink(Section):
     """Where the lists go once their version is current."""
 
-    kind: Literal["redis", "mlflow", "command"] = Field(
-        description="A Redis database, an MLflow server, or a program.",
+    kind: Literal["redis", "qdrant", "mlflow", "command"] = Field(
+        description="A Redis database, a Qdrant or MLflow server, or a program.",
     )
-    url: str | None = Field(None, description="redis://HOST:PORT/DB, or http://HOST:PORT.")
+    url: str | None = Field(
+        None, description="redis://HOST:PORT/DB, http://HOST:PORT, or a folder for a local Qdrant."
+    )
     password_env: str | None = Field(
-        None, description="Environment variable with Redis' password, or MLflow's bearer token."
+        None,
+        description="Environment variable with Redis' password, Qdrant's key or MLflow's token.",
     )
     command: tuple[str, ...] = Field(
         (), description="command only: program and arguments; the version's folder is added."

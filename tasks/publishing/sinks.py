@@ -13,10 +13,13 @@ from itertools import islice
 
 from models.config import Sink
 from models.credentials import masked
+from models.embeddings.text_batches import to_matrix
+from models.errors import BadInput
+from models.schemas import KEYS, VECTOR
 from tasks.publishing.manifest import Manifest, folder_of, waiting
 from tasks.publishing.mlflow_sink import to_mlflow
 from tasks.publishing.recommendation_lookup import answers
-from tasks.storage.artifacts import replacing
+from tasks.storage.artifacts import read_parquet, replacing
 
 _AT_ONCE = 1000
 
@@ -67,4 +70,40 @@ def _to_redis(manifest: Manifest, sink: Sink) -> None:
                 client.delete(name)
 
 
-_DELIVERIES = {"redis": _to_redis, "mlflow": to_mlflow, "command": _to_command}
+def _to_qdrant(manifest: Manifest, sink: Sink) -> None:
+    """Write each side's vectors as a collection, let its alias name it, remove older ones."""
+    from qdrant_client import QdrantClient, models
+
+    secret = os.environ.get(sink.password_env) if sink.password_env else None
+    address = str(sink.url)
+    where = {"url": address, "api_key": secret} if "://" in address else {"path": address}
+    with closing(QdrantClient(timeout=int(sink.seconds), **where)) as client:
+        for side, key in KEYS.items():
+            if f"{side}.parquet" not in manifest.files:
+                raise BadInput(f"the model has no vectors of {side}. Set another kind of sink.")
+            table = read_parquet(manifest.handle(f"{side}.parquet"))
+            vectors, alias = to_matrix(table[VECTOR]), f"llmkt-{manifest.experiment}-{side}"
+            before = {
+                a.collection_name for a in client.get_aliases().aliases if a.alias_name == alias
+            }
+            new, size = (
+                f"{alias}-{manifest.version}",
+                models.VectorParams(size=vectors.shape[1], distance=models.Distance.DOT),
+            )
+            client.delete_collection(new)
+            client.create_collection(new, vectors_config=size)
+            known = [{key: name} for name in table[key].to_pylist()]
+            client.upload_collection(new, vectors, known, range(len(known)), wait=True)
+            named = models.CreateAlias(collection_name=new, alias_name=alias)
+            client.update_collection_aliases([models.CreateAliasOperation(create_alias=named)])
+            for other in client.get_collections().collections:
+                if other.name.startswith(f"{alias}-") and other.name not in {new, *before}:
+                    client.delete_collection(other.name)
+
+
+_DELIVERIES = {
+    "redis": _to_redis,
+    "qdrant": _to_qdrant,
+    "mlflow": to_mlflow,
+    "command": _to_command,
+}

@@ -74,7 +74,7 @@ def manifest(version: str, previous: str | None) -> Manifest:
     )
 
 
-def release(version: str, previous: str | None) -> Manifest:
+def release(version: str, previous: str | None, more: dict[str, Handle] | None = None) -> Manifest:
     """Publish a version whose every file says which version it is of."""
     lists = {
         "user_id": ["a", "a", "b"],
@@ -105,7 +105,7 @@ def release(version: str, previous: str | None) -> Manifest:
             "x", pa.table({"user_id": ["a", "b", "c"]}, schema=USERS)
         ),
     }
-    return publish(manifest(version, previous), sources)
+    return publish(manifest(version, previous), sources | (more or {}))
 
 
 def content(folder: Path) -> dict[str, bytes | str]:

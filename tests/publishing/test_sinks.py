@@ -7,16 +7,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from models.config import Sink
+from models.embeddings.text_batches import to_table
+from models.schemas import ITEM, USER, VECTOR
 from tasks.publishing import sinks
 from tasks.publishing.manifest import current
 from tasks.publishing.sinks import deliver
 from tasks.publishing.versions import rollback
+from tasks.storage.artifacts import write_parquet
 from tests.publishing.test_publishing_task import release
 
 REDIS = shutil.which("redis-server")
@@ -131,3 +137,32 @@ def test_redis_holds_the_current_version_and_the_one_before(data_dir, redis):
     rollback("tiny")
     assert deliver(current("tiny"), [sink]) == []
     assert client.get("llmkt:tiny:current") == b"2"
+
+
+def test_qdrant_finds_the_current_version_by_its_alias(data_dir, tmp_path):
+    from qdrant_client import QdrantClient
+
+    def night(version: str, previous: str | None) -> None:
+        items = to_table(pa.array(["i1", "i2"]), VECTOR, np.eye(2, 3, dtype=np.float32), ITEM)
+        users = np.array([[float(version), 0, 0], [0, 1, 0]], np.float32)
+        users = to_table(pa.array(["a", "b"]), VECTOR, users, USER)
+        tables = {"users.parquet": users, "items.parquet": items}
+        release(version, previous, {n: write_parquet("x", table) for n, table in tables.items()})
+
+    assert data_dir
+    sink = Sink(kind="qdrant", url=str(tmp_path / "qdrant"))
+    for version, previous in (("1", None), ("2", "1"), ("3", "2")):
+        night(version, previous)
+        assert deliver(current("tiny"), [sink]) == []
+    rollback("tiny")
+    assert deliver(current("tiny"), [sink]) == []
+    with closing(QdrantClient(path=sink.url)) as client:
+        [user] = client.scroll("llmkt-tiny-users", limit=1, with_vectors=True)[0]
+        assert user.payload == {"user_id": "a"}
+        best = client.query_points("llmkt-tiny-items", query=user.vector, limit=2).points
+        assert [(point.payload["item_id"], point.score) for point in best] == [("i1", 2), ("i2", 0)]
+        names = {each.name for each in client.get_collections().collections}
+    assert names == {f"llmkt-tiny-{side}-{n}" for side in ("users", "items") for n in (2, 3)}
+    release("4", "2")
+    [failure] = deliver(current("tiny"), [sink])
+    assert "no vectors of users. Set another kind of sink" in failure
