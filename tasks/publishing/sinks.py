@@ -83,13 +83,9 @@ def _to_qdrant(manifest: Manifest, sink: Sink) -> None:
                 raise BadInput(f"the model has no vectors of {side}. Set another kind of sink.")
             table = read_parquet(manifest.handle(f"{side}.parquet"))
             vectors, alias = to_matrix(table[VECTOR]), f"llmkt-{manifest.experiment}-{side}"
-            before = {
-                a.collection_name for a in client.get_aliases().aliases if a.alias_name == alias
-            }
-            new, size = (
-                f"{alias}-{manifest.version}",
-                models.VectorParams(size=vectors.shape[1], distance=models.Distance.DOT),
-            )
+            aliases, new = client.get_aliases().aliases, f"{alias}-{manifest.version}"
+            kept = {new, *(each.collection_name for each in aliases if each.alias_name == alias)}
+            size = models.VectorParams(size=vectors.shape[1], distance=models.Distance.DOT)
             client.delete_collection(new)
             client.create_collection(new, vectors_config=size)
             known = [{key: name} for name in table[key].to_pylist()]
@@ -97,7 +93,7 @@ def _to_qdrant(manifest: Manifest, sink: Sink) -> None:
             named = models.CreateAlias(collection_name=new, alias_name=alias)
             client.update_collection_aliases([models.CreateAliasOperation(create_alias=named)])
             for other in client.get_collections().collections:
-                if other.name.startswith(f"{alias}-") and other.name not in {new, *before}:
+                if other.name.startswith(f"{alias}-") and other.name not in kept:
                     client.delete_collection(other.name)
 
 
