@@ -226,8 +226,8 @@ _SHIPPED: dict[str, Alignment] = {
         scale=0.3,
     ),
     "teacher": Alignment(
-        "cross-entropy of all items' scores and those of a teacher, EASE or iALS, that has the "
-        "knowledge (Hinton et al. 2015)",
+        "cross-entropy of all items' scores and those of a teacher, EASE, iALS or Blend, that has "
+        "the knowledge (Hinton et al. 2015)",
         _taught,
         _gain,
         bridges=True,

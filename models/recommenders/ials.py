@@ -30,12 +30,11 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.arrow import codes, distinct
+from models.arrow import codes, distinct, positions
 from models.errors import BadInput
 from models.recommenders.closed_form import Floats, SideInformation, unit_vectors
 from models.recommenders.hyperparameters import hyperparameters
@@ -248,7 +247,7 @@ def log_factors(train: pa.Table, subjects: pa.Array, key: str, seed: int, width:
     for _ in range(SWEEPS):
         module.sweep()
     learned = module.user_factors if key == USER else module.item_factors
-    rows = np.asarray(pc.fill_null(pc.index_in(subjects, distinct(train[key])), -1))
+    rows = positions(subjects, distinct(train[key]))
     found: Floats = learned.numpy()[rows + 1].astype(np.float64)
     return found
 

@@ -170,7 +170,7 @@ class _Asked:
         """Return `profiles_schema`: every subject's text, or the reason why there is none."""
         request = self.request
         if request.side == "items":
-            alone = request.items_alone()
+            alone = pa.array(self.keys, pa.string()) if request.config.sees_nothing else None
             seen = record_of_items(read_parquet(request.train), alone)
         else:
             seen = self._records()

@@ -10,7 +10,7 @@ from models.profiles.offline_writer import WRITER, offline
 from models.profiles.population import Population
 from models.profiles.provenance import record, record_of_items
 from models.profiles.user_history import describe, presentable, select, whole
-from models.schemas import KEYS, TEXT, USER, profiles_schema
+from models.schemas import ITEM, KEYS, TEXT, USER, profiles_schema
 from tasks.profiles.outputs import Profiled
 from tasks.profiles.request import Basis, Request, no_calls, profile_rows, prompt_hash, sha256_of
 from tasks.storage.artifact_batches import Stream, record_batches
@@ -53,7 +53,8 @@ def _items(request: Request) -> Iterator[pa.Table]:
     history, items = request.config.history, read_parquet(request.items)
     known = item_profiles.subjects(train, items, history.limit, history.feedback == "counts")
     texts = pa.chunked_array([item_profiles.offline(known)], pa.string())
-    seen = record_of_items(train, request.items_alone())
+    alone = known.described[ITEM].combine_chunks() if request.config.sees_nothing else None
+    seen = record_of_items(train, alone)
     yield _rows(request, seen, texts, item_profiles.WRITER)
 
 

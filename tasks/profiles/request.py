@@ -8,13 +8,12 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from models.arrow import distinct
 from models.config import History, Profiles, Side
 from models.profiles.card import Card
 from models.profiles.prompt_templates import Template
-from models.schemas import HISTORY_COUNT, HISTORY_SHA256, ITEM, KEYS, LLM_CALLS, profiles_schema
+from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, LLM_CALLS, profiles_schema
 from tasks.profiles.outputs import Profiled
-from tasks.storage.artifacts import Handle, read_parquet, write_parquet
+from tasks.storage.artifacts import Handle, write_parquet
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,6 @@ class Request:
             "imported": self.imported,
         }
         return {name: handle for name, handle in named.items() if handle is not None}
-
-    def items_alone(self) -> pa.Array | None:
-        """Ids of the whole catalogue, sorted, where no interaction decides an item's text."""
-        if not self.config.sees_nothing:
-            return None
-        return distinct(read_parquet(self.items, [ITEM])[ITEM])
 
 
 class Basis(NamedTuple):
