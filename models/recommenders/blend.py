@@ -11,7 +11,6 @@ Linear blends of standardised scores are usual where models are combined (Koren 
 solution to the Netflix Grand Prize", blends by regression).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,42 +20,23 @@ from models.recommenders.closed_form import Ease, SideInformation
 from models.recommenders.ials import Ials
 from models.schemas import ITEM
 
-_EASE = "ease."
-
 
 class Blend(Ials):
-    """iALS, swept as ever, beside an EASE that is computed when knowledge comes.
+    """iALS, swept as ever, beside an EASE."""
 
-    Attributes:
-        ease: the fitted EASE.
-    """
-
-    computed = _EASE
+    computed = "ease."
     """Tensors with this prefix are computed from the training part, never carried over."""
 
     def take_prior(self, alpha: float, side: SideInformation) -> None:
         """Give both the knowledge in `side`; `alpha` is its share, 0 to 1.
 
         Raises:
-            BadInput: for embeddings that do not fit, or too many items for EASE.
+            BadInput: for embeddings that do not fit.
         """
         super().take_prior(alpha, side)
-        given = self._settings
-        of_ease = {**given, "reg_weight": given["ease_reg_weight"], "method": "l3ae"}
-        fitted = Ease(*self._pairs, self._shape, of_ease, alpha, side)
-        self.ease = fitted.to(self.user_factors.device)
-
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], *_: Any, **__: Any) -> Any:
-        """Take over the weights of both, EASE's of any shape."""
-        own = {name: value for name, value in state_dict.items() if not name.startswith(_EASE)}
-        self.ease.load_state_dict(
-            {
-                name.removeprefix(_EASE): value
-                for name, value in state_dict.items()
-                if name.startswith(_EASE)
-            }
-        )
-        return super().load_state_dict(own, strict=False)
+        of_ease = {**self._settings, "reg_weight": self._settings["ease_reg_weight"]}
+        self.ease = Ease(*self._pairs, self._shape, of_ease)
+        self.ease.take_prior(alpha, side)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Score all items for users, as RecBole's models do: float32 (n, n_items)."""

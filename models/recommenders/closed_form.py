@@ -1,9 +1,8 @@
-"""EASE and its relatives with profiles: item-item weights by one linear solve, no epochs.
+"""EASE with and without profiles: item-item weights by one linear solve, no epochs.
 
 EASE (Steck 2019, "Embarrassingly shallow autoencoders for sparse data") predicts the interactions
-X (n_users, n_items) from themselves. All models here are one generalisation of it: W stacks item
-weights B over weights C of further inputs, Z = [X, γU], M is what B is pulled to, and over W
-with diag B = 0 they minimise
+X (n_users, n_items) from themselves. Here W stacks item weights B over weights C of further inputs,
+Z = [X, γU], M is what B is pulled to, and W with diag B = 0 minimises
 
     ‖X − ZW‖² + λ‖B − M‖² + λ‖C‖².                                                    (1)
 
@@ -18,25 +17,21 @@ Embeddings are centred over the profiles that there are and brought to unit leng
 (n_items, width), U of users. α is the knowledge's share. S are the weights of an EASE on F alone:
 the coordinates are its users, its λ is `side_reg`.
 
-add-ease (Jeunen et al. 2020, "Closed-form models for collaborative filtering with
-    side-information"): (1−α)·B + α·S.
-collective (same paper): F's coordinates are further rows of X, weighed so that the Gram matrix
-    is (1−α)·XᵀX + α·c·FFᵀ, c the mean of XᵀX's diagonal: λ means the same at every α.
-l3ae (Moon et al. 2025, "LLM-enhanced linear autoencoders for recommendation"): the ridge is
-    λ(1−α)‖B‖² + λα‖B − S‖², which is λ‖B − αS‖² and a constant: (1) with M = αS.
+Items' embeddings are what B is pulled to (L3AE, Moon et al. 2025, "LLM-enhanced linear autoencoders
+for recommendation"): the ridge is λ(1−α)‖B‖² + λα‖B − S‖², which is λ‖B − αS‖² and a constant: (1)
+with M = αS.
 
 Users' embeddings are U in (1), with γ² = α·c / (mean of UᵀU's diagonal). Only B's diagonal is held
 at zero: a profile written from a user's items tells of the very items that it helps to predict,
 and nothing but the ridge on C guards against that.
 
-What has no profile is left out. Where one of two items has none, add-ease keeps B's weight and
-l3ae pulls to 0 as EASE does; in collective, an unknown item's column is solved without F. A user
-without a profile has a zero row in U, and tells of B alone.
+What has no profile is left out. Where one of two items has none, B is pulled to 0 as in EASE. A
+user without a profile has a zero row in U, and tells of B alone.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -49,7 +44,6 @@ from models.errors import BadInput
 from models.recommenders.hyperparameters import SIDE_REG
 from models.schemas import USER
 
-Method = Literal["add-ease", "collective", "l3ae"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -134,10 +128,10 @@ class ClosedForm:
 
 
 class Ease(nn.Module):
-    """A closed form as a module that is scored and saved like any other.
+    """EASE as a module that is scored and saved like any other.
 
-    Its buffers are what `ClosedForm.weights` holds, so that a `state_dict` is all that scoring
-    needs.
+    It is fitted when it is first scored or saved: not when weights are loaded, nor before it has
+    its knowledge. Its `state_dict` holds what `ClosedForm.weights` names: all that scoring needs.
     """
 
     def __init__(
@@ -146,62 +140,62 @@ class Ease(nn.Module):
         items: NDArray[np.int64],
         shape: tuple[int, int],
         settings: Mapping[str, Any],
-        alpha: float = 0.0,
-        side: SideInformation | None = None,
+        *_: Any,
     ) -> None:
-        """Fit EASE, with the knowledge in `side` if there is any.
+        """Take the data.
 
         Args:
             users: int64 (n,), of the training pairs, by internal ids.
             items: int64 (n,), likewise.
             shape: numbers of internal user and item ids, padding included.
-            settings: EASE's hyper-parameters: `reg_weight`, `method` and `side_reg`, see `fit`.
-            alpha: the knowledge's share.
-            side: embeddings by internal ids.
+            settings: EASE's hyper-parameters: `reg_weight` and `side_reg`, see `fit`.
+        """
+        super().__init__()
+        pairs = np.ones(len(users), np.float32), (users, items)
+        self._train, self._settings = sparse.csr_matrix(pairs, shape=shape), settings
+        self.take_prior(0.0, SideInformation())
+
+    def take_prior(self, alpha: float, side: SideInformation) -> None:
+        """Be fitted with the knowledge in `side`; `alpha` is its share, 0 to 1."""
+        self._knowledge = alpha, side
+        self._fitted: ClosedForm | None = None
+
+    def fitted(self) -> ClosedForm:
+        """The model, fitted once.
 
         Raises:
             BadInput: see `fit`.
         """
-        super().__init__()
-        train = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
-        reg_weight, method = settings["reg_weight"], settings["method"]
-        form = fit(train, reg_weight, method, alpha, side, settings["side_reg"])
-        self.load_state_dict(
-            {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in form.weights().items()}
-        )
+        if self._fitted is None:
+            given = self._settings
+            self._fitted = fit(
+                self._train, given["reg_weight"], *self._knowledge, given["side_reg"]
+            )
+        return self._fitted
 
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], *_: Any, **__: Any) -> Any:
-        """Take over weights of any shape: those of users' embeddings may or may not be there."""
-        for name, value in state_dict.items():
-            self.register_buffer(name, value)
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, _keep_vars: bool
+    ) -> None:
+        for name, value in self.fitted().weights().items():
+            destination[prefix + name] = torch.from_numpy(np.ascontiguousarray(value))
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *_: Any, **__: Any
+    ) -> None:
+        own = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
+        self._fitted = ClosedForm.from_weights(
+            {name.removeprefix(prefix): value.cpu().numpy() for name, value in own.items()}
+        )
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Score all items for users, as RecBole's models do: float32 (n, n_items)."""
-        arrays = {name: value.cpu().numpy() for name, value in self.named_buffers()}
         users = interaction[USER]
-        scores = ClosedForm.from_weights(arrays).scores(users.cpu().numpy())
-        return torch.from_numpy(scores).to(users.device)
-
-
-def ease(train: sparse.csr_matrix | Floats, reg_weight: float) -> Floats:
-    """EASE's weights: float64 (n_items, n_items), B_ij = −P_ij / P_jj and a zero diagonal.
-
-    Args:
-        train: sparse (n_users, n_items), or its dense Gram matrix (n_items, n_items).
-        reg_weight: λ, above 0.
-
-    Raises:
-        BadInput: for too many items, or a λ that leaves the system singular.
-    """
-    _check(train.shape[1], "l3ae", 0.0, reg_weight=reg_weight)
-    gram = _gram(train) if sparse.issparse(train) else train.copy()
-    return _solve(gram, reg_weight, len(gram))
+        return torch.from_numpy(self.fitted().scores(users.cpu().numpy())).to(users.device)
 
 
 def fit(
     train: sparse.csr_matrix,
     reg_weight: float,
-    method: Method = "l3ae",
     alpha: float = 0.0,
     side: SideInformation | None = None,
     side_reg: float = SIDE_REG,
@@ -211,16 +205,15 @@ def fit(
     Args:
         train: sparse (n_users, n_items), 1 per interaction.
         reg_weight: λ, above 0.
-        method: how items' embeddings enter.
         alpha: the knowledge's share, from 0 to 1.
         side: the embeddings, in the order of the rows and columns of `train`.
-        side_reg: λ of S, above 0, against vectors of unit length; add-ease and l3ae only.
+        side_reg: λ of S, above 0, against vectors of unit length.
 
     Raises:
         BadInput: for too many items, values out of range, or embeddings that do not fit `train`.
     """
     n_users, n_items = train.shape
-    _check(n_items, method, alpha, reg_weight=reg_weight, side_reg=side_reg)
+    _check(n_items, alpha, reg_weight=reg_weight, side_reg=side_reg)
     side = side or SideInformation()
     items, known = unit_vectors("EASE", "items", side.items, side.items_known, n_items)
     users, present = unit_vectors("EASE", "users", side.users, side.users_known, n_users)
@@ -231,30 +224,20 @@ def fit(
         inputs = users * np.sqrt(alpha * size * users.shape[1] / present.sum())
         cross = np.asarray(train.T @ inputs)
         gram = np.block([[gram, cross], [cross.T, inputs.T @ inputs]])
-    if alpha == 0 or not known.any():
-        weights = _solve(gram, reg_weight, n_items)
-    elif method == "l3ae":
-        weights = _solve(gram, reg_weight, n_items, alpha * _semantic(items, side_reg))
-    elif method == "collective":
-        weights = _collective(gram, reg_weight, alpha, np.sqrt(alpha * size) * items, known)
-    else:
-        weights = _solve(gram, reg_weight, n_items)
-        weights[:n_items] *= 1 - alpha * np.outer(known, known)
-        weights[:n_items] += alpha * _semantic(items, side_reg)
+    pull = alpha * _semantic(items, side_reg) if alpha > 0 and known.any() else None
+    weights = _solve(gram, reg_weight, n_items, pull)
     single = weights.astype(np.float32)
     history = sparse.csr_matrix(train, dtype=np.float32)
     return ClosedForm(history, single[:n_items], inputs.astype(np.float32), single[n_items:])
 
 
-def _check(n_items: int, method: str, alpha: float, **weights: float) -> None:
+def _check(n_items: int, alpha: float, **weights: float) -> None:
     if n_items > MAX_ITEMS:
         gigabytes = PEAK_MATRICES * 8 * n_items**2 / 1e9
         raise BadInput(
             f"EASE: {n_items} items need about {gigabytes:.0f} GB of memory, the limit is "
             f"{MAX_ITEMS} items. Leave out the rarest items or this model."
         )
-    if method not in get_args(Method):
-        raise BadInput(f"EASE: method is {method}. Set it to one of {', '.join(get_args(Method))}.")
     for name, value in weights.items():
         if not (np.isfinite(value) and value > 0):
             raise BadInput(f"EASE: {name} is {value}. Set it to a number above 0.")
@@ -321,18 +304,7 @@ def _semantic(vectors: Floats, reg: float) -> Floats:
     return weights
 
 
-def _collective(gram: Floats, reg: float, alpha: float, features: Floats, known: Bools) -> Floats:
-    """W of collective, `features` being F times the root of its weight."""
-    n_items = len(known)
-    joint = (1 - alpha) * gram
-    joint[:n_items, :n_items] += features @ features.T
-    weights = _solve(joint, reg, n_items)
-    if not known.all():
-        weights[:, ~known] = _solve(gram, reg, n_items)[:, ~known]
-    return weights
-
-
-def _solve(gram: Floats, reg: float, n_items: int, pull: Floats | None = None) -> Floats:
+def _solve(gram: Floats, reg: float, n_items: int, pull: Floats | None) -> Floats:
     """W of equation 2, float64 (n_inputs, n_items); `gram` is ZᵀZ, overwritten, `pull` is M."""
     gram[np.diag_indices_from(gram)] += reg
     weights = _inverse(gram)[:, :n_items]

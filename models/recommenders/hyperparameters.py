@@ -36,7 +36,7 @@ _IALS = {
     "prior_reg": 10.0,
 }
 _OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "EASE": {"method": "l3ae", "side_reg": SIDE_REG},
+    "EASE": {"side_reg": SIDE_REG},
     "iALS": _IALS,
     "Blend": {**_IALS, "ease_reg_weight": 500.0, "side_reg": SIDE_REG, "ials_share": 0.7},
 }

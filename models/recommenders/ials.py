@@ -191,8 +191,8 @@ class Ials(nn.Module):
         )
 
     @torch.no_grad()
-    def sweep(self) -> float:
-        """Solve all users, then all items; return the objective (1), which never rises.
+    def sweep(self) -> None:
+        """Solve all users, then all items: the objective (1) never rises.
 
         Raises:
             BadInput: if a system is singular.
@@ -202,7 +202,6 @@ class Ials(nn.Module):
             factors, self._rows, self._priors, factors[::-1], strict=True
         ):
             own.copy_(solve(rows, other, self._settings["unobserved_weight"], prior.mean(own)))
-        return self.objective()
 
     @torch.no_grad()
     def objective(self) -> float:

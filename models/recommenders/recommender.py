@@ -53,7 +53,7 @@ from models.schemas import GENRES, ITEM, USER, YEAR
 from models.transfer.wrapper import Targets
 
 _SCORED_PAIRS = 1 << 16
-_SWEPT = {"iALS": Ials, "Blend": Blend}
+_OURS: dict[str, type[nn.Module]] = {"EASE": Ease, "iALS": Ials, "Blend": Blend}
 
 
 class Recommender:
@@ -132,7 +132,7 @@ class Recommender:
         if settings.get("loss_type") == "CE":
             settings["train_neg_sample_args"] = None  # RecBole insists
         # RecBole has none that is swept or plain; their data set is that of any general model.
-        unknown = self.name in _SWEPT or self.entry.plain
+        unknown = self.name in _OURS or self.entry.plain
         model = "EASE" if unknown else self.entry.own or self.name
         config = config_class()(model=model, dataset="llmkt", config_dict=settings)
         for key, value in {
@@ -160,11 +160,9 @@ class Recommender:
         adapt: Callable[[type[nn.Module]], type[nn.Module]] = lambda model: model,
     ) -> nn.Module:
         recbole_trainers.seed_all(self.seed)
-        if self.name == "EASE":
-            return self._ease()
-        if self.name in _SWEPT:
+        if self.name in _OURS:
             pairs, shape = (self.train_users, self.train_items), (self.n_users, self.n_items)
-            return _SWEPT[self.name](*pairs, shape, self.settings, self.seed, self.device)
+            return _OURS[self.name](*pairs, shape, self.settings, self.seed, self.device)
         if self.entry.plain:
             made_plain = plain_module(self.name, self.entry, self._pairs(), self.settings)
             return made_plain.to(self.device)
@@ -180,10 +178,6 @@ class Recommender:
                 f"models.{self.name} needs the package {error.name}, which is missing. Install it."
             ) from error
         return module
-
-    def _ease(self, alpha: float = 0.0, side: SideInformation | None = None) -> Ease:
-        shape = (self.n_users, self.n_items)
-        return Ease(self.train_users, self.train_items, shape, self.settings, alpha, side)
 
     def tokens(self) -> dict[str, Sequence[str]]:
         """The tokens of users, items and the features in use, by internal ids."""
@@ -221,19 +215,12 @@ class Recommender:
         return Targets(aligned.to(self.device), known.to(self.device))
 
     def take_embeddings(self, alpha: float, embeddings: Mapping[Side, Targets]) -> None:
-        """Let whole embeddings by side, from `align`, enter the model; `alpha` is their share.
-
-        EASE is computed anew; iALS' next sweeps take them for a prior.
-        """
+        """Let whole embeddings by side, from `align`, enter the model; `alpha` is their share."""
         given: dict[str, Any] = {}
         for side, aligned in embeddings.items():
             given[side] = aligned.vectors.cpu().numpy()
             given[f"{side}_known"] = aligned.known.cpu().numpy()
-        known = SideInformation(**given)
-        if isinstance(self.module, Ials):
-            self.module.take_prior(alpha, known)
-        else:
-            self.module = self._ease(alpha, known)
+        cast(Any, self.module).take_prior(alpha, SideInformation(**given))
 
     def rebuild_with_features(self, settings: Kar, embeddings: Mapping[Side, Targets]) -> None:
         """Build the model anew with embeddings of both sides as features (KAR), from `align`."""

@@ -297,7 +297,9 @@ class Sweeps:
 
     def train_epoch(self, _epoch: int, _transferring: bool) -> tuple[float, None]:
         """Sweep once; the objective per training interaction."""
-        objective: float = cast(Any, self._recommender.module).sweep()
+        module = cast(Any, self._recommender.module)
+        module.sweep()
+        objective: float = module.objective()
         return objective / len(self._recommender.train_users), None
 
     def state(self) -> State:

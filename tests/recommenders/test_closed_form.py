@@ -2,7 +2,6 @@
 
 import tracemalloc
 from collections import defaultdict
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,13 +15,10 @@ from models.recommenders import closed_form
 from models.recommenders.closed_form import (
     PEAK_MATRICES,
     ClosedForm,
-    Method,
     SideInformation,
-    ease,
     fit,
 )
 
-METHODS = get_args(Method)
 N_USERS, N_ITEMS, REG, ALPHA, SIDE_REG = 30, 12, 3.0, 0.4, 0.7
 
 
@@ -40,6 +36,10 @@ def knowledge(items=True, users=True, masked=False) -> SideInformation:
         users_given.astype(np.float32) if users else None,
         np.arange(N_USERS) % 3 != 2 if masked else None,
     )
+
+
+def ease(train, reg=REG) -> np.ndarray:
+    return fit(train, reg).item_weights
 
 
 def stacked(model: ClosedForm) -> np.ndarray:
@@ -71,7 +71,7 @@ def marks(known, n):
     return np.ones(n, dtype=bool) if known is None else known
 
 
-def reference(train, method, alpha, side):
+def reference(train, alpha, side):
     x = train.toarray()
     size = (x**2).sum() / x.shape[1]
     z = x
@@ -84,42 +84,23 @@ def reference(train, method, alpha, side):
     known = marks(side.items_known, N_ITEMS)
     items = unit(side.items, known)
     semantic = regress(items.T, items.T, SIDE_REG, np.zeros((N_ITEMS, N_ITEMS)))
-    plain = regress(z, x, REG, no_pull)
-    if method == "l3ae":
-        return regress(z, x, REG, np.vstack([alpha * semantic, no_pull[N_ITEMS:]]))
-    if method == "add-ease":
-        both = known[:, None] & known
-        plain[:N_ITEMS] = np.where(
-            both, (1 - alpha) * plain[:N_ITEMS] + alpha * semantic, plain[:N_ITEMS]
-        )
-        return plain
-    extra = np.sqrt(alpha * size) * np.hstack([items.T, np.zeros((5, z.shape[1] - N_ITEMS))])
-    outputs = np.vstack([np.sqrt(1 - alpha) * x, extra[:, :N_ITEMS]])
-    joint = regress(np.vstack([np.sqrt(1 - alpha) * z, extra]), outputs, REG, no_pull)
-    return np.where(known, joint, plain)
+    return regress(z, x, REG, np.vstack([alpha * semantic, no_pull[N_ITEMS:]]))
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("sides", [(True, False), (False, True), (True, True)])
-@pytest.mark.parametrize("method", METHODS)
-def test_is_the_constrained_optimum(method, sides, masked):
+def test_is_the_constrained_optimum(sides, masked):
     train, side = interactions(), knowledge(*sides, masked=masked)
-    fitted = stacked(fit(train, REG, method, ALPHA, side, SIDE_REG))
-    assert np.allclose(fitted, reference(train, method, ALPHA, side), atol=1e-6, rtol=0)
+    fitted = stacked(fit(train, REG, ALPHA, side, SIDE_REG))
+    assert np.allclose(fitted, reference(train, ALPHA, side), atol=1e-6, rtol=0)
     assert (fitted.diagonal() == 0).all()
-    assert np.abs(fitted[:N_ITEMS] - ease(train, REG)).max() > 0.01  # what is known matters
+    assert np.abs(fitted[:N_ITEMS] - ease(train)).max() > 0.01  # what is known matters
 
 
-def test_ease_is_the_constrained_optimum_and_takes_a_gram_matrix():
+def test_ease_is_the_constrained_optimum():
     train = interactions()
-    weights = ease(train, REG)
     x = train.toarray()
-    assert weights.dtype == np.float64
-    assert np.allclose(weights, regress(x, x, REG, np.zeros((N_ITEMS, N_ITEMS))), atol=1e-12)
-    gram = (train.T @ train).toarray()
-    before = gram.copy()
-    assert (ease(gram, REG) == weights).all()
-    assert (gram == before).all()
+    assert np.allclose(ease(train), regress(x, x, REG, np.zeros((N_ITEMS, N_ITEMS))), atol=1e-6)
 
 
 def test_published_objective_of_l3ae_is_stationary():
@@ -127,7 +108,7 @@ def test_published_objective_of_l3ae_is_stationary():
     train, side = interactions(), knowledge()
     x, items = train.toarray(), unit(side.items, marks(None, N_ITEMS))
     semantic = regress(items.T, items.T, SIDE_REG, np.zeros((N_ITEMS, N_ITEMS)))
-    model = fit(train, REG, "l3ae", ALPHA, side, SIDE_REG)
+    model = fit(train, REG, ALPHA, side, SIDE_REG)
     users = model.user_vectors.astype(np.float64)
 
     def objective(weights):
@@ -151,15 +132,10 @@ def test_two_items_by_hand():
     # Item 0 has 3 users, item 1 has 2, both have 1; two centred unit vectors are opposite.
     train = sparse.csr_matrix([[1, 1], [1, 0], [1, 0], [0, 1]], dtype=np.float32)
     side = SideInformation(items=np.array([[0.0, 4.0], [3.0, 0.0]]))
-    expected = {
-        "add-ease": (0.75 * 1 / 5 - 0.25 / 1.5, 0.75 * 1 / 4 - 0.25 / 1.5),
-        "collective": ((0.75 - 0.625) / (2.25 + 0.625 + 2), (0.75 - 0.625) / (1.5 + 0.625 + 2)),
-        "l3ae": ((1 - 2 * 0.25 / 1.5) / 5, (1 - 2 * 0.25 / 1.5) / 4),
-    }
     assert ease(train, 2.0) == pytest.approx(np.array([[0, 1 / 5], [1 / 4, 0]]))
-    for method, (forward, back) in expected.items():
-        weights = fit(train, 2.0, method, 0.25, side, 0.5).item_weights
-        assert weights == pytest.approx(np.array([[0, forward], [back, 0]]), abs=1e-7)
+    weights = fit(train, 2.0, 0.25, side, 0.5).item_weights
+    forward, back = (1 - 2 * 0.25 / 1.5) / 5, (1 - 2 * 0.25 / 1.5) / 4
+    assert weights == pytest.approx(np.array([[0, forward], [back, 0]]), abs=1e-7)
 
 
 def test_agrees_with_recbole():
@@ -182,47 +158,43 @@ def test_agrees_with_recbole():
     assert np.abs(theirs).max() > 0.01
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_no_share_of_knowledge_is_ease_to_the_bit(method):
+def test_no_share_of_knowledge_is_ease_to_the_bit():
     train, side = interactions(), knowledge(masked=True)
-    plain = ease(train, REG).astype(np.float32)
-    without = fit(train, REG, method, 0.0, side)
+    plain = ease(train)
+    without = fit(train, REG, 0.0, side)
     assert (without.item_weights == plain).all()
     assert without.user_weights.size == 0
     nobody = SideInformation(
         side.items, np.zeros(N_ITEMS, bool), side.users, np.zeros(N_USERS, bool)
     )
-    assert (fit(train, REG, method, ALPHA, nobody).item_weights == plain).all()
-    assert (fit(train, REG, method, ALPHA).item_weights == plain).all()
-    hardly = fit(train, REG, method, 1e-8, side)
+    assert (fit(train, REG, ALPHA, nobody).item_weights == plain).all()
+    assert (fit(train, REG, ALPHA).item_weights == plain).all()
+    hardly = fit(train, REG, 1e-8, side)
     assert np.allclose(hardly.item_weights, plain, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_unknown_rows_are_never_read_and_change_nobody(method):
+def test_unknown_rows_are_never_read_and_change_nobody():
     train, side = interactions(), knowledge(masked=True)
     items, users = side.items.copy(), side.users.copy()
     items[~side.items_known], users[~side.users_known] = np.nan, 1e9
-    model = fit(train, REG, method, ALPHA, side)
+    model = fit(train, REG, ALPHA, side)
     other = fit(
-        train, REG, method, ALPHA, SideInformation(items, side.items_known, users, side.users_known)
+        train, REG, ALPHA, SideInformation(items, side.items_known, users, side.users_known)
     )
     everyone = np.arange(N_USERS)
     assert (model.scores(everyone) == other.scores(everyone)).all()
 
-    plain = ease(train, REG)
+    plain = ease(train)
     items_alone = SideInformation(side.items, side.items_known)
-    weights = fit(train, REG, method, ALPHA, items_alone).item_weights
+    weights = fit(train, REG, ALPHA, items_alone).item_weights
     unknown = ~side.items_known
     assert np.allclose(weights[:, unknown], plain[:, unknown], atol=1e-7)
-    if method == "add-ease":
-        assert np.allclose(weights[unknown], plain[unknown], atol=1e-7)
     assert not np.allclose(weights[:, ~unknown], plain[:, ~unknown], atol=1e-3)
 
 
 def test_a_user_without_a_profile_is_scored_by_history_alone():
     train, side = interactions(), knowledge(masked=True)
-    model = fit(train, REG, "l3ae", ALPHA, side)
+    model = fit(train, REG, ALPHA, side)
     by_history = np.asarray(train @ model.item_weights)
     same = np.isclose(model.scores(np.arange(N_USERS)), by_history, atol=1e-6).all(axis=1)
     assert (same == ~side.users_known).all()
@@ -231,22 +203,19 @@ def test_a_user_without_a_profile_is_scored_by_history_alone():
 def test_scale_and_offset_of_embeddings_do_not_matter():
     train, side = interactions(), knowledge()
     moved = SideInformation(items=100 * side.items + 7, users=0.01 * side.users - 3)
-    for method in METHODS:
-        ours = fit(train, REG, method, ALPHA, side).scores(np.arange(N_USERS))
-        assert np.allclose(
-            fit(train, REG, method, ALPHA, moved).scores(np.arange(N_USERS)), ours, atol=1e-4
-        )
+    ours = fit(train, REG, ALPHA, side).scores(np.arange(N_USERS))
+    assert np.allclose(fit(train, REG, ALPHA, moved).scores(np.arange(N_USERS)), ours, atol=1e-4)
 
 
 def test_embeddings_that_are_all_alike_say_nothing():
     train = interactions()
     rounding = 1e-8 * np.random.default_rng(0).normal(size=(N_ITEMS, 5))
     alike = SideInformation(items=np.array([3.0, -1.0, 0.5, 2.0, 1.0]) + rounding)
-    assert np.allclose(fit(train, REG, "l3ae", ALPHA, alike).item_weights, ease(train, REG))
+    assert np.allclose(fit(train, REG, ALPHA, alike).item_weights, ease(train))
 
 
 def test_scores_are_float32_and_the_same_in_blocks(monkeypatch):
-    model = fit(interactions(), REG, "l3ae", ALPHA, knowledge())
+    model = fit(interactions(), REG, ALPHA, knowledge())
     users = np.array([4, 0, 4, 29, 7, 1, 2])
     whole = model.scores(users)
     assert whole.shape == (7, N_ITEMS)
@@ -262,7 +231,7 @@ def test_scores_are_float32_and_the_same_in_blocks(monkeypatch):
 
 @pytest.mark.parametrize("side", [None, knowledge()])
 def test_saved_and_loaded_it_scores_the_same(tmp_path, side):
-    model = fit(interactions(), REG, "l3ae", ALPHA, side)
+    model = fit(interactions(), REG, ALPHA, side)
     save_file(model.weights(), tmp_path / "weights.safetensors")
     loaded = ClosedForm.from_weights(load_file(tmp_path / "weights.safetensors"))
     users = np.arange(N_USERS)
@@ -294,26 +263,24 @@ def ndcg(model: ClosedForm, train, held) -> float:
     return float(values[("ndcg", 10)].mean())
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_true_knowledge_helps_and_shuffled_does_not(method):
+def test_true_knowledge_helps_and_shuffled_does_not():
     train, held, items, users = tastes()
     plain = ndcg(fit(train, 5.0), train, held)
-    knowing = ndcg(fit(train, 5.0, method, 0.5, SideInformation(items)), train, held)
+    knowing = ndcg(fit(train, 5.0, 0.5, SideInformation(items)), train, held)
     shuffled = SideInformation(np.random.default_rng(9).permutation(items))
     assert knowing > plain + 0.1
-    assert ndcg(fit(train, 5.0, method, 0.5, shuffled), train, held) < plain + 0.02
-    about_users = fit(train, 5.0, method, 0.5, SideInformation(users=users))
+    assert ndcg(fit(train, 5.0, 0.5, shuffled), train, held) < plain + 0.02
+    about_users = fit(train, 5.0, 0.5, SideInformation(users=users))
     assert ndcg(about_users, train, held) > plain + 0.1
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_memory_named_is_enough(method):
+def test_the_memory_named_is_enough():
     n = 500
     train = interactions(200, n, 0.2)
     vectors = np.random.default_rng(0).normal(size=(n, 8))
     side = SideInformation(vectors, np.arange(n) % 9 > 0)
     tracemalloc.start()
-    fit(train, REG, method, ALPHA, side)
+    fit(train, REG, ALPHA, side)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (PEAK_MATRICES - 2) * 8 * n**2 < peak < (PEAK_MATRICES + 0.2) * 8 * n**2
@@ -326,7 +293,6 @@ def test_the_memory_named_is_enough(method):
         ({"reg_weight": float("nan")}, "reg_weight is nan"),
         ({"side_reg": -1.0}, "side_reg is -1.0"),
         ({"alpha": 1.5}, "alpha is 1.5. Set it to a number from 0 to 1"),
-        ({"method": "slim"}, "method is slim. Set it to one of add-ease, collective, l3ae"),
         (
             {"side": SideInformation(items=np.ones((3, 2)))},
             r"12 items need embeddings of shape \(12, width\) .* not \(3, 2\) and \(12,\)",

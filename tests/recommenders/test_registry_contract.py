@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load, save
 
 from models.config import Transfer
+from models.recommenders import closed_form
 from models.recommenders.registry import MODELS, UNSUPPORTED
 from models.recommenders.tap_probe import TapPoint, probe
 from models.training.model_contract import bent_scores, scores_of
@@ -250,6 +251,21 @@ def test_personal_models_beat_chance_on_two_tastes():
         built = recommender(model, **({"learning_rate": 0.02} if model in TRAINED else {}))
         fitted = train(built, wrap(built, None), epochs=20)
         assert max(epoch.valid_score for epoch in fitted.epochs) > 0.2, model
+
+
+@pytest.mark.parametrize("model", ["EASE", "Blend"])
+def test_ease_is_fitted_once_and_not_at_all_from_weights(model, monkeypatch):
+    fits, fit = [], closed_form.fit
+    monkeypatch.setattr(closed_form, "fit", lambda *given: fits.append(given) or fit(*given))
+    built = recommender(model)
+    built.take_embeddings(0.5, {"items": built.align(*targets("items"), "items")})
+    users = torch.arange(1, built.n_users)
+    weights, scores = built.weights(), built.scores(users)
+    assert len(fits) == 1
+    loaded = recommender(model)
+    loaded.restore(weights)
+    assert torch.equal(loaded.scores(users), scores)
+    assert len(fits) == 1
 
 
 def test_ease_takes_embeddings_and_alpha_zero_is_ease_to_the_bit():
