@@ -108,7 +108,13 @@ _SHIPPED: dict[str, Entry] = {
     # FFM has a table of all tokens per partner field; the first partner's is tapped.
     "FFM": _context("ffm.token_embeddings.0"),
     # recbole/model/sequential_recommender/NAME.py
-    **dict.fromkeys(("SASRec", "GRU4Rec"), _sequential("sequences", _STATE)),
+    **dict.fromkeys(
+        ("SASRec", "GRU4Rec", "NARM", "STAMP", "Caser", "NextItNet", "HGN", "SRGNN", "GCSAN"),
+        _sequential("sequences", _STATE),
+    ),
+    **dict.fromkeys(
+        ("LightSANs", "SINE", "FOSSIL", "HRM", "NPE"), _sequential("sequences", _STATE)
+    ),
     "BERT4Rec": _sequential("masked", Tap(kind="method", name="forward", pool="last")),
 }
 
@@ -137,8 +143,26 @@ UNSUPPORTED: dict[str, tuple[Family, str]] = {
     "LR": ("context-aware", "one weight per feature: no layer of vectors to align"),
     "lightgbm": ("context-aware", "decision trees: no gradient and no layer to align"),
     "xgboost": ("context-aware", "decision trees: no gradient and no layer to align"),
+    **dict.fromkeys(
+        ("DIN", "DIEN", "FDSA", "GRU4RecF", "SASRecF", "S3Rec"),
+        ("sequential", "it reads features of every item of a history, which batches do not hold"),
+    ),
+    **dict.fromkeys(
+        ("GRU4RecKG", "KSR"), ("sequential", "it needs vectors of a knowledge graph beside the log")
+    ),
+    **dict.fromkeys(
+        ("CORE", "FEARec", "SHAN", "TransRec"),
+        ("sequential", "it reads columns or whole data sets that batches do not hold"),
+    ),
+    **dict.fromkeys(
+        ("FPMC", "RepeatNet"), ("sequential", "it has no vector of a user's state to align")
+    ),
+    **dict.fromkeys(
+        ("GRU4RecCPR", "SASRecCPR"),
+        ("sequential", "its softmax takes the best 100 items, which not every catalogue has"),
+    ),
 }
-"""Models of RecBole's general and context-aware catalogue that are not supported, and why."""
+"""Models of RecBole's catalogue that are not supported, and why."""
 
 
 def reference_models(arms: Iterable[tuple[str, str]]) -> list[str]:

@@ -1,5 +1,6 @@
 """Find a model's tap points before anything is trained, on a toy data set."""
 
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,8 +34,10 @@ def toy(model: str, given: Mapping[str, Any], universe: Universe = TOY_UNIVERSE)
     Raises:
         BadInput: for whatever is wrong with the model or its hyper-parameters.
     """
+    drawn = random.getstate()  # Prefect draws its server's port: runs with one seed would share it
     with _blaming(model, given):
         built = Recommender(model, given, TOY_LOG, universe, seed=0)
+    random.setstate(drawn)
     built.module.train()
     return built
 

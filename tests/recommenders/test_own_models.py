@@ -1,6 +1,7 @@
 """One's own models: the examples keep the contract, and broken ones are told how."""
 
 import json
+import random
 
 import pytest
 from typer.testing import CliRunner
@@ -41,9 +42,18 @@ def test_a_subclass_takes_its_parents_loader_taps_and_hyperparameters():
     assert built.module.user_embedding.embedding_dim == 8
 
 
-def test_a_model_of_recbole_that_does_not_ship_can_be_named():
+def test_a_model_of_recbole_can_be_named_by_its_path():
     point = probe("recbole.model.sequential_recommender:NARM", {"embedding_size": 8})
     assert point.width == 8
+
+
+def test_a_toy_leaves_random_as_it_was():
+    """Prefect draws its temporary server's port: two runs at once must not draw the same."""
+    random.seed(11)
+    expected = random.random()
+    random.seed(11)
+    toy("BPR", {})
+    assert random.random() == expected
 
 
 @pytest.mark.parametrize("loader", ["pairwise", "pointwise", "users"])

@@ -60,10 +60,11 @@ def test_the_registry_is_as_large_as_promised():
     families = [MODELS[name].family for name in TRAINED]
     assert families.count("general") >= 20
     assert families.count("context-aware") >= 8
+    assert families.count("sequential") >= 12
     assert not set(MODELS) & set(UNSUPPORTED)
 
 
-@pytest.mark.parametrize("family", ["general", "context-aware"])
+@pytest.mark.parametrize("family", ["general", "context-aware", "sequential"])
 def test_every_model_of_recboles_catalogue_has_a_row(family):
     package = f"recbole.model.{family.replace('-', '_')}_recommender"
     modules = pkgutil.iter_modules(importlib.import_module(package).__path__)

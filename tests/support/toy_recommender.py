@@ -49,9 +49,11 @@ SMALL_MODELS: dict[str, dict[str, object]] = {
     "NCL": {"num_clusters": 4},
     "DGCF": {"n_factors": 2, "n_iterations": 1},
     "SGL": {"n_layers": 2},
-    "SASRec": {"MAX_ITEM_LIST_LENGTH": 8},
-    "GRU4Rec": {"MAX_ITEM_LIST_LENGTH": 8},
-    "BERT4Rec": {"MAX_ITEM_LIST_LENGTH": 8},
+    **{
+        name: {"MAX_ITEM_LIST_LENGTH": 8}
+        for name, entry in MODELS.items()
+        if entry.family == "sequential"
+    },
 }
 """Hyper-parameters that bring a model down to the size of this world."""
 
