@@ -1,9 +1,9 @@
 """The arms of a comparison, one row each; all that depends on an arm follows from its row.
 
 To add a control, add a row to `ARMS` with the function that makes its targets, or name one's own
-function, or `Arm`, by import path in `training.arms`. A control holds no profile: if a shuffled or
-a random target helps as much, the loss regularises; if iALS' vectors of the log do, the profile
-says no more than the log.
+function, or `Arm`, by import path in `training.arms`. A control holds no
+profile: if a shuffled or a random target helps as much, the loss regularises; if the history's own
+SVD does, the profile says no more than the log.
 """
 
 from collections.abc import Callable, Collection
@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.arrow import positions
 from models.config.plugins import Table, checked, numbers
 from models.config.section import named
 from models.errors import BadInput
+from models.schemas import GENRES, ITEM, USER
 
 BASELINE, TRANSFER, SHUFFLED = "baseline", "transfer", "shuffled"
 _FACTORS = 64
@@ -111,6 +114,55 @@ def _noise(inputs: ControlInputs) -> NDArray[np.float32]:
     return drawn.astype(np.float32)
 
 
+def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
+    """Shares of genres in each user's training history, or an item's own: float32 (n, width).
+
+    Raises:
+        BadInput: if no item that was interacted with has a genre.
+    """
+    train, items = inputs.train, inputs.items
+    places = pc.index_in(train[ITEM].combine_chunks(), items[ITEM].combine_chunks())
+    genres = items[GENRES].combine_chunks().take(places)
+    codes = pc.list_flatten(genres).dictionary_encode()
+    if len(codes) == 0:
+        raise BadInput(
+            "training.arms: genre-histogram needs items with genres and there are none. Set "
+            "dataset.genres, or remove the arm."
+        )
+    owners = train[inputs.key].combine_chunks().take(pc.list_parent_indices(genres))
+    rows = positions(owners, pa.array(inputs.subjects, pa.string()))
+    counts = np.zeros((len(inputs.subjects), len(codes.dictionary)))
+    inside = rows >= 0
+    np.add.at(counts, (rows[inside], np.asarray(codes.indices)[inside]), 1.0)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+    return inputs.standardise(shares)
+
+
+def _history_svd(inputs: ControlInputs) -> NDArray[np.float32]:
+    """Singular vectors of the training matrix times singular values: float32 (n, width).
+
+    Left ones for users, right ones for items.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import svds
+
+    train = inputs.train
+    rows = positions(train[inputs.key], pa.array(inputs.subjects, pa.string()))
+    other = ITEM if inputs.key == USER else USER
+    others = pc.unique(train[other])
+    columns = np.asarray(pc.index_in(train[other], others))
+    inside = rows >= 0
+    matrix = csr_matrix(
+        (np.ones(int(inside.sum())), (rows[inside], columns[inside])),
+        shape=(len(inputs.subjects), len(others)),
+    )
+    rank = min(inputs.targets.shape[1], min(matrix.shape) - 1)
+    start = np.random.default_rng(inputs.fixed_seed).standard_normal(min(matrix.shape))
+    left, values, _ = svds(matrix, k=rank, v0=start)
+    strongest = np.argsort(-values)
+    return inputs.standardise(left[:, strongest] * values[strongest])
+
+
 def _metadata(inputs: ControlInputs) -> NDArray[np.float32]:
     """Genres and years, as `targets.sources` combines them: float32 (n, width)."""
     return inputs.standardise(inputs.metadata())
@@ -151,6 +203,15 @@ _SHIPPED: dict[str, Arm] = {
             "#b08bb0",
             "longdashdot",
             lambda i: np.zeros_like(i.targets),
+            knows_profiles=False,
+        ),
+        Arm("history-svd", "targets", "#3f9d7d", "dashdot", _history_svd, knows_profiles=False),
+        Arm(
+            "genre-histogram",
+            "targets",
+            "#bd6490",
+            "longdash",
+            _genre_histogram,
             knows_profiles=False,
         ),
         Arm("genres-years", "targets", "#7a8f3c", "longdash", _metadata, knows_profiles=False),

@@ -18,7 +18,8 @@ def test_models_of_every_family_train_with_controls_and_references(world):
         "split.strategy=leave-one-out",
         "--set",
         "training={workers: 1, epochs: 2, patience: 2, seeds: [1], "
-        "arms: [baseline, transfer, shuffled, noise, genres-years, log-factors, zeros]}",
+        "arms: [baseline, transfer, shuffled, noise, genre-histogram, history-svd, genres-years, "
+        "log-factors, zeros]}",
         "--set",
         "models={LightGCN: {transfer: {side: both}}, DeepFM: {transfer: {side: items}}, "
         "SASRec: {hyperparameters: {hidden_size: 16}}, Pop: {}, "
@@ -33,7 +34,8 @@ def test_models_of_every_family_train_with_controls_and_references(world):
     trainings = {
         (stage["model"], stage["arm"]) for stage in made["stages"] if stage["name"] == "training"
     }
-    arms = {"baseline", "transfer", "shuffled", "noise", "genres-years", "log-factors", "zeros"}
+    arms = {"baseline", "transfer", "shuffled", "noise", "genre-histogram", "history-svd"}
+    arms |= {"genres-years", "log-factors", "zeros"}
     models = ("LightGCN", "DeepFM", "SASRec", "EASE", "iALS", "MultiVAE")
     trained = {(model, arm) for model in models for arm in arms}
     assert trainings == trained | {("Pop", "baseline")}
@@ -61,7 +63,9 @@ def test_models_of_every_family_train_with_controls_and_references(world):
     ]
     assert rows == [
         ("baseline", None, None, None),
+        ("genre-histogram", None, None, "forward"),
         ("genres-years", None, None, "forward"),
+        ("history-svd", None, None, "forward"),
         ("log-factors", None, None, "forward"),
         ("noise", "none", "offline", "forward"),
         ("shuffled", "none", "offline", "forward"),

@@ -82,6 +82,39 @@ def test_noise_has_the_targets_moments_and_none_of_their_rows():
     assert not np.array_equal(drawn, made_by("noise", given(targets, seed=2)))
 
 
+def test_genre_histogram_keeps_the_distances_of_the_shares():
+    made = made_by("genre-histogram", given())
+    # Drama, War: c saw War+Drama; a Drama, then War+Drama; b Drama; nobody nothing.
+    shares = np.array([[0.5, 0.5], [2 / 3, 1 / 3], [1.0, 0.0], [0.0, 0.0]])
+    expected = distances(shares)
+    found = distances(made.astype(np.float64))
+    np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-5)
+    assert made.shape == (4, 8)
+    assert made.std() == pytest.approx(1, rel=1e-4)
+
+
+def test_genre_histogram_without_genres_says_so():
+    bare = ITEMS.set_column(1, GENRES, pa.array([[]] * 4, pa.list_(pa.string())))
+    with pytest.raises(BadInput, match="genre-histogram needs items with genres"):
+        made_by("genre-histogram", given(items=bare))
+
+
+def test_history_svd_is_the_svd_of_the_training_matrix():
+    rng = np.random.default_rng(0)
+    seen = rng.random((12, 9)) < 0.4
+    seen[:, 0] = True
+    users = [f"u{n}" for n in range(12)]
+    rows, columns = np.nonzero(seen)
+    train = pa.table({USER: [users[r] for r in rows], ITEM: [f"i{c}" for c in columns]})
+    inputs = given(train=train, subjects=users, width=4)
+    made = made_by("history-svd", inputs)
+    left, values, _ = np.linalg.svd(seen.astype(float))
+    expected = distances(left[:, :4] * values[:4])
+    found = distances(made.astype(np.float64))
+    np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=1e-5)
+    assert np.array_equal(made, made_by("history-svd", inputs))
+
+
 def two_tastes():
     train = SMALL.interactions()
     return given(np.zeros((SMALL.n_users, 8), "f4"), train=train, subjects=SMALL.users)
