@@ -11,7 +11,6 @@ from tasks.evaluation.evaluation_task import evaluation
 from tasks.evaluation.inputs import Part, PointResult, Trial
 from tasks.evaluation.outputs import Evaluated, Reference
 from tasks.execution.stage import StageRecord
-from tasks.report.profile_map_task import profile_map
 from tasks.report.report_task import report
 
 
@@ -51,7 +50,7 @@ def compare(
 def _page(
     experiment: str, parts: Sequence[Part], evaluated: Evaluated, stages: StageRunner
 ) -> Path:
-    """One report over all points: what they share once, and the first one's profiles as maps."""
+    """One report over all points: what they share once."""
     first = parts[0]
     pipeline = first.pipeline.model_copy(update={"experiment": experiment})
     trained = {model.model_dump_json(): model for part in parts for model in part.trained}
@@ -60,18 +59,8 @@ def _page(
         for part in parts
         for side in part.described
     }
-    maps = [
-        profile_map(
-            side.side,
-            side.embedded.embeddings,
-            side.profiled.profiles if side.profiled else None,
-            first.splits.train,
-            first.items,
-        )
-        for side in first.described
-    ]
     records = list(stages.records)
     reported = stages.run(
-        report, pipeline, evaluated, [*trained.values()], [*described.values()], maps, records
+        report, pipeline, evaluated, [*trained.values()], [*described.values()], records
     )
     return Path(reported.page.file)

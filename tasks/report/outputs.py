@@ -1,21 +1,8 @@
-"""What the report stages hand on."""
+"""What the report stage hands on."""
 
-from typing import Literal
-
-from models.config import Side
 from models.statistics.contrasts import Contrast
 from tasks.evaluation.outputs import Reference
 from tasks.storage.artifacts import Handle, Handoff
-
-
-class Mapped(Handoff):
-    """A map of one side's profiles for the report: `id`, `x`, `y`, `genre`, `text`."""
-
-    side: Side
-    points: Handle
-    method: Literal["umap", "pca"]
-    total: int
-    """How many have an embedding; more than `points.rows` where a sample is shown."""
 
 
 class Reported(Handoff):

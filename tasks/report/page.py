@@ -15,15 +15,12 @@ from models.report import verdict, wording
 from models.report.charts import forest_plot
 from models.report.charts.learning_curves import Course, learning_curves
 from models.report.charts.parameter_sweeps import sweeps
-from models.report.charts.profile_scatter import profile_map
 from tasks.embeddings.outputs import Described
 from tasks.evaluation.outputs import Evaluated
 from tasks.execution.stage import StageRecord
 from tasks.report import run_facts
 from tasks.report.leaderboard import StoredEvaluation, leaderboard, stored
-from tasks.report.outputs import Mapped
 from tasks.results.queries import Rows
-from tasks.storage.artifacts import read_parquet
 from tasks.training.outputs import Trained
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -34,7 +31,6 @@ def page(
     evaluated: Evaluated,
     trained: Sequence[Trained],
     described: Sequence[Described],
-    maps: Sequence[Mapped],
     stages: Sequence[StageRecord],
 ) -> bytes:
     """Render the page as UTF-8: one file with its own styles, scripts and charts."""
@@ -56,7 +52,6 @@ def page(
         valid_metric=parse_metric(pipeline.training.valid_metric),
         arms={run.job.arm: ARMS[run.job.arm].colour for run in trained},
         sweeps=sweeps(found.runs, primary),
-        maps=[(mapped, *profile_map(read_parquet(mapped.points).to_pylist())) for mapped in maps],
         **run_facts.facts(evaluated, trained, described),
         calls=run_facts.calls(described),
         stages=run_facts.stages(stages, trained),

@@ -15,19 +15,18 @@ from models.report.verdict import sentence
 from tasks.embeddings.outputs import Described, origin
 from tasks.evaluation.outputs import Evaluated
 from tasks.execution.stage import StageRecord, stage
-from tasks.report.outputs import Mapped, Reported
+from tasks.report.outputs import Reported
 from tasks.report.page import page
 from tasks.storage.artifacts import Handle, data_dir, mirror, replacing, share, write_bytes
 from tasks.training.outputs import Trained
 
 
-@stage("report", version=7, ignore=("stages",))
+@stage("report", version=8, ignore=("stages",))
 def report(
     pipeline: Pipeline,
     evaluated: Evaluated,
     trained: list[Trained],
     described: list[Described],
-    maps: Sequence[Mapped | None] = (),
     stages: Sequence[StageRecord] = (),
 ) -> Reported:
     """Write the report, as an artifact and under its stable name `reports/EXPERIMENT.html`.
@@ -35,8 +34,7 @@ def report(
     The seconds of `stages` differ from run to run and are no part of the key: a page whose
     numbers still hold keeps the times of the run that made it.
     """
-    shown = [mapped for mapped in maps if mapped]
-    content = page(pipeline, evaluated, trained, described, shown, stages)
+    content = page(pipeline, evaluated, trained, described, stages)
     artifact = write_bytes("report", ".html", content)
     reported = Reported(
         comparison=evaluated.contrasts,

@@ -1,7 +1,7 @@
 from jinja2 import Environment, FileSystemLoader
 
 from models.report import wording
-from models.report.charts import forest_plot, parameter_sweeps, profile_scatter
+from models.report.charts import forest_plot, parameter_sweeps
 from tasks.storage.artifacts import PROJECT_ROOT
 
 TEMPLATES = PROJECT_ROOT / "tasks" / "report" / "templates"
@@ -84,27 +84,3 @@ def test_a_sweep_averages_seeds_and_nothing_else():
 def test_nothing_that_varies_gives_no_sweep():
     rows = [run("baseline", 1, 0.2), run("transfer", 1, 0.5, 0.1), run("shuffled", 1, 0.5, 0.1)]
     assert parameter_sweeps.sweeps(rows, "NDCG@10") == []
-
-
-def test_frequent_genres_get_colours_and_the_rest_is_grey():
-    genres = [f"g{n}" for n in range(9) for _ in range(9 - n)] + [None]
-    points = [point(f"u{n}", genre) for n, genre in enumerate(genres)]
-    figure, key = profile_scatter.profile_map(points)
-    assert [entry["name"] for entry in key] == [*(f"g{n}" for n in range(8)), "other"]
-    assert key[-1]["count"] == 2  # g8, and the one without a genre
-    assert len({entry["colour"] for entry in key}) == 9
-    assert sum(len(trace["x"]) for trace in figure["data"]) == len(points)
-
-
-def test_a_genre_may_be_called_other():
-    figure, _ = profile_scatter.profile_map([point("u1", "other")] * 2)
-    assert sum(len(trace["x"]) for trace in figure["data"]) == 2
-
-
-def test_hovering_shows_first_words_as_plain_text():
-    text = "likes <b>bold</b> & " + "long words " * 50
-    figure, _ = profile_scatter.profile_map([point("<u>", "Drama", text)])
-    (shown,) = figure["data"][0]["text"]
-    assert shown.startswith("<b>&lt;u&gt;</b>, Drama<br>likes &lt;b&gt;bold&lt;/b&gt; &amp; long")
-    assert shown.endswith(" …")
-    assert len(shown) < 300

@@ -236,9 +236,7 @@ def test_under_prefect_results_are_reused_and_heal():
         part = part_of(config, toy_runs.splits(), trained, described, toy_runs.catalogue())
         first = evaluation("tiny", [part], return_state=True)
         ran.append(StageRecord(name="split", state="ran", seconds=float(len(ran))))
-        second = report(
-            config, first.result(), trained, described, [], list(ran), return_state=True
-        )
+        second = report(config, first.result(), trained, described, list(ran), return_state=True)
         return [first.name, second.name], second.result()
 
     states, reported = compared()

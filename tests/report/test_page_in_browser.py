@@ -118,27 +118,6 @@ def test_filters_hold_for_tables_and_charts(shown):
     assert said == f"{len(texts(shown, 3, 'gains details'))} of {count} rows"
 
 
-def test_hovering_a_dot_shows_the_profile_as_text(shown):
-    plot = shown.find_element("css selector", "#map .plot")
-    shown.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
-    place = shown.execute_script(
-        "const p = arguments[0], l = p._fullLayout, box = p.getBoundingClientRect(),"
-        "t = p.data.findIndex(t => t.text.some(x => x.includes('u7<'))),"
-        "i = p.data[t].text.findIndex(x => x.includes('u7<'));"
-        "return [box.x + l._size.l + l.xaxis.d2p(p.data[t].x[i]),"
-        "box.y + l._size.t + l.yaxis.d2p(p.data[t].y[i])]",
-        plot,
-    )
-    for shift in (-3, 0):
-        mouse = {"type": "mouseMoved", "x": place[0] + shift, "y": place[1]}
-        shown.execute_cdp_cmd("Input.dispatchMouseEvent", mouse)
-    browser.until(lambda: plot.find_elements("css selector", ".hoverlayer text"))
-    label = plot.find_element("css selector", ".hoverlayer").text
-    assert "u7" in label
-    assert "</script>" in label
-    assert "<img" in label
-
-
 def test_hovering_a_gain_tells_it(shown):
     title = shown.find_element("css selector", "#gains td.forest title")
     assert title.get_attribute("textContent").startswith("BPR, ")
@@ -220,7 +199,7 @@ def test_it_prints(shown):
 def test_charts_hold_json_that_a_profile_cannot_leave(page):
     html = page.read_text()
     assert "<img src=x" not in html
-    start = html.index('<script type="application/json">', html.index('id="map"'))
+    start = html.index('<script type="application/json">', html.index('id="curves"'))
     end = html.index("</script>", start)
     assert json.loads(html[start:end].partition(">")[2])["data"]
 

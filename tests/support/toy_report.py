@@ -11,15 +11,14 @@ from prefect.logging import disable_run_logger
 from models.schemas import ITEMS, PROFILES, vectors
 from tasks.embeddings.outputs import Described
 from tasks.execution.stage import StageRecord
-from tasks.report.profile_map_task import profile_map
 from tasks.report.report_task import report
 from tasks.results.database import database
 from tasks.storage.artifacts import Handle, write_parquet
 from tests.support import toy_runs
 from tests.support.toy_world import TINY
 
-CHARTS = 1 + 3 + 1
-"""A sweep of alpha; validation score and both losses of BPR; the map."""
+CHARTS = 1 + 3
+"""A sweep of alpha; validation score and both losses of BPR."""
 NASTY = "</script><script>intruded = 1</script><img src=x onerror='intruded = 2'> & 2 < 3"
 USERS = TINY.users
 STAGES = [
@@ -65,10 +64,7 @@ def rich(folder: Path) -> Path:
             for run in trained
         ]
         users, parts, items = described(), toy_runs.splits(), catalogue()
-        mapped = profile_map.fn(
-            "users", users.embedded.embeddings, users.profiled.profiles, parts.train, items
-        )
         found = toy_runs.evaluated_run(config, parts, trained, [users], items)
         with database() as connection:  # as if the two seeds were two points of a grid
             connection.execute("UPDATE runs SET alpha = seed / 4 WHERE arm = 'shuffled'")
-        return report.fn(config, found, trained, [users], [mapped], STAGES).page.file
+        return report.fn(config, found, trained, [users], STAGES).page.file
