@@ -108,6 +108,33 @@ def paper(
 
 
 @app.command()
+def bundle(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A finished one.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The zip.")] = Path("bundle.zip"),
+    texts: Annotated[bool, typer.Option("--texts", help="With the profiles' texts.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Pack all that a third party needs to check an experiment's numbers."""
+    with command(data_dir):
+        from tasks.report.bundle import pack
+
+        gone = pack(experiment, output, texts)
+        print_lines(terminal(), str(output), *(f"not in it, since it is gone: {n}" for n in gone))
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What `bundle` wrote.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compute a bundle's numbers again; exit code 1 where something differs."""
+    with command():
+        from tasks.report.verification import verify as check
+
+        _print_findings(list(check(bundle)), as_json)
+
+
+@app.command()
 def models(as_json: AsJson = False) -> None:
     """List RecBole's models with their taps, or the reason why one is not supported."""
     from models.recommenders.registry import catalogue
@@ -157,6 +184,11 @@ def check_model(
 
         chosen = load(config).models.get(model) if config else None
         found = list(promises(model, chosen or Model()))
+    _print_findings(found, as_json)
+
+
+def _print_findings(found: list[tuple[str, bool, str]], as_json: bool) -> None:
+    """Print what holds and what does not; exit code 1 for the latter."""
     if as_json:
         echo_json([dict(zip(("promise", "holds", "fix"), row, strict=True)) for row in found])
     for promise, holds, fix in () if as_json else found:

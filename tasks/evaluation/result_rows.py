@@ -107,10 +107,22 @@ def run_rows(
                 "precision": precision_of(job.model, job.budget.precision),
                 **asdict(run.terms),
                 "point": points[run.run_id],
+                "artifacts": json.dumps(_artifacts(run)),
                 **knowledge_of(pipeline, job, run.part.described),
             }
         )
     return rows
+
+
+def _artifacts(run: Scored) -> dict[str, str]:
+    """Paths of what a run's values follow from, by name."""
+    ranked = run.trained.predictions or run.trained.rankings
+    known = {**dict(run.part.splits), "items": run.part.items, "rankings": ranked}
+    for side in run.part.described:
+        known[f"embeddings of {side.side}"] = side.embedded.embeddings
+        if side.written:
+            known[f"profiles of {side.side}"] = side.written.profiles
+    return {name: handle.path for name, handle in known.items()}
 
 
 def _layer(tap: Tap) -> str:

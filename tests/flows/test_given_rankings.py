@@ -77,3 +77,14 @@ def test_a_search_leaves_it_alone(brought):
     assert rows(
         world, "SELECT search_trials FROM runs WHERE experiment = 'search' ORDER BY model"
     ) == [(2,), (None,)]
+
+
+@pytest.mark.parametrize("experiment", ["toy", "search"])
+def test_a_run_s_bundle_is_verified(brought, experiment):
+    world, _ = brought  # noqa: F811
+    file = str(world.folder / f"{experiment}.zip")
+    done = world.llmkt("bundle", experiment, "-o", file)
+    assert (done.returncode, done.stdout) == (0, f"{file}\n"), done.stderr
+    checked = world.llmkt("verify", file)
+    assert checked.returncode == 0, checked.stdout
+    assert "theirs baseline seed 1: " in checked.stdout

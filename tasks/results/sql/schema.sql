@@ -55,7 +55,9 @@ CREATE TABLE IF NOT EXISTS runs (
     point              VARCHAR,  -- the pool of its points; NULL if several pools share the run,
         -- where points differ in split.seed alone, and without points
     device             VARCHAR NOT NULL,  -- cpu or cuda
-    precision          VARCHAR NOT NULL  -- float32, or bfloat16 for mixed precision
+    precision          VARCHAR NOT NULL,  -- float32, or bfloat16 for mixed precision
+    artifacts          JSON NOT NULL  -- paths in the data folder of train, valid, test, items, rankings,
+        -- and of embeddings and profiles by side
 );
 
 -- Grain: one run, split, metric and cut-off: the mean over users. coverage (share of the
