@@ -67,15 +67,16 @@ class Measured(Section):
 class Sink(Section):
     """Where the lists go once their version is current."""
 
-    kind: Literal["redis", "qdrant", "mlflow", "command"] = Field(
-        description="A Redis database, a Qdrant or MLflow server, or a program.",
+    kind: Literal["redis", "qdrant", "mlflow", "tensorboard", "wandb", "command"] = Field(
+        description="A Redis database, a server of Qdrant, MLflow or Weights & Biases, a folder of "
+        "TensorBoard, or a program.",
     )
     url: str | None = Field(
-        None, description="redis://HOST:PORT/DB, http://HOST:PORT, or a folder for a local Qdrant."
+        None, description="redis://HOST:PORT/DB, http://HOST:PORT, or a folder."
     )
     password_env: str | None = Field(
         None,
-        description="Environment variable with Redis' password, Qdrant's key or MLflow's token.",
+        description="Environment variable with the password, key or token of such a server.",
     )
     command: tuple[str, ...] = Field(
         (), description="command only: program and arguments; the version's folder is added."

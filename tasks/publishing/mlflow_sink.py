@@ -13,6 +13,7 @@ import httpx2 as httpx
 
 from models.config import Sink
 from tasks.publishing.manifest import MANIFEST, Manifest, versions, waiting
+from tasks.publishing.tracker_sinks import facts, scalars
 from tasks.storage.artifacts import data_dir
 
 _TAG = "llmkt_version"
@@ -70,15 +71,11 @@ class _MLflow:
 
     def _log(self, run: str, version: Manifest) -> None:
         """Log settings, metrics, differences and epochs; equal values may be logged again."""
-        job, values = version.job, version.decision.model_dump() | version.metrics
-        facts = {"model": job.model, "arm": job.arm, "seed": job.seed, "dataset": version.dataset}
-        self.call("runs/log-batch", run_id=run, params=_pairs(job.hyperparameters | facts))
-        epochs = ((epoch.epoch, epoch.model_dump(exclude={"epoch"})) for epoch in version.epochs)
+        self.call("runs/log-batch", run_id=run, params=_pairs(facts(version)))
         metrics = [
             {"key": k.replace("@", "_at_"), "value": v, "step": step, "timestamp": _at(version)}
-            for step, found in ((0, values), *epochs)
+            for step, found in scalars(version)
             for k, v in found.items()
-            if isinstance(v, int | float)
         ]
         for start in range(0, len(metrics), _MOST_METRICS):
             self.call("runs/log-batch", run_id=run, metrics=metrics[start : start + _MOST_METRICS])

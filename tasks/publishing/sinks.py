@@ -19,6 +19,7 @@ from models.schemas import KEYS, VECTOR
 from tasks.publishing.manifest import Manifest, folder_of, waiting
 from tasks.publishing.mlflow_sink import to_mlflow
 from tasks.publishing.recommendation_lookup import answers
+from tasks.publishing.tracker_sinks import to_tensorboard, to_wandb
 from tasks.storage.artifacts import read_parquet, replacing
 
 _AT_ONCE = 1000
@@ -101,5 +102,7 @@ _DELIVERIES = {
     "redis": _to_redis,
     "qdrant": _to_qdrant,
     "mlflow": to_mlflow,
+    "tensorboard": to_tensorboard,
+    "wandb": to_wandb,
     "command": _to_command,
 }

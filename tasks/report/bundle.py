@@ -87,8 +87,7 @@ def _parquet(table: pa.Table) -> bytes:
 def _without_texts(content: bytes) -> bytes:
     """Profiles with a digest in place of each text."""
     table = pq.read_table(pa.BufferReader(content))
-    digests = [
-        text and hashlib.sha256(text.encode()).hexdigest() for text in table[TEXT].to_pylist()
-    ]
+    texts = table[TEXT].to_pylist()
+    digests = [text and hashlib.sha256(text.encode()).hexdigest() for text in texts]
     place = table.column_names.index(TEXT)
     return _parquet(table.set_column(place, TEXT, pa.array(digests, pa.string())))

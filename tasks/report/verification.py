@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.config import BASELINE, Evaluation, History
+from models.config import BASELINE, Evaluation, History, Side
 from models.evaluation.user_scores import UserValues, score, score_clicks
 from models.profiles.provenance import provenance_of
 from models.report.wording import metric_name
@@ -92,10 +92,8 @@ def _leak_free(name: str, run: Row, config: Any, profiles: pa.Table, train: pa.T
     history = config["profiles"]["history"] | {"feedback": config["dataset"]["feedback"]}
     written = profiles.filter(pc.is_valid(profiles[TEXT]))
     policy = History.model_validate(history)
-    if profiles.column_names[0] == ITEM:
-        seen = provenance_of(written, train, policy, "items")
-    else:
-        seen = provenance_of(written, train, policy)
+    side: Side = "items" if profiles.column_names[0] == ITEM else "users"
+    seen = provenance_of(written, train, policy, side)
     what = f"{name}: {written.num_rows} records of what they saw, against the training part"
     claimed = run["profile_provenance"]
     return what, seen in _PROVED or claimed not in _PROVED, f"{seen}, the runs say {claimed}"

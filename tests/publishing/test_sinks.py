@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +19,11 @@ from pydantic import ValidationError
 
 from models.config import Sink
 from models.embeddings.text_batches import to_table
-from models.schemas import ITEM, USER, VECTOR
+from models.schemas import ITEM, USER, VECTOR, Epoch
 from tasks.publishing import sinks
-from tasks.publishing.manifest import current
+from tasks.publishing.manifest import Manifest, current
 from tasks.publishing.sinks import deliver
+from tasks.publishing.tracker_sinks import to_tensorboard, to_wandb
 from tasks.publishing.versions import rollback
 from tasks.storage.artifacts import write_parquet
 from tests.publishing.test_publishing_task import release
@@ -166,3 +169,49 @@ def test_qdrant_finds_the_current_version_by_its_alias(data_dir, tmp_path):
     release("4", "2")
     [failure] = deliver(current("tiny"), [sink])
     assert "no vectors of users. Set another kind of sink" in failure
+
+
+def published() -> Manifest:
+    release("1", None)
+    made = current("tiny")
+    epochs = tuple(
+        Epoch(
+            phase="train", epoch=n, model_loss=n + 1, transfer_loss=None, valid_score=0, seconds=1
+        )
+        for n in range(2)
+    )
+    return made.model_copy(update={"epochs": epochs})
+
+
+def test_tensorboard_shows_epochs_and_metrics(data_dir, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert data_dir
+    version, sink = published(), Sink(kind="tensorboard", url=str(tmp_path))
+    for _ in range(2):  # what a kill left is replaced
+        to_tensorboard(version, sink)
+        read = EventAccumulator(str(tmp_path / "tiny" / "1")).Reload()
+        assert [(e.step, e.value) for e in read.Scalars("model_loss")] == [(0, 1.0), (1, 2.0)]
+        assert read.Scalars("ndcg@10")[0].value == pytest.approx(version.metrics["ndcg@10"])
+    assert [folder.name for folder in (tmp_path / "tiny").iterdir()] == ["1"]
+
+
+def test_wandb_gets_a_run_whose_id_is_the_version(data_dir, monkeypatch):
+    fake = MagicMock(Settings=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_WORD", "correct-horse")
+    to_wandb(published(), Sink(kind="wandb", url="http://127.0.0.1:1", password_env="WANDB_WORD"))
+    call, logged = fake.init.call_args.kwargs, fake.init().__enter__().log.call_args_list
+    assert (call["project"], call["id"], call["dir"]) == ("tiny", "1", data_dir)
+    assert call["settings"].api_key == "correct-horse"
+    assert call["config"]["model"] == "BPR"
+    assert [each.kwargs["step"] for each in logged] == [0, 0, 1]
+    assert logged[2].args[0]["model_loss"] == 2.0
+
+
+def test_a_missing_wandb_is_one_sentence(data_dir, monkeypatch):
+    assert data_dir
+    release("1", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    [failure] = deliver(current("tiny"), [Sink(kind="wandb", url="http://127.0.0.1:1")])
+    assert failure.endswith("the package wandb is missing. Install it.")
