@@ -38,7 +38,8 @@ def own_entry(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
         raise BadInput(f"{name}: loader {loader!r} is unknown. Set one of {', '.join(LOADERS)}.")
     given = {a.name: None if a.default is a.empty else a.default for a in arguments[1:]}
     given |= {"loader": loader}
-    return Entry("general", loader, **_taps(name, found), own=found, defaults=given)
+    knows = _taps(name, found) | {"takes_embeddings": hasattr(found, "take_prior")}
+    return Entry("general", loader, **knows, own=found, defaults=given)
 
 
 def _taps(name: str, found: type) -> dict[str, Any]:

@@ -52,6 +52,9 @@ _DECODED = Tap(kind="parameter", name="decoder.2.weight")
 """A decoder's last rows: an item's score is one, times the hidden layer, which is 600 wide."""
 _STATE = Tap(kind="method", name="forward")
 """A sequential model's user is the state after the last item."""
+_BY_STATE = (
+    "SASRec GRU4Rec NARM STAMP Caser NextItNet HGN SRGNN GCSAN LightSANs SINE FOSSIL HRM NPE"
+)
 
 _SHIPPED: dict[str, Entry] = {
     # recbole/model/general_recommender/NAME.py, RecBole 1.2.1
@@ -108,13 +111,7 @@ _SHIPPED: dict[str, Entry] = {
     # FFM has a table of all tokens per partner field; the first partner's is tapped.
     "FFM": _context("ffm.token_embeddings.0"),
     # recbole/model/sequential_recommender/NAME.py
-    **dict.fromkeys(
-        ("SASRec", "GRU4Rec", "NARM", "STAMP", "Caser", "NextItNet", "HGN", "SRGNN", "GCSAN"),
-        _sequential("sequences", _STATE),
-    ),
-    **dict.fromkeys(
-        ("LightSANs", "SINE", "FOSSIL", "HRM", "NPE"), _sequential("sequences", _STATE)
-    ),
+    **dict.fromkeys(_BY_STATE.split(), _sequential("sequences", _STATE)),
     "BERT4Rec": _sequential("masked", Tap(kind="method", name="forward", pool="last")),
 }
 

@@ -138,7 +138,7 @@ def strengths(model: str, transfer: Transfer | None) -> dict[str, Space]:
     if transfer is None or transfer.alpha != "auto":
         return {}
     taught = _OF_TEACHER if transfer.method.teaches else _STRENGTHS
-    choices = taught if entry(model).by_gradient else _SHARES
+    choices = _SHARES if entry(model).takes_embeddings else taught
     return {f"models.{model}.transfer.alpha": choices}
 
 

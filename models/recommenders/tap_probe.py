@@ -85,9 +85,9 @@ def probe(
     whatever is wrong with the model, its hyper-parameters or the tap.
     """
     row = entry(model)
-    if row.by_gradient and teaches:
-        return _taught(model, given)
-    if row.by_gradient:
+    if row.by_gradient and not row.takes_embeddings:
+        if teaches:
+            return _taught(model, given)
         return TapPoint(*tapped_layer(model, given, tap, side))
     toy(model, given)
     if tap is not None:

@@ -16,6 +16,7 @@ from models.recommenders.tap_probe import TapPoint, probe
 from models.training.model_contract import bent_scores, scores_of
 from models.transfer.hooks import HookManager, listening
 from tests.support.toy_recommender import (
+    EVERYBODY,
     N_ITEMS,
     N_USERS,
     TRAINED,
@@ -34,7 +35,6 @@ SIDES = [
     for side in ("users", "items")
     if MODELS[name].default_tap(side)
 ]
-EVERYBODY = torch.arange(1, N_USERS + 1)
 
 every_tap = pytest.mark.parametrize(("model", "side"), SIDES)
 

@@ -19,6 +19,7 @@ torch.set_num_threads(1)
 
 N_USERS, N_ITEMS, WIDTH = SMALL.n_users, SMALL.n_items, 64
 USERS, ITEMS = SMALL.users, SMALL.items
+EVERYBODY = torch.arange(1, N_USERS + 1)
 
 TRAINED = [name for name, entry in MODELS.items() if entry.by_gradient]
 TYPICAL = {"BPR", "NeuMF", "MultiVAE", "LightGCN", "NCL", "DiffRec", "DeepFM", "SASRec", "BERT4Rec"}

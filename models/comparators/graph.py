@@ -1,0 +1,31 @@
+"""What comparators share: the normalised adjacency matrix, history means, the InfoNCE loss."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.recommenders.batches import Pairs
+
+
+def adjacency(data: Pairs) -> Tensor:
+    """D^-1/2 A D^-1/2 of the bipartite graph: sparse float32 (n, n), n = n_users + n_items."""
+    n = data.n_users + data.n_items
+    ends = torch.stack((data.users, data.n_users + data.items))
+    both = torch.cat((ends, ends.flip(0)), dim=1)
+    degree = torch.bincount(both[0], minlength=n).clamp(min=1).float().rsqrt()
+    return torch.sparse_coo_tensor(both, degree[both[0]] * degree[both[1]], (n, n)).coalesce()
+
+
+def history_means(data: Pairs, vectors: Tensor) -> Tensor:
+    """Means of the items' vectors over users' training histories: float32 (n_users, width)."""
+    sums = torch.zeros(data.n_users, vectors.shape[1], device=vectors.device)
+    sums.index_add_(0, data.users, vectors[data.items])
+    counts = torch.bincount(data.users, minlength=data.n_users).clamp(min=1)
+    return sums / counts[:, None]
+
+
+def info_nce(left: Tensor, right: Tensor, temperature: float) -> Tensor:
+    """Mean cross entropy of each row's own partner among all of a batch, by cosine: a scalar."""
+    left, right = functional.normalize(left, dim=1), functional.normalize(right, dim=1)
+    own = torch.arange(len(left), device=left.device)
+    return functional.cross_entropy(left @ right.T / temperature, own)
