@@ -190,7 +190,7 @@ def _sources(file: Path, module: str) -> dict[str, Path]:
     top = root / file.relative_to(root).parts[0]
     if {"site-packages", "dist-packages"} & set(root.parts):
         files = {*top.rglob("*.py")} if top.is_dir() else {top}
-    elif top.name in _OURS:  # models.comparators
+    elif top.name in _OURS:  # models.recommenders.comparators
         files = {*file.parent.glob("*.py")}
     else:
         finder = ModuleFinder([str(root)], excludes=_OURS)

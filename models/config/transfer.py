@@ -148,7 +148,7 @@ class Tap(Section):
 
 
 class Kar(Section):
-    """The adaptor of the arm kar; see `models.recommenders.kar`."""
+    """The adaptor of the arm kar; see `models.recommenders.comparators.kar`."""
 
     shared_experts: int = Field(2, ge=1, description="Experts that users and items share.")
     own_experts: int = Field(2, ge=1, description="Experts of each side alone.")

@@ -28,9 +28,9 @@ from models.recommenders.batches import (
 )
 from models.recommenders.blend import Blend
 from models.recommenders.closed_form import Ease, SideInformation
+from models.recommenders.comparators.kar import with_knowledge
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.ials import Ials
-from models.recommenders.kar import with_knowledge
 from models.recommenders.own_models import plain_module
 from models.recommenders.recbole_adapter import (
     Log,

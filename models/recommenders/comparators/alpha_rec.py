@@ -5,7 +5,7 @@ MLP maps both, LightGCN's propagation smooths the result, and cosines are traine
 items drawn at random. Without knowledge (the baseline) the frozen vectors are random numbers.
 
 models:
-  models.comparators.alpha_rec:AlphaRec:
+  models.recommenders.comparators.alpha_rec:AlphaRec:
     transfer: {side: items, alpha: 1.0}
 """
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.comparators.graph import adjacency, history_means
 from models.recommenders.batches import Pairs
 from models.recommenders.closed_form import SideInformation
+from models.recommenders.comparators.graph import adjacency, history_means
 
 
 class AlphaRec(nn.Module):

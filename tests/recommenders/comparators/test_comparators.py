@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from models.comparators.graph import adjacency, history_means, info_nce
 from models.config import Model
 from models.recommenders.batches import Pairs
+from models.recommenders.comparators.graph import adjacency, history_means, info_nce
 from models.recommenders.registry import entry
 from models.recommenders.tap_probe import probe
 from models.training.model_contract import promises
 from tests.support.toy_recommender import EVERYBODY, N_ITEMS, recommender, targets, train, wrap
 
-ALPHA_REC = "models.comparators.alpha_rec:AlphaRec"
-TEXT_FEATURES = "models.comparators.text_features:TextFeatures"
-XSIMGCL = "models.comparators.xsimgcl:XSimGCL"
+ALPHA_REC = "models.recommenders.comparators.alpha_rec:AlphaRec"
+TEXT_FEATURES = "models.recommenders.comparators.text_features:TextFeatures"
+XSIMGCL = "models.recommenders.comparators.xsimgcl:XSimGCL"
 WITH_TEXT = [ALPHA_REC, TEXT_FEATURES]
 
 

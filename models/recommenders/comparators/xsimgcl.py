@@ -4,7 +4,7 @@ LightGCN with small random noise at each layer, and a contrast between the final
 of one layer. It sees no text: a gain that it gives as well is no knowledge.
 
 models:
-  models.comparators.xsimgcl:XSimGCL: {}
+  models.recommenders.comparators.xsimgcl:XSimGCL: {}
 """
 
 from typing import ClassVar
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.comparators.graph import adjacency, info_nce
 from models.recommenders.batches import Pairs
+from models.recommenders.comparators.graph import adjacency, info_nce
 
 
 class XSimGCL(nn.Module):

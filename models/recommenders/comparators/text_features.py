@@ -5,7 +5,7 @@ a map of the mean embedding of the training history; trained by BPR. Unlike tran
 needed whenever the model scores. Without knowledge it is BPR with biases.
 
 models:
-  models.comparators.text_features:TextFeatures:
+  models.recommenders.comparators.text_features:TextFeatures:
     transfer: {side: items, alpha: 1.0}
 """
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.comparators.graph import history_means
 from models.recommenders.batches import Pairs
 from models.recommenders.closed_form import SideInformation, unit_vectors
+from models.recommenders.comparators.graph import history_means
 
 
 class TextFeatures(nn.Module):

@@ -6,7 +6,7 @@ import torch
 
 from models.config import ARMS, Job, Kar, Pipeline
 from models.errors import BadInput
-from models.recommenders.kar import HybridExperts
+from models.recommenders.comparators.kar import HybridExperts
 from models.recommenders.recbole_adapter import Log
 from models.recommenders.recommender import Recommender
 from models.schemas import ITEM, USER
