@@ -1,4 +1,4 @@
-"""Slices of users and items, coverage and novelty.
+"""Slices of users and items.
 
 Slices depend on the training part and on the users with a profile, so that all arms share them.
 """
@@ -150,56 +150,4 @@ def sliced_clicks(
             inside = predictions.filter(pc.is_in(predictions[column], ids))
             if len(pc.unique(inside["liked"])) == 2:
                 found[part] = score_clicks(inside, "test", config)
-    return found
-
-
-def surprise(items: pa.Array, train: pa.Table) -> NDArray[np.float64]:
-    """Surprise of every item in bits (Zhou et al., PNAS 107, 2010).
-
-    -log2 of the share of training users who have the item; an item that nobody has counts as if
-    one had.
-
-    Args:
-        items: string (n_items,).
-        train: schema `INTERACTIONS`, the training part.
-
-    Returns:
-        float64 (n_items,).
-    """
-    n_users = len(pc.unique(train[USER]))
-    return np.asarray(-np.log2(np.maximum(_holders(items, train), 1) / n_users))
-
-
-def beyond_accuracy(
-    rankings: pa.Table,
-    split: str,
-    items: pa.Array,
-    surprises: NDArray[np.float64],
-    ks: tuple[int, ...],
-) -> dict[tuple[str, int], float]:
-    """Compute coverage and novelty of the recommendations to all users, at every cut-off.
-
-    Coverage is the share of the catalogue that is recommended to any user; novelty the mean over
-    users of the mean surprise of the items recommended to them, in bits.
-
-    Args:
-        rankings: schema `RANKINGS`.
-        split: which rankings to take.
-        items: the whole catalogue.
-        surprises: of each item, see `surprise`.
-        ks: cut-offs.
-    """
-    lists = rankings.filter(pc.equal(rankings["split"], split))["items"].combine_chunks()
-    lengths = np.asarray(pc.list_value_length(lists), dtype=np.int64)
-    codes = np.asarray(pc.index_in(lists.flatten(), items), dtype=np.int64)
-    owners = np.repeat(np.arange(len(lists)), lengths)
-    ranks = np.arange(len(codes)) - np.repeat(lengths.cumsum() - lengths, lengths)
-    found: dict[tuple[str, int], float] = {}
-    for k in ks:
-        shown = ranks < k
-        bits = np.bincount(owners[shown], surprises[codes[shown]], len(lists))
-        served = lengths > 0
-        recommended = np.bincount(codes[shown], minlength=len(items)) > 0
-        found["coverage", k] = float(recommended.mean())
-        found["novelty", k] = float((bits[served] / np.minimum(lengths[served], k)).mean())
     return found

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.config import ARMS, BASELINE, RANKING_METRICS
+from models.evaluation.beyond_accuracy import BEYOND
 from models.statistics.claims import (
     BETTER,
     LEVEL,
@@ -28,8 +29,7 @@ _LEAKY = " (leaky)"
 
 _METRICS = {
     **{name: metric.label for name, metric in RANKING_METRICS.items()},
-    "coverage": "Coverage",
-    "novelty": "Novelty",
+    **{name: name.capitalize() for name in BEYOND},
     "auc": "AUC",
     "logloss": "LogLoss",
 }

@@ -34,7 +34,7 @@ ScoredPoints = Mapping[str | None, Sequence[Scored]]
 """Scored runs by point, under None those of a run, which has no points."""
 
 
-@stage("evaluation", version=12)
+@stage("evaluation", version=13)
 def evaluation(
     experiment: str,
     parts: Sequence[Part],

@@ -47,7 +47,7 @@ class Scored:
     values: dict[str, UserValues]
     """By split."""
     beyond: dict[str, dict[tuple[str, int], float]]
-    """Coverage and novelty, by split; empty where likes are predicted."""
+    """See `models.evaluation.beyond_accuracy`, by split; empty where likes are predicted."""
     slices: dict[Slice, UserValues]
     """On test."""
 

@@ -5,21 +5,13 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Self
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from models.config import BASELINE, parse_metric
-from models.evaluation.slices import (
-    Slicing,
-    beyond_accuracy,
-    sliced,
-    sliced_clicks,
-    slicing,
-    surprise,
-)
+from models.evaluation.beyond_accuracy import Catalogue
+from models.evaluation.slices import Slicing, sliced, sliced_clicks, slicing
 from models.evaluation.user_scores import score, score_clicks
-from models.schemas import ITEM, USER
+from models.schemas import GENRES, ITEM, USER
 from models.statistics.comparability import Terms, split_digest
 from tasks.evaluation import result_rows
 from tasks.evaluation.inputs import Part
@@ -40,15 +32,13 @@ class TestBed:
         held_out: users and items, by split.
         split_digest: over the interactions in train, valid and test.
         slicing: groups of users and items.
-        items: string (n_items,), the ids that are ranked.
-        surprises: float64 (n_items,), see `models.evaluation.slices.surprise`.
+        catalogue: what is ranked.
     """
 
     held_out: Mapping[str, pa.Table]
     split_digest: str
     slicing: Slicing
-    items: pa.Array
-    surprises: NDArray[np.float64]
+    catalogue: Catalogue
 
     @classmethod
     def read(cls, part: Part) -> Self:
@@ -57,7 +47,7 @@ class TestBed:
         train, valid, test = (
             read_parquet(pairs, [USER, ITEM]) for pairs in (splits.train, splits.valid, splits.test)
         )
-        items = read_parquet(part.items, [ITEM])[ITEM].combine_chunks()
+        catalogue = Catalogue.of(read_parquet(part.items, [ITEM, GENRES]), train)
         described = (  # by a profile, or by a vector that was made elsewhere
             read_parquet(side.embedded.embeddings, [USER])[USER].combine_chunks()
             for side in part.described
@@ -66,9 +56,8 @@ class TestBed:
         return cls(
             held_out={"valid": valid, "test": test},
             split_digest=split_digest(train, valid, test),
-            slicing=slicing(train, items, next(described, None)),
-            items=items,
-            surprises=surprise(items, train),
+            slicing=slicing(train, catalogue.items, next(described, None)),
+            catalogue=catalogue,
         )
 
 
@@ -91,13 +80,13 @@ def score_points(parts: Iterable[Part]) -> dict[str | None, list[Scored]]:
 
 
 def _score(run_id: str, part: Part, trained: Trained, bed: TestBed) -> Scored:
-    """Score one run: per user, of rankings also coverage, novelty and slices."""
+    """Score one run: per user, of rankings also what lists are like, and slices."""
     config = part.pipeline.evaluation
     terms = Terms.of(
         trained.job,
         part.pipeline.dataset.name,
         bed.split_digest,
-        len(bed.items),
+        len(bed.catalogue.items),
         part.search_trials,
     )
     if trained.predictions is not None:
@@ -112,7 +101,11 @@ def _score(run_id: str, part: Part, trained: Trained, bed: TestBed) -> Scored:
     ranked = [split for split in SPLITS if split in rankings["split"].unique().to_pylist()]
     values = {split: score(rankings, bed.held_out[split], split, config) for split in ranked}
     beyond = {
-        split: beyond_accuracy(rankings, split, bed.items, bed.surprises, config.k)
+        split: {
+            (metric, k): value
+            for k in config.k
+            for metric, value in bed.catalogue.of_lists(rankings, split, k).items()
+        }
         for split in ranked
     }
     slices = sliced(values["test"], rankings, bed.held_out["test"], bed.slicing, config)

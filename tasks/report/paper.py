@@ -9,6 +9,7 @@ from typing import Any
 from slugify import slugify
 
 from models.config import BASELINE, Job, Pipeline, parse_metric
+from models.evaluation.beyond_accuracy import BEYOND
 from models.report import wording
 from models.report.charts.forest_plot import forest
 from models.report.charts.learning_curves import Course, learning_curves
@@ -43,7 +44,9 @@ def write_paper(experiment: str, folder: Path) -> list[Path]:
         judged = {key: json.loads(facts["config"])[key] for key in _JUDGED}
         pipeline = Pipeline.model_validate(judged | {"dataset": {"name": facts["dataset"]}})
         metric, k = parse_metric(pipeline.evaluation.primary)
-        table = select(connection, script("report/paper_table"), **own, k=k, first=BASELINE)
+        table = select(
+            connection, script("report/paper_table"), **own, k=k, first=BASELINE, beyond=[*BEYOND]
+        )
         epochs = select(connection, "FROM epochs ORDER BY epoch")
     found, primary = stored(experiment, facts["run_ids"], metric, k), wording.metric_name(metric, k)
     gains = [row for row in found.contrasts if row["is_primary"]]

@@ -8,11 +8,9 @@ import pytest
 from models.config import Evaluation
 from models.evaluation.slices import (
     Slice,
-    beyond_accuracy,
     sliced,
     sliced_clicks,
     slicing,
-    surprise,
 )
 from models.evaluation.user_scores import score
 from models.schemas import PREDICTIONS
@@ -134,17 +132,3 @@ def test_slices_of_users_make_up_the_whole():
     bounds = [(part.low, part.high) for part in parts if part.kind == "history"]
     assert bounds == sorted(bounds)
     assert all(high < low for (_, high), (low, _) in pairwise(bounds))
-
-
-def test_coverage_and_novelty():
-    bits = surprise(ITEMS, TRAIN)
-    # Of 4 users 4 have i1, 3 i2, and one each i3 and i4; i5, which nobody has, counts as if one.
-    assert bits == pytest.approx([0.0, math.log2(4 / 3), 2.0, 2.0, 2.0])
-    ranked = rankings(u1=["i1", "i3"], u2=["i2", "i5"], u3=["i1"], u4=[])
-    system = beyond_accuracy(ranked, "test", ITEMS, bits, (1, 2))
-    assert system == {
-        ("coverage", 1): pytest.approx(2 / 5),
-        ("novelty", 1): pytest.approx(math.log2(4 / 3) / 3),  # u1 0 bits, u2 .415, u3 0
-        ("coverage", 2): pytest.approx(4 / 5),
-        ("novelty", 2): pytest.approx((2 / 2 + (math.log2(4 / 3) + 2) / 2 + 0) / 3),
-    }

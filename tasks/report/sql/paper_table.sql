@@ -7,7 +7,7 @@ measured AS (
         avg(value) AS mean, stddev_samp(value) AS sd
     FROM runs JOIN metrics USING (run_id)
     WHERE experiment = $experiment AND is_current AND split = 'test'
-        AND k IS NOT DISTINCT FROM $k AND metric NOT IN ('coverage', 'novelty')
+        AND k IS NOT DISTINCT FROM $k AND NOT list_contains($beyond, metric)
     GROUP BY ALL
 ),
 placed AS (

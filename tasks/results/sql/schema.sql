@@ -60,19 +60,20 @@ CREATE TABLE IF NOT EXISTS runs (
         -- and of embeddings and profiles by side
 );
 
--- Grain: one run, split, metric and cut-off: the mean over users. coverage (share of the
--- catalogue that is recommended to anyone) and novelty (bits) are of the system, see
--- models/evaluation/slices.py.
+-- Grain: one run, split, metric and cut-off: the mean over users. coverage, novelty, gini,
+-- popularity, diversity and calibration describe the lists, see models/evaluation/beyond_accuracy.py.
 CREATE TABLE IF NOT EXISTS metrics (
     run_id VARCHAR NOT NULL,  -- as in runs
     split  VARCHAR NOT NULL,  -- valid or test
     metric VARCHAR NOT NULL,  -- ndcg, recall, hit, precision, mrr, map (as in RecBole 1.2.1, full
-        -- ranking), auc, logloss (nats), coverage or novelty
+        -- ranking), auc, logloss (nats), coverage, novelty, gini, popularity, diversity, calibration
     k      INTEGER,  -- cut-off; NULL for metrics without one
     value  DOUBLE NOT NULL  -- mean over users with held-out items; auc and logloss: over all
-        -- held-out pairs; coverage: share of the catalogue among anyone's first k; novelty: bits,
-        -- mean of -log2 of the share of training users who have an item, over all ranked users and
-        -- their first k
+        -- held-out pairs; over the first k of all ranked users, coverage: share of the catalogue among
+        -- anyone's; novelty: bits, mean of -log2 of the share of training users who have an item;
+        -- gini: 0 to 1, of how often items are there; popularity: mean training interactions;
+        -- diversity: mean of 1 minus the cosine of two items' genres; calibration: nats, divergence
+        -- of the list's genres from the history's
 );
 
 -- Grain: one run, user, metric and cut-off, on test: what paired tests need. AUC and LogLoss are

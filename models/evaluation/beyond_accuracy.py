@@ -1,0 +1,134 @@
+"""What lists are like, apart from being right: coverage, novelty, Gini, popularity and more.
+
+Adding one is a line in `of_lists`, and its name in `BEYOND`.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import sparse
+
+from models.arrow import positions
+from models.schemas import GENRES, ITEM, USER
+
+BEYOND = ("coverage", "novelty", "gini", "popularity", "diversity", "calibration")
+Floats = NDArray[np.float64]
+
+_SMOOTHING = 0.01
+"""Of a list's shares of genres in the calibration (Steck 2018, equation 6)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """What the items are and who has them.
+
+    Attributes:
+        items: string (n_items,).
+        holders: int64 (n_items,), training interactions of each.
+        surprises: float64 (n_items,), -log2 of the share of training users who have the item
+            (Zhou et al., PNAS 107, 2010); an item that nobody has counts as if one had.
+        genres: sparse (n_items, n_genres), an item's genres with equal shares that sum to 1.
+        train: schema `INTERACTIONS`.
+    """
+
+    items: pa.Array
+    holders: NDArray[np.int64]
+    surprises: Floats
+    genres: sparse.csr_matrix
+    train: pa.Table
+
+    @classmethod
+    def of(cls, items: pa.Table, train: pa.Table) -> Self:
+        """Count the training interactions of the items in `items`, schema `ITEMS`."""
+        ids, lists = items[ITEM].combine_chunks(), items[GENRES].combine_chunks()
+        found = positions(train[ITEM], ids)
+        holders = np.bincount(found[found >= 0], minlength=len(ids))
+        n_users = len(pc.unique(train[USER]))
+        surprises = -np.log2(np.maximum(holders, 1) / n_users)
+        names = pc.list_flatten(lists).dictionary_encode()
+        owners = np.asarray(pc.list_parent_indices(lists))
+        places = owners, np.asarray(names.indices)
+        shape = len(ids), len(names.dictionary)
+        genres = sparse.csr_matrix((np.ones(len(owners)), places), shape=shape)
+        return cls(ids, holders, surprises, _shares(genres), train)
+
+    def of_lists(self, rankings: pa.Table, split: str, k: int) -> dict[str, float]:
+        """Describe the first `k` of all lists of `split`; `rankings` has the schema `RANKINGS`.
+
+        Means are over the users with a list, and in diversity and calibration over those that have
+        genres there. Without genres these two are missing.
+
+        Returns:
+            coverage: share of the catalogue that is recommended to anyone.
+            novelty: mean surprise of the recommended, in bits.
+            gini: of how often items are recommended; 0 all alike, 1 one alone.
+            popularity: mean training interactions of the recommended.
+            diversity: mean of 1 minus the cosine of two items' genres (intra-list distance).
+            calibration: mean Kullback-Leibler divergence, in nats, of the list's genres from those
+                of the training history; 0 is calibrated.
+        """
+        rankings = rankings.filter(pc.equal(rankings["split"], split))
+        lists = self._first(rankings["items"].combine_chunks(), k)
+        served = lists[np.asarray(lists.sum(axis=1)).ravel() > 0]
+        length = np.asarray(served.sum(axis=1)).ravel()
+        shown = np.sort(np.asarray(lists.sum(axis=0)).ravel())
+        n = len(shown)
+        found = {
+            "coverage": float((shown > 0).mean()),
+            "novelty": float((served @ self.surprises / length).mean()),
+            "gini": float((2 * np.arange(1, n + 1) - n - 1) @ shown / (n * shown.sum())),
+            "popularity": float((served @ self.holders / length).mean()),
+        }
+        if self.genres.nnz:
+            history = self._history(rankings[USER].combine_chunks())
+            found["diversity"] = _diversity(served, self.genres)
+            found["calibration"] = _calibration(history @ self.genres, lists @ self.genres)
+        return found
+
+    def _first(self, lists: pa.ListArray, k: int) -> sparse.csr_matrix:
+        """Mark the first `k` items of each list: (n_lists, n_items)."""
+        lengths = np.asarray(pc.list_value_length(lists), dtype=np.int64)
+        codes = np.asarray(pc.index_in(lists.flatten(), self.items), dtype=np.int64)
+        owners = np.repeat(np.arange(len(lists)), lengths)
+        inside = np.arange(len(codes)) - np.repeat(lengths.cumsum() - lengths, lengths) < k
+        marks = np.ones(int(inside.sum())), (owners[inside], codes[inside])
+        return sparse.csr_matrix(marks, shape=(len(lists), len(self.items)))
+
+    def _history(self, users: pa.Array) -> sparse.csr_matrix:
+        """Mark the training items of users: (n_users, n_items)."""
+        rows, columns = positions(self.train[USER], users), positions(self.train[ITEM], self.items)
+        inside = (rows >= 0) & (columns >= 0)
+        marks = np.ones(int(inside.sum())), (rows[inside], columns[inside])
+        return sparse.csr_matrix(marks, shape=(len(users), len(self.items)))
+
+
+def _shares(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Rows that sum to 1; empty ones stay empty."""
+    sums = np.asarray(matrix.sum(axis=1)).ravel()
+    return sparse.diags_array(1 / np.maximum(sums, 1e-300)) @ matrix
+
+
+def _diversity(lists: sparse.csr_matrix, genres: sparse.csr_matrix) -> float:
+    """With unit vectors v, the pairs' cosines sum to (|Σv|² − n) / 2: no pair is visited."""
+    lengths = np.sqrt(np.asarray(genres.multiply(genres).sum(axis=1)).ravel())
+    unit = sparse.diags_array(1 / np.maximum(lengths, 1e-300)) @ genres
+    n = lists @ (lengths > 0).astype(np.float64)
+    total = lists @ unit
+    squares = np.asarray(total.multiply(total).sum(axis=1)).ravel()
+    several = n > 1
+    cosines = (squares[several] - n[several]) / (n[several] * (n[several] - 1))
+    return float((1 - cosines).mean()) if several.any() else 0.0
+
+
+def _calibration(wanted: sparse.csr_matrix, given: sparse.csr_matrix) -> float:
+    """Mean divergence KL(p ‖ (1−α)q + αp) over the rows that have both (Steck 2018)."""
+    both = (np.diff(wanted.indptr) > 0) & (np.diff(given.indptr) > 0)
+    p, q = (_shares(sparse.csr_matrix(each)[both]) for each in (wanted, given))
+    cells = p.tocoo()  # where p is 0, a cell adds nothing
+    there = np.asarray(q[cells.row, cells.col]).ravel()
+    mixed = (1 - _SMOOTHING) * there + _SMOOTHING * cells.data
+    return float((cells.data * np.log(cells.data / mixed)).sum() / max(both.sum(), 1))
