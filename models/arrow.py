@@ -1,11 +1,12 @@
-"""Operations on Arrow columns that several stages share."""
+"""Operations on Arrow columns that several stages share, some of them to sparse matrices."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
-from models.schemas import USER
+from models.schemas import ITEM, USER
 
 
 def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -25,6 +26,25 @@ def distinct(column: pa.ChunkedArray) -> pa.Array:
     """Return the values of a string column in sorted order, each once."""
     values = pc.unique(column)
     return values.take(pc.sort_indices(values))
+
+
+def incidence(pairs: pa.Table, users: pa.Array, items: pa.Array) -> csr_matrix:
+    """Ones where a user has an item, by the columns of ids in `pairs`: (n_users, n_items)."""
+    rows, columns = positions(pairs[USER], users), positions(pairs[ITEM], items)
+    inside = (rows >= 0) & (columns >= 0)
+    marks = np.ones(int(inside.sum())), (rows[inside], columns[inside])
+    return csr_matrix(marks, shape=(len(users), len(items)))
+
+
+def words(rows: pa.Table, column: str) -> tuple[csr_matrix, list[str]]:
+    """Ones where a row's list has a word, (n_rows, n_words), and the words; none if no column."""
+    if column not in rows.column_names:
+        return csr_matrix((rows.num_rows, 0)), []
+    lists = flat(rows[column])
+    encoded = lists.flatten().dictionary_encode()
+    owners, names = np.asarray(pc.list_parent_indices(lists)), encoded.dictionary.to_pylist()
+    marks = np.ones(len(owners)), (owners, np.asarray(encoded.indices))
+    return csr_matrix(marks, shape=(rows.num_rows, len(names))), names
 
 
 def user_offsets(grouped: pa.Table) -> tuple[pa.Array, NDArray[np.int64]]:

@@ -15,6 +15,7 @@ TIMESTAMP = "timestamp"
 TITLE = "title"
 YEAR = "year"
 GENRES = "genres"
+FEATURES = "features"
 TEXT = "text"
 EMBEDDING = "embedding"
 TARGET = "target"
@@ -44,6 +45,9 @@ ITEMS = pa.schema(
 
 USERS = pa.schema([pa.field(USER, pa.string(), nullable=False)])
 """Grain: one user with at least one interaction."""
+
+DESCRIBED = pa.field(FEATURES, pa.list_(pa.string()))
+"""The last column of `ITEMS` and `USERS` where further columns are configured: `column: value`."""
 
 
 def demographics_schema(fields: Sequence[str]) -> pa.Schema:

@@ -96,7 +96,9 @@ def _describe(
     if list(active) == ["profiles"]:
         return found["profiles"]
     texts = {name: described.embedded for name, described in found.items()}
-    embedded = stages.run(sources, active, texts, data.items, splits.train, side, side=side)
+    embedded = stages.run(
+        sources, active, texts, data.items, splits.train, data.users, side, side=side
+    )
     first = next(iter(found.values()), None)
     profiled = first.profiled if first else None
     further: dict[str, Provenance] = {

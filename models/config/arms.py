@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.arrow import positions
+from models.arrow import distinct, incidence, words
 from models.config.plugins import Table, checked, numbers
 from models.config.section import named
 from models.errors import BadInput
@@ -118,24 +117,19 @@ def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
     """Shares of genres in each user's training history, or an item's own: float32 (n, width).
 
     Raises:
-        BadInput: if no item that was interacted with has a genre.
+        BadInput: if no item has a genre.
     """
-    train, items = inputs.train, inputs.items
-    places = pc.index_in(train[ITEM].combine_chunks(), items[ITEM].combine_chunks())
-    genres = items[GENRES].combine_chunks().take(places)
-    codes = pc.list_flatten(genres).dictionary_encode()
-    if len(codes) == 0:
+    genres, names = words(inputs.items, GENRES)
+    ids, subjects = inputs.items[ITEM].combine_chunks(), pa.array(inputs.subjects, pa.string())
+    if not names:
         raise BadInput(
             "training.arms: genre-histogram needs items with genres and there are none. Set "
             "dataset.genres, or remove the arm."
         )
-    owners = train[inputs.key].combine_chunks().take(pc.list_parent_indices(genres))
-    rows = positions(owners, pa.array(inputs.subjects, pa.string()))
-    counts = np.zeros((len(inputs.subjects), len(codes.dictionary)))
-    inside = rows >= 0
-    np.add.at(counts, (rows[inside], np.asarray(codes.indices)[inside]), 1.0)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
-    return inputs.standardise(shares)
+    of_items = pa.table({USER: ids, ITEM: ids})
+    pairs = inputs.train if inputs.key == USER else of_items
+    counts = np.asarray((incidence(pairs, subjects, ids) @ genres).todense())
+    return inputs.standardise(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0))
 
 
 def _history_svd(inputs: ControlInputs) -> NDArray[np.float32]:
@@ -143,19 +137,13 @@ def _history_svd(inputs: ControlInputs) -> NDArray[np.float32]:
 
     Left ones for users, right ones for items.
     """
-    from scipy.sparse import csr_matrix
     from scipy.sparse.linalg import svds
 
-    train = inputs.train
-    rows = positions(train[inputs.key], pa.array(inputs.subjects, pa.string()))
-    other = ITEM if inputs.key == USER else USER
-    others = pc.unique(train[other])
-    columns = np.asarray(pc.index_in(train[other], others))
-    inside = rows >= 0
-    matrix = csr_matrix(
-        (np.ones(int(inside.sum())), (rows[inside], columns[inside])),
-        shape=(len(inputs.subjects), len(others)),
-    )
+    subjects = pa.array(inputs.subjects, pa.string())
+    if inputs.key == USER:
+        matrix = incidence(inputs.train, subjects, distinct(inputs.train[ITEM]))
+    else:
+        matrix = incidence(inputs.train, distinct(inputs.train[USER]), subjects).T
     rank = min(inputs.targets.shape[1], min(matrix.shape) - 1)
     start = np.random.default_rng(inputs.fixed_seed).standard_normal(min(matrix.shape))
     left, values, _ = svds(matrix, k=rank, v0=start)

@@ -74,6 +74,12 @@ class DataColumns(Section):
     user_file_user: str | None = Field(
         None, description="The user id in the user file, if named differently."
     )
+    item_features: tuple[str, ...] = Field(
+        (),
+        description="Further columns of the item file: features of context-aware models and the "
+        "source `features` of knowledge. Values are words, several stand between genre_separator.",
+    )
+    user_features: tuple[str, ...] = Field((), description="Likewise of the user file.")
     text: tuple[str, ...] = Field(
         (), description="Columns to append to the title: `Title – Artist`."
     )
@@ -125,8 +131,8 @@ class Dataset(Section):
     items: str | None = unkeyed(None, description="Items: a path or URL; optional.")
     users: str | None = unkeyed(
         None,
-        description="Users: a path or URL; read only if profiles.history.demographics names "
-        "fields.",
+        description="Users: a path or URL; read only if profiles.history.demographics or "
+        "columns.user_features names fields.",
     )
     sha256: dict[Role | Literal["path"], str] = unkeyed(
         {},
@@ -215,6 +221,8 @@ class Dataset(Section):
                 "atomic files are found by name and path; for files of your own set format to "
                 "csv, tsv or parquet"
             )
+        if kind == "amazon" and self.columns.item_features:
+            raise ValueError("format amazon has title and genres alone; leave out item_features")
         for file in map(self.of, ROLES):
             if file.quoting not in (None, "none") and len(file.delimiter or ",") > 1:
                 raise ValueError("a delimiter of several characters goes with quoting none only")

@@ -18,7 +18,7 @@ REDUCTIONS: Table[Any] = Table(
 )
 """One's own is a function `reduce(embeddings, width, seed)`: float32 (n, d) to (n, width)."""
 Reduction = Annotated[str, *named(REDUCTIONS)]
-Source = Literal["profiles", "offline", "genres", "years"]
+Source = Literal["profiles", "offline", "genres", "years", "features"]
 
 
 class Umap(Section):
@@ -58,8 +58,9 @@ class Targets(Section):
     sources: dict[Source, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         {"profiles": 1.0},
         description="Sources of knowledge and their weights, or a list of sources: profiles: the "
-        "configured profiles; offline: texts of the offline writer beside them; genres, years: of "
-        "items, a user's being the mean over the training items. Each is centred and scaled, then "
+        "configured profiles; offline: texts of the offline writer beside them; genres, years, "
+        "features: of items, a user's being the mean over the training items, or of features the "
+        "user's own. Each is centred and scaled, then "
         "all are concatenated. A source with weight 0, or not named, is off.",
     )
     reduction: Reduction | None = Field(

@@ -29,6 +29,7 @@ class Layout:
         json: whether each line is a JSON object rather than delimited values.
         columns: our names to the file's.
         text: the file's columns that follow a title.
+        features: the file's columns that are features.
         flags: columns that hold 1 where an item has the genre of that name.
         genre_separator: between genres; empty: white space.
         year_from_title: whether titles end in `(1995)`.
@@ -39,6 +40,7 @@ class Layout:
     json: bool = False
     columns: dict[str, str] = field(default_factory=dict)
     text: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     genre_separator: str = "|"
     year_from_title: bool = False
@@ -47,7 +49,9 @@ class Layout:
     @property
     def wanted(self) -> list[str]:
         """The file's columns that are read."""
-        return list(dict.fromkeys((*self.columns.values(), *self.text, *self.flags)))
+        return list(
+            dict.fromkeys((*self.columns.values(), *self.text, *self.flags, *self.features))
+        )
 
 
 def _movielens(delimiter: str, columns: dict[str, str], *names: str) -> Layout:
@@ -97,7 +101,12 @@ def layout(config: Dataset, role: Role, tag: str) -> Layout:
 
     `tag` is the published name of a MovieLens file, else the file's suffix (`.csv.gz`).
     """
-    config = config.of(role)
+    columns = config.columns
+    features = {"items": columns.item_features, "users": columns.user_features}.get(role, ())
+    return replace(_layout(config.of(role), role, tag), features=features)
+
+
+def _layout(config: Dataset, role: Role, tag: str) -> Layout:
     if config.kind == "movielens":
         published = MOVIELENS[role][tag]
         assert published.dialect is not None

@@ -4,11 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
-from models.arrow import distinct, positions
+from models.arrow import distinct, incidence
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
 from models.schemas import EMBEDDING, ITEM, USER
@@ -35,7 +32,7 @@ def pooled(train: pa.Table, embeddings: pa.Table, shuffle: int | None = None) ->
         BadInput: if no item of the training part has a vector.
     """
     users = distinct(train[USER])
-    chosen = _choices(train, users, embeddings[ITEM].combine_chunks())
+    chosen = incidence(train, users, embeddings[ITEM].combine_chunks())
     counts = np.diff(chosen.indptr)
     if not counts.any():
         raise BadInput(
@@ -52,14 +49,3 @@ def pooled(train: pa.Table, embeddings: pa.Table, shuffle: int | None = None) ->
         means = (chosen[within] @ vectors)[known] / counts[within][known, None]
         ids = users[start : start + _USERS_AT_ONCE].filter(pa.array(known))
         yield to_table(ids, EMBEDDING, means.astype(np.float32), USER)
-
-
-def _choices(train: pa.Table, users: pa.Array, items: pa.Array) -> csr_matrix:
-    """Ones where a user chose an item that has a vector: float64 (n_users, n_items)."""
-    rows = np.asarray(pc.index_in(train[USER], users))
-    columns = positions(train[ITEM], items)
-    has_vector: NDArray[np.bool_] = columns >= 0
-    return csr_matrix(
-        (np.ones(int(has_vector.sum())), (rows[has_vector], columns[has_vector])),
-        shape=(len(users), len(items)),
-    )

@@ -5,28 +5,26 @@ source's width nor its units decide how much it says.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.arrow import flat, positions
+from models.arrow import positions, words
 from models.embeddings.pooling import pooled
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
-from models.schemas import EMBEDDING, GENRES, ITEM, YEAR
+from models.schemas import EMBEDDING, FEATURES, GENRES, ITEM, USER, USERS, YEAR
 
 _KNOTS = 6
+_NOBODY = USERS.empty_table()
 
 
-def _genres(items: pa.Table) -> NDArray[np.float64]:
-    """1 where an item has a genre: float64 (n_items, n_genres), a zero row where it has none."""
-    lists = flat(items[GENRES])
-    codes = lists.flatten().dictionary_encode()
-    found = np.zeros((items.num_rows, len(codes.dictionary)))
-    found[np.asarray(pc.list_parent_indices(lists)), np.asarray(codes.indices)] = 1
-    return found
+def _listed(rows: pa.Table, column: str) -> NDArray[np.float64]:
+    """1 where a row's list has a word: float64 (n_rows, n_words); no columns without `column`."""
+    return np.asarray(words(rows, column)[0].todense())
 
 
 def _years(items: pa.Table) -> NDArray[np.float64]:
@@ -45,33 +43,40 @@ def _years(items: pa.Table) -> NDArray[np.float64]:
 
 
 METADATA: dict[str, Callable[[pa.Table], NDArray[np.float64]]] = {
-    "genres": _genres,
+    "genres": partial(_listed, column=GENRES),
     "years": _years,
+    "features": partial(_listed, column=FEATURES),
 }
-"""Sources that are read from the items themselves."""
+"""Sources that are read from the items (features: of users, too) themselves."""
 
 
-def metadata(source: str, items: pa.Table, train: pa.Table, key: str) -> pa.Table | None:
+def metadata(
+    source: str, items: pa.Table, train: pa.Table, key: str, users: pa.Table = _NOBODY
+) -> pa.Table | None:
     """Make the vectors of a source of `METADATA`: `vectors("embedding", width, key)`.
 
-    A user's vector is the mean of those of the training items.
+    A user's vector is the mean of those of the training items; of features, the user's own if
+    there are any.
 
     Args:
-        source: genres or years.
+        source: genres, years or features.
         items: schema `ITEMS`.
         train: schema `INTERACTIONS`.
         key: `USER` or `ITEM`.
+        users: schema `USERS`, for their features.
 
     Returns:
-        None if no item has any.
+        None if nobody has any.
     """
-    matrix = METADATA[source](items)
+    own = key == USER and source == "features" and FEATURES in users.column_names
+    rows, of = (users, USER) if own else (items, ITEM)
+    matrix = METADATA[source](rows)
     known = matrix.any(axis=1)
     if not known.any():
         return None
-    ids = items[ITEM].combine_chunks().filter(pa.array(known))
-    table = to_table(ids, EMBEDDING, matrix[known].astype(np.float32), ITEM)
-    return table if key == ITEM else pa.concat_tables(pooled(train, table))
+    ids = rows[of].combine_chunks().filter(pa.array(known))
+    table = to_table(ids, EMBEDDING, matrix[known].astype(np.float32), of)
+    return table if key == of else pa.concat_tables(pooled(train, table))
 
 
 def all_metadata(
@@ -82,7 +87,7 @@ def all_metadata(
     Raises:
         BadInput: if there is neither.
     """
-    made = {source: metadata(source, items, train, key) for source in METADATA}
+    made = {source: metadata(source, items, train, key) for source in ("genres", "years")}
     parts = {source: table for source, table in made.items() if table is not None}
     if not parts:
         raise BadInput(

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from models.arrow import positions
+from models.arrow import incidence, positions, words
 from models.schemas import GENRES, ITEM, USER
 
 BEYOND = ("coverage", "novelty", "gini", "popularity", "diversity", "calibration")
@@ -44,17 +44,12 @@ class Catalogue:
     @classmethod
     def of(cls, items: pa.Table, train: pa.Table) -> Self:
         """Count the training interactions of the items in `items`, schema `ITEMS`."""
-        ids, lists = items[ITEM].combine_chunks(), items[GENRES].combine_chunks()
+        ids = items[ITEM].combine_chunks()
         found = positions(train[ITEM], ids)
         holders = np.bincount(found[found >= 0], minlength=len(ids))
         n_users = len(pc.unique(train[USER]))
         surprises = -np.log2(np.maximum(holders, 1) / n_users)
-        names = pc.list_flatten(lists).dictionary_encode()
-        owners = np.asarray(pc.list_parent_indices(lists))
-        places = owners, np.asarray(names.indices)
-        shape = len(ids), len(names.dictionary)
-        genres = sparse.csr_matrix((np.ones(len(owners)), places), shape=shape)
-        return cls(ids, holders, surprises, _shares(genres), train)
+        return cls(ids, holders, surprises, _shares(words(items, GENRES)[0]), train)
 
     def of_lists(self, rankings: pa.Table, split: str, k: int) -> dict[str, float]:
         """Describe the first `k` of all lists of `split`; `rankings` has the schema `RANKINGS`.
@@ -84,7 +79,7 @@ class Catalogue:
             "popularity": float((served @ self.holders / length).mean()),
         }
         if self.genres.nnz:
-            history = self._history(rankings[USER].combine_chunks())
+            history = incidence(self.train, rankings[USER].combine_chunks(), self.items)
             found["diversity"] = _diversity(served, self.genres)
             found["calibration"] = _calibration(history @ self.genres, lists @ self.genres)
         return found
@@ -97,13 +92,6 @@ class Catalogue:
         inside = np.arange(len(codes)) - np.repeat(lengths.cumsum() - lengths, lengths) < k
         marks = np.ones(int(inside.sum())), (owners[inside], codes[inside])
         return sparse.csr_matrix(marks, shape=(len(lists), len(self.items)))
-
-    def _history(self, users: pa.Array) -> sparse.csr_matrix:
-        """Mark the training items of users: (n_users, n_items)."""
-        rows, columns = positions(self.train[USER], users), positions(self.train[ITEM], self.items)
-        inside = (rows >= 0) & (columns >= 0)
-        marks = np.ones(int(inside.sum())), (rows[inside], columns[inside])
-        return sparse.csr_matrix(marks, shape=(len(users), len(self.items)))
 
 
 def _shares(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

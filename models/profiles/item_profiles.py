@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from models.arrow import codes, distinct, flat
+from models.arrow import codes, distinct, words
 from models.profiles.offline_writer import lift
 from models.profiles.user_history import describe, filled_ratings, presentable
 from models.schemas import GENRES, ITEM, RATING, TITLE, USER, YEAR
@@ -103,16 +102,9 @@ def _companions(likes: csr_matrix, most: int) -> NDArray[np.int64]:
 
 def _audience(likes: csr_matrix, described: pa.Table) -> list[list[str]]:
     """Genres that the likers of an item like more than all users do, other than its own."""
-    lists = flat(described[GENRES])
-    encoded = lists.flatten().dictionary_encode()
-    names = encoded.dictionary.to_pylist()
+    has, names = words(described, GENRES)
     if not names:
         return [[] for _ in range(described.num_rows)]
-    owner = np.asarray(pc.list_parent_indices(lists)).astype(np.int64)
-    genre = np.asarray(encoded.indices).astype(np.int64)
-    has = csr_matrix(
-        (np.ones(len(genre), np.float32), (owner, genre)), shape=(likes.shape[1], len(names))
-    )
     pairs = likes.tocoo()
     user_genres = has[pairs.col].tocoo()
     taste = lift(

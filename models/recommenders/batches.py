@@ -32,6 +32,7 @@ class Pairs:
         users, items: int64 (n,).
         n_users, n_items: numbers of internal ids, padding included.
         features: item features by column, n_items rows each, joined to pointwise batches.
+        user_features: likewise of users.
     """
 
     users: Tensor
@@ -39,10 +40,12 @@ class Pairs:
     n_users: int
     n_items: int
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    user_features: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def features_of(self, items: Tensor) -> Batch:
-        """Look up the items' features, a row per item."""
-        return {name: feature[items] for name, feature in self.features.items()}
+    def features_of(self, users: Tensor, items: Tensor) -> Batch:
+        """Look up the features of user-item pairs, a row per pair."""
+        of_items = {name: feature[items] for name, feature in self.features.items()}
+        return of_items | {name: feature[users] for name, feature in self.user_features.items()}
 
 
 class Negatives:
@@ -171,8 +174,8 @@ def pair_batches(
         labels = torch.zeros(len(users) + len(drawn), device=users.device)
         labels[: len(users)] = 1.0
         items = torch.cat((items, drawn))
-        columns = {USER: users.repeat(repeats + 1), ITEM: items, LABEL: labels}
-        return columns | pairs.features_of(items)
+        users = users.repeat(repeats + 1)
+        return {USER: users, ITEM: items, LABEL: labels} | pairs.features_of(users, items)
 
     def block(rows: Tensor) -> Iterator[Batch]:
         users, items = pairs.users[rows], pairs.items[rows]
@@ -193,9 +196,9 @@ def labelled_batches(
     """Batch the interactions themselves as (user, item, label, item features)."""
 
     def batch(rows: Tensor) -> list[Batch]:
-        items = pairs.items[rows]
-        columns = {USER: pairs.users[rows], ITEM: items, LABEL: labels[rows]}
-        return [columns | pairs.features_of(items)]
+        users, items = pairs.users[rows], pairs.items[rows]
+        columns = {USER: users, ITEM: items, LABEL: labels[rows]}
+        return [columns | pairs.features_of(users, items)]
 
     return Batches(len(labels), size, generator, batch, least=least)
 

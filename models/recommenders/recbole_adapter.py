@@ -5,8 +5,8 @@ and uses numpy names that are gone; its data set reads files. All of that is ove
 that a model is built from ids in memory and nothing outside it changes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.schemas import GENRES, ITEM, USER, YEAR
+from models.schemas import ITEM, USER
+
+Column = Sequence[str] | Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,15 @@ class Universe:
 
     Attributes:
         users, items: all raw ids, in training or not.
-        years: per item, empty where unknown; read by context-aware models only.
-        genres: per item, likewise.
+        of_items: features of items by column: a word each, empty where unknown, or a list of words;
+            read by context-aware models only.
+        of_users: likewise of users.
     """
 
     users: Sequence[str]
     items: Sequence[str]
-    years: Sequence[str] = ()
-    genres: Sequence[Sequence[str]] = ()
+    of_items: Mapping[str, Column] = field(default_factory=dict)
+    of_users: Mapping[str, Column] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def config_class() -> Any:
 @cache
 def dataset_class() -> Any:
     """Return RecBole's data set class, over tables in memory."""
+    import pandas as pd
     from recbole.data.dataset import Dataset
     from recbole.utils import FeatureSource, FeatureType
 
@@ -86,8 +90,6 @@ def dataset_class() -> Any:
         """RecBole's data set over a log and the universe of ids, both in memory."""
 
         def _load_data(self, _token: str, _dataset_path: str) -> None:
-            import pandas as pd
-
             log: Log = self.config["log"]
             universe: Universe = self.config["universe"]
             self.inter_feat = pd.DataFrame({USER: list(log.users), ITEM: list(log.items)})
@@ -95,13 +97,14 @@ def dataset_class() -> Any:
             self.item_feat = pd.DataFrame({ITEM: list(universe.items)})
             self._describe(USER, FeatureType.TOKEN, FeatureSource.USER_ID)
             self._describe(ITEM, FeatureType.TOKEN, FeatureSource.ITEM_ID)
-            if universe.years:
-                self.item_feat[YEAR] = [year or "unknown" for year in universe.years]
-                self._describe(YEAR, FeatureType.TOKEN, FeatureSource.ITEM)
-            if universe.genres:
-                self.item_feat[GENRES] = [np.asarray(g, dtype=str) for g in universe.genres]
-                longest = max(1, *map(len, universe.genres))
-                self._describe(GENRES, FeatureType.TOKEN_SEQ, FeatureSource.ITEM, longest)
+            for table, source, columns in (
+                (self.item_feat, FeatureSource.ITEM, universe.of_items),
+                (self.user_feat, FeatureSource.USER, universe.of_users),
+            ):
+                for name, rows in columns.items():
+                    table[name], longest = _values(rows)
+                    kind = FeatureType.TOKEN_SEQ if longest else FeatureType.TOKEN
+                    self._describe(name, kind, source, max(longest, 1))
 
         def _describe(self, field: str, kind: Any, source: Any, length: int = 1) -> None:
             self.field2type[field], self.field2source[field] = kind, source
@@ -111,16 +114,22 @@ def dataset_class() -> Any:
             """Filtering is the split's business."""
 
         def _fill_nan(self) -> None:
-            """The padding item alone lacks features; RecBole fills in a way that pandas drops."""
-            if YEAR in self.item_feat:
-                self.item_feat[YEAR] = self.item_feat[YEAR].fillna(0)
-            if GENRES in self.item_feat:
-                nothing = np.empty(0, dtype=np.int64)
-                self.item_feat[GENRES] = self.item_feat[GENRES].map(
-                    lambda genres: genres if isinstance(genres, np.ndarray) else nothing
-                )
+            """The padding ids alone lack features; RecBole fills in a way that pandas drops."""
+            for table in (self.item_feat, self.user_feat):
+                for name in table.columns[1:]:
+                    values = table[name].tolist()
+                    is_list = any(isinstance(value, np.ndarray) for value in values)
+                    values[0] = np.empty(0, dtype=np.int64) if is_list else 0
+                    table[name] = pd.Series(values, table.index)
 
     return MemoryDataset
+
+
+def _values(rows: Column) -> tuple[list[Any], int]:
+    """A feature's values as RecBole's tables hold them; most words of a list, 0 for a word each."""
+    if isinstance(rows[0], str):
+        return [word or "unknown" for word in rows], 0
+    return [np.asarray(words, dtype=str) for words in rows], max(1, *map(len, rows))
 
 
 @cache

@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -49,7 +48,7 @@ from models.recommenders.sequence_batches import (
     sequence_batches,
 )
 from models.recommenders.speedups import speed_up
-from models.schemas import GENRES, ITEM, USER, YEAR
+from models.schemas import ITEM, USER
 from models.transfer.wrapper import Targets
 
 _SCORED_PAIRS = 1 << 16
@@ -68,6 +67,7 @@ class Recommender:
         user_tokens, item_tokens: object (n_users,) and (n_items,), the raw ids of internal ids.
         train_users, train_items: int64 (n,), the training pairs by internal ids.
         features: item features by column, each with n_items rows; context-aware models only.
+        user_features: likewise of users, n_users rows.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Recommender:
         self.seed = seed
         self._labels = log.labels
         if self.entry.family != "context-aware":
-            universe = replace(universe, years=(), genres=())
+            universe = Universe(universe.users, universe.items)
         with warnings.catch_warnings():
             # RecBole calls what pandas and torch have announced to drop; the lock pins both.
             warnings.simplefilter("ignore")
@@ -116,11 +116,9 @@ class Recommender:
             self.item_tokens = np.asarray(dataset.field2id_token[ITEM], dtype=object)
             self.train_users = self.user_ids(log.users)
             self.train_items = self.item_ids(log.items)
-            self.features: dict[str, Tensor] = {
-                field: dataset.get_item_feature()[field].to(self.device)
-                for field in (YEAR, GENRES)
-                if field in dataset.field2type
-            }
+            of_items, of_users = dataset.get_item_feature(), dataset.get_user_feature()
+            self.features = {f: of_items[f].to(self.device) for f in universe.of_items}
+            self.user_features = {f: of_users[f].to(self.device) for f in universe.of_users}
             self._sequences = self._history(log) if self.entry.family == "sequential" else None
             self._built_from = config, dataset
             self.module: nn.Module = self._module(config, dataset)
@@ -182,7 +180,7 @@ class Recommender:
     def tokens(self) -> dict[str, Sequence[str]]:
         """The tokens of users, items and the features in use, by internal ids."""
         known = self._built_from[1].field2id_token
-        return {field: known[field] for field in (USER, ITEM, *self.features)}
+        return {field: known[field] for field in (USER, ITEM, *self.features, *self.user_features)}
 
     def user_ids(self, tokens: Sequence[str]) -> NDArray[np.int64]:
         """Internal ids of raw user ids: int64 (n,)."""
@@ -280,6 +278,7 @@ class Recommender:
             self.n_users,
             self.n_items,
             self.features,
+            self.user_features,
         )
 
     def _least_rows(self, size: int) -> int:
@@ -388,8 +387,7 @@ class Recommender:
         if self._sequences is not None:
             columns |= self._sequences.latest(users)
         if items is not None:
-            features = {name: feature[items] for name, feature in self.features.items()}
-            columns |= {ITEM: items} | features
+            columns |= {ITEM: items} | self._pairs().features_of(users, items)
         return self._interaction(columns)
 
     @torch.no_grad()

@@ -141,11 +141,8 @@ UNSUPPORTED: dict[str, tuple[Family, str]] = {
     "lightgbm": ("context-aware", "decision trees: no gradient and no layer to align"),
     "xgboost": ("context-aware", "decision trees: no gradient and no layer to align"),
     **dict.fromkeys(
-        ("DIN", "DIEN", "FDSA", "GRU4RecF", "SASRecF", "S3Rec"),
-        ("sequential", "it reads features of every item of a history, which batches do not hold"),
-    ),
-    **dict.fromkeys(
-        ("GRU4RecKG", "KSR"), ("sequential", "it needs vectors of a knowledge graph beside the log")
+        ("DIN", "DIEN", "FDSA", "GRU4RecF", "GRU4RecKG", "KSR", "SASRecF", "S3Rec"),
+        ("sequential", "it reads features of all items of a history, which batches do not hold"),
     ),
     **dict.fromkeys(
         ("CORE", "FEARec", "SHAN", "TransRec"),

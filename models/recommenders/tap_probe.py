@@ -14,6 +14,7 @@ from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
 from models.recommenders.registry import entry
 from models.recommenders.teaching import graded_scores
+from models.schemas import GENRES, YEAR
 from models.transfer.hooks import HookManager, Sighting, did_not_fire, survey
 
 TOY_LOG = Log(
@@ -23,8 +24,10 @@ TOY_LOG = Log(
 TOY_UNIVERSE = Universe(
     users=[f"u{n}" for n in range(24)],
     items=[f"i{n}" for n in range(30)],
-    years=[str(1990 + n % 5) for n in range(30)],
-    genres=[["a", "b"][: n % 3] for n in range(30)],
+    of_items={
+        YEAR: [str(1990 + n % 5) for n in range(30)],
+        GENRES: [["a", "b"][: n % 3] for n in range(30)],
+    },
 )
 
 

@@ -33,7 +33,7 @@ def dump(reducer: Reducer) -> bytes:
     if reducer.mean is not None and reducer.components is not None:
         arrays |= {"mean": reducer.mean, "components": reducer.components}
     if reducer.manifold is not None:
-        parts, record["index"] = to_arrays(reducer.manifold)
+        parts, record["indexed"] = to_arrays(reducer.manifold)
         arrays |= {_MANIFOLD + name: part for name, part in parts.items()}
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return save(contiguous, {"llmkt": json.dumps(record, sort_keys=True)})
@@ -61,12 +61,12 @@ def load(content: bytes) -> Reducer:
 
 def _reducer(arrays: dict[str, NDArray[Any]], record: dict[str, Any]) -> Reducer:
     manifold, scale = None, arrays["scale"]
-    if "index" in record:
+    if _MANIFOLD + "points" in arrays:
         for package, now in _versions().items():
             if record["versions"].get(package) != now:
                 raise Unusable(f"fitted with {package} {record['versions'].get(package)}")
         parts = {name.removeprefix(_MANIFOLD): part for name, part in arrays.items()}
-        manifold = from_arrays(parts, record["index"], record["settings"])
+        manifold = from_arrays(parts, record["indexed"], record["settings"])
     return Reducer(
         arrays["centre"],
         scale if len(scale) > 1 else scale.reshape(()),

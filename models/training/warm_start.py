@@ -1,11 +1,12 @@
 """Start a training from another one's weights, although users and items have come or gone.
 
 The axes of tensors that stand for users, items or their features are not declared per model but
-measured: a toy model is built again with one user, item, year or genre more, and some axes grow.
+measured: a toy model is built again with one user, item or word more, and some axes grow.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from models.errors import BadInput
 from models.recommenders.recbole_adapter import Universe
 from models.recommenders.recommender import Recommender
 from models.recommenders.tap_probe import TOY_UNIVERSE, toy
-from models.schemas import GENRES, ITEM, USER, YEAR
+from models.schemas import ITEM, USER
 
 Rows = Mapping[str, Sequence[str]]
 """Raw tokens by field, in the order of a model's internal ids, padding first."""
@@ -30,7 +31,7 @@ def rows_of(recommender: Recommender) -> dict[str, list[str]]:
 def start_from(recommender: Recommender, weights: Mapping[str, Tensor], rows: Rows) -> None:
     """Give a fresh model another training's weights, matched by raw ids.
 
-    Users, items, years and genres that are new keep their fresh weights.
+    Users, items and words that are new keep their fresh weights.
 
     Args:
         recommender: the fresh model.
@@ -74,20 +75,24 @@ def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
         built = toy(recommender.name, recommender.given, universe)
         return {name: value.shape for name, value in built.module.state_dict().items()}
 
-    small = TOY_UNIVERSE
-    if not {YEAR, GENRES} & recommender.tokens().keys():
-        small = replace(small, years=(), genres=())
+    def toys(features: Mapping[str, Tensor], n: int) -> dict[str, Any]:
+        return {name: [_word("a", rows)] * n for name, rows in features.items()}
+
+    def grown_by_one(columns: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: [*rows, rows[0]] for name, rows in columns.items()}
+
+    users, items = TOY_UNIVERSE.users, TOY_UNIVERSE.items
+    of_items, of_users = recommender.features, recommender.user_features
+    small = Universe(users, items, toys(of_items, len(items)), toys(of_users, len(users)))
     larger = {
-        USER: replace(small, users=[*small.users, "new"]),
-        ITEM: replace(
-            small,
-            items=[*small.items, "new"],
-            years=[*small.years, *small.years[:1]],
-            genres=[*small.genres, *small.genres[:1]],
-        ),
-        YEAR: replace(small, years=["new", *small.years[1:]]),
-        GENRES: replace(small, genres=[["new"], *small.genres[1:]]),
+        USER: replace(small, users=[*users, "new"], of_users=grown_by_one(small.of_users)),
+        ITEM: replace(small, items=[*items, "new"], of_items=grown_by_one(small.of_items)),
     }
+    for features, side in ((of_items, "of_items"), (of_users, "of_users")):
+        for name, rows in features.items():
+            columns = getattr(small, side)
+            column = [_word("new", rows), *columns[name][1:]]
+            larger[name] = replace(small, **{side: columns | {name: column}})
     before = shapes(small)
     grown = {field: shapes(larger[field]) for field in recommender.tokens()}
     # Fields that share an axis have their blocks in the model's own order.
@@ -100,6 +105,11 @@ def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
         ]
         for name, shape in before.items()
     }
+
+
+def _word(word: str, rows: Tensor) -> str | list[str]:
+    """A value of a feature as the universe has it: a list where rows hold several."""
+    return word if rows.dim() == 1 else [word]
 
 
 def _carry_over(

@@ -15,7 +15,7 @@ from models.dataset.delimited_text import Dialect, Source
 from models.dataset.file_layouts import Layout, layout
 from models.dataset.record_blocks import REFUSED, Block, all_records, require_columns
 from models.errors import BadInput
-from models.schemas import GENRES, ITEM, RATING, TIMESTAMP, TITLE, USER, YEAR
+from models.schemas import FEATURES, GENRES, ITEM, RATING, TIMESTAMP, TITLE, USER, YEAR
 from tasks.dataset.scratch_tables import execute, set_variables
 from tasks.dataset.source_files import source_file
 from tasks.storage.artifacts import Handle
@@ -92,7 +92,7 @@ def read_file(
 def read_users(
     config: Dataset, raw: dict[str, Handle], fields: tuple[str, ...]
 ) -> tuple[str, pa.Table]:
-    """Read the user file's name, and `user_id` and `fields` as text, empty values null.
+    """Read the user file's name, `user_id`, `fields` as text, empty values null, and `features`.
 
     Raises:
         BadInput: for a missing column, and a row that cannot be read or has no user_id.
@@ -100,12 +100,14 @@ def read_users(
     found = source_file(raw, "users")
     assert found is not None, "raw_files refuses fields without a user file"
     file, users = file_name(config, "users"), layout(config, "users", found[0])
-    wanted = [users.columns[USER], *fields]
+    wanted = list(dict.fromkeys((users.columns[USER], *fields, *users.features)))
     if {USER, wanted[0]} & set(fields):
         raise BadInput(f"history.demographics: {wanted[0]} is the user's id. Remove it.")
     found_blocks = blocks(found[1].verify(), file, users, wanted)
     table = all_records(found_blocks, file, wanted, filled=wanted[:1])
-    return file, table.rename_columns([USER, *fields])
+    described = pc.split_pattern(_features(table, users, len(table)), json_lines.MARK)
+    kept = [table[name] for name in (wanted[0], *fields)]
+    return file, pa.table([*kept, described], [USER, *fields, FEATURES])
 
 
 def file_name(config: Dataset, role: Role) -> str:
@@ -232,17 +234,31 @@ def _fields(block: Block, layout: Layout, role: Role) -> pa.Table:
         fields[name] = values[source] if source else pa.nulls(n, pa.large_string())
     if layout.flags:
         hits = [pc.if_else(pc.equal(values[flag], "1"), flag, None) for flag in layout.flags]
-        fields[GENRES] = _joined(hits, "|")
+        fields[GENRES] = _joined(hits, "|", n)
     if role == "items":
         fields[GENRES] = _with_lists(fields[GENRES], json_lines.MARK)
+        fields[FEATURES] = _features(values, layout, n)
     if layout.text:
         titles = (fields[TITLE], *(_with_lists(values[name], ", ") for name in layout.text))
         is_blank = [pc.equal(pc.utf8_trim_whitespace(column), "") for column in titles]
         filled = [
             pc.if_else(blank, None, column) for blank, column in zip(is_blank, titles, strict=True)
         ]
-        fields[TITLE] = _joined(filled, " – ")
+        fields[TITLE] = _joined(filled, " – ", n)
     return pa.table(fields)
+
+
+def _features(values: pa.Table, layout: Layout, n: int) -> Any:
+    """What rows say in the columns of features: `column: value` between marks, n texts or nulls."""
+    texts = []
+    for name in layout.features:
+        text = pc.utf8_trim_whitespace(_with_lists(values[name], layout.genre_separator or " "))
+        if layout.genre_separator:
+            mark = f"{json_lines.MARK}{name}: "
+            text = pc.replace_substring(text, layout.genre_separator, mark)
+        named = pc.replace_substring_regex(text, "^", f"{name}: ")
+        texts.append(pc.if_else(pc.equal(text, ""), None, named))
+    return _joined(texts, json_lines.MARK, n)
 
 
 def _with_lists(column: Any, mark: str) -> Any:
@@ -256,7 +272,11 @@ def _with_lists(column: Any, mark: str) -> Any:
     return pa.array(lists, pa.large_string())
 
 
-def _joined(columns: list[Any], separator: str) -> pa.ChunkedArray:
-    texts = [column.cast(pa.large_string()) for column in columns]
+def _joined(columns: list[Any], separator: str, n: int) -> pa.ChunkedArray:
+    """Join what n rows have in the columns, null where they have nothing."""
+    # Arrow drops a row whose texts are all null: an empty text in front keeps it.
+    texts = (text.cast(pa.large_string()) for text in (pa.array([""] * n), *columns))
     glue = pa.scalar(separator, pa.large_string())
-    return pc.binary_join_element_wise(*texts, glue, null_handling="skip")
+    found = pc.binary_join_element_wise(*texts, glue, null_handling="skip")
+    found = pc.utf8_slice_codeunits(found, len(separator))
+    return pc.if_else(pc.equal(found, ""), None, found)

@@ -225,8 +225,11 @@ def _written(base: Interactions, table: pa.Table, inputs: dict[str, Handle]) -> 
     touched = pc.unique(table[ITEM])
     added = touched.filter(pc.invert(pc.is_in(touched, items[ITEM].combine_chunks())))
     nothing = [pa.nulls(len(added), field.type) for field in ITEMS][1:]
-    catalogue = pa.concat_tables([items, pa.table([added, *nothing], schema=ITEMS)]).sort_by(ITEM)
-    users = pa.table({USER: pc.unique(table[USER])}, schema=USERS).sort_by(USER)
+    new = pa.table([added, *nothing], schema=ITEMS)
+    catalogue = pa.concat_tables([items, new], promote_options="default").sort_by(ITEM)
+    known = read_parquet(base.users).replace_schema_metadata(None)
+    users = pa.table({USER: pc.unique(table[USER])}, schema=USERS)
+    users = users.join(known, USER).sort_by(USER)
     return base.model_copy(
         update={
             "interactions": write_parquet("interactions", table, inputs),

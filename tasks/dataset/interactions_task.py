@@ -8,7 +8,15 @@ from prefect.logging import get_run_logger
 
 from models.config import Dataset
 from models.errors import BadInput
-from models.schemas import INTERACTIONS, ITEMS, QUARANTINE, USER, USERS, demographics_schema
+from models.schemas import (
+    DESCRIBED,
+    INTERACTIONS,
+    ITEMS,
+    QUARANTINE,
+    USER,
+    USERS,
+    demographics_schema,
+)
 from tasks.dataset.file_reading import file_name, read, read_users
 from tasks.dataset.filters import filtered
 from tasks.dataset.outputs import Ingestion, Interactions
@@ -34,7 +42,7 @@ _FIXES = {
 }
 
 
-@stage("interactions", version=3, cheap=True)
+@stage("interactions", version=4, cheap=True)
 def interactions(
     config: Dataset, raw: dict[str, Handle], demographics: tuple[str, ...] = ()
 ) -> Interactions:
@@ -53,15 +61,17 @@ def interactions(
         BadInput: naming file, row and fix for what cannot be read, unless `bad_rows` is
             quarantine; if nothing is left.
     """
-    people = None
-    if demographics:
-        people = write_parquet("demographics", _people(config, raw, demographics), raw)
+    asked = demographics or config.columns.user_features
+    people = _people(config, raw, demographics) if asked else None
     with scratch_tables() as connection:
         read(connection, config, raw)
         _require_no_bad_rows(connection, config)
-        data = _written(connection, config, raw, filtered(connection, config))
+        data = _written(connection, config, raw, filtered(connection, config), people)
     _log(config, data)
-    return data.model_copy(update={"demographics": people})
+    if not demographics or people is None:
+        return data
+    known = people.select([USER, *demographics]).cast(demographics_schema(demographics))
+    return data.model_copy(update={"demographics": write_parquet("demographics", known, raw)})
 
 
 def fix_of(reason: str) -> str:
@@ -87,12 +97,12 @@ def _require_no_bad_rows(connection: "duckdb.DuckDBPyConnection", config: Datase
 
 
 def _people(config: Dataset, raw: dict[str, Handle], fields: tuple[str, ...]) -> pa.Table:
-    """`user_id` and the asked-for fields as text, one row per user, sorted."""
+    """`user_id`, the asked-for fields as text and `features`, one row per user, sorted."""
     file, table = read_users(config, raw, fields)
     repeated = table.num_rows - len(pc.unique(table[USER]))
     if repeated:
         raise BadInput(f"{file}: {repeated} user_id occur more than once. Keep one row per user.")
-    return table.sort_by(USER).cast(demographics_schema(fields))
+    return table.sort_by(USER)
 
 
 def _written(
@@ -100,6 +110,7 @@ def _written(
     config: Dataset,
     raw: dict[str, Handle],
     ingestion: Ingestion,
+    people: pa.Table | None,
 ) -> Interactions:
     inputs = {key: handle for key, handle in raw.items() if not key.startswith("users")}
 
@@ -117,10 +128,16 @@ def _written(
             items=file_name(config, "items"),
             interactions=file_name(config, "interactions"),
         )
+    items, users, known = ITEMS, USERS, "(SELECT DISTINCT user_id FROM interactions)"
+    if config.columns.item_features:
+        items = ITEMS.append(DESCRIBED)
+    if config.columns.user_features:
+        connection.register("people", people)
+        users, known = USERS.append(DESCRIBED), f"{known} LEFT JOIN people USING (user_id)"
     return Interactions(
         interactions=write("interactions", INTERACTIONS, "interactions ORDER BY user_id, item_id"),
-        items=write("items", ITEMS, "catalogue ORDER BY item_id"),
-        users=write("users", USERS, "(SELECT DISTINCT user_id FROM interactions) ORDER BY user_id"),
+        items=write("items", items, "catalogue ORDER BY item_id"),
+        users=write("users", users, f"{known} ORDER BY user_id"),
         ingestion=ingestion.model_copy(update={"quarantine": quarantine}),
     )
 

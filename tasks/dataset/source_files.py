@@ -34,25 +34,26 @@ def raw_files(config: Dataset, demographics: tuple[str, ...] = ()) -> dict[str, 
     Raises:
         BadInput: for a missing file, a URL that cannot be fetched, or another sha256.
     """
+    fields = (*demographics, *config.columns.user_features)
     if config.kind == "movielens" and config.path is not None and config.interactions is None:
         files = _movielens(config, config.path)
     else:
         files = {}
         places = _atomic(config) if config.kind == "atomic" else _own(config)
         for role, place in places.items():
-            if role != "users" or demographics:
+            if role != "users" or fields:
                 file = _located(place, f"dataset.{role}")
                 handle = write_file("raw", suffix_of(place), file)
                 _require_pinned(config, role, place, handle.sha256)
                 files[role + _tag(config, role, place)] = handle
     users = [key for key in files if key.startswith("users")]
-    if demographics and not users:
+    if fields and not users:
         fix = f"Add {config.name}.user" if config.kind == "atomic" else "Set dataset.users"
         raise BadInput(
-            f"history.demographics: it asks for {', '.join(demographics)}, but the data set has no "
-            f"user file. {fix}, or leave demographics empty."
+            f"history.demographics and columns.user_features ask for {', '.join(fields)}, but the "
+            f"data set has no user file. {fix}, or leave them empty."
         )
-    return {key: files[key] for key in files if demographics or key not in users}
+    return {key: files[key] for key in files if fields or key not in users}
 
 
 def source_file(raw: dict[str, Handle], role: Role) -> tuple[str, Handle] | None:

@@ -12,12 +12,13 @@ from tasks.execution.stage import stage
 from tasks.storage.artifacts import Handle, read_parquet, write_parquet
 
 
-@stage("sources", version=2)
+@stage("sources", version=3)
 def sources(
     weights: dict[str, float],
     texts: dict[str, Embedded],
     items: Handle,
     train: Handle,
+    users: Handle,
     side: Side,
 ) -> Embedded:
     """Combine the sources of one side.
@@ -27,6 +28,7 @@ def sources(
         texts: the vectors of the sources that are texts.
         items: schema `ITEMS`.
         train: schema `INTERACTIONS`, whose users get a row, as all items do.
+        users: schema `USERS`.
         side: whose.
 
     Raises:
@@ -38,7 +40,7 @@ def sources(
         if name in texts:
             parts[name] = read_parquet(texts[name].embeddings)
             continue
-        made = metadata(name, catalogue, log, key)
+        made = metadata(name, catalogue, log, key, read_parquet(users))
         if made is None:
             raise BadInput(
                 f"targets.sources: {name} needs items with {name} and there are none. Set the "
@@ -47,7 +49,7 @@ def sources(
         parts[name] = made
     subjects = distinct((log if side == "users" else catalogue)[key])
     table = combined(parts, weights, subjects, key)
-    inputs = {"items": items, "train": train}
+    inputs = {"items": items, "train": train, "users": users}
     inputs |= {name: embedded.embeddings for name, embedded in texts.items()}
     width = table[EMBEDDING].type.list_size
     assert table.schema.equals(vectors(EMBEDDING, width, key))

@@ -29,7 +29,7 @@ AT_ONCE = 1 << 15
 """Embeddings per batch. UMAP spends three times the epochs on 10,000 or fewer."""
 
 
-@stage("targets", version=6)
+@stage("targets", version=7)
 def targets(
     config: Targets,
     embeddings: Handle,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.config import Job, Side, parse_metric
 from models.embeddings.text_batches import to_matrix
 from models.schemas import (
+    FEATURES,
     GENRES,
     ITEM,
     PREDICTIONS,
@@ -24,7 +25,7 @@ from models.schemas import (
 from tasks.storage.artifacts import Handle, read_parquet
 
 if TYPE_CHECKING:
-    from models.recommenders.recbole_adapter import Log, Universe
+    from models.recommenders.recbole_adapter import Column, Log, Universe
     from models.recommenders.recommender import Recommender
     from models.training.validation import Clicks, Holdout
 
@@ -63,18 +64,25 @@ class Inputs:
         )
 
     def universe(self) -> "Universe":
-        """Read all users, and all items with their features."""
+        """Read all users and items with their features."""
         from models.recommenders.recbole_adapter import Universe
 
-        items = read_parquet(self.items, [ITEM, YEAR, GENRES])
-        years = ["" if year is None else str(year) for year in items[YEAR].to_pylist()]
-        genres = [listed or [] for listed in items[GENRES].to_pylist()]
-        return Universe(
-            read_parquet(self.users, [USER])[USER].to_pylist(),
-            items[ITEM].to_pylist(),
-            years if any(years) else (),
-            genres if any(genres) else (),
-        )
+        items, users = read_parquet(self.items), read_parquet(self.users)
+        described: dict[str, Column] = {
+            YEAR: ["" if year is None else str(year) for year in items[YEAR].to_pylist()],
+            GENRES: _words(items, GENRES),
+            "item_features": _words(items, FEATURES),
+        }
+        of_items = {name: rows for name, rows in described.items() if any(rows)}
+        told = _words(users, FEATURES)
+        of_users: dict[str, Column] = {"user_features": told} if any(told) else {}
+        return Universe(users[USER].to_pylist(), items[ITEM].to_pylist(), of_items, of_users)
+
+
+def _words(table: pa.Table, column: str) -> list[list[str]]:
+    """A column of lists, empty where a row has none; no rows without the column."""
+    rows = table[column].to_pylist() if column in table.column_names else []
+    return [row or [] for row in rows]
 
 
 def vectors_of(handle: Handle) -> tuple[list[str], NDArray[np.float32]]:

@@ -205,6 +205,18 @@ def test_a_quote_that_never_closes_is_no_row_but_a_refusal(tmp_path):
     assert rows(data) == [("x", '"a', 1.0, 1)]
 
 
+def test_an_item_without_title_and_text_keeps_its_place(tmp_path):
+    items = write(tmp_path, "items.csv", "item_id,title,artist\n1,One,Ann\n2,,\n3,,Bo\n")
+    log = write(tmp_path, "log.csv", "user_id,item_id\na,1\na,2\nb,3\n")
+    columns = {"rating": None, "timestamp": None, "title": "title", "text": ["artist"]}
+    data = load({"interactions": log, "items": items, "columns": columns})
+    assert catalogue(data) == {
+        "1": ("One – Ann", None, None),
+        "2": (None, None, None),
+        "3": ("Bo", None, None),
+    }
+
+
 def test_text_as_spreadsheets_write_it(tmp_path):
     text = HEADER + 'u,"a ""b"", c",1,1\n\n"v",a,2,2'
     data = load({"interactions": write(tmp_path, "r.csv", b"\xef\xbb\xbf" + text.encode())})

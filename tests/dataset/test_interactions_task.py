@@ -97,6 +97,45 @@ def test_user_fields_are_read_only_when_asked_for(tmp_path, data_dir):
     assert asked.model_copy(update={"demographics": None}) == plain
 
 
+def test_columns_of_features_are_words_of_items_and_users(tmp_path):
+    (tmp_path / "items.csv").write_text(
+        "item_id,title,maker,tags\n2,Two, Ann ,a|b\n4,Four,,\n9,Nine,Bo,b\n2,Again,Cy,c\n"
+    )
+    (tmp_path / "log.csv").write_text("user_id,item_id\n007,2\n7,4\n")
+    (tmp_path / "users.csv").write_text("user_id,age,city\n7,53,Ulm\n007,,\n8,9,Bonn\n")
+    config = Dataset(
+        interactions=str(tmp_path / "log.csv"),
+        items=str(tmp_path / "items.csv"),
+        users=str(tmp_path / "users.csv"),
+        bad_rows="quarantine",
+        columns={
+            "rating": None,
+            "timestamp": None,
+            "title": "title",
+            "item_features": ["maker", "tags"],
+            "user_features": ["age", "city"],
+        },
+    )
+    data = interactions.fn(config, raw_files(config))
+    assert {row["item_id"]: row["features"] for row in read_parquet(data.items).to_pylist()} == {
+        "2": ["maker: Ann", "tags: a", "tags: b"],
+        "4": None,
+        "9": ["maker: Bo", "tags: b"],
+    }
+    assert {row["user_id"]: row["features"] for row in read_parquet(data.users).to_pylist()} == {
+        "007": None,
+        "7": ["age: 53", "city: Ulm"],
+    }
+    assert data.demographics is None
+    missing = config.model_copy(
+        update={"columns": config.columns.model_copy(update={"item_features": ("label",)})}
+    )
+    with pytest.raises(
+        BadInput, match=r"items\.csv: no column label; it has item_id, title, maker"
+    ):
+        interactions.fn(missing, raw_files(missing))
+
+
 def test_user_fields_that_are_not_there(tmp_path):
     with pytest.raises(BadInput, match=r"toy\.user: no column agee; it has user_id, age, job\. "):
         people(tmp_path, "agee")
@@ -109,6 +148,6 @@ def test_user_fields_that_are_not_there(tmp_path):
     (tmp_path / "toy.user").unlink()
     config = Dataset(name="toy", path=str(tmp_path))
     with pytest.raises(
-        BadInput, match=r"demographics: it asks for age, but .* no user file\. Add toy\.user"
+        BadInput, match=r"demographics and .* ask for age, but .* no user file\. Add toy\.user"
     ):
         raw_files(config, ("age",))

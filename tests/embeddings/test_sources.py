@@ -96,16 +96,17 @@ def embedded(handle: Handle, **changes) -> Embedded:
 def test_the_stage_combines_what_is_on():
     texts = {"profiles": embedded(write_parquet("embeddings", block(["i1", "i2"], 7)))}
     items, train = write_parquet("items", ITEMS), write_parquet("train", TRAIN)
-    both = sources.fn({"profiles": 1.0, "genres": 1.0}, texts, items, train, "items")
+    users = write_parquet("users", pa.table({USER: ["a", "b"]}))
+    both = sources.fn({"profiles": 1.0, "genres": 1.0}, texts, items, train, users, "items")
     assert (both.width, both.model, both.missing) == (10, "m", 1)
     table = read_parquet(both.embeddings)
     assert table[ITEM].to_pylist() == ["i1", "i2", "i3", "unseen"]
-    alone = sources.fn({"genres": 1.0, "years": 1.0}, {}, items, train, "users")
+    alone = sources.fn({"genres": 1.0, "years": 1.0}, {}, items, train, users, "users")
     assert (alone.model, alone.missing) == ("none", 0)
     assert read_parquet(alone.embeddings)[USER].to_pylist() == ["a", "b"]
     bare = write_parquet("items", ITEMS.set_column(1, YEAR, pa.nulls(5, pa.int32())))
     with pytest.raises(BadInput, match=r"years needs items with years.* or leave out years"):
-        sources.fn({"years": 1.0}, {}, bare, train, "items")
+        sources.fn({"years": 1.0}, {}, bare, train, users, "items")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_sources_are_a_list_or_weights(given, active):
     [
         ({}, "all sources are off"),
         ({"profiles": 0.0}, "all sources are off"),
-        ({"genre": 1}, "Input should be 'profiles', 'offline', 'genres' or 'years'"),
+        ({"genre": 1}, "Input should be 'profiles', 'offline', 'genres', 'years' or 'features'"),
         ({"genres": -1}, "greater than or equal to 0"),
         (["titles"], "Input should be 'profiles'"),
     ],

@@ -43,8 +43,10 @@ def targets(side: str = "users", width: int = WIDTH) -> tuple[list[str], np.ndar
 UNIVERSE = Universe(
     USERS,
     ITEMS,
-    years=[str(1990 + i % 3) for i in range(N_ITEMS)],
-    genres=[["drama", "war"][: i % 3] for i in range(N_ITEMS)],
+    of_items={
+        "year": [str(1990 + i % 3) for i in range(N_ITEMS)],
+        "genres": [["drama", "war"][: i % 3] for i in range(N_ITEMS)],
+    },
 )
 SMALL_MODELS: dict[str, dict[str, object]] = {
     "NCL": {"num_clusters": 4},

@@ -32,8 +32,10 @@ def later(model: str, **hyperparameters) -> Recommender:
         UNIVERSE,
         users=["u41", "u40", *USERS[:0:-1]],
         items=["i30", *ITEMS[::-1]],
-        years=["2026", *UNIVERSE.years[::-1]],
-        genres=[["new"], *UNIVERSE.genres[::-1]],
+        of_items={
+            name: [new, *UNIVERSE.of_items[name][::-1]]
+            for name, new in (("year", "2026"), ("genres", ["new"]))
+        },
     )
     settings = {"train_batch_size": 64, **SMALL_MODELS.get(model, {}), **hyperparameters}
     return Recommender(model, settings, log, universe, seed=2)

@@ -31,5 +31,6 @@ SELECT
     NULL::VARCHAR AS year,
     unescaped(list_aggregate(
         list_filter(genres, lambda genre, place: list_position(genres, genre) = place),
-        'string_agg', '|')) AS genres
+        'string_agg', '|')) AS genres,
+    NULL::VARCHAR AS features
 FROM fields;

@@ -8,7 +8,7 @@ CREATE TABLE interactions (
     row BIGINT, user_id VARCHAR, item_id VARCHAR, rating DOUBLE, timestamp BIGINT
 );
 CREATE TABLE items (
-    row BIGINT, item_id VARCHAR, title VARCHAR, year INTEGER, genres VARCHAR[]
+    row BIGINT, item_id VARCHAR, title VARCHAR, year INTEGER, genres VARCHAR[], features VARCHAR[]
 );
 CREATE TABLE quarantine (role VARCHAR, row BIGINT, line VARCHAR, reason VARCHAR);
 CREATE TABLE counted (role VARCHAR, what VARCHAR, rows BIGINT);

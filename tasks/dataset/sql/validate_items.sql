@@ -3,7 +3,7 @@
 -- Variables: genre_separator (empty: white space), year_from_title, control.
 CREATE OR REPLACE TEMP TABLE validated AS
 SELECT
-    row, line, item_id, title, year, genres,
+    row, line, item_id, title, year, genres, features,
     CASE
         WHEN coalesce(trim(item_id), '') = '' THEN 'item_id is empty'
         WHEN regexp_matches(item_id, getvariable('control')) THEN 'item_id holds control characters'
@@ -43,5 +43,6 @@ SELECT
                     ELSE string_split(genres, getvariable('genre_separator')) END,
                 lambda genre: trim(genre)),
             lambda genre: genre NOT IN ('', '(no genres listed)'))
-    END
+    END,
+    string_split(nullif(features, ''), chr(31))
 FROM validated WHERE reason IS NULL;
