@@ -1,7 +1,4 @@
-"""What lists are like, apart from being right: coverage, novelty, Gini, popularity and more.
-
-Adding one is a line in `of_lists`, and its name in `BEYOND`.
-"""
+"""What lists are like, apart from being right; a new one is a line in `of_lists` and `BEYOND`."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -18,8 +15,7 @@ from models.schemas import GENRES, ITEM, USER
 BEYOND = ("coverage", "novelty", "gini", "popularity", "diversity", "calibration")
 Floats = NDArray[np.float64]
 
-_SMOOTHING = 0.01
-"""Of a list's shares of genres in the calibration (Steck 2018, equation 6)."""
+_SMOOTHING = 0.01  # of a list's shares of genres in the calibration (Steck 2018, equation 6)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,6 @@ def _choices(*values: Any) -> Space:
 
 
 _NEGATIVES = _choices(*({"sample_num": n} for n in (1, 2, 4)))
-_DROPOUT = _range(0.0, 0.6)
 _TRAINED = {
     "learning_rate": _log(5e-4, 2e-2),
     "weight_decay": _log(1e-8, 1e-3),
@@ -50,7 +49,10 @@ _IALS: dict[str, Space | None] = {
 
 _OWN: dict[str, dict[str, Space | None]] = {
     "BPR": {"train_neg_sample_args": _NEGATIVES},
-    "NeuMF": {"train_neg_sample_args": _NEGATIVES},
+    "NeuMF": {  # an epoch costs what its examples cost, whatever the batch
+        "train_neg_sample_args": _choices({"sample_num": 1}, {"sample_num": 2}),
+        "train_batch_size": _choices(2048, 4096, 8192),
+    },
     "SimpleX": {
         "margin": _range(0.2, 0.95),
         "negative_weight": _log(1.0, 100.0),
@@ -144,4 +146,6 @@ def strengths(model: str, transfer: Transfer | None) -> dict[str, Space]:
 
 def _dropout(model: str) -> dict[str, Space]:
     """The model's dropout, if it has one by the usual name."""
-    return {"dropout_prob": _DROPOUT} if "dropout_prob" in hyperparameters(model, {}) else {}
+    return (
+        {"dropout_prob": _range(0.0, 0.6)} if "dropout_prob" in hyperparameters(model, {}) else {}
+    )
