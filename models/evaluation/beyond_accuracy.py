@@ -1,5 +1,6 @@
 """What lists are like, apart from being right; a new one is a line in `of_lists` and `BEYOND`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,11 +10,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from models.arrow import incidence, positions, words
+from models.arrow import distinct, incidence, positions, words
 from models.schemas import GENRES, ITEM, USER
 
 BEYOND = ("coverage", "novelty", "gini", "popularity", "diversity", "calibration")
-Floats = NDArray[np.float64]
 
 _SMOOTHING = 0.01  # of a list's shares of genres in the calibration (Steck 2018, equation 6)
 
@@ -28,14 +28,16 @@ class Catalogue:
         surprises: float64 (n_items,), -log2 of the share of training users who have the item
             (Zhou et al., PNAS 107, 2010); an item that nobody has counts as if one had.
         genres: sparse (n_items, n_genres), an item's genres with equal shares that sum to 1.
-        train: schema `INTERACTIONS`.
+        users: string (n_users,), who has training interactions.
+        tastes: sparse (n_users, n_genres), the sums of their items' genres.
     """
 
     items: pa.Array
     holders: NDArray[np.int64]
-    surprises: Floats
+    surprises: NDArray[np.float64]
     genres: sparse.csr_matrix
-    train: pa.Table
+    users: pa.Array
+    tastes: sparse.csr_matrix
 
     @classmethod
     def of(cls, items: pa.Table, train: pa.Table) -> Self:
@@ -43,17 +45,20 @@ class Catalogue:
         ids = items[ITEM].combine_chunks()
         found = positions(train[ITEM], ids)
         holders = np.bincount(found[found >= 0], minlength=len(ids))
-        n_users = len(pc.unique(train[USER]))
-        surprises = -np.log2(np.maximum(holders, 1) / n_users)
-        return cls(ids, holders, surprises, _shares(words(items, GENRES)[0]), train)
+        users, genres = distinct(train[USER]), _shares(words(items, GENRES)[0])
+        surprises = -np.log2(np.maximum(holders, 1) / len(users))
+        return cls(ids, holders, surprises, genres, users, incidence(train, users, ids) @ genres)
 
-    def of_lists(self, rankings: pa.Table, split: str, k: int) -> dict[str, float]:
-        """Describe the first `k` of all lists of `split`; `rankings` has the schema `RANKINGS`.
+    def of_lists(
+        self, rankings: pa.Table, split: str, ks: Sequence[int]
+    ) -> dict[tuple[str, int], float]:
+        """Describe the lists of `split` at every cut-off; `rankings` has the schema `RANKINGS`.
 
         Means are over the users with a list, and in diversity and calibration over those that have
         genres there. Without genres these two are missing.
 
         Returns:
+            By name and cut-off,
             coverage: share of the catalogue that is recommended to anyone.
             novelty: mean surprise of the recommended, in bits.
             gini: of how often items are recommended; 0 all alike, 1 one alone.
@@ -62,7 +67,10 @@ class Catalogue:
             calibration: mean Kullback-Leibler divergence, in nats, of the list's genres from those
                 of the training history; 0 is calibrated.
         """
-        rankings = rankings.filter(pc.equal(rankings["split"], split))
+        ranked = rankings.filter(pc.equal(rankings["split"], split))
+        return {(name, k): v for k in ks for name, v in self._of_first(ranked, k).items()}
+
+    def _of_first(self, rankings: pa.Table, k: int) -> dict[str, float]:
         lists = self._first(rankings["items"].combine_chunks(), k)
         served = lists[np.asarray(lists.sum(axis=1)).ravel() > 0]
         length = np.asarray(served.sum(axis=1)).ravel()
@@ -75,9 +83,10 @@ class Catalogue:
             "popularity": float((served @ self.holders / length).mean()),
         }
         if self.genres.nnz:
-            history = incidence(self.train, rankings[USER].combine_chunks(), self.items)
+            rows = positions(rankings[USER], self.users)
+            wanted, given = self.tastes[rows[rows >= 0]], (lists @ self.genres)[rows >= 0]
             found["diversity"] = _diversity(served, self.genres)
-            found["calibration"] = _calibration(history @ self.genres, lists @ self.genres)
+            found["calibration"] = _calibration(wanted, given)
         return found
 
     def _first(self, lists: pa.ListArray, k: int) -> sparse.csr_matrix:

@@ -167,10 +167,8 @@ class Ease(nn.Module):
             BadInput: see `fit`.
         """
         if self._fitted is None:
-            given = self._settings
-            self._fitted = fit(
-                self._train, given["reg_weight"], *self._knowledge, given["side_reg"]
-            )
+            reg, side_reg = self._settings["reg_weight"], self._settings["side_reg"]
+            self._fitted = fit(self._train, reg, *self._knowledge, side_reg)
         return self._fitted
 
     def _save_to_state_dict(

@@ -76,7 +76,8 @@ def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
         return {name: value.shape for name, value in built.module.state_dict().items()}
 
     def toys(features: Mapping[str, Tensor], n: int) -> dict[str, Any]:
-        return {name: [_word("a", rows)] * n for name, rows in features.items()}
+        """A word each, or a list of words where rows hold several."""
+        return {name: ["a" if rows.dim() == 1 else ["a"]] * n for name, rows in features.items()}
 
     def grown_by_one(columns: Mapping[str, Any]) -> dict[str, Any]:
         return {name: [*rows, rows[0]] for name, rows in columns.items()}
@@ -91,7 +92,7 @@ def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
     for features, side in ((of_items, "of_items"), (of_users, "of_users")):
         for name, rows in features.items():
             columns = getattr(small, side)
-            column = [_word("new", rows), *columns[name][1:]]
+            column = ["new" if rows.dim() == 1 else ["new"], *columns[name][1:]]
             larger[name] = replace(small, **{side: columns | {name: column}})
     before = shapes(small)
     grown = {field: shapes(larger[field]) for field in recommender.tokens()}
@@ -105,11 +106,6 @@ def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
         ]
         for name, shape in before.items()
     }
-
-
-def _word(word: str, rows: Tensor) -> str | list[str]:
-    """A value of a feature as the universe has it: a list where rows hold several."""
-    return word if rows.dim() == 1 else [word]
 
 
 def _carry_over(

@@ -1,5 +1,6 @@
 """Files of any format into scratch tables: good rows, and refused rows with reasons."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -254,8 +255,8 @@ def _features(values: pa.Table, layout: Layout, n: int) -> Any:
     for name in layout.features:
         text = pc.utf8_trim_whitespace(_with_lists(values[name], layout.genre_separator or " "))
         if layout.genre_separator:
-            mark = f"{json_lines.MARK}{name}: "
-            text = pc.replace_substring(text, layout.genre_separator, mark)
+            several = rf"(\s*{re.escape(layout.genre_separator)}\s*)+"
+            text = pc.replace_substring_regex(text, several, f"{json_lines.MARK}{name}: ")
         named = pc.replace_substring_regex(text, "^", f"{name}: ")
         texts.append(pc.if_else(pc.equal(text, ""), None, named))
     return _joined(texts, json_lines.MARK, n)

@@ -100,14 +100,7 @@ def _score(run_id: str, part: Part, trained: Trained, bed: TestBed) -> Scored:
     rankings = read_parquet(trained.rankings, ["split", USER, "items"])
     ranked = [split for split in SPLITS if split in rankings["split"].unique().to_pylist()]
     values = {split: score(rankings, bed.held_out[split], split, config) for split in ranked}
-    beyond = {
-        split: {
-            (metric, k): value
-            for k in config.k
-            for metric, value in bed.catalogue.of_lists(rankings, split, k).items()
-        }
-        for split in ranked
-    }
+    beyond = {split: bed.catalogue.of_lists(rankings, split, config.k) for split in ranked}
     slices = sliced(values["test"], rankings, bed.held_out["test"], bed.slicing, config)
     return Scored(run_id, part, trained, terms, values, beyond, slices)
 

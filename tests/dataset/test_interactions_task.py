@@ -99,7 +99,7 @@ def test_user_fields_are_read_only_when_asked_for(tmp_path, data_dir):
 
 def test_columns_of_features_are_words_of_items_and_users(tmp_path):
     (tmp_path / "items.csv").write_text(
-        "item_id,title,maker,tags\n2,Two, Ann ,a|b\n4,Four,,\n9,Nine,Bo,b\n2,Again,Cy,c\n"
+        "item_id,title,maker,tags\n2,Two, Ann ,a | |b\n4,Four,,\n9,Nine,Bo,b\n2,Again,Cy,c\n"
     )
     (tmp_path / "log.csv").write_text("user_id,item_id\n007,2\n7,4\n")
     (tmp_path / "users.csv").write_text("user_id,age,city\n7,53,Ulm\n007,,\n8,9,Bonn\n")

@@ -27,6 +27,10 @@ def rankings(**lists):
 RANKED = rankings(u1=["i1", "i3"], u2=["i2", "i5"], u3=["i1"], u4=[])
 
 
+def described(made: Catalogue, ranked: pa.Table, k: int) -> dict[str, float]:
+    return {name: value for (name, _), value in made.of_lists(ranked, "test", [k]).items()}
+
+
 @pytest.fixture(params=[1, 2])
 def k(request):
     return request.param
@@ -38,7 +42,7 @@ def test_surprises_are_bits_and_an_item_that_nobody_has_counts_as_if_one_had():
 
 
 def test_coverage_novelty_and_popularity(k):
-    found = catalogue().of_lists(RANKED, "test", k)
+    found = described(catalogue(), RANKED, k)
     bits = math.log2(4 / 3)
     expected = {
         1: (2 / 5, bits / 3, (4 + 3 + 4) / 3),  # u1 and u3 i1, u2 i2
@@ -52,18 +56,18 @@ def test_coverage_novelty_and_popularity(k):
 def test_gini_is_that_of_pairs_of_items(k):
     shown = np.array({1: [2, 1, 0, 0, 0], 2: [2, 1, 1, 0, 1]}[k])
     differences = np.abs(np.subtract.outer(shown, shown)).sum() / (2 * 5 * shown.sum())
-    assert catalogue().of_lists(RANKED, "test", k)["gini"] == pytest.approx(differences)
+    assert described(catalogue(), RANKED, k)["gini"] == pytest.approx(differences)
     alike = rankings(u1=[f"i{n}" for n in range(1, 6)])
-    assert catalogue().of_lists(alike, "test", 5)["gini"] == 0
+    assert described(catalogue(), alike, 5)["gini"] == 0
 
 
 def test_diversity_is_the_mean_distance_of_genres():
     # u1: War and Drama, cosine 0. u2: half and half against Drama, cosine √½. u3 has one item.
-    found = catalogue().of_lists(RANKED, "test", 2)["diversity"]
+    found = described(catalogue(), RANKED, 2)["diversity"]
     assert found == pytest.approx((1 + 1 - math.sqrt(0.5)) / 2)
     # i4 has no genres: what it is like is not known, and it counts in no pair.
     with_unknown = rankings(u1=["i1", "i4", "i3"])
-    assert catalogue().of_lists(with_unknown, "test", 3)["diversity"] == 1
+    assert described(catalogue(), with_unknown, 3)["diversity"] == 1
 
 
 def test_calibration_is_the_divergence_from_the_history():
@@ -71,11 +75,11 @@ def test_calibration_is_the_divergence_from_the_history():
     mixed = 0.99 * 1 + 0.01 * 0.75, 0.01 * 0.25
     expected = 0.75 * math.log(0.75 / mixed[0]) + 0.25 * math.log(0.25 / mixed[1])
     alone = rankings(u3=["i1"], stranger=["i1"])  # who has no history counts for nothing
-    assert catalogue().of_lists(alone, "test", 1)["calibration"] == pytest.approx(expected)
+    assert described(catalogue(), alone, 1)["calibration"] == pytest.approx(expected)
     same = rankings(u3=["i1", "i2"])
-    assert catalogue().of_lists(same, "test", 2)["calibration"] == pytest.approx(0)
+    assert described(catalogue(), same, 2)["calibration"] == pytest.approx(0)
 
 
 def test_without_genres_there_is_no_diversity():
-    found = catalogue([[]] * 5).of_lists(RANKED, "test", 2)
+    found = described(catalogue([[]] * 5), RANKED, 2)
     assert found.keys() == {"coverage", "novelty", "gini", "popularity"}
