@@ -29,7 +29,7 @@ class Pipeline(Section):
     preset: str | None = unkeyed(  # the settings that come of it decide
         None,
         description="Settings below those of this file: a name in configs/presets/ (as-published, "
-        "corrected).",
+        "corrected, pca, umap).",
     )
     size: Size = unkeyed(  # likewise
         "default",
