@@ -52,9 +52,7 @@ _DECODED = Tap(kind="parameter", name="decoder.2.weight")
 """A decoder's last rows: an item's score is one, times the hidden layer, which is 600 wide."""
 _STATE = Tap(kind="method", name="forward")
 """A sequential model's user is the state after the last item."""
-_BY_STATE = (
-    "SASRec GRU4Rec NARM STAMP Caser NextItNet HGN SRGNN GCSAN LightSANs SINE FOSSIL HRM NPE"
-)
+_BY_STATE = "SASRec GRU4Rec NARM STAMP Caser NextItNet HGN SRGNN LightSANs SINE FOSSIL HRM NPE"
 
 _SHIPPED: dict[str, Entry] = {
     # recbole/model/general_recommender/NAME.py, RecBole 1.2.1
@@ -145,8 +143,8 @@ UNSUPPORTED: dict[str, tuple[Family, str]] = {
         ("sequential", "it reads features of all items of a history, which batches do not hold"),
     ),
     **dict.fromkeys(
-        ("CORE", "FEARec", "SHAN", "TransRec"),
-        ("sequential", "it reads columns or whole data sets that batches do not hold"),
+        ("CORE", "FEARec", "GCSAN", "SHAN", "TransRec"),
+        ("sequential", "it reads what batches do not hold, or not where they are"),
     ),
     **dict.fromkeys(
         ("FPMC", "RepeatNet"), ("sequential", "it has no vector of a user's state to align")

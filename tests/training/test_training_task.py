@@ -51,10 +51,15 @@ def pairs(users: list[str], items: list[str]) -> Handle:
 def inputs() -> dict[str, object]:
     """The stage's arguments but for the job."""
     train, valid = interactions()
-    columns = {"item_id": ITEMS, "title": ITEMS, "year": None, "genres": UNIVERSE.genres}
+    columns = {
+        "item_id": ITEMS,
+        "title": ITEMS,
+        "year": None,
+        "genres": UNIVERSE.of_items["genres"],
+    }
     catalogue = pa.Table.from_pydict(
         {
-            name: pa.array([int(year) for year in UNIVERSE.years], pa.int32())
+            name: pa.array([int(year) for year in UNIVERSE.of_items["year"]], pa.int32())
             if values is None
             else values
             for name, values in columns.items()
