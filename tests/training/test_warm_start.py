@@ -103,7 +103,7 @@ def test_every_model_takes_all_that_is_known_and_trains_on(model):
     for name, changed in moved.items():
         if fresh[name].is_floating_point():
             # At most two users, an item, a year and a genre of some axes are new.
-            assert changed.float().mean() > 0.7, name
+            assert changed.float().mean() > 0.6, name
     warm.module.train()
     batch = next(iter(warm.batches()))
     assert warm.loss(batch).requires_grad
