@@ -47,7 +47,9 @@ def champion(model: str) -> tuple[dict[str, torch.Tensor], dict[str, list[str]]]
     weights = built.weights()
     for number, value in enumerate(weights.values()):
         if value.is_floating_point():
-            value.copy_(torch.linspace(0, 0.01, value.numel()).view(value.shape) + 0.001 * number)
+            value.copy_(
+                torch.linspace(0.0001, 0.01, value.numel()).view(value.shape) + 0.001 * number
+            )
     built.restore(weights)  # tied tensors get one value
     return built.weights(), rows_of(built)
 
@@ -103,7 +105,7 @@ def test_every_model_takes_all_that_is_known_and_trains_on(model):
     for name, changed in moved.items():
         if fresh[name].is_floating_point():
             # At most two users, an item, a year and a genre of some axes are new.
-            assert changed.float().mean() > 0.6, name
+            assert changed.float().mean() > 0.7, name
     warm.module.train()
     batch = next(iter(warm.batches()))
     assert warm.loss(batch).requires_grad
