@@ -1,12 +1,16 @@
 """Operations on Arrow columns that several stages share, some of them to sparse matrices."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from models.schemas import ITEM, USER
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 
 def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -28,16 +32,20 @@ def distinct(column: pa.ChunkedArray) -> pa.Array:
     return values.take(pc.sort_indices(values))
 
 
-def incidence(pairs: pa.Table, users: pa.Array, items: pa.Array) -> csr_matrix:
+def incidence(pairs: pa.Table, users: pa.Array, items: pa.Array) -> "csr_matrix":
     """Ones where a user has an item, by the columns of ids in `pairs`: (n_users, n_items)."""
+    from scipy.sparse import csr_matrix  # the configuration imports this file
+
     rows, columns = positions(pairs[USER], users), positions(pairs[ITEM], items)
     inside = (rows >= 0) & (columns >= 0)
     marks = np.ones(int(inside.sum())), (rows[inside], columns[inside])
     return csr_matrix(marks, shape=(len(users), len(items)))
 
 
-def words(rows: pa.Table, column: str) -> tuple[csr_matrix, list[str]]:
+def words(rows: pa.Table, column: str) -> tuple["csr_matrix", list[str]]:
     """Ones where a row's list has a word, (n_rows, n_words), and the words; none if no column."""
+    from scipy.sparse import csr_matrix
+
     if column not in rows.column_names:
         return csr_matrix((rows.num_rows, 0)), []
     lists = flat(rows[column])

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.arrow import distinct, incidence, positions, words
+from models.evaluation.slices import holders_of
+from models.evaluation.user_scores import list_codes
 from models.schemas import GENRES, ITEM, USER
 
 BEYOND = ("coverage", "novelty", "gini", "popularity", "diversity", "calibration")
@@ -43,8 +45,7 @@ class Catalogue:
     def of(cls, items: pa.Table, train: pa.Table) -> Self:
         """Count the training interactions of the items in `items`, schema `ITEMS`."""
         ids = items[ITEM].combine_chunks()
-        found = positions(train[ITEM], ids)
-        holders = np.bincount(found[found >= 0], minlength=len(ids))
+        holders = holders_of(ids, train)
         users, genres = distinct(train[USER]), _shares(words(items, GENRES)[0])
         surprises = -np.log2(np.maximum(holders, 1) / len(users))
         return cls(ids, holders, surprises, genres, users, incidence(train, users, ids) @ genres)
@@ -68,10 +69,15 @@ class Catalogue:
                 of the training history; 0 is calibrated.
         """
         ranked = rankings.filter(pc.equal(rankings["split"], split))
-        return {(name, k): v for k in ks for name, v in self._of_first(ranked, k).items()}
+        codes = list_codes(ranked["items"].combine_chunks(), self.items, max(ks))
+        rows = positions(ranked[USER], self.users)
+        return {(name, k): v for k in ks for name, v in self._of_first(codes[:, :k], rows).items()}
 
-    def _of_first(self, rankings: pa.Table, k: int) -> dict[str, float]:
-        lists = self._first(rankings["items"].combine_chunks(), k)
+    def _of_first(self, codes: NDArray[np.int64], rows: NDArray[np.int64]) -> dict[str, float]:
+        """Of lists as `list_codes` gives them, and whose they are: places in `users`, or -1."""
+        owners, ranks = np.nonzero(codes >= 0)
+        marks = np.ones(len(owners)), (owners, codes[owners, ranks])
+        lists = sparse.csr_matrix(marks, shape=(len(codes), len(self.items)))
         served = lists[np.asarray(lists.sum(axis=1)).ravel() > 0]
         length = np.asarray(served.sum(axis=1)).ravel()
         shown = np.sort(np.asarray(lists.sum(axis=0)).ravel())
@@ -83,20 +89,10 @@ class Catalogue:
             "popularity": float((served @ self.holders / length).mean()),
         }
         if self.genres.nnz:
-            rows = positions(rankings[USER], self.users)
             wanted, given = self.tastes[rows[rows >= 0]], (lists @ self.genres)[rows >= 0]
             found["diversity"] = _diversity(served, self.genres)
             found["calibration"] = _calibration(wanted, given)
         return found
-
-    def _first(self, lists: pa.ListArray, k: int) -> sparse.csr_matrix:
-        """Mark the first `k` items of each list: (n_lists, n_items)."""
-        lengths = np.asarray(pc.list_value_length(lists), dtype=np.int64)
-        codes = np.asarray(pc.index_in(lists.flatten(), self.items), dtype=np.int64)
-        owners = np.repeat(np.arange(len(lists)), lengths)
-        inside = np.arange(len(codes)) - np.repeat(lengths.cumsum() - lengths, lengths) < k
-        marks = np.ones(int(inside.sum())), (owners[inside], codes[inside])
-        return sparse.csr_matrix(marks, shape=(len(lists), len(self.items)))
 
 
 def _shares(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

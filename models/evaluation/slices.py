@@ -79,7 +79,7 @@ def slicing(train: pa.Table, items: pa.Array, profiled: pa.Array | None) -> Slic
         for name, mask in (("with", has), ("without", pc.invert(has))):
             if pc.any(mask).as_py():
                 user_slices[Slice("profile", name, None, None)] = users.filter(mask)
-    holders = _holders(items, train)
+    holders = holders_of(items, train)
     order = np.argsort(-holders, kind="stable")
     held = holders[order].cumsum()
     size = int(np.searchsorted(held, HEAD_SHARE * held[-1] - 1e-9)) + 1
@@ -94,7 +94,7 @@ def _counted(ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
     return table["id"].combine_chunks(), np.asarray(table["n"], dtype=np.int64)
 
 
-def _holders(items: pa.Array, train: pa.Table) -> NDArray[np.int64]:
+def holders_of(items: pa.Array, train: pa.Table) -> NDArray[np.int64]:
     """How many training interactions each item has: int64 (n_items,)."""
     ids, counts = _counted(train[ITEM])
     places = positions(items, ids)

@@ -53,7 +53,7 @@ def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) ->
     # A user's code is its row in the rankings; items that nobody holds out need no code.
     items = pc.unique(held[ITEM])
     held_out = HeldOut(positions(held[USER], users), positions(held[ITEM], items), len(items))
-    hits = held_out.hits(_matrix(lists, items, max(config.k))[held_out.users])
+    hits = held_out.hits(list_codes(lists, items, max(config.k))[held_out.users])
     values = ranking_metrics(hits, held_out.n_relevant, config.metrics, config.k)
     names = users.take(held_out.users).to_numpy(zero_copy_only=False)
     return UserValues(np.asarray(names, dtype=np.str_), dict(values.items()))
@@ -76,7 +76,7 @@ def score_clicks(predictions: pa.Table, split: str, config: Evaluation) -> UserV
     )
 
 
-def _matrix(lists: pa.ListArray, items: pa.Array, k: int) -> NDArray[np.int64]:
+def list_codes(lists: pa.ListArray, items: pa.Array, k: int) -> NDArray[np.int64]:
     """Lists of items as codes: int64 (n_lists, k), cut at k or filled up with -1."""
     lengths = np.asarray(pc.list_value_length(lists), dtype=np.int64)
     rows = np.repeat(np.arange(len(lists)), lengths)

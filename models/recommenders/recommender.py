@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -162,7 +163,7 @@ class Recommender:
             pairs, shape = (self.train_users, self.train_items), (self.n_users, self.n_items)
             return _OURS[self.name](*pairs, shape, self.settings, self.seed, self.device)
         if self.entry.plain:
-            made_plain = plain_module(self.name, self.entry, self._pairs(), self.settings)
+            made_plain = plain_module(self.name, self.entry, self._pairs, self.settings)
             return made_plain.to(self.device)
         try:
             own = cast(Any, self.entry.own)
@@ -253,7 +254,7 @@ class Recommender:
         generator = torch.Generator(device=self.device).manual_seed(self.seed)
         size = self.settings["train_batch_size"]
         loader = self.settings.get("loader") or self.entry.loader
-        pairs = self._pairs()
+        pairs = self._pairs
         if self._labels is not None:
             labels = torch.from_numpy(self._labels).to(self.device)
             return labelled_batches(pairs, labels, size, generator, self._least_rows(size))
@@ -270,6 +271,7 @@ class Recommender:
         compares = self.settings.get("loss_type") == "BPR"
         return sequence_batches(self._sequences, size, generator, negatives if compares else None)
 
+    @cached_property
     def _pairs(self) -> Pairs:
         """The training pairs by internal ids, on the model's device."""
         return Pairs(
@@ -387,7 +389,7 @@ class Recommender:
         if self._sequences is not None:
             columns |= self._sequences.latest(users)
         if items is not None:
-            columns |= {ITEM: items} | self._pairs().features_of(users, items)
+            columns |= {ITEM: items} | self._pairs.features_of(users, items)
         return self._interaction(columns)
 
     @torch.no_grad()

@@ -144,7 +144,7 @@ UNSUPPORTED: dict[str, tuple[Family, str]] = {
     ),
     **dict.fromkeys(
         ("CORE", "FEARec", "GCSAN", "SHAN", "TransRec"),
-        ("sequential", "it reads what batches do not hold, or not where they are"),
+        ("sequential", "it reads columns, data sets or devices that are not its batch's"),
     ),
     **dict.fromkeys(
         ("FPMC", "RepeatNet"), ("sequential", "it has no vector of a user's state to align")

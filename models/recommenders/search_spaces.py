@@ -26,6 +26,7 @@ def _choices(*values: Any) -> Space:
 
 
 _NEGATIVES = _choices(*({"sample_num": n} for n in (1, 2, 4)))
+_DROPOUT = _range(0.0, 0.6)
 _TRAINED = {
     "learning_rate": _log(5e-4, 2e-2),
     "weight_decay": _log(1e-8, 1e-3),
@@ -146,6 +147,4 @@ def strengths(model: str, transfer: Transfer | None) -> dict[str, Space]:
 
 def _dropout(model: str) -> dict[str, Space]:
     """The model's dropout, if it has one by the usual name."""
-    return (
-        {"dropout_prob": _range(0.0, 0.6)} if "dropout_prob" in hyperparameters(model, {}) else {}
-    )
+    return {"dropout_prob": _DROPOUT} if "dropout_prob" in hyperparameters(model, {}) else {}

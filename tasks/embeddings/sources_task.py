@@ -34,13 +34,14 @@ def sources(
     Raises:
         BadInput: if a source has nothing, or nothing that tells users (items) apart.
     """
-    key, log, catalogue = KEYS[side], read_parquet(train), read_parquet(items)
+    key = KEYS[side]
+    log, catalogue, people = map(read_parquet, (train, items, users))
     parts = {}
     for name in weights:
         if name in texts:
             parts[name] = read_parquet(texts[name].embeddings)
             continue
-        made = metadata(name, catalogue, log, key, read_parquet(users))
+        made = metadata(name, catalogue, log, key, people)
         if made is None:
             raise BadInput(
                 f"targets.sources: {name} needs items with {name} and there are none. Set the "

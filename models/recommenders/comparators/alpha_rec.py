@@ -9,8 +9,6 @@ models:
     transfer: {side: items, alpha: 1.0}
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,13 +16,11 @@ from torch.nn import functional
 
 from models.recommenders.batches import Pairs
 from models.recommenders.closed_form import SideInformation
-from models.recommenders.comparators.graph import adjacency, history_means
+from models.recommenders.comparators.graph import WithTexts, adjacency
 
 
-class AlphaRec(nn.Module):
+class AlphaRec(WithTexts):
     """The score of a user and an item is the cosine of their propagated vectors."""
-
-    texts: Tensor
 
     def __init__(
         self,
@@ -47,8 +43,8 @@ class AlphaRec(nn.Module):
             negatives: items drawn for each batch, the same for all of its rows.
             blank: width of the random vectors that stand for texts where there are none.
         """
-        super().__init__()
-        self._data, self._n_layers = data, n_layers
+        super().__init__(data)
+        self._n_layers = n_layers
         self._temperature, self._negatives = temperature, negatives
         self._shape = hidden, width
         self._graph = adjacency(data)
@@ -64,23 +60,16 @@ class AlphaRec(nn.Module):
 
     def _take(self, texts: Tensor) -> None:
         """Freeze `texts`, float32 (n_items, any), and begin an MLP of that width."""
-        data, (hidden, width) = self._data, self._shape
-        texts = functional.normalize(texts, dim=1).to(data.users.device)
+        hidden, width = self._shape
+        texts = functional.normalize(texts, dim=1)
         texts[0] = 0  # padding
-        self.register_buffer("texts", torch.cat((history_means(data, texts), texts)))
+        super()._take(texts)
         layers = nn.Linear(texts.shape[1], hidden), nn.LeakyReLU(), nn.Linear(hidden, width)
-        self.mlp = nn.Sequential(*layers).to(texts.device)
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *given: Any) -> None:
-        """Weights may be of texts of another width."""
-        found = state[f"{prefix}texts"]
-        if found.shape != self.texts.shape:
-            self._take(torch.zeros(self._data.n_items, found.shape[1]))
-        super()._load_from_state_dict(state, prefix, *given)
+        self.mlp = nn.Sequential(*layers).to(self.item_texts.device)
 
     def _propagated(self) -> tuple[Tensor, Tensor]:
         """Unit vectors of users and of items."""
-        layers = [self.mlp(self.texts)]
+        layers = [self.mlp(torch.cat((self.user_texts, self.item_texts)))]
         for _ in range(self._n_layers):
             layers.append(self._graph @ layers[-1])
         vectors = functional.normalize(torch.stack(layers).mean(dim=0), dim=1)

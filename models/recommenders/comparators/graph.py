@@ -1,10 +1,42 @@
-"""What comparators share: the normalised adjacency matrix, history means, the InfoNCE loss."""
+"""What comparators share: frozen texts, the normalised adjacency matrix, the InfoNCE loss."""
+
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from models.recommenders.batches import Pairs
+
+
+class WithTexts(nn.Module):
+    """A module that freezes items' texts, of any width, and users' means of them.
+
+    Attributes:
+        item_texts: float32 (n_items, width of the texts).
+        user_texts: float32 (n_users, width of the texts).
+    """
+
+    item_texts: Tensor
+    user_texts: Tensor
+
+    def __init__(self, data: Pairs) -> None:
+        """Keep the training pairs; the subclass takes its first texts."""
+        super().__init__()
+        self._data = data
+
+    def _take(self, texts: Tensor) -> None:
+        """Freeze `texts`, float32 (n_items, any); a subclass begins what depends on the width."""
+        texts = texts.to(self._data.users.device)
+        self.register_buffer("item_texts", texts)
+        self.register_buffer("user_texts", history_means(self._data, texts))
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *given: Any) -> None:
+        """Weights may be of texts of another width."""
+        found = state[f"{prefix}item_texts"]
+        if found.shape != self.item_texts.shape:
+            self._take(torch.zeros(found.shape))
+        super()._load_from_state_dict(state, prefix, *given)
 
 
 def adjacency(data: Pairs) -> Tensor:

@@ -9,8 +9,6 @@ models:
     transfer: {side: items, alpha: 1.0}
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,19 +16,16 @@ from torch.nn import functional
 
 from models.recommenders.batches import Pairs
 from models.recommenders.closed_form import SideInformation, unit_vectors
-from models.recommenders.comparators.graph import history_means
+from models.recommenders.comparators.graph import WithTexts
 
 
-class TextFeatures(nn.Module):
+class TextFeatures(WithTexts):
     """The score of a user and an item is the product of their vectors, and the item's bias."""
-
-    item_texts: Tensor
-    user_texts: Tensor
 
     def __init__(self, data: Pairs, width: int = 64, spread: float = 0.1) -> None:
         """Draw the vectors from N(0, `spread`)."""
-        super().__init__()
-        self._data, self._width = data, width
+        super().__init__(data)
+        self._width = width
         self.user_vectors = nn.Embedding(data.n_users, width)
         self.item_vectors = nn.Embedding(data.n_items, width)
         self.item_bias = nn.Parameter(torch.zeros(data.n_items))
@@ -47,20 +42,11 @@ class TextFeatures(nn.Module):
 
     def _take(self, texts: Tensor) -> None:
         """Freeze `texts`, float32 (n_items, any), and begin maps of that width at zero."""
-        data = self._data
-        texts = texts.to(data.users.device)
-        self.register_buffer("item_texts", texts)
-        self.register_buffer("user_texts", functional.normalize(history_means(data, texts), dim=1))
-        shape = texts.shape[1], self._width
-        self.item_map = nn.Parameter(torch.zeros(shape, device=texts.device))
-        self.user_map = nn.Parameter(torch.zeros(shape, device=texts.device))
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *given: Any) -> None:
-        """Weights may be of texts of another width."""
-        found = state[f"{prefix}item_texts"]
-        if found.shape != self.item_texts.shape:
-            self._take(torch.zeros(found.shape))
-        super()._load_from_state_dict(state, prefix, *given)
+        super()._take(texts)
+        self.user_texts = functional.normalize(self.user_texts, dim=1)
+        shape, device = (texts.shape[1], self._width), self.item_texts.device
+        self.item_map = nn.Parameter(torch.zeros(shape, device=device))
+        self.user_map = nn.Parameter(torch.zeros(shape, device=device))
 
     def _users(self, users: Tensor) -> Tensor:
         found: Tensor = self.user_vectors(users) + self.user_texts[users] @ self.user_map

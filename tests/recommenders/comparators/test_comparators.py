@@ -73,8 +73,8 @@ def test_an_item_without_a_text_is_scored_by_nothing_else():
     built = recommender(ALPHA_REC)
     names, vectors = targets("items", 8)
     built.take_embeddings(1.0, {"items": built.align(names[1:], vectors[1:], "items")})
-    place = int(built.item_ids(names[:1])[0]) + built.n_users
-    assert torch.equal(built.module.texts[place], torch.zeros(8))
+    place = int(built.item_ids(names[:1])[0])
+    assert torch.equal(built.module.item_texts[place], torch.zeros(8))
 
 
 def test_graph_parts_by_hand():
