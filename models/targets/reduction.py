@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.config import REDUCTIONS, Targets
 from models.config.plugins import is_path
 from models.errors import BadInput
-from models.targets.umap_state import estimator
+from models.targets.umap_state import estimator, place
 
 Matrix = NDArray[np.float64]
 Source = Callable[[], Iterator[NDArray[Any]]]
@@ -46,8 +46,7 @@ class Reducer:
     def transform(self, embeddings: NDArray[Any]) -> NDArray[np.float32]:
         """Reduce embeddings that the fit did not see.
 
-        UMAP places points among those of the fit by sampling: equal input gives equal bits, but a
-        point's place depends a little on which others are placed with it.
+        UMAP places a point at the weighted mean of its nearest neighbours in the fit.
 
         Args:
             embeddings: float (n, d).
@@ -61,7 +60,7 @@ class Reducer:
         elif self.manifold is not None:
             with _threads_kept(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore")
-                coordinates = np.asarray(self.manifold.transform(embeddings), dtype=np.float64)
+                coordinates = place(self.manifold, embeddings)
         return self.scaled(coordinates)
 
     def scaled(self, coordinates: Matrix) -> NDArray[np.float32]:

@@ -26,10 +26,10 @@ from tasks.storage.artifacts import Handle, read_parquet, write_batches, write_b
 from tasks.targets.outputs import Kept, Targeted
 
 AT_ONCE = 1 << 15
-"""Embeddings per batch. UMAP spends three times the epochs on 10,000 or fewer."""
+"""Embeddings per batch."""
 
 
-@stage("targets", version=7)
+@stage("targets", version=8)
 def targets(
     config: Targets,
     embeddings: Handle,

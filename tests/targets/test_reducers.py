@@ -13,7 +13,7 @@ from models.errors import BadInput
 from models.schemas import EMBEDDING, TARGET, USER
 from models.targets.kept_reducers import Unusable, drift, dump, load
 from models.targets.reduction import _principal, fit, reduce
-from models.targets.umap_state import estimator, from_arrays, to_arrays
+from models.targets.umap_state import estimator, from_arrays, place, to_arrays
 from tasks.embeddings.outputs import Described, Embedded
 from tasks.execution.cache_key import cache_key
 from tasks.storage.artifacts import read_parquet, write_parquet
@@ -94,6 +94,12 @@ def test_umap_puts_newcomers_among_their_like():
     later = reducer.transform(np.eye(16, dtype=np.float32)[:3] * 5 + noise[:3])
     nearest = np.linalg.norm(later[:, None] - made[None], axis=2).argmin(axis=1) // 20
     assert nearest.tolist() == [0, 1, 2]
+    # A point where nearest neighbours are: at their mean, alone or with others; on one, at its place.
+    np.testing.assert_allclose(reducer.transform((centres + noise)[7:8]), made[7:8], atol=1e-6)
+    np.testing.assert_allclose(reducer.transform(centres[:1] + noise[:1]), later[:1], atol=1e-6)
+    box = made[:20].min(axis=0), made[:20].max(axis=0)
+    assert (later[0] >= box[0]).all()
+    assert (later[0] <= box[1]).all()
 
 
 def test_a_stored_umap_of_other_versions_is_not_used(embeddings, monkeypatch):
@@ -123,8 +129,9 @@ def test_a_umap_with_a_search_index_is_rebuilt_to_the_bit(indexed):
     assert has_index
     again = from_arrays(arrays, has_index, settings)
     later = np.random.default_rng(6).normal(size=(40, 8)).astype(np.float32)
-    np.testing.assert_array_equal(again.transform(later), manifold.transform(later))
-    np.testing.assert_array_equal(again.transform(manifold._raw_data), manifold.embedding_)
+    np.testing.assert_array_equal(place(again, later), place(manifold, later))
+    alone = np.vstack([place(again, row[None]) for row in later])
+    np.testing.assert_allclose(alone, place(again, later), rtol=1e-6)  # whatever is placed with it
     arrays["placed"] = arrays["placed"][1:]
     with pytest.raises(ValueError, match="points and coordinates differ"):
         from_arrays(arrays, has_index, settings)
