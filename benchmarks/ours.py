@@ -71,6 +71,7 @@ class Ours:
     def test(self) -> float:
         """NDCG@10 on the test part: full ranking, training and validation items excluded."""
         held = self._test
-        ranked, _ = rank(self.recommender, held.users, self._holdout.seen_or_held, 10)
+        hidden = [self._holdout.seen, self._holdout.also_held]
+        ranked = rank(self.recommender, held.users, hidden, 10)[1][0]
         values = ranking_metrics(held.hits(ranked), held.n_relevant, ["ndcg"], [10])
         return float(values["ndcg", 10].mean())

@@ -8,8 +8,8 @@ ways place the other half:
 - ours: the weighted means alone (`models.targets.umap_state.place`).
 
 `overlap` is the share of a placed point's 15 nearest fitted points by embedding (cosine) that are
-among its 15 nearest by coordinates (Euclidean); `whole` is that share after a fit on all points, the
-most that can be hoped for. `ratio` is transform's median CPU time over ours, the sides by turns.
+among its 15 nearest by coordinates (Euclidean); `whole` is that share after a fit on all points.
+`ratio` is transform's median CPU time over ours, the sides by turns.
 
     .venv/bin/python -m benchmarks.umap_placing [--rounds 5] [--width 64] [--json]
 """
@@ -105,7 +105,7 @@ def nearest(points: Matrix, among: Matrix, bias: Matrix | float = 0.0) -> NDArra
 
 def unit(points: Matrix) -> Matrix:
     """Rows of length 1."""
-    return points / np.linalg.norm(points, axis=1, keepdims=True)
+    return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Operations on Arrow columns that several stages share, some of them to sparse matrices."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,8 @@ from models.schemas import ITEM, USER
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+Strings: TypeAlias = "Sequence[str] | pa.Array | pa.ChunkedArray"
 
 
 def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -24,6 +27,26 @@ def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
 def positions(values: pa.Array | pa.ChunkedArray, known: pa.Array) -> NDArray[np.int64]:
     """Find each value in `known`: int64 (n,), -1 where it is not there."""
     return np.asarray(pc.fill_null(pc.index_in(values, known), -1), dtype=np.int64)
+
+
+def strings(values: Strings) -> pa.ChunkedArray:
+    """A list, array or chunked array of strings as chunks with 64-bit offsets."""
+    if isinstance(values, pa.ChunkedArray):
+        return values.cast(pa.large_string())
+    return pa.chunked_array([pa.array(values, pa.large_string())])
+
+
+def numbered(values: Strings, more: Strings) -> tuple[NDArray[np.int64], pa.Array]:
+    """Number `values` as they appear: int64 (n,), and what each number stands for, then `more`.
+
+    Chunks that are dictionary-encoded, by one dictionary in that order, save memory.
+    """
+    is_encoded = isinstance(values, pa.ChunkedArray) and pa.types.is_dictionary(values.type)
+    encoded: pa.ChunkedArray = values if is_encoded else strings(values).dictionary_encode()
+    words = [part.dictionary.cast(pa.large_string()) for part in encoded.chunks[:1]]
+    numbers = [np.asarray(part.indices, dtype=np.int64) for part in encoded.chunks]
+    stood_for = pc.unique(pa.chunked_array([*words, *strings(more).chunks], pa.large_string()))
+    return np.concatenate([np.empty(0, np.int64), *numbers]), stood_for
 
 
 def distinct(column: pa.ChunkedArray) -> pa.Array:

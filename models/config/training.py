@@ -78,6 +78,12 @@ class Budget(Placed):
         "starts with the second half of the epochs, in every arm.",
     )
     valid_metric: str = Field("ndcg@10", description="Metric of early stopping.")
+    validation_users: int = Field(
+        20_000,
+        ge=100,
+        description="Most users that are ranked after an epoch: with more, a sample, the same in "
+        "every arm. At the end all users are ranked.",
+    )
     threads: int = unkeyed(1, ge=1, le=1024, description="CPU threads per training.")
     precision: Precision | Literal["auto"] = Field(
         "float32",

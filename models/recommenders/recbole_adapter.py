@@ -12,11 +12,15 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from models.arrow import Strings, numbered, positions, strings
 from models.schemas import ITEM, USER
 
+PADDING = "[PAD]"
+"""What internal id 0 stands for."""
 Column = Sequence[str] | Sequence[Sequence[str]]
 
 
@@ -31,8 +35,8 @@ class Universe:
         of_users: likewise of users.
     """
 
-    users: Sequence[str]
-    items: Sequence[str]
+    users: Strings
+    items: Strings
     of_items: Mapping[str, Column] = field(default_factory=dict)
     of_users: Mapping[str, Column] = field(default_factory=dict)
 
@@ -48,8 +52,8 @@ class Log:
             sampled negatives.
     """
 
-    users: Sequence[str]
-    items: Sequence[str]
+    users: Strings
+    items: Strings
     times: NDArray[np.int64] | None = None
     labels: NDArray[np.float32] | None = None
 
@@ -92,11 +96,12 @@ def dataset_class() -> Any:
         def _load_data(self, _token: str, _dataset_path: str) -> None:
             log: Log = self.config["log"]
             universe: Universe = self.config["universe"]
-            self.inter_feat = pd.DataFrame({USER: list(log.users), ITEM: list(log.items)})
-            self.user_feat = pd.DataFrame({USER: list(universe.users)})
-            self.item_feat = pd.DataFrame({ITEM: list(universe.items)})
-            self._describe(USER, FeatureType.TOKEN, FeatureSource.USER_ID)
-            self._describe(ITEM, FeatureType.TOKEN, FeatureSource.ITEM_ID)
+            self.names: dict[str, pa.Array] = {}
+            pairs = {
+                USER: self._number(USER, FeatureSource.USER_ID, log.users, universe.users),
+                ITEM: self._number(ITEM, FeatureSource.ITEM_ID, log.items, universe.items),
+            }
+            self.inter_feat = pd.DataFrame(pairs, copy=False)
             for table, source, columns in (
                 (self.item_feat, FeatureSource.ITEM, universe.of_items),
                 (self.user_feat, FeatureSource.USER, universe.of_users),
@@ -106,6 +111,16 @@ def dataset_class() -> Any:
                     kind = FeatureType.TOKEN_SEQ if longest else FeatureType.TOKEN
                     self._describe(name, kind, source, max(longest, 1))
 
+        def _number(self, name: str, source: Any, logged: Strings, known: Strings) -> Any:
+            """Give ids from 1 on, to those of the log first, as they appear: the log's, int64."""
+            numbers, words = numbered(logged, known)
+            self.names[name] = pa.concat_arrays([pa.array([PADDING], words.type), words])
+            self.field2id_token[name] = self.names[name]
+            ids = positions(strings(known), words) + 1
+            setattr(self, f"{source.value[:4]}_feat", pd.DataFrame({name: ids}))
+            self._describe(name, FeatureType.TOKEN, source)
+            return numbers + 1
+
         def _describe(self, field: str, kind: Any, source: Any, length: int = 1) -> None:
             self.field2type[field], self.field2source[field] = kind, source
             self.field2seqlen[field] = length
@@ -113,16 +128,28 @@ def dataset_class() -> Any:
         def _data_filtering(self) -> None:
             """Filtering is the split's business."""
 
+        def _remap_ID_all(self) -> None:  # noqa: N802 - RecBole's name
+            """Users and items have their ids; what is left are features' words."""
+            for name in self._rest_fields:
+                self._remap(self._get_remap_list(np.array([name])))
+
         def _fill_nan(self) -> None:
             """The padding ids alone lack features; RecBole fills in a way that pandas drops."""
-            for table in (self.item_feat, self.user_feat):
-                for name in table.columns[1:]:
-                    values = table[name].tolist()
-                    is_list = any(isinstance(value, np.ndarray) for value in values)
-                    values[0] = np.empty(0, dtype=np.int64) if is_list else 0
-                    table[name] = pd.Series(values, table.index)
+            _pad_features(self.item_feat)
+            _pad_features(self.user_feat)
 
     return MemoryDataset
+
+
+def _pad_features(table: Any) -> None:
+    """Give the first row, padding, no word or an empty list in all columns but the ids'."""
+    import pandas as pd
+
+    for name in table.columns[1:]:
+        values = table[name].tolist()
+        is_list = any(isinstance(value, np.ndarray) for value in values)
+        values[0] = np.empty(0, dtype=np.int64) if is_list else 0
+        table[name] = pd.Series(values, table.index)
 
 
 def _values(rows: Column) -> tuple[list[Any], int]:

@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.arrow import Strings, positions, strings
 from models.config import SIDES, Kar, Side
 from models.errors import BadInput
 from models.recommenders import recbole_trainers
@@ -65,7 +67,7 @@ class Recommender:
         given: the hyper-parameters it was built with; `settings` has the defaults, too.
         precision: that its own loss is computed in.
         n_users, n_items: numbers of internal ids; id 0 is RecBole's padding.
-        user_tokens, item_tokens: object (n_users,) and (n_items,), the raw ids of internal ids.
+        names: the raw ids of internal ids, strings (n_users,) and (n_items,) by column.
         train_users, train_items: int64 (n,), the training pairs by internal ids.
         features: item features by column, each with n_items rows; context-aware models only.
         user_features: likewise of users, n_users rows.
@@ -111,12 +113,10 @@ class Recommender:
             # RecBole calls what pandas and torch have announced to drop; the lock pins both.
             warnings.simplefilter("ignore")
             config, dataset = self._data(log, universe)
-            self.n_users, self.n_items = int(dataset.num(USER)), int(dataset.num(ITEM))
-            self._ids = {field: dataset.field2token_id[field] for field in (USER, ITEM)}
-            self.user_tokens = np.asarray(dataset.field2id_token[USER], dtype=object)
-            self.item_tokens = np.asarray(dataset.field2id_token[ITEM], dtype=object)
-            self.train_users = self.user_ids(log.users)
-            self.train_items = self.item_ids(log.items)
+            self.names: dict[str, pa.Array] = dataset.names
+            self.n_users, self.n_items = len(self.names[USER]), len(self.names[ITEM])
+            self.train_users = dataset.inter_feat[USER].numpy()
+            self.train_items = dataset.inter_feat[ITEM].numpy()
             of_items, of_users = dataset.get_item_feature(), dataset.get_user_feature()
             self.features = {f: of_items[f].to(self.device) for f in universe.of_items}
             self.user_features = {f: of_users[f].to(self.device) for f in universe.of_users}
@@ -150,6 +150,7 @@ class Recommender:
         dataset.logger = logging.getLogger("recbole.dataset")
         dataset.logger.setLevel(logging.ERROR)
         dataset._change_feat_format()
+        config["log"] = config["universe"] = None  # read, and large
         return config, dataset
 
     def _module(
@@ -180,37 +181,40 @@ class Recommender:
 
     def tokens(self) -> dict[str, Sequence[str]]:
         """The tokens of users, items and the features in use, by internal ids."""
-        known = self._built_from[1].field2id_token
-        return {field: known[field] for field in (USER, ITEM, *self.features, *self.user_features)}
+        words = self._built_from[1].field2id_token
+        fields = *self.features, *self.user_features
+        return {USER: self.user_tokens, ITEM: self.item_tokens} | {f: words[f] for f in fields}
 
-    def user_ids(self, tokens: Sequence[str]) -> NDArray[np.int64]:
-        """Internal ids of raw user ids: int64 (n,)."""
-        return self._lookup(USER, tokens)
+    @cached_property
+    def user_tokens(self) -> NDArray[np.object_]:
+        """The raw ids of internal user ids: object (n_users,)."""
+        return np.asarray(self.names[USER].to_numpy(zero_copy_only=False))
 
-    def item_ids(self, tokens: Sequence[str]) -> NDArray[np.int64]:
-        """Internal ids of raw item ids: int64 (n,)."""
-        return self._lookup(ITEM, tokens)
+    @cached_property
+    def item_tokens(self) -> NDArray[np.object_]:
+        """The raw ids of internal item ids: object (n_items,)."""
+        return np.asarray(self.names[ITEM].to_numpy(zero_copy_only=False))
 
-    def _lookup(self, field: str, tokens: Sequence[str]) -> NDArray[np.int64]:
-        ids = self._ids[field]
-        return np.fromiter((ids[token] for token in tokens), np.int64, len(tokens))
+    def user_ids(self, tokens: Strings) -> NDArray[np.int64]:
+        """Internal ids of raw user ids: int64 (n,), 0 where one is unknown."""
+        return positions(strings(tokens), self.names[USER][1:]) + 1
 
-    def align(
-        self, tokens: Sequence[str], vectors: NDArray[np.float32], side: Side = "users"
-    ) -> Targets:
+    def item_ids(self, tokens: Strings) -> NDArray[np.int64]:
+        """Internal ids of raw item ids: int64 (n,), 0 where one is unknown."""
+        return positions(strings(tokens), self.names[ITEM][1:]) + 1
+
+    def align(self, tokens: Strings, vectors: NDArray[np.float32], side: Side = "users") -> Targets:
         """Put target rows, float32 (len(tokens), width), where their internal ids are.
 
         Tokens that the data set does not have are ignored, ids without a row are unknown.
         """
-        field, n = (USER, self.n_users) if side == "users" else (ITEM, self.n_items)
-        ids = self._ids[field]
-        present = np.fromiter((token in ids for token in tokens), bool, len(tokens))
-        rows = np.flatnonzero(present)
-        internal = self._lookup(field, [token for token in tokens if token in ids])
+        of_users = side == "users"
+        internal = self.user_ids(tokens) if of_users else self.item_ids(tokens)
+        n = self.n_users if of_users else self.n_items
         aligned = torch.zeros(n, vectors.shape[1])
         known = torch.zeros(n, dtype=torch.bool)
-        aligned[internal] = torch.from_numpy(vectors[rows])
-        known[internal] = True
+        aligned[internal[internal > 0]] = torch.from_numpy(vectors[internal > 0])
+        known[internal[internal > 0]] = True
         return Targets(aligned.to(self.device), known.to(self.device))
 
     def take_embeddings(self, alpha: float, embeddings: Mapping[Side, Targets]) -> None:
@@ -230,7 +234,7 @@ class Recommender:
 
     def _history(self, log: Log) -> Sequences:
         """Every user's training items, oldest first."""
-        times = np.arange(len(log.users)) if log.times is None else log.times
+        times = np.arange(len(self.train_users)) if log.times is None else log.times
         order = np.lexsort((times, self.train_users))
         return Sequences.from_pairs(
             self.train_users[order],

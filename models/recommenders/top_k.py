@@ -1,6 +1,6 @@
 """Full ranking: the best K items of the whole catalogue for every user."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from models.recommenders.recommender import Recommender
 
 Scores = Callable[[Tensor], Tensor]
 """Scores of all items for a block of users: float32 (n, n_items) of int64 (n,)."""
+Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 _SCORES_AT_ONCE = 1 << 24
 
 
@@ -30,7 +31,7 @@ class Seen:
         self.barred = torch.from_numpy(np.zeros(1, np.int64) if barred is None else barred)
         order = np.argsort(users, kind="stable")
         counts = np.bincount(users, minlength=n_users)
-        self._items = torch.from_numpy(items[order])
+        self._items = torch.from_numpy(items[order].astype(np.int32))
         self._counts = torch.from_numpy(counts)
         self._starts = torch.from_numpy(np.concatenate(([0], np.cumsum(counts)[:-1])))
 
@@ -48,31 +49,40 @@ class Seen:
 def rank(
     recommender: Recommender,
     users: NDArray[np.int64],
-    seen: Seen,
+    hidden: Sequence[Seen],
     k: int,
     scores: Scores | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+) -> list[Ranked]:
     """Rank all items for `users`, int64 (n,) internal ids; seen items and padding are excluded.
 
-    `scores` stands for the recommender's own. Returns items int64 (n, k) and scores float32 (n, k),
-    best first. Where fewer than k items are left, the rest has score -inf. The recommender is left
-    in evaluation mode.
+    Users are scored once for all rankings: the first lacks what `hidden[0]` has, and each further
+    one also what the next has. `scores` stands for the recommender's own.
+
+    Returns:
+        For each of `hidden`, items int64 (n, k) and scores float32 (n, k), best first. Where fewer
+        than k items are left, the rest has score -inf. The recommender is left in evaluation mode.
     """
     recommender.module.eval()
     scored = scores or recommender.scores
-    blocks = list(_rank_blocks(recommender, scored, torch.from_numpy(users), seen, k))
-    return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+    blocks = list(_rank_blocks(recommender, scored, torch.from_numpy(users), hidden, k))
+    return [
+        (np.concatenate([items for items, _ in parts]), np.concatenate([best for _, best in parts]))
+        for parts in zip(*blocks, strict=True)
+    ]
 
 
 def _rank_blocks(
-    recommender: Recommender, scored: Scores, users: Tensor, seen: Seen, k: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    recommender: Recommender, scored: Scores, users: Tensor, hidden: Sequence[Seen], k: int
+) -> Iterator[list[Ranked]]:
     for block in users.split(max(_SCORES_AT_ONCE // recommender.n_items, 1)):
         # A copy: some models return a view of what they keep.
         scores = scored(block.to(recommender.device)).float().clone()
-        scores.index_fill_(1, seen.barred.to(scores.device), -torch.inf)
-        rows, columns = seen.cells(block)
-        cells = (rows * recommender.n_items + columns).to(scores.device)
-        scores.view(-1).index_fill_(0, cells, -torch.inf)
-        best = torch.topk(scores, k, dim=1)
-        yield best.indices.cpu().numpy(), best.values.cpu().numpy()
+        rankings = []
+        for seen in hidden:
+            scores.index_fill_(1, seen.barred.to(scores.device), -torch.inf)
+            rows, columns = seen.cells(block)
+            cells = (rows * recommender.n_items + columns).to(scores.device)
+            scores.view(-1).index_fill_(0, cells, -torch.inf)
+            best = torch.topk(scores, k, dim=1)
+            rankings.append((best.indices.cpu().numpy(), best.values.cpu().numpy()))
+        yield rankings

@@ -42,8 +42,8 @@ def _keep_compiled() -> None:
 def place(manifold: Any, embeddings: NDArray[Any]) -> NDArray[np.float64]:
     """Place new points at the weighted mean of their nearest fitted neighbours.
 
-    The weights are UMAP's own membership strengths, so this is where UMAP's `transform` starts from;
-    its random steps after that take four fifths of the time, and move a point by what else is in
+    The weights are UMAP's own membership strengths, so this is where UMAP's `transform` starts.
+    Its random steps after that take four fifths of the time, and move a point by what else is in
     the batch. Here a point's place depends on its embedding alone, and equal ones share theirs.
 
     Args:

@@ -1,6 +1,5 @@
 """Scoring a recommender on held-out interactions while it trains."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.arrow import Strings
 from models.config import Metric
 from models.evaluation.click_metrics import auc, log_losses, require_both
 from models.evaluation.ranking_metrics import HeldOut, ranking_metrics
@@ -15,7 +15,7 @@ from models.recommenders.recommender import Recommender
 from models.recommenders.top_k import Seen, rank
 
 _PAIRS_AT_ONCE = 1 << 16
-Pairs = tuple[Sequence[str], Sequence[str]]
+Pairs = tuple[Strings, Strings]
 
 
 @dataclass(frozen=True)
@@ -24,43 +24,59 @@ class Holdout:
 
     Attributes:
         seen: training items, never ranked.
-        seen_or_held: training and held-out items, which a later split's ranking excludes.
-        held: the held-out items.
+        also_held: held-out items, which a later split's ranking excludes as well.
+        held: the held-out items of the users that are validated on: all, or a sample.
+        share: of the users with held-out items, how many that are.
         newest_last: internal user and item ids of the held-out pairs, in the order given.
     """
 
     seen: Seen
-    seen_or_held: Seen
+    also_held: Seen
     held: HeldOut
+    share: float
     newest_last: tuple[NDArray[np.int64], NDArray[np.int64]]
 
     @classmethod
     def from_pairs(
-        cls, recommender: Recommender, pairs: Pairs, candidates: Literal["all", "new"] = "all"
+        cls,
+        recommender: Recommender,
+        pairs: Pairs,
+        candidates: Literal["all", "new"] = "all",
+        most_users: int | None = None,
     ) -> Self:
-        """Prepare held-out pairs of raw ids for `recommender`; see `evaluation.candidates`."""
+        """Prepare held-out pairs of raw ids for `recommender`; see `evaluation.candidates`.
+
+        With more than `most_users`, so many are drawn to be validated on, in every arm the same.
+        """
         barred = np.append(0, np.unique(recommender.train_items)) if candidates == "new" else None
         users, items = recommender.user_ids(pairs[0]), recommender.item_ids(pairs[1])
         trained = np.isin(users, recommender.train_users)
         users, items = users[trained], items[trained]
-        both = (
-            np.concatenate((recommender.train_users, users)),
-            np.concatenate((recommender.train_items, items)),
-        )
+        known, n = (recommender.train_users, recommender.train_items), recommender.n_users
+        judged = np.unique(users)
+        drawn = np.random.default_rng(0).permutation(judged)[:most_users]
+        asked = np.isin(users, drawn)
         return cls(
-            seen=Seen(
-                recommender.train_users, recommender.train_items, recommender.n_users, barred
-            ),
-            seen_or_held=Seen(*both, recommender.n_users, barred),
-            held=HeldOut(users, items, recommender.n_items),
+            seen=Seen(*known, n, barred),
+            also_held=Seen(users, items, n),
+            held=HeldOut(users[asked], items[asked], recommender.n_items),
+            share=len(drawn) / max(len(judged), 1),
             newest_last=(users, items),
         )
 
     def score(self, recommender: Recommender, metric: Metric, k: int) -> float:
         """Mean over users of `metric`@`k`: full ranking, training items excluded."""
-        ranked, _ = rank(recommender, self.held.users, self.seen, k)
-        values = ranking_metrics(self.held.hits(ranked), self.held.n_relevant, [metric], [k])
-        return float(values[metric, k].mean())
+        return float(self._values(recommender, metric, k).mean())
+
+    def standard_error(self, recommender: Recommender, metric: Metric, k: int) -> float:
+        """What the score may differ from that of all users, one standard deviation."""
+        values = self._values(recommender, metric, k)
+        return float(values.std() * ((1 - self.share) / len(values)) ** 0.5)
+
+    def _values(self, recommender: Recommender, metric: Metric, k: int) -> NDArray[np.float64]:
+        [(ranked, _)] = rank(recommender, self.held.users, [self.seen], k)
+        hits, n_relevant = self.held.hits(ranked), self.held.n_relevant
+        return ranking_metrics(hits, n_relevant, [metric], [k])[metric, k]
 
 
 @dataclass(frozen=True)
@@ -80,8 +96,8 @@ class Clicks:
     def from_pairs(
         cls,
         recommender: Recommender,
-        users: Sequence[str],
-        items: Sequence[str],
+        users: Strings,
+        items: Strings,
         labels: NDArray[np.bool_],
     ) -> Self:
         """Look up pairs of raw ids; those of users without training interactions are left out."""

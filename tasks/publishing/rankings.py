@@ -52,7 +52,7 @@ def rank_for(
     """
     from models.recommenders.top_k import Seen, rank
 
-    ids = _internal_ids(recommender.user_tokens, users)
+    ids = recommender.user_ids(users)
     is_ranked = np.isin(ids, new_users.rows if new_users else recommender.train_users)
     trained = np.unique(ids[is_ranked])
     later = _pairs(recommender, known.sort_by(TIMESTAMP))
@@ -60,7 +60,7 @@ def rank_for(
     learnt = recommender.train_users * n + recommender.train_items
     is_new = ~np.isin(later[:, 0] * n + later[:, 1], learnt)
     recommender.extend_history(*later[is_new].T)
-    candidates = _internal_ids(recommender.item_tokens, catalogue)
+    candidates = recommender.item_ids(catalogue)
     strange = np.setdiff1d(np.arange(n), candidates)
     hidden = _pairs(recommender, excluded)
     seen = Seen(
@@ -69,7 +69,7 @@ def rank_for(
         recommender.n_users,
     )
     scores = _scores(recommender, new_items, new_users)
-    ranked = rank(recommender, trained, seen, min(k, n - 1), scores)
+    [ranked] = rank(recommender, trained, [seen], min(k, n - 1), scores)
     return ranking_table(recommender, SPLIT, trained, *ranked)
 
 
@@ -103,16 +103,8 @@ def overlap(held: pa.Table, learnt: list[Handle]) -> NDArray[np.bool_]:
     return np.asarray(pc.is_in(pairs_of(held), pa.concat_arrays(pairs)))
 
 
-def _internal_ids(
-    tokens: NDArray[np.object_], wanted: pa.Array | pa.ChunkedArray
-) -> NDArray[np.int64]:
-    """Internal ids, 0 where a token is not known: int64 (n,)."""
-    found = pc.index_in(wanted, pa.array(tokens[1:], pa.string()))  # 0 is padding, no token
-    return np.asarray(pc.fill_null(found, -1), dtype=np.int64) + 1
-
-
 def _pairs(recommender: "Recommender", table: pa.Table) -> NDArray[np.int64]:
     """Pairs of internal ids, of users and items that the model has learnt of: int64 (n, 2)."""
-    users = _internal_ids(recommender.user_tokens, table[USER])
-    items = _internal_ids(recommender.item_tokens, table[ITEM])
+    users = recommender.user_ids(table[USER])
+    items = recommender.item_ids(table[ITEM])
     return np.stack((users, items), axis=1)[(users > 0) & (items > 0)]

@@ -53,12 +53,15 @@ class Inputs:
         from models.evaluation.click_metrics import likes
         from models.recommenders.recbole_adapter import Log
 
-        table = read_parquet(self.train, [USER, ITEM, RATING, TIMESTAMP])
-        times = table[TIMESTAMP]
-        liked = None if like_from is None else likes(table[RATING], like_from).astype(np.float32)
+        def column(name: str) -> pa.ChunkedArray:  # one at a time, since strings are large
+            return read_parquet(self.train, [name])[name]
+
+        times, liked = column(TIMESTAMP), None
+        if like_from is not None:
+            liked = likes(column(RATING), like_from).astype(np.float32)
         return Log(
-            table[USER].to_pylist(),
-            table[ITEM].to_pylist(),
+            column(USER).dictionary_encode(),
+            column(ITEM).dictionary_encode(),
             times=None if times.null_count else np.asarray(times, dtype=np.int64),
             labels=liked,
         )
@@ -76,7 +79,7 @@ class Inputs:
         of_items = {name: rows for name, rows in described.items() if any(rows)}
         told = _words(users, FEATURES)
         of_users: dict[str, Column] = {"user_features": told} if any(told) else {}
-        return Universe(users[USER].to_pylist(), items[ITEM].to_pylist(), of_items, of_users)
+        return Universe(users[USER], items[ITEM], of_items, of_users)
 
 
 def _words(table: pa.Table, column: str) -> list[list[str]]:
@@ -85,20 +88,20 @@ def _words(table: pa.Table, column: str) -> list[list[str]]:
     return [row or [] for row in rows]
 
 
-def vectors_of(handle: Handle) -> tuple[list[str], NDArray[np.float32]]:
+def vectors_of(handle: Handle) -> tuple[pa.ChunkedArray, NDArray[np.float32]]:
     """Read a targets artifact: ids, and float32 (n, width)."""
     table = read_parquet(handle)
-    return table[table.column_names[0]].to_pylist(), to_matrix(table[TARGET])
+    return table[table.column_names[0]], to_matrix(table[TARGET])
 
 
 def scoring(
     recommender: "Recommender", job: Job, held: Handle
-) -> tuple[Callable[[], float], Callable[[], pa.Table]]:
+) -> tuple[Callable[[], float], Callable[[], pa.Table], Callable[[], float | None]]:
     """Say how a model is scored on held-out interactions, and how its result is made.
 
     Returns:
-        Its score, higher is better, and its table: schema `RANKINGS`, or `PREDICTIONS` of the
-        held-out pairs where likes are predicted.
+        Its score, higher is better; its table: schema `RANKINGS`, or `PREDICTIONS` of the held-out
+        pairs where likes are predicted; the score's standard error where it is that of a sample.
     """
     from models.evaluation.click_metrics import likes
     from models.training.validation import Clicks, Holdout
@@ -107,27 +110,29 @@ def scoring(
     if job.like_from is not None:
         table = read_parquet(held, [USER, ITEM, RATING])
         liked = likes(table[RATING], job.like_from)
-        pairs = table[USER].to_pylist(), table[ITEM].to_pylist()
+        pairs = table[USER], table[ITEM]
         clicks = Clicks.from_pairs(recommender, *pairs, liked)
         return (
             lambda: clicks.score(recommender, metric),
             lambda: _predictions(recommender, clicks),
+            lambda: None,
         )
     assert k is not None
     table = read_parquet(held, [USER, ITEM, TIMESTAMP]).sort_by(TIMESTAMP)
-    pairs = table[USER].to_pylist(), table[ITEM].to_pylist()
-    holdout = Holdout.from_pairs(recommender, pairs, job.candidates)
+    pairs = table[USER], table[ITEM]
+    holdout = Holdout.from_pairs(recommender, pairs, job.candidates, job.budget.validation_users)
     return (
         lambda: holdout.score(recommender, metric, k),
         lambda: _rankings(recommender, holdout, job.k),
+        lambda: holdout.standard_error(recommender, metric, k) if holdout.share < 1 else None,
     )
 
 
 def _predictions(recommender: "Recommender", clicks: "Clicks") -> pa.Table:
     return pa.table(
         {
-            USER: pa.array(recommender.user_tokens[clicks.users], pa.string()),
-            ITEM: pa.array(recommender.item_tokens[clicks.items], pa.string()),
+            USER: recommender.names[USER].take(clicks.users).cast(pa.string()),
+            ITEM: recommender.names[ITEM].take(clicks.items).cast(pa.string()),
             "liked": clicks.labels,
             "probability": clicks.probabilities(recommender),
         },
@@ -140,11 +145,15 @@ def _rankings(recommender: "Recommender", holdout: "Holdout", k: int) -> pa.Tabl
     from models.recommenders.top_k import rank
 
     users = np.unique(recommender.train_users)
-    k = min(k, recommender.n_items - 1)
-    valid = ranking_table(recommender, "valid", users, *rank(recommender, users, holdout.seen, k))
-    recommender.extend_history(*holdout.newest_last)
-    ranked = rank(recommender, users, holdout.seen_or_held, k)
-    return pa.concat_tables((valid, ranking_table(recommender, "test", users, *ranked)))
+    k, hidden = min(k, recommender.n_items - 1), [holdout.seen, holdout.also_held]
+    valid, test = rank(recommender, users, hidden, k)
+    if recommender.entry.family == "sequential":  # which scores anew, given the validation items
+        recommender.extend_history(*holdout.newest_last)
+        _, test = rank(recommender, users, hidden, k)
+    splits = {"valid": valid, "test": test}
+    return pa.concat_tables(
+        [ranking_table(recommender, name, users, *ranked) for name, ranked in splits.items()]
+    )
 
 
 def ranking_table(
@@ -157,12 +166,12 @@ def ranking_table(
     """Make one row per user, schema `RANKINGS`; places for which no item is left are dropped."""
     ranked = np.isfinite(scores)
     offsets = np.concatenate(([0], np.cumsum(ranked.sum(axis=1)))).astype(np.int32)
-    tokens = recommender.item_tokens[items[ranked]]
+    tokens = recommender.names[ITEM].take(pa.array(items[ranked])).cast(pa.string())
     return pa.table(
         {
             "split": pa.array([split] * len(users)),
-            USER: pa.array(recommender.user_tokens[users]),
-            "items": pa.ListArray.from_arrays(offsets, pa.array(tokens, pa.string())),
+            USER: recommender.names[USER].take(pa.array(users)).cast(pa.string()),
+            "items": pa.ListArray.from_arrays(offsets, tokens),
             "scores": pa.ListArray.from_arrays(offsets, pa.array(scores[ranked])),
         },
         schema=RANKINGS,

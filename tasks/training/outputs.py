@@ -11,7 +11,8 @@ class Trained(Handoff):
     """One trained model: its rankings, its weights and the course of training.
 
     `rankings` has the schema `RANKINGS`; where likes are predicted, it holds the validation
-    part's `PREDICTIONS`, and `predictions` the test part's, made after training.
+    part's `PREDICTIONS`, and `predictions` the test part's, made after training. `valid_error` is
+    the standard error of the best epoch's score where a sample of the users was validated on.
     """
 
     job: Job
@@ -24,3 +25,4 @@ class Trained(Handoff):
     started_at: datetime
     finished_at: datetime
     predictions: Handle | None = None
+    valid_error: float | None = None

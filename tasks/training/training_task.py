@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from models.config import Job, Side
@@ -16,7 +17,7 @@ from tasks.training.outputs import Trained
 from tasks.training.worker import predict, train
 
 
-@stage("training", version=4, optional=("initial",), on_completion=[forget])
+@stage("training", version=5, optional=("initial",), on_completion=[forget])
 def training(
     job: Job,
     train_pairs: Handle,
@@ -33,7 +34,15 @@ def training(
     key = training.key_of(locals())
     inputs = Inputs(train_pairs, valid_pairs, users, items, targets, initial)
     with track(f"{job.model} {job.arm} seed {job.seed}", job.budget.epochs) as tracker:
-        return in_worker(train, job, inputs, tracker, flow_run.get_id(), key)
+        trained = in_worker(train, job, inputs, tracker, flow_run.get_id(), key)
+    if trained.valid_error is not None:
+        get_run_logger().info(
+            "Validated on %d of %d users: the score's standard error is %.4f.",
+            job.budget.validation_users,
+            users.rows,
+            trained.valid_error,
+        )
+    return trained
 
 
 @stage("refit", version=1, on_completion=[forget])

@@ -50,7 +50,7 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, k
     started_at = datetime.now(UTC)
     _use_threads(job.budget.threads)
     recommender, wrapper = _prepared(job, inputs)
-    validate, result = scoring(recommender, job, inputs.valid)
+    validate, result, sampling_error = scoring(recommender, job, inputs.valid)
     checkpoints = CheckpointFile(key, str(recommender.device))
     try:
         fitted = fit(recommender, wrapper, validate, job.budget, job.seed, tracker, checkpoints)
@@ -59,6 +59,7 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, k
             raise BadInput(str(error)) from error
         kept = write_bytes("weights", ".safetensors", save(error.weights))
         raise BadInput(f"{error} The best weights until then are in {kept.file}.") from error
+    valid_error = sampling_error()  # before the rankings, since a sequential model then knows more
     return Trained(
         job=job,
         rankings=write_parquet("training", result(), inputs.handles(), job.identity()),
@@ -69,6 +70,7 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, k
         flow_run_id=flow_run_id,
         started_at=started_at,
         finished_at=datetime.now(UTC),
+        valid_error=valid_error,
     )
 
 
@@ -99,7 +101,7 @@ def predict(job: Job, weights: Handle, inputs: Inputs, test: Handle) -> Handle:
     """Write the trained model's `PREDICTIONS` of the test part's pairs."""
     _use_threads(job.budget.threads)
     device = torch_device(job.budget, worker_number())
-    _, result = scoring(trained_model(job, weights, inputs, device), job, test)
+    _, result, _ = scoring(trained_model(job, weights, inputs, device), job, test)
     known = {**inputs.handles(), "weights": weights, "test": test}
     return write_parquet("predictions", result(), known, job.identity())
 

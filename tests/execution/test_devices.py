@@ -214,7 +214,7 @@ def test_training_and_scoring_put_no_tensor_on_a_device_of_chance(model):
             for batch in built.batches():
                 wrapper.step_loss(batch, transferring=True).total.backward()
         holdout.score(built, "ndcg", 5)
-        rank(built, holdout.held.users, holdout.seen_or_held, 5)
+        rank(built, holdout.held.users, [holdout.seen, holdout.also_held], 5)
 
 
 @pytest.mark.parametrize("alignment", ["contrastive", "generative", "linear", "relational"])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from models.recommenders.batches import (
     pair_batches,
     user_batches,
 )
+from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
 from models.recommenders.sequence_batches import (
     MASKED,
@@ -229,14 +231,14 @@ def test_rank_excludes_seen_items_and_padding(monkeypatch):
     seen = Seen(np.array([3, 1, 1]), np.array([2, 4, 3]), n_users=4)
     recommender = Fixed(scores)
     recommender.module.train()
-    items, values = rank(recommender, np.array([1, 2, 3]), seen, k=3)
+    [(items, values)] = rank(recommender, np.array([1, 2, 3]), [seen], k=3)
     assert items[1].tolist() == [1, 2, 3]
     assert items[2].tolist() == [4, 3, 1]
     assert items[0, :2].tolist() == [2, 1]
     assert np.isneginf(values[0, 2])
     assert not recommender.module.training
     barred = Seen(np.array([3, 1, 1]), np.array([2, 4, 3]), n_users=4, barred=np.array([0, 2]))
-    items, values = rank(recommender, np.array([1, 2, 3]), barred, k=3)
+    [(items, values)] = rank(recommender, np.array([1, 2, 3]), [barred], k=3)
     left = [row[np.isfinite(score)].tolist() for row, score in zip(items, values, strict=True)]
     assert left == [[1], [1, 3, 4], [4, 3, 1]]
 
@@ -245,7 +247,7 @@ def test_rank_agrees_with_a_plain_loop():
     built = recommender("BPR")
     seen = Seen(built.train_users, built.train_items, built.n_users)
     users = np.unique(built.train_users)
-    items, _ = rank(built, users, seen, k=5)
+    [(items, _)] = rank(built, users, [seen], k=5)
     built.module.eval()
     for user, ranked in zip(users, items, strict=True):
         scores = built.scores(torch.tensor([user]))[0].detach().numpy().copy()
@@ -263,6 +265,64 @@ def test_new_items_are_ranked_alone():
     built.train_users, built.train_items = built.train_users[kept], built.train_items[kept]
     pairs = [built.user_tokens[1]], [built.item_tokens[2]]
     holdout = Holdout.from_pairs(built, pairs, "new")
-    items, scores = rank(built, np.array([1]), holdout.seen, k=3)
+    [(items, scores)] = rank(built, np.array([1]), [holdout.seen], k=3)
     assert sorted(items[0][np.isfinite(scores[0])]) == [1, 2]
     assert 0.6 < holdout.score(built, "ndcg", 3) <= 1
+
+
+def test_one_scoring_ranks_for_both_splits():
+    built = recommender("BPR")
+    held_users, held_items = built.train_users[::7], built.train_items[::7] % N_ITEMS + 1
+    seen = Seen(built.train_users, built.train_items, built.n_users)
+    also = Seen(held_users, held_items, built.n_users)
+    both = Seen(
+        np.concatenate((built.train_users, held_users)),
+        np.concatenate((built.train_items, held_items)),
+        built.n_users,
+    )
+    users = np.unique(built.train_users)
+    valid, test = rank(built, users, [seen, also], k=5)
+    for ranked, alone in ((valid, seen), (test, both)):
+        [expected] = rank(built, users, [alone], k=5)
+        np.testing.assert_array_equal(ranked, expected)
+    assert (valid[0] != test[0]).any()
+
+
+def test_many_users_are_validated_on_by_a_sample():
+    built = recommender("BPR")
+    pairs = built.user_tokens[1:], built.item_tokens[np.arange(1, built.n_users) % N_ITEMS + 1]
+    whole = Holdout.from_pairs(built, pairs)
+    values = [
+        Holdout.from_pairs(built, ([user], [item])).score(built, "ndcg", 5)
+        for user, item in zip(*pairs, strict=True)
+    ]
+    assert whole.score(built, "ndcg", 5) == pytest.approx(np.mean(values))
+    assert (whole.share, whole.standard_error(built, "ndcg", 5)) == (1, 0)
+    sample = Holdout.from_pairs(built, pairs, most_users=7)
+    assert sample.share == 7 / N_USERS
+    drawn = [values[user - 1] for user in sample.held.users]
+    assert len(drawn) == 7
+    assert sample.score(built, "ndcg", 5) == pytest.approx(np.mean(drawn))
+    error = np.std(drawn) * ((1 - 7 / N_USERS) / 7) ** 0.5
+    assert sample.standard_error(built, "ndcg", 5) == pytest.approx(error)
+    again = Holdout.from_pairs(recommender("MultiVAE"), pairs, most_users=7)
+    assert again.held.users.tolist() == sample.held.users.tolist()
+    # What a later split's rankings hide is not sampled.
+    rows, _ = sample.also_held.cells(torch.arange(built.n_users))
+    assert len(rows) == N_USERS
+
+
+@pytest.mark.parametrize(
+    "form", [list, pa.array, lambda words: pa.chunked_array([words[:2], words[2:]])]
+)
+def test_ids_count_from_one_as_they_appear_in_the_log(form):
+    users, items = ["b", "a", "b", "c"], ["y", "y", "x", "x"]
+    log, universe = Log(form(users), form(items)), Universe(form(list("dabc")), form(list("zxy")))
+    encoded = Log(pa.chunked_array([users]).dictionary_encode(), form(items))
+    for each in (log, encoded):
+        built = Recommender("BPR", {}, each, universe, seed=1)
+        assert built.user_tokens.tolist() == ["[PAD]", "b", "a", "c", "d"]
+        assert built.item_tokens.tolist() == ["[PAD]", "y", "x", "z"]
+        assert built.train_users.tolist() == [1, 2, 1, 3]
+        assert built.train_items.tolist() == [1, 1, 2, 2]
+        assert built.user_ids(form(["d", "none", "b"])).tolist() == [4, 0, 1]

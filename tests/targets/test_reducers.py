@@ -94,7 +94,7 @@ def test_umap_puts_newcomers_among_their_like():
     later = reducer.transform(np.eye(16, dtype=np.float32)[:3] * 5 + noise[:3])
     nearest = np.linalg.norm(later[:, None] - made[None], axis=2).argmin(axis=1) // 20
     assert nearest.tolist() == [0, 1, 2]
-    # A point where nearest neighbours are: at their mean, alone or with others; on one, at its place.
+    # On a fitted point: at its place; elsewhere the same place alone as with others.
     np.testing.assert_allclose(reducer.transform((centres + noise)[7:8]), made[7:8], atol=1e-6)
     np.testing.assert_allclose(reducer.transform(centres[:1] + noise[:1]), later[:1], atol=1e-6)
     box = made[:20].min(axis=0), made[:20].max(axis=0)
