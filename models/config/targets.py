@@ -31,7 +31,7 @@ class Umap(Section):
         50_000,
         ge=100,
         description="With more users (items) than this, UMAP is fitted on a sample of this size, "
-        "drawn by targets.seed, and transforms the others in batches.",
+        "drawn by targets.seed, and places the others among it in batches.",
     )
 
 
