@@ -15,7 +15,11 @@ costs, such as UMAP's sample, make it smaller; the table has the exponent of eac
 `peak_rss_gb` is that of the largest size: the peak resident memory of the process that runs the
 stages, plus that of its largest child (Prefect's temporary server), in GiB.
 
-    .venv/bin/python benchmarks/scale.py [--sizes 10000x100,100000x100,…] [--keep FOLDER] [--json]
+With `--training`, models are also trained on each size, of whose interactions 70 % are training: BPR
+with 8 epochs and iALS with 12 sweeps, validated after each, all users ranked once at the end
+(`benchmarks/training_cost.py`). `training` in the JSON has minutes of CPU and the training's peak.
+
+    .venv/bin/python benchmarks/scale.py [--sizes 10000x100,100000x100,…] [--training] [--json]
 """
 
 import argparse
@@ -53,6 +57,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 SIZES = "10000x100,100000x100,100000x30,1000000x30"
 STAGES = ("interactions", "split", "profiles", "embeddings", "targets")
 WIDTH = 64
+EPOCHS = {"BPR": 8, "iALS": 12}
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sizes", default=SIZES, help="users x interactions of each on average")
     parser.add_argument("--reduction", choices=("umap", "pca"), default="umap")
     parser.add_argument("--keep", type=Path, help="where to leave the data folders")
+    parser.add_argument("--training", action="store_true", help="train BPR and iALS, too")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -97,9 +103,30 @@ def main(arguments: list[str] | None = None) -> None:
         for size in sizes:
             runs.append(measure(size, Path(folder), options.reduction))
             console.print(runs[-1])
-    Console(stderr=options.json).print(table_of(runs))
+    trained = [training(size, model) for size in sizes for model in EPOCHS if options.training]
+    Console(stderr=options.json).print(table_of(runs), *trained, sep="\n")
     if options.json:
-        print(json.dumps({"exponent": exponent_of(runs), "peak_rss_gb": peak_of(runs)}))
+        line = {"exponent": exponent_of(runs), "peak_rss_gb": peak_of(runs)}
+        print(json.dumps(line | ({"training": trained} if trained else {})))
+
+
+def training(size: Size, model: str) -> dict[str, Any]:
+    """Train on one size in a process of its own: users, interactions, minutes of CPU, GiB."""
+    options = {
+        "--model": model,
+        "--epochs": EPOCHS[model],
+        "--batch": 65_536,
+        "--users": size.users,
+        "--items": size.items,
+        "--each": size.each * 7 // 10,
+    }
+    command = [sys.executable, "-m", "benchmarks.training_cost", "--json"]
+    for option, value in options.items():
+        command += [option, str(value)]
+    done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    figures = {name: found[name] for name in ("model", "users", "interactions", "minutes")}
+    return figures | {"peak_gb": found["peak_rss_gb"]}
 
 
 def peak_of(runs: Sequence[Run]) -> float:
