@@ -15,8 +15,8 @@ costs, such as UMAP's sample, make it smaller; the table has the exponent of eac
 `peak_rss_gb` is that of the largest size: the peak resident memory of the process that runs the
 stages, plus that of its largest child (Prefect's temporary server), in GiB.
 
-With `--training`, models are also trained on each size, of whose interactions 70 % are training: BPR
-with 8 epochs and iALS with 12 sweeps, validated after each, all users ranked once at the end
+With `--training`, models are also trained on 70 % of each size's interactions: BPR with 8 epochs
+and iALS with 12 sweeps, validated after each, all users ranked once at the end
 (`benchmarks/training_cost.py`). `training` in the JSON has minutes of CPU and the training's peak.
 
     .venv/bin/python benchmarks/scale.py [--sizes 10000x100,100000x100,…] [--training] [--json]
