@@ -62,6 +62,8 @@ class ArmSearch:
             BadInput: if every trial failed.
         """
         best = self.best()
+        if not self.trials:
+            raise BadInput(self.problem or "no trial was made")
         if best is None:
             raise BadInput(
                 f"all {len(self.trials)} trials of {self.model} {self.arm} failed, the last with: "
@@ -75,7 +77,17 @@ class ArmSearch:
         return [trial.model_copy(update={"is_best": trial == best}) for trial in self.trials]
 
     def steps(self, stages: StageRunner) -> Steps:
-        """All trials in turn. Nothing here reads the test part, or a score on it."""
+        """All trials in turn; none where the data are at fault, which is no setting's.
+
+        Nothing here reads the test part, or a score on it.
+        """
+        try:
+            self._request(stages, self.fixed)
+        except Unavailable:
+            raise
+        except BadInput as error:
+            self.problem = str(error)
+            return
         study = Study(self.search, self.space)
         for _ in range(self.search.trials):
             setting = {**self.fixed, **study.ask()}
@@ -233,7 +245,11 @@ def run_searches(searches: Sequence[ArmSearch], stages: StageRunner, pool: Train
 
 
 def recall_searches(searches: Sequence[ArmSearch], stages: StageRunner) -> list[Request]:
-    """Take each search as far as cached trials lead; the trainings at which they stopped."""
+    """Take each search as far as cached trials lead; the trainings at which they stopped.
+
+    Raises:
+        BadInput: if the data of a search are at fault.
+    """
     stopped = []
     for search in searches:
         steps = search.steps(stages)
@@ -243,5 +259,6 @@ def recall_searches(searches: Sequence[ArmSearch], stages: StageRunner) -> list[
                 request = steps.send(result)
             stopped.append(request)
         except (StopIteration, NotCached):
-            continue
+            if search.problem and not search.trials:
+                raise BadInput(f"{search.chosen.name}: {search.problem}") from None
     return stopped

@@ -190,6 +190,28 @@ def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, wr
     }
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("user_id,item_id\nu1,i1\n", "no column rating"),
+        ("user_id,item_id,rating,timestamp\nu1,i1,five,1\n", "row 2: rating is not a number"),
+    ],
+)
+def test_a_fault_of_the_data_is_no_trials(data, write, content, said):
+    """It is named once, before the start."""
+    file = data / "wrong.csv"
+    file.write_text(content)
+    wrong = {"dataset.path": None, "dataset.interactions": str(file)}
+    search = {"trials": 3, "space": SPACE, "pruning": "none"}
+    path = write("faulty", search=search, points={"wrong": wrong, "right": {}})
+    for done in (llmkt(path, "--dry-run"), llmkt(path)):
+        assert done.exit_code == 2
+        output = " ".join(done.output.split())
+        assert "wrong: " in output
+        assert said in output
+        assert "trials" not in output
+
+
 def test_what_a_search_chose_trains_other_splits_without_another_search(data, write):
     ran(write("chosen", search={"trials": 2, "space": SPACE}))
     printed = CliRunner().invoke(app, ["settings", "chosen"])
