@@ -1,6 +1,6 @@
 """Stage *interactions*: files of any format in, Parquet artifacts out, every row accounted for."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,12 +20,9 @@ from models.schemas import (
 from tasks.dataset.file_reading import file_name, read, read_users
 from tasks.dataset.filters import filtered
 from tasks.dataset.outputs import Ingestion, Interactions
-from tasks.dataset.scratch_tables import count, rows_of, scratch_tables, write_query
+from tasks.dataset.scratch_tables import Connection, count, rows_of, scratch_tables, write_query
 from tasks.execution.stage import stage
 from tasks.storage.artifacts import Handle, write_parquet
-
-if TYPE_CHECKING:
-    import duckdb
 
 _FIXES = {
     "timestamp: milliseconds?": "Set dataset.timestamp_unit to ms",
@@ -81,7 +78,7 @@ def fix_of(reason: str) -> str:
     return _FIXES.get(reason, "Mend or remove it")
 
 
-def _require_no_bad_rows(connection: "duckdb.DuckDBPyConnection", config: Dataset) -> None:
+def _require_no_bad_rows(connection: Connection, config: Dataset) -> None:
     """Stop at rows that cannot be read, unless they are to be set aside."""
     n = count(connection, "quarantine")
     if config.bad_rows == "quarantine" or not n:
@@ -106,7 +103,7 @@ def _people(config: Dataset, raw: dict[str, Handle], fields: tuple[str, ...]) ->
 
 
 def _written(
-    connection: "duckdb.DuckDBPyConnection",
+    connection: Connection,
     config: Dataset,
     raw: dict[str, Handle],
     ingestion: Ingestion,
@@ -146,11 +143,9 @@ def _log(config: Dataset, data: Interactions) -> None:
     """Log what became of every row that was not kept."""
     logger, ingestion = get_run_logger(), data.ingestion
     assert ingestion is not None
-    logger.info("%s: %d rows read, %d kept", config.name, ingestion.read, ingestion.kept)
+    logger.info(f"{config.name}: {ingestion.read} rows read, {ingestion.kept} kept")
     for kind, dropped in (("rows", ingestion.dropped), ("items", ingestion.items)):
         for drop in dropped:
-            logger.warning(
-                "%s: %d %s dropped by %s: %s", config.name, drop.rows, kind, drop.step, drop.why
-            )
+            logger.warning(f"{config.name}: {drop.rows} {kind} dropped by {drop.step}: {drop.why}")
     for note in ingestion.notes:
-        logger.info("%s: %s", config.name, note)
+        logger.info(f"{config.name}: {note}")

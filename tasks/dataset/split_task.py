@@ -52,14 +52,10 @@ def split(config: Split, interactions: Handle, files: dict[str, Handle] | None =
         train, valid, test = _as_given(config, interactions, files)
     else:
         train, valid, test = _divided(config, interactions)
-    kept = train.rows + valid.rows + test.rows
+    left_out = interactions.rows - train.rows - valid.rows - test.rows
     get_run_logger().info(
-        "Split %s: %d train, %d valid, %d test, %d left out",
-        config.strategy,
-        train.rows,
-        valid.rows,
-        test.rows,
-        interactions.rows - kept,
+        f"Split {config.strategy}: {train.rows} train, {valid.rows} valid, {test.rows} test, "
+        f"{left_out} left out"
     )
     return Splits(train=train, valid=valid, test=test)
 

@@ -84,13 +84,9 @@ def embeddings(
     for warning in warnings:
         get_run_logger().warning("%s", warning)
     get_run_logger().info(
-        "Embedded %d distinct texts of %d profiles (%s) with %s: %d from the store, %d new",
-        embedding.cached + embedding.embedded,
-        written.rows,
-        first.schema.names[0],
-        model_name(config),
-        embedding.cached,
-        embedding.embedded,
+        f"Embedded {embedding.cached + embedding.embedded} distinct texts of {written.rows} "
+        f"profiles ({first.schema.names[0]}) with {model_name(config)}: {embedding.cached} from "
+        f"the store, {embedding.embedded} new"
     )
     return Embedded(
         embeddings=written,
