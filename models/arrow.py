@@ -12,6 +12,12 @@ from models.schemas import ITEM, USER
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+"""Arrays by the kind of their values, of any shape."""
+
 
 def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """Number the values of a string column in sorted order: int64 (rows,)."""

@@ -10,9 +10,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from models.arrow import positions, words
+from models.arrow import Floats, positions, words
 from models.embeddings.pooling import pooled
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
@@ -22,12 +21,12 @@ _KNOTS = 6
 _NOBODY = USERS.empty_table()
 
 
-def _listed(rows: pa.Table, column: str) -> NDArray[np.float64]:
+def _listed(rows: pa.Table, column: str) -> Floats:
     """1 where a row's list has a word: float64 (n_rows, n_words); no columns without `column`."""
     return np.asarray(words(rows, column)[0].todense())
 
 
-def _years(items: pa.Table) -> NDArray[np.float64]:
+def _years(items: pa.Table) -> Floats:
     """Years between knots at their quantiles: float64 (n_items, at most 6), rows of sum 1.
 
     A year shares itself between the knots beside it, so that what is linear in the columns may
@@ -42,7 +41,7 @@ def _years(items: pa.Table) -> NDArray[np.float64]:
     return np.where(known[:, None], shares, 0.0)
 
 
-METADATA: dict[str, Callable[[pa.Table], NDArray[np.float64]]] = {
+METADATA: dict[str, Callable[[pa.Table], Floats]] = {
     "genres": partial(_listed, column=GENRES),
     "years": _years,
     "features": partial(_listed, column=FEATURES),
@@ -79,9 +78,7 @@ def metadata(
     return table if key == of else pa.concat_tables(pooled(train, table))
 
 
-def all_metadata(
-    items: pa.Table, train: pa.Table, subjects: pa.Array, key: str
-) -> NDArray[np.float64]:
+def all_metadata(items: pa.Table, train: pa.Table, subjects: pa.Array, key: str) -> Floats:
     """Combine genres and years, whichever there are, of all `subjects`: float64 (n, width).
 
     Raises:

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from models.arrow import Bools, Floats, Ints
 from models.config import Metric
 from models.errors import BadInput
 
 _TINY = 1e-7
-Floats = NDArray[np.float64]
 
 
-def likes(ratings: pa.ChunkedArray, like_from: float) -> NDArray[np.bool_]:
+def likes(ratings: pa.ChunkedArray, like_from: float) -> Bools:
     """Tell likes from other ratings, none of them missing: bool (n,)."""
     return np.asarray(ratings) >= like_from
 
@@ -35,7 +35,7 @@ def require_likes(ratings: pa.ChunkedArray, like_from: float, split: str) -> Non
     require_both(likes(ratings, like_from), split)
 
 
-def require_both(labels: NDArray[np.bool_], split: str) -> None:
+def require_both(labels: Bools, split: str) -> None:
     """Refuse pairs that are all liked, or all not.
 
     Raises:
@@ -49,13 +49,13 @@ def require_both(labels: NDArray[np.bool_], split: str) -> None:
         )
 
 
-def auc(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
+def auc(labels: Bools, scores: NDArray[np.floating]) -> float:
     """Probability that a liked pair scores above one that is not; a tie counts half."""
     above = _placements(labels, scores)
     return float(above[labels].mean())
 
 
-def _placements(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> Floats:
+def _placements(labels: Bools, scores: NDArray[np.floating]) -> Floats:
     """Per pair the share of the other kind that it is on the right side of: float64 (n,)."""
     from scipy.stats import rankdata  # half a second, which most commands need not wait
 
@@ -68,17 +68,14 @@ def _placements(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> Floa
     return placements
 
 
-def log_losses(labels: NDArray[np.bool_], probabilities: NDArray[np.floating]) -> Floats:
+def log_losses(labels: Bools, probabilities: NDArray[np.floating]) -> Floats:
     """Cross-entropy per pair in nats, probabilities kept 1e-7 away from 0 and 1: float64 (n,)."""
     clipped = np.clip(probabilities.astype(np.float64), _TINY, 1 - _TINY)
     return -np.log(np.where(labels, clipped, 1 - clipped))
 
 
 def per_user(
-    metric: Metric,
-    users: NDArray[np.int64],
-    labels: NDArray[np.bool_],
-    probabilities: NDArray[np.floating],
+    metric: Metric, users: Ints, labels: Bools, probabilities: NDArray[np.floating]
 ) -> Floats:
     """Values per user whose mean is the metric.
 

@@ -40,12 +40,10 @@ from scipy import sparse
 from scipy.linalg import lapack
 from torch import Tensor, nn
 
+from models.arrow import Bools, Floats, Ints, Singles
 from models.errors import BadInput
 from models.recommenders.hyperparameters import SIDE_REG
 from models.schemas import USER
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 MAX_ITEMS = 20_000
 PEAK_MATRICES = 4
@@ -82,11 +80,11 @@ class ClosedForm:
     """
 
     history: sparse.csr_matrix
-    item_weights: NDArray[np.float32]
-    user_vectors: NDArray[np.float32]
-    user_weights: NDArray[np.float32]
+    item_weights: Singles
+    user_vectors: Singles
+    user_weights: Singles
 
-    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+    def scores(self, users: Ints) -> Singles:
         """Scores of all items, seen ones too, for rows of the training matrix.
 
         float32 (len(users), n_items), for int64 (n,) row numbers.
@@ -136,8 +134,8 @@ class Ease(nn.Module):
 
     def __init__(
         self,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
+        users: Ints,
+        items: Ints,
         shape: tuple[int, int],
         settings: Mapping[str, Any],
         *_: Any,

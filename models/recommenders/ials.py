@@ -31,12 +31,11 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.arrow import codes, distinct, positions
+from models.arrow import Floats, Ints, codes, distinct, positions
 from models.errors import BadInput
-from models.recommenders.closed_form import Floats, SideInformation, unit_vectors
+from models.recommenders.closed_form import SideInformation, unit_vectors
 from models.recommenders.hyperparameters import hyperparameters
 from models.schemas import ITEM, USER
 
@@ -63,8 +62,8 @@ class Rows:
     @classmethod
     def of(
         cls,
-        rows: NDArray[np.int64],
-        columns: NDArray[np.int64],
+        rows: Ints,
+        columns: Ints,
         shape: tuple[int, int],
         settings: Mapping[str, Any],
         device: torch.device,
@@ -144,8 +143,8 @@ class Ials(nn.Module):
 
     def __init__(
         self,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
+        users: Ints,
+        items: Ints,
         shape: tuple[int, int],
         settings: Mapping[str, Any],
         seed: int,

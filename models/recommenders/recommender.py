@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.arrow import Ints, Singles
 from models.config import SIDES, Kar, Side
 from models.errors import BadInput
 from models.recommenders import recbole_trainers
@@ -183,21 +183,19 @@ class Recommender:
         known = self._built_from[1].field2id_token
         return {field: known[field] for field in (USER, ITEM, *self.features, *self.user_features)}
 
-    def user_ids(self, tokens: Sequence[str]) -> NDArray[np.int64]:
+    def user_ids(self, tokens: Sequence[str]) -> Ints:
         """Internal ids of raw user ids: int64 (n,)."""
         return self._lookup(USER, tokens)
 
-    def item_ids(self, tokens: Sequence[str]) -> NDArray[np.int64]:
+    def item_ids(self, tokens: Sequence[str]) -> Ints:
         """Internal ids of raw item ids: int64 (n,)."""
         return self._lookup(ITEM, tokens)
 
-    def _lookup(self, field: str, tokens: Sequence[str]) -> NDArray[np.int64]:
+    def _lookup(self, field: str, tokens: Sequence[str]) -> Ints:
         ids = self._ids[field]
         return np.fromiter((ids[token] for token in tokens), np.int64, len(tokens))
 
-    def align(
-        self, tokens: Sequence[str], vectors: NDArray[np.float32], side: Side = "users"
-    ) -> Targets:
+    def align(self, tokens: Sequence[str], vectors: Singles, side: Side = "users") -> Targets:
         """Put target rows, float32 (len(tokens), width), where their internal ids are.
 
         Tokens that the data set does not have are ignored, ids without a row are unknown.
@@ -240,7 +238,7 @@ class Recommender:
             self.device,
         )
 
-    def extend_history(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> None:
+    def extend_history(self, users: Ints, items: Ints) -> None:
         """Let a sequential model see later items, oldest first, when it scores from here on.
 
         Leave-one-out ranks the last item given all before it, the validation item included

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from models.arrow import Ints, Singles
 from models.recommenders.recommender import Recommender
 
 Scores = Callable[[Tensor], Tensor]
@@ -20,13 +20,7 @@ class Seen:
     `barred` are items that are recommended to nobody, int64 (n,); padding always is.
     """
 
-    def __init__(
-        self,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
-        n_users: int,
-        barred: NDArray[np.int64] | None = None,
-    ) -> None:
+    def __init__(self, users: Ints, items: Ints, n_users: int, barred: Ints | None = None) -> None:
         self.barred = torch.from_numpy(np.zeros(1, np.int64) if barred is None else barred)
         order = np.argsort(users, kind="stable")
         counts = np.bincount(users, minlength=n_users)
@@ -46,12 +40,8 @@ class Seen:
 
 
 def rank(
-    recommender: Recommender,
-    users: NDArray[np.int64],
-    seen: Seen,
-    k: int,
-    scores: Scores | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    recommender: Recommender, users: Ints, seen: Seen, k: int, scores: Scores | None = None
+) -> tuple[Ints, Singles]:
     """Rank all items for `users`, int64 (n,) internal ids; seen items and padding are excluded.
 
     `scores` stands for the recommender's own. Returns items int64 (n, k) and scores float32 (n, k),
@@ -66,7 +56,7 @@ def rank(
 
 def _rank_blocks(
     recommender: Recommender, scored: Scores, users: Tensor, seen: Seen, k: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+) -> Iterator[tuple[Ints, Singles]]:
     for block in users.split(max(_SCORES_AT_ONCE // recommender.n_items, 1)):
         # A copy: some models return a view of what they keep.
         scores = scored(block.to(recommender.device)).float().clone()

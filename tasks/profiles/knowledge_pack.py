@@ -29,18 +29,13 @@ from tasks.config.prompt_file import SECTIONS, prompt_of
 from tasks.config.yaml_settings import read_settings, validate
 from tasks.profiles.outputs import Profiled, Provenance
 from tasks.profiles.profile_import import take_over
-from tasks.profiles.request import Basis, Request, prompt_hash
+from tasks.profiles.request import Request, prompt_hash
 from tasks.storage.artifacts import PROJECT_ROOT, Handle, file_sha256, read_parquet, write_file
 from tasks.storage.imported_files import profile_file, read_profiles
 
 PACKS = PROJECT_ROOT / "data" / "knowledge"
 CARD = "card.yaml"
 OTHER_HISTORY = "written from another history"
-
-
-def basis(_: Request) -> Basis | None:
-    """A pack is never written again."""
-    return None
 
 
 def pack_folder(config: Profiles) -> Path:

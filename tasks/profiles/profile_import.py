@@ -14,18 +14,13 @@ from models.profiles.provenance import provenance_of
 from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT
 from tasks.config.prompt_file import SECTIONS
 from tasks.profiles.outputs import Profiled, Provenance
-from tasks.profiles.request import Basis, Request, no_calls, profile_rows, sha256_of
+from tasks.profiles.request import Request, no_calls, profile_rows, sha256_of
 from tasks.storage.artifacts import read_parquet, write_parquet
 from tasks.storage.imported_files import matched_rows, read_profiles, require_few_missing
 
 ABSENT = "not in the imported file"
 BLANK = "blank in the imported file"
 REFUSED = "refused"
-
-
-def basis(_: Request) -> Basis | None:
-    """What imported texts were written from is not known."""
-    return None
 
 
 def write(request: Request) -> Profiled:

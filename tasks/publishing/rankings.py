@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.arrow import Bools, Ints
 from models.dataset.splitting import pairs_of
 from models.schemas import ITEM, TIMESTAMP, USER
 from tasks.storage.artifacts import Handle, read_parquet
@@ -97,21 +98,19 @@ def _scores(
     return lambda block: made[np.searchsorted(new_users.rows, block.cpu())]
 
 
-def overlap(held: pa.Table, learnt: list[Handle]) -> NDArray[np.bool_]:
+def overlap(held: pa.Table, learnt: list[Handle]) -> Bools:
     """Mark the held-out pairs that are among those that a model has learnt from: bool (n,)."""
     pairs = [pairs_of(read_parquet(handle, [USER, ITEM])) for handle in learnt]
     return np.asarray(pc.is_in(pairs_of(held), pa.concat_arrays(pairs)))
 
 
-def _internal_ids(
-    tokens: NDArray[np.object_], wanted: pa.Array | pa.ChunkedArray
-) -> NDArray[np.int64]:
+def _internal_ids(tokens: NDArray[np.object_], wanted: pa.Array | pa.ChunkedArray) -> Ints:
     """Internal ids, 0 where a token is not known: int64 (n,)."""
     found = pc.index_in(wanted, pa.array(tokens[1:], pa.string()))  # 0 is padding, no token
     return np.asarray(pc.fill_null(found, -1), dtype=np.int64) + 1
 
 
-def _pairs(recommender: "Recommender", table: pa.Table) -> NDArray[np.int64]:
+def _pairs(recommender: "Recommender", table: pa.Table) -> Ints:
     """Pairs of internal ids, of users and items that the model has learnt of: int64 (n, 2)."""
     users = _internal_ids(recommender.user_tokens, table[USER])
     items = _internal_ids(recommender.item_tokens, table[ITEM])

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
+from models.arrow import Floats, Singles
 from models.config import ARMS, ArmName, Targets
 from models.config.arms import ControlInputs
 from models.config.plugins import is_path
@@ -73,7 +73,7 @@ def _fitted(
     stream = Stream.of(embeddings)
     at_once = ceil(stream.rows / max(1, ceil(stream.rows / AT_ONCE)))
 
-    def source() -> Iterator[NDArray[np.float32]]:
+    def source() -> Iterator[Singles]:
         for table in stream.tables(at_once, [EMBEDDING]):
             yield to_matrix(table[EMBEDDING])
 
@@ -145,10 +145,7 @@ def _transformed(
 
 
 def _write(
-    like: pa.Table,
-    matrix: NDArray[np.float32],
-    inputs: dict[str, Handle],
-    config: dict[str, object],
+    like: pa.Table, matrix: Singles, inputs: dict[str, Handle], config: dict[str, object]
 ) -> Handle:
     """Write targets, float32 (n, width), of the users (items) of another table of vectors."""
     key = like.column_names[0]
@@ -156,7 +153,7 @@ def _write(
     return write_parquet("targets", table, inputs, config)
 
 
-def _factors(*log_of_subjects: Any) -> NDArray[np.float64]:
+def _factors(*log_of_subjects: Any) -> Floats:
     """See `models.recommenders.ials.log_factors`; torch is imported when it is asked for."""
     from models.recommenders.ials import log_factors
 
