@@ -99,7 +99,7 @@ def _parts(
         return _random(users, counts, config, rng)
     if config.strategy == "cold-items":
         return _by_item(table[ITEM], config)
-    times = _times(table)
+    times = np.asarray(table[TIMESTAMP], dtype=np.int64)
     if config.strategy == "leave-one-out":
         return _leave_one_out(users, counts, times)
     return _temporal(times, *cuts)
@@ -234,10 +234,6 @@ def _short_users(table: pa.Table, users: Ints, counts: Ints, n: int) -> list[str
     return [
         f"{table[USER][int(row)]} ({counts[code]})" for row, code in zip(rows, short, strict=True)
     ]
-
-
-def _times(table: pa.Table) -> Ints:
-    return np.asarray(table[TIMESTAMP], dtype=np.int64)
 
 
 def _position(users: Ints, order: Ints) -> Ints:

@@ -213,7 +213,8 @@ def fit(
     side = side or SideInformation()
     items, known = unit_vectors("EASE", "items", side.items, side.items_known, n_items)
     users, present = unit_vectors("EASE", "users", side.users, side.users_known, n_users)
-    gram = _gram(train)
+    exact = sparse.csr_matrix(train, dtype=np.float64)
+    gram: Floats = (exact.T @ exact).toarray(order="C")
     size = float(gram.trace()) / n_items
     inputs = np.zeros((n_users, 0))
     if alpha > 0 and present.any():
@@ -278,12 +279,6 @@ def unit_vectors(
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         unit[known] = np.where(norms > _NOISE * longest, rows / np.maximum(norms, 1e-300), 0.0)
     return unit, known
-
-
-def _gram(train: sparse.csr_matrix) -> Floats:
-    rows = sparse.csr_matrix(train, dtype=np.float64)
-    dense: Floats = (rows.T @ rows).toarray(order="C")
-    return dense
 
 
 def _semantic(vectors: Floats, reg: float) -> Floats:

@@ -251,17 +251,13 @@ def _estimate(pair: _Pair, column: Column, reason: str | None) -> Estimate:
     if reason is not None:
         return found
     arms = pair.arm[0].arm, pair.other[0].arm
-    if ARMS[arms[0]].is_treatment and arms[0] != arms[1] and not any(_alphas(pair.arm)):
+    no_transfer = all(run.alpha == 0 for run in pair.arm)
+    if ARMS[arms[0]].is_treatment and arms[0] != arms[1] and no_transfer:
         return replace(found, p_value=None, verdict=NO_TRANSFER)
     single = len({run.replicate for run in pair.arm}) == 1
     if single and any(judged(runs[0].model).is_stochastic for runs in (pair.arm, pair.other)):
         return replace(found, p_value=None, verdict=f"{ONE_SEED}: {EXPLORATORY}")
     return found
-
-
-def _alphas(runs: Arm) -> list[bool]:
-    """Whether each run transfers anything."""
-    return [run.alpha != 0 for run in runs]
 
 
 def _claim(family: Sequence[Chain], pair: _Pair) -> tuple[Chain | None, Step | None]:

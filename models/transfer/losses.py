@@ -92,7 +92,9 @@ class LossManager:
         """
         transfer: Tensor = self.align(hidden, target)
         if self.balance == "gradient" and self._due():
-            self._rebalance(pull(model_loss), pull(transfer))
+            own, others = pull(model_loss), pull(transfer)
+            if own > 0 and others > 0:  # both losses pull
+                self.ratio = own / others if self._steps == 0 else (self.ratio + own / others) / 2
         self._steps += 1
         return transfer, self.ratio * transfer
 
@@ -109,9 +111,3 @@ class LossManager:
         """Whether to measure both pulls: often at first, when they change most; it costs a pass."""
         steps = self._steps
         return steps % _STEPS_BETWEEN_BALANCES == 0 or steps & (steps - 1) == 0
-
-    def _rebalance(self, model_pull: float, transfer_pull: float) -> None:
-        """Move the ratio towards the present one, where both losses pull at all."""
-        if model_pull > 0 and transfer_pull > 0:
-            present = model_pull / transfer_pull
-            self.ratio = present if self._steps == 0 else 0.5 * self.ratio + 0.5 * present

@@ -18,7 +18,7 @@ from models.errors import BadInput
 from models.schemas import INTERACTIONS, ITEM, TIMESTAMP, USER
 from tasks.dataset.outputs import Splits
 from tasks.execution.stage import stage
-from tasks.storage.artifact_batches import Stream, record_batches
+from tasks.storage.artifact_batches import Stream
 from tasks.storage.artifacts import Handle, read_parquet, write_batches, write_file, write_parquet
 from tasks.storage.text_files import text_source
 
@@ -81,7 +81,7 @@ def _divided(config: Split, interactions: Handle) -> list[Handle]:
         write_batches(
             "split",
             INTERACTIONS,
-            record_batches(_part(stream, parts, code)),
+            _part(stream, parts, code),
             {"interactions": interactions},
             {**config.identity(), "part": part},
         )

@@ -34,7 +34,7 @@ from tasks.embeddings.vector_store import VectorStore, text_keys, vector_store
 from tasks.execution.progress import track
 from tasks.execution.stage import stage
 from tasks.execution.worker_pool import on_cluster, spread
-from tasks.storage.artifact_batches import Stream, record_batches
+from tasks.storage.artifact_batches import Stream
 from tasks.storage.artifacts import Handle, write_batches
 from tasks.storage.data_dir import data_lock
 
@@ -76,7 +76,7 @@ def embeddings(
         written = write_batches(
             "embeddings",
             first.schema,
-            record_batches(chain([first], tables)),
+            chain([first], tables),
             {"profiles": profiles},
             config.identity(),
         )

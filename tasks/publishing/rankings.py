@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.arrow import Bools, Ints
+from models.arrow import Bools, Ints, positions
 from models.dataset.splitting import pairs_of
 from models.schemas import ITEM, TIMESTAMP, USER
 from tasks.storage.artifacts import Handle, read_parquet
@@ -106,8 +106,7 @@ def overlap(held: pa.Table, learnt: list[Handle]) -> Bools:
 
 def _internal_ids(tokens: NDArray[np.object_], wanted: pa.Array | pa.ChunkedArray) -> Ints:
     """Internal ids, 0 where a token is not known: int64 (n,)."""
-    found = pc.index_in(wanted, pa.array(tokens[1:], pa.string()))  # 0 is padding, no token
-    return np.asarray(pc.fill_null(found, -1), dtype=np.int64) + 1
+    return positions(wanted, pa.array(tokens[1:], pa.string())) + 1  # 0 is padding, no token
 
 
 def _pairs(recommender: "Recommender", table: pa.Table) -> Ints:

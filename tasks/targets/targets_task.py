@@ -21,7 +21,7 @@ from models.schemas import EMBEDDING, TARGET, vectors
 from models.targets.kept_reducers import Unusable, dump, load, refit_reason, unchanged
 from models.targets.reduction import fit, settings, standardised
 from tasks.execution.stage import stage
-from tasks.storage.artifact_batches import Stream, record_batches
+from tasks.storage.artifact_batches import Stream
 from tasks.storage.artifacts import Handle, read_parquet, write_batches, write_bytes, write_parquet
 from tasks.targets.outputs import Kept, Targeted
 
@@ -91,7 +91,7 @@ def _fitted(
         targets=write_batches(
             "targets",
             vectors(TARGET, columns, key),
-            record_batches(tables()),
+            tables(),
             {"embeddings": embeddings},
             {**config.identity(), "width": columns},
         ),
