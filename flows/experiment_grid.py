@@ -58,11 +58,8 @@ def experiment(
 ) -> ExperimentSummary:
     """Run every point of an experiment; a point that fails is recorded, and the others go on.
 
-    Args:
-        config: the experiment's YAML file.
-        overrides: `dotted.key=value` texts, see `tasks.config.experiment_file.load_experiment`.
-        workers: trainings at the same time; None means the most that a point's
-            `training.workers` says.
+    For `overrides` see `tasks.config.experiment_file.load_experiment`; without `workers`, so many
+    trainings run at the same time as the most that a point's `training.workers` says.
 
     Raises:
         BadInput: if the file, or any point of it, is wrong; nothing has run then.

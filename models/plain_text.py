@@ -40,12 +40,7 @@ def for_markdown(text: str) -> str:
 
 
 def as_json(value: Any, **options: Any) -> str:
-    """Write JSON that every reader takes: null for numbers that are not finite.
-
-    Args:
-        value: of mappings, sequences, texts and numbers; anything else as text.
-        options: of `json.dumps`.
-    """
+    """Write JSON every reader takes: null for numbers that are not finite, text for objects."""
     text = json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False, **options)
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

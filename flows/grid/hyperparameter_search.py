@@ -56,11 +56,7 @@ class ArmSearch:
         return digest({"search": self.search.model_dump(exclude={"trials"}), "base": base})
 
     def best_pipeline(self) -> Pipeline:
-        """The pipeline with the best setting, for all seeds.
-
-        Raises:
-            BadInput: if every trial failed.
-        """
+        """The pipeline with the best setting, for all seeds; BadInput if every trial failed."""
         best = self.best()
         if best is None:
             raise BadInput(

@@ -42,10 +42,8 @@ def divide(
 ) -> NDArray[np.int8]:
     """Assign each interaction to a part, for `split`, whose errors it raises.
 
-    Args:
-        tables: schema `INTERACTIONS`, sorted by user and item, in batches of whole users.
-        timestamps: all of them, in any order; for strategies by time.
-        config: any strategy but files.
+    `tables` have the schema `INTERACTIONS`, sorted by user and item, in batches of whole users;
+    `timestamps` are all of them, in any order, for strategies by time.
 
     Returns:
         int8 (rows of all tables,): `TRAIN`, `VALID`, `TEST` or `DROPPED`.
@@ -108,19 +106,15 @@ def _parts(
 def split_as_given(
     interactions: pa.Table, given: Mapping[str, pa.Table], config: Split
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Divide `interactions` as files say; interactions in no file are left out.
+    """Divide `interactions`, schema `INTERACTIONS`, as files say; those in no file are left out.
 
-    Ratings and times are the data set's own. Without a valid part, each user with at least two
-    training interactions gives `valid_share` of them, rounded down but at least one.
-
-    Args:
-        interactions: schema `INTERACTIONS`.
-        given: `user_id` and `item_id` (string) of train, test and perhaps valid.
-        config: `valid_share`, `seed` and `short_histories`.
+    `given` has `user_id` and `item_id` (string) of train, test and perhaps valid. Ratings and times
+    are the data set's own. Without a valid part, each user with at least two training interactions
+    gives `valid_share` of them, rounded down but at least one.
 
     Raises:
-        BadInput: for pairs that the data set does not have, that one file lists twice or two
-            files share, and for users without a training interaction (unless left out).
+        BadInput: for pairs that the data set does not have, that one file lists twice or two files
+            share, and for users without a training interaction (unless left out).
     """
     table = interactions.sort_by([(USER, "ascending"), (ITEM, "ascending")])
     known = pairs_of(table)

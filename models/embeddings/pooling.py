@@ -17,13 +17,9 @@ def pooled(train: pa.Table, embeddings: pa.Table, shuffle: int | None = None) ->
     """Average the vectors of each user's items, in batches of users.
 
     Items are centred first: what all items share tells no two users apart. Users none of whose
-    items has a vector are left out, as users without a profile are.
-
-    Args:
-        train: schema `INTERACTIONS`, training interactions only.
-        embeddings: `vectors("embedding", d, ITEM)`.
-        shuffle: the seed of a permutation of the vectors among the items, for the control arm
-            shuffled-items; None leaves each item its own vector.
+    items has a vector are left out, as users without a profile are. `train` has the schema
+    `INTERACTIONS`, `embeddings` is `vectors("embedding", d, ITEM)`; `shuffle` is the seed of a
+    permutation of these among the items, for the control arm shuffled-items.
 
     Yields:
         `vectors("embedding", d, USER)`, users in sorted order.

@@ -52,20 +52,10 @@ METADATA: dict[str, Callable[[pa.Table], Floats]] = {
 def metadata(
     source: str, items: pa.Table, train: pa.Table, key: str, users: pa.Table = _NOBODY
 ) -> pa.Table | None:
-    """Make the vectors of a source of `METADATA`: `vectors("embedding", width, key)`.
+    """Make `vectors("embedding", width, key)` of a source of `METADATA`; None if nobody has any.
 
-    A user's vector is the mean of those of the training items; of features, the user's own if
-    there are any.
-
-    Args:
-        source: genres, years or features.
-        items: schema `ITEMS`.
-        train: schema `INTERACTIONS`.
-        key: `USER` or `ITEM`.
-        users: schema `USERS`, for their features.
-
-    Returns:
-        None if nobody has any.
+    A user's vector is the mean of those of the training items; of features, the user's own if there
+    are any. `items`, `train` and `users` have the schemas `ITEMS`, `INTERACTIONS` and `USERS`.
     """
     own = key == USER and source == "features" and FEATURES in users.column_names
     rows, of = (users, USER) if own else (items, ITEM)
@@ -79,11 +69,7 @@ def metadata(
 
 
 def all_metadata(items: pa.Table, train: pa.Table, subjects: pa.Array, key: str) -> Floats:
-    """Combine genres and years, whichever there are, of all `subjects`: float64 (n, width).
-
-    Raises:
-        BadInput: if there is neither.
-    """
+    """Combine genres and years, of `subjects`: float64 (n, width); BadInput if there is neither."""
     made = {source: metadata(source, items, train, key) for source in ("genres", "years")}
     parts = {source: table for source, table in made.items() if table is not None}
     if not parts:
@@ -101,17 +87,10 @@ def all_metadata(items: pa.Table, train: pa.Table, subjects: pa.Array, key: str)
 def combined(
     parts: Mapping[str, pa.Table], weights: Mapping[str, float], subjects: pa.Array, key: str
 ) -> pa.Table:
-    """Set the vectors of several sources side by side.
+    """Set the vectors of several sources side by side: `vectors("embedding", sum of widths, key)`.
 
-    Args:
-        parts: each source's `vectors("embedding", width, key)`.
-        weights: of each source, above 0.
-        subjects: the users or items that may have a row.
-        key: `USER` or `ITEM`.
-
-    Returns:
-        `vectors("embedding", sum of widths, key)`. The block of a source that a subject lacks is
-        zero, its mean; a subject without any source has no row.
+    `parts` has each source's `vectors("embedding", width, key)`. Of `subjects`, one without any
+    source has no row; the block of a source that a subject lacks is zero, its mean.
 
     Raises:
         BadInput: if a source's vectors are all equal.

@@ -22,11 +22,7 @@ def likes(ratings: pa.ChunkedArray, like_from: float) -> Bools:
 
 
 def require_likes(ratings: pa.ChunkedArray, like_from: float, split: str) -> None:
-    """Refuse a part whose ratings are missing, all likes, or all not.
-
-    Raises:
-        BadInput: naming the setting to change.
-    """
+    """Refuse a part whose ratings are missing, all likes, or all not; see `require_both`."""
     if ratings.null_count:
         raise BadInput(
             f"evaluation.like_from: {ratings.null_count} of {len(ratings)} interactions of the "
@@ -36,11 +32,7 @@ def require_likes(ratings: pa.ChunkedArray, like_from: float, split: str) -> Non
 
 
 def require_both(labels: Bools, split: str) -> None:
-    """Refuse pairs that are all liked, or all not.
-
-    Raises:
-        BadInput: naming the setting to change.
-    """
+    """Refuse pairs that are all liked, or all not, naming the setting to change."""
     if labels.all() or not labels.any():
         kind = "likes" if len(labels) and labels.all() else "dislikes"
         raise BadInput(
@@ -77,21 +69,13 @@ def log_losses(labels: Bools, probabilities: NDArray[np.floating]) -> Floats:
 def per_user(
     metric: Metric, users: Ints, labels: Bools, probabilities: NDArray[np.floating]
 ) -> Floats:
-    """Values per user whose mean is the metric.
+    """Values per user, float64 (n_users,), whose mean is the metric, auc or logloss.
 
-    With U users, AUC's is AUC + U·(Σ over the user's likes of (V − AUC) / likes + the same over
-    the others), V the placement values: the variance of clustered ROC data (Obuchowski 1997,
+    With U users, AUC's is AUC + U·(Σ over the user's likes of (V − AUC) / likes + the same over the
+    others), V the placement values: the variance of clustered ROC data (Obuchowski 1997,
     "Nonparametric analysis of clustered ROC curve data", section 3). LogLoss's is that of a ratio:
-    LogLoss + U·Σ over the user's pairs of (loss − LogLoss) / pairs.
-
-    Args:
-        metric: auc or logloss.
-        users: int64 (n,), codes from 0 without gaps.
-        labels: bool (n,).
-        probabilities: float (n,).
-
-    Returns:
-        float64 (n_users,).
+    LogLoss + U·Σ over the user's pairs of (loss − LogLoss) / pairs. `users` are int64 (n,), codes
+    from 0 without gaps, labels bool (n,) and probabilities float (n,).
     """
     n_users = int(users.max()) + 1
     if metric == "auc":

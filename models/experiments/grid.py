@@ -36,13 +36,9 @@ class Point:
 def expand(experiment: Experiment, base: Mapping[str, Any]) -> list[Point]:
     """List all points: the grid, last axis fastest, then the named ones; `base` if none are given.
 
-    Args:
-        experiment: the file.
-        base: the base pipeline's settings, as written.
-
     Raises:
-        BadInput: for a grid of more than `max_points`, an exclusion that fits no point, a name or
-            a combination that occurs twice, or a key through a value that is no section.
+        BadInput: for a grid of more than `max_points`, an exclusion that fits no point, a name or a
+            combination that occurs twice, or a key through a value that is no section.
     """
     _require_few(experiment)
     common = _common(experiment, base)

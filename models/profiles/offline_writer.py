@@ -25,12 +25,10 @@ _STRONG, _SOME, _SELDOM = 1.5, 1.15, 0.75
 
 
 def offline(history: pa.Table, population: Population | None = None) -> pa.Table:
-    """Write the profile of every user in `history`.
+    """Write the profile of every user in `history`, compared with those of `population`, or of all.
 
-    Args:
-        history: the result of `models.profiles.user_history.histories`: what each profile may be
-            written from. Ratings, timestamps, years and genres may be missing.
-        population: what users are compared with; empty means those in `history`.
+    `history` is the result of `models.profiles.user_history.describe`: what each profile may be
+    written from. Ratings, timestamps, years and genres may be missing.
 
     Returns:
         `user_id` in sorted order and `text`, both strings, no nulls.

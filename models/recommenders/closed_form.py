@@ -111,11 +111,7 @@ class ClosedForm:
 
     @classmethod
     def from_weights(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """The model with these `weights()`; it scores the same to the bit.
-
-        Raises:
-            BadInput: if an array is missing.
-        """
+        """The model with these `weights()`, to the bit; BadInput if an array is missing."""
         try:
             item_weights, vectors = arrays["item_weights"], arrays["user_vectors"]
             rows = [arrays[f"history_{part}"] for part in ("values", "items", "starts")]
@@ -140,13 +136,9 @@ class Ease(nn.Module):
         settings: Mapping[str, Any],
         *_: Any,
     ) -> None:
-        """Take the data.
+        """Take training pairs by internal ids, int64 (n,) each; `shape` counts ids with padding.
 
-        Args:
-            users: int64 (n,), of the training pairs, by internal ids.
-            items: int64 (n,), likewise.
-            shape: numbers of internal user and item ids, padding included.
-            settings: EASE's hyper-parameters: `reg_weight` and `side_reg`, see `fit`.
+        `settings` has EASE's hyper-parameters `reg_weight` and `side_reg`, see `fit`.
         """
         super().__init__()
         pairs = np.ones(len(users), np.float32), (users, items)
@@ -159,11 +151,7 @@ class Ease(nn.Module):
         self._fitted: ClosedForm | None = None
 
     def fitted(self) -> ClosedForm:
-        """The model, fitted once.
-
-        Raises:
-            BadInput: see `fit`.
-        """
+        """The model, fitted once; for errors see `fit`."""
         if self._fitted is None:
             reg, side_reg = self._settings["reg_weight"], self._settings["side_reg"]
             self._fitted = fit(self._train, reg, *self._knowledge, side_reg)
@@ -247,12 +235,8 @@ def unit_vectors(
 ) -> tuple[Floats, Bools]:
     """Centred unit vectors, float64 (n, width), zero where unknown, and which are known.
 
-    Args:
-        model: for messages, like `what`: users or items.
-        what: whose embeddings.
-        given: float (n, width), or None.
-        known: bool (n,), which rows hold one; None for all.
-        n: how many rows there must be.
+    `given` is float (n, width), or None; `known`, bool (n,), marks the rows that hold one, None
+    all; `model` and `what` (users or items) are for messages.
 
     Raises:
         BadInput: for other shapes, or values that are not finite.

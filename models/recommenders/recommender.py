@@ -81,20 +81,14 @@ class Recommender:
         device: str = "cpu",
         precision: str = "float32",
     ) -> None:
-        """Build the model; the seed decides its initial weights.
+        """Build the model; `seed` decides weights, dropout, shuffling and negatives.
 
-        Args:
-            model: a name in the registry.
-            given: hyper-parameters by RecBole's names.
-            log: the training interactions.
-            universe: all ids, training or not, and items' features.
-            seed: of weights, dropout, shuffling and negatives.
-            device: torch device.
-            precision: of the model's own loss; a model that does not allow bfloat16 takes float32.
+        `universe` has all ids, training or not, and items' features. A model whose own loss does
+        not allow bfloat16 takes float32, whatever `precision` says.
 
         Raises:
-            BadInput: for whatever is wrong with the model's name, hyper-parameters or data, and
-                for a package that it needs and that is missing.
+            BadInput: for whatever is wrong with the model's name, hyper-parameters or data, and for
+                a package that it needs and that is missing.
         """
         self.name = model
         self.entry = entry(model)
@@ -282,11 +276,7 @@ class Recommender:
         )
 
     def _least_rows(self, size: int) -> int:
-        """Count the rows that a batch of size `size` must have: one has no variance to divide by.
-
-        Raises:
-            BadInput: if batches are smaller.
-        """
+        """Count the rows that a batch must have: one alone has no variance to divide by."""
         least = 2 if any(isinstance(m, nn.BatchNorm1d) for m in self.module.modules()) else 1
         if min(size, len(self.train_users)) < least:
             raise BadInput(

@@ -106,9 +106,7 @@ _OF_KNOWLEDGE = {
 def shipped_space(model: str, transfer: Transfer | None) -> dict[str, Space]:
     """Return the space of one model and arm, by dotted key; empty if there is nothing to set.
 
-    Args:
-        model: a name in the registry.
-        transfer: of an arm that has targets, of profiles or of a control; None for other arms.
+    `transfer` is that of an arm that has targets, of profiles or of a control; None for others.
     """
     row = entry(model)
     own: dict[str, Space | None] = {}

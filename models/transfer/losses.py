@@ -16,13 +16,9 @@ class AlignmentLoss(nn.Module):
     """The configured alignment (`models.config.alignments`) with its head and random numbers."""
 
     def __init__(self, transfer: Transfer, width: int, target_width: int, seed: int) -> None:
-        """Make the head.
+        """Make the head for a tapped layer's and its targets' widths.
 
-        Args:
-            transfer: the settings.
-            width: of the tapped layer.
-            target_width: of its targets.
-            seed: of the head's first weights and of all that the loss draws.
+        `seed` decides the head's first weights and all that the loss draws.
         """
         super().__init__()
         self.settings = transfer

@@ -9,10 +9,7 @@ _PRICES = Path(__file__).parent / "prices.yaml"
 
 
 def price_table(path: Path | str | None) -> PriceTable:
-    """The prices of LLMs.
-
-    Args:
-        path: a table of the user's own; None means the one that comes with the project.
+    """Read the prices of LLMs: a user's own table, or the one that comes with the project.
 
     Raises:
         BadInput: for a missing or malformed file and for every wrong or missing field.

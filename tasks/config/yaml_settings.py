@@ -45,11 +45,7 @@ def read_text(path: Path, what: str) -> str:
 
 
 def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any]:
-    """Read the mapping that a YAML file holds.
-
-    Raises:
-        BadInput: if there is no such file, or it holds something else.
-    """
+    """Read the mapping that a YAML file holds; BadInput if there is none."""
     raw = parse_yaml(read_text(path, what), str(path))
     if not isinstance(raw, dict):
         raise BadInput(
@@ -75,11 +71,7 @@ def apply(raw: dict[str, Any], override: str) -> None:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Take a `dotted.key=value` text apart.
-
-    Raises:
-        BadInput: if it is not of that form.
-    """
+    """Take a `dotted.key=value` text apart; BadInput if it is not of that form."""
     key, separator, text = override.partition("=")
     if not separator or not all(key.strip().split(".")):
         raise BadInput(
@@ -89,12 +81,7 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def validate(model: type[M], settings: Mapping[str, Any], where: str | Path = "") -> M:
-    """Validate settings as written.
-
-    Args:
-        model: what they are to make.
-        settings: as written.
-        where: what errors name first, if anything.
+    """Validate settings as written; errors begin with `where`, if anything.
 
     Raises:
         BadInput: with every unknown key and wrong value, and a suggestion for a misspelt key.

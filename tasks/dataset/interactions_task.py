@@ -43,20 +43,15 @@ _FIXES = {
 def interactions(
     config: Dataset, raw: dict[str, Handle], demographics: tuple[str, ...] = ()
 ) -> Interactions:
-    """Read files into `INTERACTIONS`, `ITEMS` and `USERS`, as `dataset` says.
+    """Read the files of `raw_files` into `INTERACTIONS`, `ITEMS` and `USERS`, as `dataset` says.
 
-    Items without interactions and items without metadata both stay in the catalogue, unless
-    filters drop them.
-
-    Args:
-        config: formats, columns and filters.
-        raw: the files that `tasks.dataset.source_files.raw_files` found.
-        demographics: the columns of the user file to keep, in an artifact of their own; no other
-            column of that file reaches an artifact.
+    Items without interactions and items without metadata both stay in the catalogue, unless filters
+    drop them. `demographics` are the columns of the user file to keep, in an artifact of their own;
+    no other column of that file reaches an artifact.
 
     Raises:
-        BadInput: naming file, row and fix for what cannot be read, unless `bad_rows` is
-            quarantine; if nothing is left.
+        BadInput: naming file, row and fix for what cannot be read, unless `bad_rows` is quarantine;
+            if nothing is left.
     """
     asked = demographics or config.columns.user_features
     people = _people(config, raw, demographics) if asked else None

@@ -25,11 +25,7 @@ def require_enough_items(pipeline: Pipeline, data: Interactions, **further: int)
 
 
 def require_likes(pipeline: Pipeline, parts: Splits) -> None:
-    """Refuse data whose ratings do not say what users like, where that is to be predicted.
-
-    Raises:
-        BadInput: see `models.evaluation.click_metrics.require_likes`.
-    """
+    """Refuse data that do not say what users like, where that is predicted; see `click_metrics`."""
     like_from = pipeline.evaluation.like_from
     if like_from is None:
         return

@@ -52,16 +52,13 @@ def embeddings(
 ) -> Embedded:
     """Make one vector per user or item with a text, or take it from an imported file.
 
-    Args:
-        config: the text model, or the imported file's columns.
-        profiles: schema `PROFILES`, whose texts are embedded; None for imported vectors.
-        train: import only: schema `INTERACTIONS`, whose users (items) the vectors belong to.
-        imported: import only: the files of `vector_files`.
-        side: import only: whose vectors they are; texts say it themselves.
+    `profiles` has the schema `PROFILES`, or is None for imported vectors. These are in `imported`,
+    the files of `vector_files`, and belong to the users or items (`side`) of `train`, schema
+    `INTERACTIONS`.
 
     Raises:
-        BadInput: if there is no text, the text model is missing or answers wrongly, or the
-            imported file is faulty.
+        BadInput: if there is no text, the text model is missing or answers wrongly, or the imported
+            file is faulty.
     """
     if imported and train:
         return import_embeddings(config, imported, train, side)

@@ -102,11 +102,7 @@ class VectorStore:
 
 @contextmanager
 def vector_store() -> Iterator[VectorStore]:
-    """Open the data folder's store.
-
-    Raises:
-        BadInput: if the file is busy or damaged.
-    """
+    """Open the data folder's store; BadInput if the file is busy or damaged."""
     with writing(_path()):
         connection = sqlite3.connect(_path(), timeout=60)
     try:

@@ -59,11 +59,7 @@ def recalled(pipeline: Pipeline, fields: tuple[str, ...] = ()) -> tuple[Interact
 
 
 def request_of(pipeline: Pipeline, side: Side) -> Request:
-    """Collect what one side's profiles are written from, without a run.
-
-    Raises:
-        BadInput: for a faulty prompt or import.
-    """
+    """Collect what one side's profiles are written from; BadInput for a faulty prompt or import."""
     config = pipeline.profiles_of(side)
     data, parts = recalled(pipeline, pipeline.demographics((side,)))
     seen = data.interactions if pipeline.sees_all(side) else parts.train

@@ -83,12 +83,9 @@ class AnswerRun:
         self.report(self.answers)
 
     def note(self, key: str, problem: Failure | None, final: bool = True) -> None:
-        """Note how a question went, and stop where no other would go better.
+        """Note how a question went, None if well, and stop where no other would go better.
 
-        Args:
-            key: the question's.
-            problem: None for a usable answer.
-            final: whether a question with a problem is not asked again.
+        A question with a problem that is `final` is not asked again.
         """
         if problem is None:
             self.missing.pop(key, None)

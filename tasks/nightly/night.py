@@ -228,11 +228,7 @@ def require_rankings(pipeline: Pipeline, data: Interactions) -> None:
 
 
 def require_tap_points(pipeline: Pipeline, entered: Mapping[str, Mapping[Side, object]]) -> None:
-    """Refuse a transfer to a model that takes no knowledge.
-
-    Raises:
-        BadInput: see `tasks.training.tap_points.tap_points`.
-    """
+    """Refuse a transfer to a model that takes no knowledge."""
     for model, sides in entered.items():
         if not ARMS[pipeline.nightly.arm].suits(model, sides):
             raise BadInput(

@@ -186,14 +186,10 @@ def _same_history(request: Request, texts: pa.Table, train: pa.Table) -> pa.Chun
 def export(
     folder: Path, profiles: pa.Table, side: Side, facts: dict[str, Any], told: dict[str, Any]
 ) -> Card:
-    """Add the texts of one side to a pack, which is made if there is none.
+    """Add the texts of one side, `profiles_schema`, to a pack, which is made if there is none.
 
-    Args:
-        folder: the pack's.
-        profiles: schema `profiles_schema`; rows without text are left out.
-        side: whom they describe.
-        facts: what the card says of the whole pack; an existing card keeps what is not in it.
-        told: what the card says of this side, but for the digest.
+    `facts` is what the card says of the whole pack; an existing card keeps what is not in it.
+    `told` is what it says of this side, but for the digest. Rows without text are left out.
 
     Raises:
         BadInput: for profiles without any text, and a damaged card.

@@ -24,11 +24,7 @@ REFUSED = "refused"
 
 
 def write(request: Request) -> Profiled:
-    """Write the profiles of the file of `profile_file`.
-
-    Raises:
-        BadInput: for a file that cannot be read, unknown or repeated ids, too many missing users.
-    """
+    """Write the profiles of a `profile_file`; for errors see `read_profiles` and `take_over`."""
     config, side = request.config, request.side
     assert request.imported is not None
     source = f"{SECTIONS[side]}.path {config.path}"

@@ -48,17 +48,10 @@ def profiles(
 ) -> Profiled:
     """Write a profile for every user (item) of the training interactions.
 
-    Args:
-        config: provider, history policy and endpoint.
-        prompt: the prompt template; not used offline.
-        train: schema `INTERACTIONS`; what profiles are written from, which `config.interactions`
-            may make more than the training part.
-        items: schema `ITEMS`.
-        imported: the file of the providers import and pack, from `given_texts`.
-        side: users or items.
-        demographics: what `history.demographics` names, if anything.
-        card: of a pack.
-        previous: an earlier run's profiles of users, for those who have hardly changed.
+    `train`, schema `INTERACTIONS`, is what profiles are written from, which `config.interactions`
+    may make more than the training part; `items` has the schema `ITEMS`. `imported` and `card` are
+    from `given_texts`, `demographics` has what `history.demographics` names, and `previous` an
+    earlier run's profiles of users, for those who have hardly changed.
 
     Raises:
         BadInput: as the provider's `write`.

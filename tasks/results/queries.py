@@ -53,11 +53,7 @@ def comparison_rows(experiment: str | None = None, against: str | None = None) -
 
 
 def slice_rows(experiment: str | None = None) -> Rows:
-    """Every arm compared with its baseline in each slice of users and items.
-
-    Raises:
-        BadInput: if there is nothing to show.
-    """
+    """Every arm compared with its baseline in each slice; BadInput if there is nothing to show."""
     rows = _rows("slice_comparison", experiment)
     if not rows:
         comparison_rows(experiment)  # refuses what has no comparison at all
@@ -102,11 +98,7 @@ def _rows(view: str, experiment: str | None) -> Rows:
 
 
 def require_experiment(connection: "DuckDBPyConnection", name: str | None) -> None:
-    """Refuse a database without results, and an experiment that is not in it.
-
-    Raises:
-        BadInput: with the names of those that are.
-    """
+    """Refuse a database without results, and an experiment that is not in it."""
     if not connection.execute("SELECT * FROM duckdb_views() WHERE NOT internal").fetchall():
         raise BadInput(f"{database_path()}: holds no results. Run `llmkt run CONFIG` first.")
     found = connection.execute("SELECT DISTINCT experiment FROM runs ORDER BY ALL").fetchall()

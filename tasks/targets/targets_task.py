@@ -166,13 +166,8 @@ def controls(
 ) -> Targeted:
     """Make a control arm's targets for the users (items), and of the width, of `targeted`.
 
-    Args:
-        config: the targets' section.
-        arm: a row of `models.config.ARMS` with `make_targets`.
-        targeted: the profiles' targets.
-        train: schema `INTERACTIONS`.
-        items: schema `ITEMS`.
-        seed: the training's, with which shuffled and noise are drawn anew.
+    `train` and `items` have the schemas `INTERACTIONS` and `ITEMS`; with `seed`, the training's,
+    shuffled and noise are drawn anew.
 
     Raises:
         BadInput: if the data has nothing to make the control of.
