@@ -21,7 +21,7 @@ from models.errors import BadInput, Unavailable
 from models.experiments.grid import Point
 from tasks.config.experiment_file import ExperimentPoint, load_experiment
 from tasks.evaluation.inputs import Part, PointResult, PointState
-from tasks.results.trial_history import Tried, earlier_trials
+from tasks.results.queries import Tried, earlier_trials
 
 
 class PointSummary(PointResult):

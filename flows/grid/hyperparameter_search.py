@@ -15,7 +15,7 @@ from models.experiments.search import Study, require_equal_trials, space_of
 from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.evaluation.inputs import Trial, TrialState
 from tasks.execution.cache_key import digest
-from tasks.results.trial_history import Tried
+from tasks.results.queries import Tried
 from tasks.training.outputs import Trained
 
 Steps = Generator[Request, Result, None]

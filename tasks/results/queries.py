@@ -12,12 +12,14 @@ import duckdb
 
 from models.config import BASELINE
 from models.errors import BadInput
-from tasks.results.database import database, database_path, is_damage
+from tasks.results.database import database, database_path, has_database, is_damage
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Rows = list[dict[str, Any]]
+Tried = tuple[str, str, str, str, int]
+"""Point, model, arm, search and number of a trial."""
 
 READ_WAIT_SECONDS = 15.0
 """An evaluation holds the database for a second or two."""
@@ -90,6 +92,20 @@ def chosen_settings(experiment: str) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
+def earlier_trials(experiment: str) -> set[Tried]:
+    """Every trial of an experiment that the results database holds."""
+    if not has_database():
+        return set()
+    with reading() as connection:
+        if not connection.execute("FROM duckdb_tables() WHERE table_name = 'trials'").fetchall():
+            return set()
+        found = connection.execute(
+            "SELECT point, model, arm, search, trial FROM trials WHERE experiment = ?",
+            [experiment],
+        )
+        return {(*texts, trial) for *texts, trial in found.fetchall()}
+
+
 def _rows(view: str, experiment: str | None) -> Rows:
     chosen = "$experiment IS NULL OR experiment = $experiment"
     with reading() as connection:
@@ -110,12 +126,7 @@ def require_experiment(connection: "DuckDBPyConnection", name: str | None) -> No
 
 
 def query(sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Names and rows of what a statement selects; nothing can be changed.
-
-    Raises:
-        BadInput: if it is not one statement that reads, DuckDB refuses it, or the database is
-            missing or stays busy.
-    """
+    """Names and rows of what a statement selects; BadInput if it fails, or does not only read."""
     with reading(_OFFLINE) as connection:
         try:
             statements = connection.extract_statements(sql)
