@@ -60,14 +60,10 @@ def batches(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.intp]]:
 def hashed(texts: Sequence[str], dimensions: int) -> Singles:
     """Embed without a language model: words and pairs of words counted, with signs, by their hash.
 
-    The hashing trick (Weinberger et al. 2009, "Feature hashing for large scale multitask
-    learning"): inner products of texts stay what they are on average, whatever the width. It
-    knows that texts share words, not that words mean alike; it is cheap enough to measure all
-    else at sizes at which a language model would take days. Equal texts give equal bits, whatever
-    else is in the batch.
-
-    Returns:
-        float32 (n_texts, dimensions), rows of length 1, or of 0 for a text without words.
+    The hashing trick (Weinberger et al. 2009, "Feature hashing for large scale multitask learning")
+    knows that texts share words, not that words mean alike, and is cheap at any size. Equal texts
+    give equal bits, whatever else is in the batch: float32 (n_texts, dimensions), rows of length 1,
+    or of 0 for a text without words.
     """
     from sklearn.feature_extraction.text import HashingVectorizer
 

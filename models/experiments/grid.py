@@ -173,11 +173,7 @@ def parts_of(key: str) -> list[str]:
 
 
 def set_at(settings: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted key, making sections on the way.
-
-    Raises:
-        ValueError: if the key is not dotted words, or leads through a value.
-    """
+    """Put a value at a dotted key, making sections; ValueError if the key leads through a value."""
     parts = parts_of(key)
     if not all(parts) or len(parts) > _MOST_PARTS:
         raise ValueError(f"{key[:_LONGEST_VALUE]!r} is not a dotted key")

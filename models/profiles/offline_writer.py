@@ -48,21 +48,14 @@ def offline(history: pa.Table, population: Population | None = None) -> pa.Table
 
 
 def lift(groups: Ints, user: Ints, counts: Ints, totals: tuple[Ints, int] | None = None) -> Floats:
-    """How much more often than the population a user meets each group.
+    """How much more often than the population a user meets each group: float64 (n_users, n_groups).
 
-    The ratio of observed to expected interactions, shrunk towards 1 by a gamma prior of
-    `_PRIOR` pseudo-interactions (DuMouchel 1999, "Bayesian data mining in large frequency
-    tables"), so that few interactions prove little in either direction.
-
-    Args:
-        groups: int64 (pairs,), the group of each pair of interaction and group.
-        user: int64 (pairs,), its user.
-        counts: int64 (n_users,), interactions per user, each in any number of groups.
-        totals: the population's pairs per group, int64 (n_groups,), and interactions; empty means
-            that the users given are all there are.
-
-    Returns:
-        float64 (n_users, n_groups).
+    The ratio of observed to expected interactions, shrunk towards 1 by a gamma prior of `_PRIOR`
+    pseudo-interactions (DuMouchel 1999, "Bayesian data mining in large frequency tables"), so that
+    few interactions prove little in either direction. `groups` and `user`, int64 (pairs,), pair
+    each interaction with its groups; `counts`, int64 (n_users,), are interactions per user.
+    `totals` are the population's pairs per group, int64 (n_groups,), and interactions; empty: those
+    of the users given.
     """
     n_users = len(counts)
     n_groups = len(totals[0]) if totals else int(groups.max(initial=-1)) + 1

@@ -186,12 +186,9 @@ def fit(
 ) -> ClosedForm:
     """Fit EASE with the knowledge in `side`, as the module describes; EASE itself at α = 0.
 
-    Args:
-        train: sparse (n_users, n_items), 1 per interaction.
-        reg_weight: λ, above 0.
-        alpha: the knowledge's share, from 0 to 1.
-        side: the embeddings, in the order of the rows and columns of `train`.
-        side_reg: λ of S, above 0, against vectors of unit length.
+    `train` is sparse (n_users, n_items), 1 per interaction; `side` are the embeddings, in the order
+    of its rows and columns; `reg_weight` is λ, `side_reg` that of S, against vectors of unit
+    length.
 
     Raises:
         BadInput: for too many items, values out of range, or embeddings that do not fit `train`.

@@ -23,11 +23,7 @@ _MOST_BYTES = 2**20
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read a text file that a person writes.
-
-    Raises:
-        BadInput: if it does not exist, cannot be read, is no UTF-8 or far too large.
-    """
+    """Read a text file that a person writes; BadInput if missing, not UTF-8 or far too large."""
     try:
         if not path.is_file():
             raise BadInput(f"{path}: this {what} does not exist. Correct the path")
@@ -56,11 +52,7 @@ def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any
 
 
 def apply(raw: dict[str, Any], override: str) -> None:
-    """Put the value of a `dotted.key=value` text into settings.
-
-    Raises:
-        BadInput: if it is not of that form, or the key leads through a value.
-    """
+    """Put a `dotted.key=value` into settings; BadInput if the key leads through a value."""
     key, value = parse_override(override)
     try:
         set_at(raw, key, value)

@@ -38,11 +38,7 @@ _FIELDS: dict[Role, tuple[str, ...]] = {
 
 
 def read(connection: Connection, config: Dataset, raw: dict[str, Handle]) -> None:
-    """Read the interactions and items of `raw_files` into the scratch tables.
-
-    Raises:
-        BadInput: for a file of which no row can be trusted: wrong columns, encoding or quotes.
-    """
+    """Read `raw_files` into the scratch tables; BadInput for a file of which no row is usable."""
     for role in _FIELDS:
         found = source_file(raw, role)
         if found is None:

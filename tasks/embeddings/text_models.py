@@ -49,11 +49,7 @@ class TextModel:
 
 
 def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextManager[TextModel]:
-    """Open the configured text model, loaded on entry, for embedding `texts` in batches.
-
-    Raises:
-        BadInput: on entry if the model is missing, in use if the endpoint fails.
-    """
+    """Open the configured text model for embedding `texts`; BadInput if it is missing or fails."""
     lengths = [len(text) for text in texts]
     if config.provider == "openai":
         return _remote_model(config, lengths)
@@ -121,11 +117,7 @@ def _embed(model: "SentenceTransformer", batch: list[str]) -> list[Any]:
 
 
 def embed_on_worker(config: Embeddings, known: list[str], batch: list[str]) -> list[Any]:
-    """Embed a batch in a worker process, which keeps the model for the next one.
-
-    Raises:
-        BadInput: if the model is missing there, or has another identity than `known`, the flow's.
-    """
+    """Embed a batch in a worker, which keeps the model; BadInput if that is not the flow's."""
     import torch
 
     torch.set_num_threads(config.threads)
@@ -167,11 +159,7 @@ def _load(config: Embeddings) -> "SentenceTransformer":
 
 
 def minilm_folder() -> Path:
-    """Find the folder of the all-MiniLM-L6-v2 that ships in a package, and verify its weights.
-
-    Raises:
-        BadInput: if the package is not installed or the weights are not the published ones.
-    """
+    """Find the packaged all-MiniLM-L6-v2; BadInput if missing, or its weights are not those."""
     package = find_spec(MINILM_PACKAGE.replace("-", "_"))
     if package is None or not package.submodule_search_locations:
         raise BadInput(

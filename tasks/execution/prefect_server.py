@@ -14,11 +14,7 @@ _FIX = "Start it (make serve) or unset PREFECT_API_URL"
 
 
 def require_prefect() -> None:
-    """Refuse to start with a server that does not answer, or with a damaged database.
-
-    Raises:
-        BadInput: naming the server, or the file of the database.
-    """
+    """Refuse, by name, a server that does not answer and a damaged database (BadInput)."""
     try:
         from prefect.settings import get_current_settings
 

@@ -116,11 +116,7 @@ class AnswerRun:
         return self.missing.get(key, NOT_ASKED)
 
     def require_enough(self, keys: list[str]) -> str | None:
-        """Judge how many subjects, by their questions' keys, have no profile; returns a warning.
-
-        Raises:
-            BadInput: if more than `max_missing`.
-        """
+        """Warn of subjects (questions' keys) without profile; BadInput above `max_missing`."""
         texts = self.store.texts()
         missing = [self.reason(key) for key in keys if key not in texts]
         if not missing:

@@ -213,11 +213,7 @@ def drops_folder(rule: Nightly) -> Path:
 
 
 def require_rankings(pipeline: Pipeline, data: Interactions) -> None:
-    """Refuse what the nightly flow cannot publish, before anything is paid for.
-
-    Raises:
-        BadInput: for predicted likes, and for lists longer than the catalogue.
-    """
+    """Refuse, before anything is paid for, predicted likes and lists longer than the catalogue."""
     if pipeline.evaluation.like_from is not None:
         raise BadInput(
             "evaluation.like_from: the nightly flow publishes rankings, not likes. Leave it empty."

@@ -46,11 +46,7 @@ def pack_folder(config: Profiles) -> Path:
 
 
 def read_card(folder: Path, key: str) -> Card:
-    """Read and check a pack's card; `key` is the configuration's, for messages.
-
-    Raises:
-        BadInput: for a folder without card, and a card that is damaged.
-    """
+    """Read a pack's card; BadInput, naming the setting `key`, if missing or damaged."""
     if not (folder / CARD).is_file():
         packs = sorted(path.parent.name for path in PACKS.glob(f"*/{CARD}"))
         raise BadInput(
@@ -206,11 +202,7 @@ def export(
 
 
 def write_card(folder: Path, facts: dict[str, Any]) -> Card:
-    """Write a pack's card; an existing one keeps what is not in `facts`.
-
-    Raises:
-        BadInput: for a damaged card.
-    """
+    """Write a pack's card, keeping what is not in `facts`; BadInput if it was damaged."""
     before = read_card(folder, str(folder)).model_dump() if (folder / CARD).is_file() else {}
     card = validate(Card, {**before, **facts}, folder / CARD)
     content = card.model_dump(mode="json", exclude_none=True)

@@ -40,20 +40,13 @@ def take_over(
     hint: str = "",
     provenance: Provenance | None = None,
 ) -> Profiled:
-    """Make profiles of texts that were written elsewhere.
+    """Make profiles of texts that were written elsewhere, `given` as `read_profiles` returns them.
 
-    Args:
-        request: whom they are for.
-        given: as `read_profiles` returns them.
-        source: the configuration's key and the file, for messages.
-        refused: string (rows,), why a text does not count; null where it does.
-        known: sorted ids that may stand in the file; where its texts are known to have seen no
-            interaction, each of them is a subject. None for those of the training part.
-        hint: a sentence for the message about too many missing.
-        provenance: of the texts that count; None judges it by their records.
-
-    Raises:
-        BadInput: as `write`.
+    `source` is the configuration's key and the file, for messages; `refused`, string (rows,), says
+    why a text does not count and is null where it does. `known` are sorted ids that may stand in
+    the file: where its texts are known to have seen no interaction, each of them is a subject.
+    `provenance` is that of the texts that count; None judges it by their records. `hint` is for the
+    message about too many missing; BadInput as `write`.
     """
     config, side, imported, inputs = request.config, request.side, request.imported, request.inputs
     assert imported is not None

@@ -146,11 +146,7 @@ def link_to(link: Path, version: str) -> None:
 
 
 def the_experiment(named: str | None) -> str:
-    """Choose the named experiment, or the only one with a published version.
-
-    Raises:
-        BadInput: if nothing is published, or several are and none is named.
-    """
+    """Choose the named experiment, or the only published one; BadInput if there is no such one."""
     follow()
     folders = (data_dir() / FOLDER).glob("*")
     known = sorted(folder.name for folder in folders if (folder / CURRENT).is_symlink())

@@ -35,21 +35,13 @@ def rank_for(
     new_items: "Foretold | None" = None,
     new_users: "Foretold | None" = None,
 ) -> pa.Table:
-    """The best items for those of `users` that the model has learnt of.
+    """The best items for those of `users`, string (n,), that the model has learnt of.
 
-    Args:
-        recommender: a trained one; a sequential model's histories are extended.
-        users: raw ids, string (n,).
-        catalogue: raw ids of the candidates; those that the model has never met are never ranked.
-        known: schema `INTERACTIONS`, all that may be known of the users; a sequential model is
-            given what it did not train on, oldest first.
-        excluded: user and item, never ranked.
-        k: length of the lists.
-        new_items: items whose scores are foretold.
-        new_users: users whose scores are foretold; they are ranked for instead.
-
-    Returns:
-        Schema `RANKINGS`, one row per user in the order of internal ids.
+    Of the `catalogue`, what the model has never met is never ranked, nor what is `excluded` (user
+    and item). `known`, schema `INTERACTIONS`, is all that may be known of the users: a sequential
+    model is given what it did not train on, oldest first. The scores of `new_items` and `new_users`
+    are foretold; where there are new users, they are ranked for instead. Returns the schema
+    `RANKINGS`, lists of `k`, one row per user in the order of internal ids.
     """
     from models.recommenders.top_k import Seen, rank
 

@@ -160,11 +160,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def require_writable() -> None:
-    """Refuse to start work whose results could not be stored.
-
-    Raises:
-        BadInput: if nothing can be written to the data folder, or its store cannot be used.
-    """
+    """Refuse (BadInput) to start work whose results the data folder or its store would not take."""
     with writing(data_dir()), new_file(data_dir()) as probe:
         probe.write_bytes(bytes(4096))
     remote = store()

@@ -161,11 +161,7 @@ class Store:
 
 
 def store() -> Store | None:
-    """The store that LLMKT_DATA_DIR names; None where it is a folder.
-
-    Raises:
-        BadInput: if the URL may not be used, or a package for it is missing.
-    """
+    """The store that LLMKT_DATA_DIR names, if any; BadInput for a bad URL or a missing package."""
     url = store_url()
     return None if url is None else _opened(url)
 

@@ -39,14 +39,10 @@ def targets(
 ) -> Targeted:
     """Reduce the embeddings of every user (item) to `width`; for errors see `fit`.
 
-    Args:
-        config: the targets' section.
-        embeddings: `vectors("embedding", d, key)`.
-        width: decides; whether it is `config.width` or a layer's is the caller's business. None
-            keeps all columns, which needs the reduction none.
-        keep: store the reducer, for later runs.
-        kept: an earlier run's reducer. Until its policy asks for a refit, users with the embedding
-            of that run keep that run's target to the bit, and all others are transformed.
+    `embeddings` are `vectors("embedding", d, key)`; a `width` of None keeps all columns, which
+    needs the reduction none. `keep` stores the reducer for later runs. `kept` is an earlier run's:
+    until its policy asks for a refit, users with the embedding of that run keep that run's target
+    to the bit, and all others are transformed.
     """
     with one_thread():
         if kept is None or is_path(config.reduction):  # which cannot place what is new
