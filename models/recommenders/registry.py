@@ -193,15 +193,6 @@ def judged(model: str) -> Entry:
     return entry(model) if model in MODELS.shipped or is_path(model) else ELSEWHERE
 
 
-def require_new_name(model: str) -> None:
-    """Refuse to call a model that was trained elsewhere as one that can be trained here."""
-    if judged(model) is not ELSEWHERE:
-        raise BadInput(
-            f"models.{model}.rankings: {model} names a model that is trained here. Give the "
-            "rankings another name, such as theirs."
-        )
-
-
 def catalogue() -> list[dict[str, Any]]:
     """List RecBole's catalogue, a row per model: model, family, supported, tap, reason.
 
