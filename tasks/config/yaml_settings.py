@@ -52,7 +52,7 @@ def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any
 
 
 def apply(raw: dict[str, Any], override: str) -> None:
-    """Put a `dotted.key=value` into settings; BadInput if the key leads through a value."""
+    """Put a `dotted.key=value` into settings; BadInput if malformed or through a value."""
     key, value = parse_override(override)
     try:
         set_at(raw, key, value)

@@ -49,7 +49,11 @@ class TextModel:
 
 
 def open_text_model(config: Embeddings, texts: list[str]) -> AbstractContextManager[TextModel]:
-    """Open the configured text model for embedding `texts`; BadInput if it is missing or fails."""
+    """Open the configured text model, loaded on entry, for embedding `texts` in batches.
+
+    Raises:
+        BadInput: on entry if the model is missing, in use if the endpoint fails.
+    """
     lengths = [len(text) for text in texts]
     if config.provider == "openai":
         return _remote_model(config, lengths)

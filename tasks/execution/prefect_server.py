@@ -14,7 +14,7 @@ _FIX = "Start it (make serve) or unset PREFECT_API_URL"
 
 
 def require_prefect() -> None:
-    """Refuse, by name, a server that does not answer and a damaged database (BadInput)."""
+    """Refuse to start without an answer of the server, or with a damaged database, by name."""
     try:
         from prefect.settings import get_current_settings
 

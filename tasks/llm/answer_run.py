@@ -116,7 +116,7 @@ class AnswerRun:
         return self.missing.get(key, NOT_ASKED)
 
     def require_enough(self, keys: list[str]) -> str | None:
-        """Warn of subjects (questions' keys) without profile; BadInput above `max_missing`."""
+        """A warning of subjects (questions' keys) without profile; BadInput above the limit."""
         texts = self.store.texts()
         missing = [self.reason(key) for key in keys if key not in texts]
         if not missing:

@@ -44,9 +44,10 @@ def take_over(
 
     `source` is the configuration's key and the file, for messages; `refused`, string (rows,), says
     why a text does not count and is null where it does. `known` are sorted ids that may stand in
-    the file: where its texts are known to have seen no interaction, each of them is a subject.
-    `provenance` is that of the texts that count; None judges it by their records. `hint` is for the
-    message about too many missing; BadInput as `write`.
+    the file (None: those of the training part): where its texts are known to have seen no
+    interaction, each of them is a subject. `provenance` is that of the texts that count; None
+    judges it by their records. `hint` is for the message about too many missing; BadInput as
+    `write`.
     """
     config, side, imported, inputs = request.config, request.side, request.imported, request.inputs
     assert imported is not None
