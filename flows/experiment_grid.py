@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from flows.steps.comparison import Summary, compare
 from flows.steps.preparation import Prepared, arms_of, prepare
 from flows.steps.stage_runner import StageRunner
 from flows.steps.trainings import TrainingPool, training_pool
-from models.config import ArmName, Pipeline
+from models.config import ArmName
 from models.errors import BadInput, Unavailable
 from models.experiments.grid import Point
 from tasks.config.experiment_file import ExperimentPoint, load_experiment
 from tasks.evaluation.inputs import Part, PointResult, PointState
-from tasks.results.trial_history import Tried, earlier_trials
+from tasks.results.queries import Tried, earlier_trials
 
 
 class PointSummary(PointResult):
@@ -57,11 +58,8 @@ def experiment(
 ) -> ExperimentSummary:
     """Run every point of an experiment; a point that fails is recorded, and the others go on.
 
-    Args:
-        config: the experiment's YAML file.
-        overrides: `dotted.key=value` texts, see `tasks.config.experiment_file.load_experiment`.
-        workers: trainings at the same time; None means the most that a point's
-            `training.workers` says.
+    For `overrides` see `tasks.config.experiment_file.load_experiment`; without `workers`, so many
+    trainings run at the same time as the most that a point's `training.workers` says.
 
     Raises:
         BadInput: if the file, or any point of it, is wrong; nothing has run then.
@@ -118,34 +116,20 @@ class _PointRun:
         stages: StageRunner,
         pool: TrainingPool,
     ) -> None:
-        """Do what comes before the trainings, and start those that are ready."""
+        """Do what comes before the trainings, and start those that are ready.
+
+        The pipelines are the point's own, or each arm's best with the trials before it.
+        """
+        own = {(one.model, one.arm): one for one in searches if one.chosen is self.chosen}
         with self._failing_alone():
-            for pipeline, trials in self._pipelines(searches, earlier, settings, stages):
+            arms = arms_of(self.chosen.pipeline, stages) if own else ()
+            searched = ((search.best_pipeline(), search.tried(earlier)) for search in own.values())
+            rest = ((self.chosen.varied(*pair, {}), 0) for pair in arms if pair not in own)
+            fixed = () if own else settled(self.chosen, settings, stages)
+            for pipeline, trials in chain(searched, rest, ((one, 0) for one in fixed)):
                 prepared = prepare(pipeline, stages, point=self.chosen.name, search_trials=trials)
                 self.prepared.append(prepared)
                 pool.start(*prepared.requests)
-
-    def _pipelines(
-        self,
-        searches: Sequence[ArmSearch],
-        earlier: Collection[Tried],
-        settings: Mapping[str, Mapping[ArmName, Any]],
-        stages: StageRunner,
-    ) -> Iterator[tuple[Pipeline, int]]:
-        """Pipelines with the trials before each: the point's own, or each arm's best."""
-        own = {
-            (search.model, search.arm): search
-            for search in searches
-            if search.chosen is self.chosen
-        }
-        if not own:
-            yield from ((fixed, 0) for fixed in settled(self.chosen, settings, stages))
-            return
-        for search in own.values():
-            yield search.best_pipeline(), search.tried(earlier)
-        for model, arm in arms_of(self.chosen.pipeline, stages):
-            if (model, arm) not in own:
-                yield self.chosen.varied(model, arm, {}), 0
 
     def collect(self, pool: TrainingPool) -> None:
         """Take the results of all trainings."""

@@ -19,9 +19,8 @@ def knowledge_transfer(
 ) -> Summary:
     """Train every model with and without knowledge transfer, and compare.
 
-    Args:
-        config: a pipeline, or the path of its YAML file.
-        overrides: `dotted.key=value` texts applied over the file.
+    `config` is a pipeline, or the path of its YAML file, over which `overrides`, `dotted.key=value`
+    texts, are applied.
     """
     pipeline = given(config, overrides)
     stages = StageRunner()

@@ -53,9 +53,7 @@ def nightly_retrain(
 ) -> Ended:
     """Train a challenger on all there is, and publish it unless it is worse than the champion.
 
-    Args:
-        config: a pipeline, or the path of its YAML file; its section `nightly` has the rules.
-        overrides: `dotted.key=value` texts applied over the file.
+    Arguments are as in `knowledge_transfer`; the section `nightly` has the rules.
     """
     pipeline = given(config, overrides).tonight()
     with nights.alone(pipeline.experiment):

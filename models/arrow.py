@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 Strings: TypeAlias = "Sequence[str] | pa.Array | pa.ChunkedArray"
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+"""Arrays by the kind of their values, of any shape."""
 
 
 def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -107,9 +107,7 @@ def credentials_of(settings: Any, place: str = "") -> Iterator[tuple[str, str]]:
 def masked(text: str, *keys: str) -> str:
     """Take credentials out of a text that is shown or kept.
 
-    Args:
-        text: an error, a line of a log, a server's answer.
-        keys: secrets that are known: they go whole, encoded (base64, percent) and in parts.
+    Secrets that are known, `keys`, go whole, encoded (base64, percent) and in parts.
 
     Example:
         >>> masked("no host in https://me:p@ss@host/v1?sig=ab")

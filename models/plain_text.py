@@ -11,6 +11,7 @@ from typing import Any
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, marks that turn the direction, halves of characters."""
 _FORMULA = re.compile(r"[\s\ufeff]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20|%]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
 def for_terminal(text: str) -> str:
@@ -28,11 +29,7 @@ def for_csv(value: Any) -> Any:
     if not isinstance(value, str):
         return value if isinstance(value, int | float | None) else for_csv(str(value))
     text = for_terminal(value.replace("\r", " "))
-    return f"'{text}" if _FORMULA.match(value) and not _is_number(value) else text
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", text) is not None
+    return f"'{text}" if _FORMULA.match(value) and not _NUMBER.fullmatch(value) else text
 
 
 def for_markdown(text: str) -> str:
@@ -43,12 +40,7 @@ def for_markdown(text: str) -> str:
 
 
 def as_json(value: Any, **options: Any) -> str:
-    """Write JSON that every reader takes: null for numbers that are not finite.
-
-    Args:
-        value: of mappings, sequences, texts and numbers; anything else as text.
-        options: of `json.dumps`.
-    """
+    """Write JSON every reader takes: null for numbers that are not finite, text for objects."""
     text = json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False, **options)
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

@@ -36,11 +36,6 @@ split.callback()(lambda: None)  # else a group of one command is that command
 _BAR = 30
 
 
-@app.callback()
-def data() -> None:
-    """Inspect a data set before a training."""
-
-
 @app.command()
 def check(
     config: Config,
@@ -50,11 +45,12 @@ def check(
 ) -> None:
     """Describe a data set and list its problems; exit with 2 if a run would stop."""
     with command(data_dir):
+        from tasks.config.pipeline_file import load
         from tasks.execution.progress import bars
         from tasks.inspection.dataset_check import check as look
 
         with bars(terminal(stderr=True)):
-            found = look(config, overrides or [])
+            found = look(load(config, overrides or []))
         emit(found, as_json, _print_checked)
     if found.refused:
         raise typer.Exit(2)

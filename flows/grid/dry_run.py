@@ -66,11 +66,7 @@ class _Training(NamedTuple):
 
 
 def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
-    """Look every training's cache key up, without running a stage that trains, asks or embeds.
-
-    Raises:
-        BadInput: if the file, or any point of it, is wrong.
-    """
+    """Look every training's cache key up; nothing is trained, asked or embedded."""
     stages = StageRunner(dry=True)
     searches = searches_of(loaded, stages)
     searched = {search.chosen.name for search in searches}

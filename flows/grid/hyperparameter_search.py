@@ -15,7 +15,7 @@ from models.experiments.search import Study, require_equal_trials, space_of
 from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.evaluation.inputs import Trial, TrialState
 from tasks.execution.cache_key import digest
-from tasks.results.trial_history import Tried
+from tasks.results.queries import Tried
 from tasks.training.outputs import Trained
 
 Steps = Generator[Request, Result, None]
@@ -56,11 +56,7 @@ class ArmSearch:
         return digest({"search": self.search.model_dump(exclude={"trials"}), "base": base})
 
     def best_pipeline(self) -> Pipeline:
-        """The pipeline with the best setting, for all seeds.
-
-        Raises:
-            BadInput: if every trial failed.
-        """
+        """The pipeline with the best setting, for all seeds; BadInput if every trial failed."""
         best = self.best()
         if not self.trials:
             raise BadInput(self.problem or "no trial was made")

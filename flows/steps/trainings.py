@@ -51,11 +51,7 @@ class TrainingPool:
         self._ended: SimpleQueue[str] = SimpleQueue()
 
     def start(self, *requests: Request) -> None:
-        """Train what is neither cached, nor done, nor under way.
-
-        Raises:
-            Unavailable: if there is no cluster to train it.
-        """
+        """Train what is neither cached, nor done, nor under way; Unavailable without a cluster."""
         for request in requests:
             key = request.key
             if key in self.jobs:
@@ -74,11 +70,7 @@ class TrainingPool:
             future.add_done_callback(partial(self._note_end, key))
 
     def wait_for_one(self) -> str:
-        """Wait until one more training has ended; its key.
-
-        Raises:
-            Unavailable: if the cluster is lost.
-        """
+        """Wait until one more training has ended; its key. Unavailable if the cluster is lost."""
         key = self._ended.get()
         future = self._futures.pop(key)
         future.wait()

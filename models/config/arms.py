@@ -114,11 +114,7 @@ def _noise(inputs: ControlInputs) -> NDArray[np.float32]:
 
 
 def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
-    """Shares of genres in each user's training history, or an item's own: float32 (n, width).
-
-    Raises:
-        BadInput: if no item has a genre.
-    """
+    """Shares of genres in each user's training history, or an item's own: float32 (n, width)."""
     genres, names = words(inputs.items, GENRES)
     ids, subjects = inputs.items[ITEM].combine_chunks(), pa.array(inputs.subjects, pa.string())
     if not names:

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from models.config.llm import BlockName, VariableName
+from models.config.llm import Endpoint
 from models.config.plugins import Table, checked
-from models.config.profiles import Columns, import_has_a_path
+from models.config.profiles import Imported
 from models.config.section import Placed, named, unkeyed
 
 TEXT_MODELS: Table[Any] = Table(
@@ -17,8 +17,11 @@ TEXT_MODELS: Table[Any] = Table(
 TextModelName = Annotated[str, *named(TEXT_MODELS)]
 
 
-class Embeddings(Placed):
-    """The text model that turns profiles into vectors."""
+class Embeddings(Endpoint, Imported, Placed):
+    """The text model that turns profiles into vectors.
+
+    `base_url`, its key, times and retries are for provider openai.
+    """
 
     provider: TextModelName = Field(
         "sentence-transformers",
@@ -36,42 +39,10 @@ class Embeddings(Placed):
         description="import only: the ids of a .npy file or a bare .pt tensor, one a line or a "
         "JSON list; empty: FILE.ids.txt or FILE.ids.json.",
     )
-    columns: Columns = Columns()
-    unknown_users: Literal["error", "drop"] = Field(
-        "error",
-        description="import only: how to treat users without a training interaction.",
-    )
-    max_missing: float = Field(
-        0.02,
-        ge=0,
-        le=1,
-        description="import only: stop the run if more than this share of the users has no vector.",
-    )
     model: str = Field(
         "all-MiniLM-L6-v2",
         description="sentence-transformers: all-MiniLM-L6-v2 (ships in a package) or a local "
         "folder; openai: text-embedding-3-small, text-embedding-ada-002, …",
-    )
-    base_url: str | None = Field(None, description="openai only: endpoint; empty: api.openai.com.")
-    api_key_env: VariableName = unkeyed(
-        "OPENAI_API_KEY",
-        description="openai only: name of the environment variable that holds the key, in capital "
-        "letters.",
-    )
-    api_key_secret: BlockName | None = unkeyed(
-        None, description="openai only: name of a Prefect Secret block that holds the key."
-    )
-    timeout_seconds: float = unkeyed(
-        60,
-        gt=0,
-        le=1e6,
-        description="openai only: longest silence of the endpoint within a request.",
-    )
-    total_seconds: float = unkeyed(
-        600, gt=0, le=1e6, description="openai only: longest time of a request."
-    )
-    max_retries: int = unkeyed(
-        6, ge=0, description="openai only: retries per request, as profiles.llm.max_retries."
     )
     dimensions: int = Field(384, ge=2, description="hashing only: width of the vectors.")
     precision: Literal["bfloat16", "float32"] = Field(
@@ -86,5 +57,3 @@ class Embeddings(Placed):
         "stay in the CPU cache and waste little on padding.",
     )
     threads: int = unkeyed(1, ge=1, le=1024, description="CPU threads of the text model.")
-
-    _import_has_a_path = model_validator(mode="after")(import_has_a_path)

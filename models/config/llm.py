@@ -59,18 +59,13 @@ class Sampling(Section):
     seed: Seed | None = Field(7, description="Sampling seed; null: not sent.")
 
 
-class LLM(Sampling):
-    """An OpenAI-compatible chat endpoint."""
+class Endpoint(Section):
+    """An OpenAI-compatible endpoint, its key, and how long to wait for it."""
 
     base_url: str | None = Field(
         None,
         description="URL of the endpoint, perhaps with a query such as ?api-version=…; empty: "
         "api.openai.com.",
-    )
-    rename: dict[Literal["temperature", "max_tokens", "seed"], str] = Field(
-        {},
-        description="Request parameters that the endpoint knows by another name, such as "
-        "{max_tokens: max_completion_tokens}, the default for OpenAI's reasoning models.",
     )
     api_key_env: VariableName = unkeyed(
         "OPENAI_API_KEY",
@@ -79,6 +74,31 @@ class LLM(Sampling):
     api_key_secret: BlockName | None = unkeyed(
         None,
         description="Name of a Prefect Secret block that holds the key; read before the variable.",
+    )
+    timeout_seconds: float = unkeyed(
+        60, gt=0, le=1e6, description="Longest silence of the endpoint within a request."
+    )
+    total_seconds: float = unkeyed(
+        600,
+        gt=0,
+        le=1e6,
+        description="Longest time of a request, from its first byte to the last one.",
+    )
+    max_retries: int = unkeyed(
+        6,
+        ge=0,
+        description="Retries per request on 408, 409, 429, 5xx and lost connections, with "
+        "exponential waits, jitter and Retry-After.",
+    )
+
+
+class LLM(Endpoint, Sampling):
+    """An OpenAI-compatible chat endpoint."""
+
+    rename: dict[Literal["temperature", "max_tokens", "seed"], str] = Field(
+        {},
+        description="Request parameters that the endpoint knows by another name, such as "
+        "{max_tokens: max_completion_tokens}, the default for OpenAI's reasoning models.",
     )
     concurrency: int = unkeyed(16, ge=1, le=512, description="Requests in flight.")
     requests_per_minute: float | None = unkeyed(
@@ -99,21 +119,6 @@ class LLM(Sampling):
         le=1e6,
         description="openai-batch only: how long a run waits. Batches continue without it, and the "
         "next run collects their answers.",
-    )
-    timeout_seconds: float = unkeyed(
-        60, gt=0, le=1e6, description="Longest silence of the endpoint within a request."
-    )
-    total_seconds: float = unkeyed(
-        600,
-        gt=0,
-        le=1e6,
-        description="Longest time of a request, from its first byte to the last one.",
-    )
-    max_retries: int = unkeyed(
-        6,
-        ge=0,
-        description="Retries per request on 408, 409, 429, 5xx and lost connections, with "
-        "exponential waits, jitter and Retry-After.",
     )
     prices: str | None = unkeyed(
         None, description="Path of a price table; empty: tasks/config/prices.yaml."

@@ -149,8 +149,7 @@ class Pipeline(Section):
     def jobs(self, taps: Mapping[str, Mapping[Side, Tap | None]]) -> "list[Job]":
         """List all trainings; a model that knowledge cannot enter has its baseline alone.
 
-        Args:
-            taps: per model and side the tap; None where a model takes the embedding itself.
+        `taps` has the tap per model and side; None where a model takes the embedding itself.
         """
         return [
             Job.of(self, model, arm.name, seed, sides)

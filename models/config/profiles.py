@@ -88,16 +88,35 @@ class ItemHistory(History):
         return fields
 
 
-def import_has_a_path(section: Any) -> Any:
-    """Refuse a path without a provider that reads one, and such a provider without a path."""
-    if (section.provider in ("import", "pack")) != (section.path is not None):
-        raise ValueError(
-            "provider import and path belong together: set both or neither; so do pack and path"
-        )
-    return section
+class Imported(Section):
+    """What a section may say of a file that is imported: provider import, or pack."""
+
+    provider: str
+    path: str | None
+    columns: Columns = Columns()
+    unknown_users: Literal["error", "drop"] = Field(
+        "error",
+        description="import only: how to treat users without a training interaction.",
+    )
+    max_missing: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Stop the run if more than this share of the users has no profile, or no "
+        "imported vector.",
+    )
+
+    @model_validator(mode="after")
+    def _import_has_a_path(self) -> Self:
+        """Refuse a path without a provider that reads one, and such a provider without a path."""
+        if (self.provider in ("import", "pack")) != (self.path is not None):
+            raise ValueError(
+                "provider import and path belong together: set both or neither; so do pack and path"
+            )
+        return self
 
 
-class Profiles(Section):
+class Profiles(Imported):
     """One text per user, written from training interactions only."""
 
     provider: Literal["offline", "openai", "openai-batch", "import", "pack", "items"] = Field(
@@ -113,11 +132,6 @@ class Profiles(Section):
         description="import: a .csv, .tsv, .json, .jsonl or .parquet file with one text per "
         "user, and where possible history_sha256 and history_count; pack: a folder of "
         "data/knowledge/, or the path of another.",
-    )
-    columns: Columns = Columns()
-    unknown_users: Literal["error", "drop"] = Field(
-        "error",
-        description="import only: how to treat users without a training interaction.",
     )
     prompt: str = Field(
         "user-movies",
@@ -137,12 +151,6 @@ class Profiles(Section):
         "within llm.max_tokens.",
     )
     llm: LLM = LLM()
-    max_missing: float = Field(
-        0.02,
-        ge=0,
-        le=1,
-        description="Stop the run if more than this share of the users has no profile.",
-    )
     min_new_interactions: int = unkeyed(  # decides nothing without earlier profiles, see Previous
         1,
         ge=1,
@@ -157,8 +165,6 @@ class Profiles(Section):
     allow_leakage: bool = unkeyed(  # it permits; `interactions` decides
         False, description="Permit interactions: all. Every result is then marked leaky."
     )
-
-    _import_has_a_path = model_validator(mode="after")(import_has_a_path)
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Self:

@@ -54,11 +54,7 @@ def named(table: Table[Any]) -> tuple[Any, ...]:
 
 
 def require_plain(value: Any, place: str = "") -> None:
-    """Refuse numbers that are not finite or beyond `LARGEST`, wherever they stand in a value.
-
-    Raises:
-        ValueError: saying where in the value.
-    """
+    """Refuse numbers in a value that are not finite or beyond `LARGEST`; ValueError says where."""
     if isinstance(value, dict | list | tuple):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             require_plain(item, f"{place}{key}: " if isinstance(value, dict) else place)

@@ -105,16 +105,7 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def parse_yaml(text: str, where: str, first_line: int = 1) -> Any:
-    """Read a YAML text.
-
-    Args:
-        text: one document.
-        where: what errors name first.
-        first_line: its number in the file that errors name.
-
-    Raises:
-        BadInput: naming the line, if it is not YAML or holds what `_YamlLoader` refuses.
-    """
+    """Read a YAML document; BadInput names `where` and the line, counted from `first_line`."""
     try:
         return yaml.load(text, Loader=_YamlLoader)
     except RecursionError:

@@ -89,14 +89,10 @@ def header_guess(first: Sequence[str], rows: Sequence[Sequence[str]]) -> Guess:
 def columns(
     names: Sequence[str], rows: Sequence[Sequence[str]], wanted: Sequence[str]
 ) -> list[Guess]:
-    """Guess which column is which: by its name, otherwise by its values.
+    """Guess which column is which: by its name, otherwise by its values in rows of all the file.
 
-    A column whose name fits, but not its values, is left out, and the evidence says why.
-
-    Args:
-        names: of the columns; numbers from 1 where the file does not name them.
-        rows: values of rows from all over the file.
-        wanted: of `user`, `item`, `rating`, `timestamp`, `title`, `year`, `genres` and `text`.
+    A column whose name fits, but not its values, is left out, and the evidence says why. `wanted`
+    are some of `user`, `item`, `rating`, `timestamp`, `title`, `year`, `genres` and `text`.
     """
     values = {name: [row[n] for row in rows] for n, name in enumerate(names)}
     guesses: dict[str, Guess] = {}

@@ -57,11 +57,7 @@ def read(
 
 
 def sample(source: Source, dialect: Dialect, file: str) -> tuple[list[str], list[list[str]]]:
-    """Read the fields' names and the values of the first block of lines.
-
-    Raises:
-        BadInput: if these are no JSON objects.
-    """
+    """Read the fields' names and the first block's values; BadInput if it has no JSON objects."""
     first = next(records(source, dialect, file), None)
     objects = [parsed(line) for line in first["line"].to_pylist()] if first is not None else []
     found = names(objects, file)

@@ -22,10 +22,8 @@ class Fold:
 def fold(base: pa.Table, drops: list[pa.Table]) -> Fold:
     """Add interactions to a data set; the newest of each pair stays, of equally new ones the last.
 
-    Args:
-        base: schema `INTERACTIONS`, each pair once.
-        drops: the same schema, pairs in any order and number. An interaction without a time is
-            older than any with one.
+    All have the schema `INTERACTIONS`; `base` has each pair once, `drops` have pairs in any order
+    and number. An interaction without a time is older than any with one.
     """
     rows = pa.concat_tables([base, *drops]).combine_chunks()
     position = np.arange(rows.num_rows)

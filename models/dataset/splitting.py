@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.arrow import codes
+from models.arrow import Ints, codes
 from models.config import Split
 from models.errors import BadInput
 from models.schemas import ITEM, TIMESTAMP, USER
@@ -42,10 +42,8 @@ def divide(
 ) -> NDArray[np.int8]:
     """Assign each interaction to a part, for `split`, whose errors it raises.
 
-    Args:
-        tables: schema `INTERACTIONS`, sorted by user and item, in batches of whole users.
-        timestamps: all of them, in any order; for strategies by time.
-        config: any strategy but files.
+    `tables` have the schema `INTERACTIONS`, sorted by user and item, in batches of whole users;
+    `timestamps` are all of them, in any order, for strategies by time.
 
     Returns:
         int8 (rows of all tables,): `TRAIN`, `VALID`, `TEST` or `DROPPED`.
@@ -88,18 +86,18 @@ def divide(
 
 def _parts(
     table: pa.Table,
-    users: NDArray[np.int64],
-    counts: NDArray[np.int64],
+    users: Ints,
+    counts: Ints,
     cuts: tuple[int, int],
     config: Split,
     rng: np.random.Generator,
-) -> NDArray[np.int64]:
+) -> Ints:
     """Parts by the strategy alone, of a batch of whole users with these codes and counts."""
     if config.strategy == "random":
         return _random(users, counts, config, rng)
     if config.strategy == "cold-items":
         return _by_item(table[ITEM], config)
-    times = _times(table)
+    times = np.asarray(table[TIMESTAMP], dtype=np.int64)
     if config.strategy == "leave-one-out":
         return _leave_one_out(users, counts, times)
     return _temporal(times, *cuts)
@@ -108,19 +106,15 @@ def _parts(
 def split_as_given(
     interactions: pa.Table, given: Mapping[str, pa.Table], config: Split
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Divide `interactions` as files say; interactions in no file are left out.
+    """Divide `interactions`, schema `INTERACTIONS`, as files say; those in no file are left out.
 
-    Ratings and times are the data set's own. Without a valid part, each user with at least two
-    training interactions gives `valid_share` of them, rounded down but at least one.
-
-    Args:
-        interactions: schema `INTERACTIONS`.
-        given: `user_id` and `item_id` (string) of train, test and perhaps valid.
-        config: `valid_share`, `seed` and `short_histories`.
+    `given` has `user_id` and `item_id` (string) of train, test and perhaps valid. Ratings and times
+    are the data set's own. Without a valid part, each user with at least two training interactions
+    gives `valid_share` of them, rounded down but at least one.
 
     Raises:
-        BadInput: for pairs that the data set does not have, that one file lists twice or two
-            files share, and for users without a training interaction (unless left out).
+        BadInput: for pairs that the data set does not have, that one file lists twice or two files
+            share, and for users without a training interaction (unless left out).
     """
     table = interactions.sort_by([(USER, "ascending"), (ITEM, "ascending")])
     known = pairs_of(table)
@@ -153,7 +147,7 @@ def pairs_of(table: pa.Table) -> pa.Array:
     return pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], pa.string())
 
 
-def _rows_of(given: pa.Table, name: str, known: pa.Array) -> NDArray[np.int64]:
+def _rows_of(given: pa.Table, name: str, known: pa.Array) -> Ints:
     """Each given pair's row in the data set."""
     pairs = pairs_of(given)
     rows = pc.index_in(pairs, known)
@@ -173,9 +167,7 @@ def _rows_of(given: pa.Table, name: str, known: pa.Array) -> NDArray[np.int64]:
     return found
 
 
-def _require_free(
-    parts: NDArray[np.int64], rows: NDArray[np.int64], name: str, table: pa.Table
-) -> None:
+def _require_free(parts: Ints, rows: Ints, name: str, table: pa.Table) -> None:
     shared = rows[parts[rows] != DROPPED]
     if len(shared):
         files = sorted({("train", "valid", "test")[code] for code in parts[shared]})
@@ -185,12 +177,7 @@ def _require_free(
         )
 
 
-def _held_out(
-    users: NDArray[np.int64],
-    parts: NDArray[np.int64],
-    n_train: NDArray[np.int64],
-    config: Split,
-) -> NDArray[np.int64]:
+def _held_out(users: Ints, parts: Ints, n_train: Ints, config: Split) -> Ints:
     """Rows of train that become valid, drawn per user."""
     rows, position = _shuffled(users, parts, np.random.default_rng(config.seed))
     share = np.maximum(np.floor(config.valid_share * n_train + 1e-9).astype(np.int64), 1)
@@ -198,17 +185,13 @@ def _held_out(
     return np.asarray(rows[position < share[users[rows]]])
 
 
-def _beyond(
-    users: NDArray[np.int64], parts: NDArray[np.int64], limit: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _beyond(users: Ints, parts: Ints, limit: int, rng: np.random.Generator) -> Ints:
     """Training rows beyond `limit` of each user; a smaller limit leaves some of the same."""
     rows, position = _shuffled(users, parts, rng)
     return rows[position >= limit]
 
 
-def _shuffled(
-    users: NDArray[np.int64], parts: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _shuffled(users: Ints, parts: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
     """The training rows, and the place of each in a random order of its user's: int64 (n,)."""
     rows = np.flatnonzero(parts == TRAIN)
     order = np.lexsort((rng.random(len(rows)), users[rows]))
@@ -238,9 +221,7 @@ def _require_timestamps(timestamps: pa.ChunkedArray, config: Split) -> None:
         )
 
 
-def _short_users(
-    table: pa.Table, users: NDArray[np.int64], counts: NDArray[np.int64], n: int
-) -> list[str]:
+def _short_users(table: pa.Table, users: Ints, counts: Ints, n: int) -> list[str]:
     """The first n users who are too short to be divided, with their numbers of interactions."""
     short = np.flatnonzero(counts < _SHORTEST)[:n]
     rows = np.searchsorted(users, short)
@@ -249,11 +230,7 @@ def _short_users(
     ]
 
 
-def _times(table: pa.Table) -> NDArray[np.int64]:
-    return np.asarray(table[TIMESTAMP], dtype=np.int64)
-
-
-def _position(users: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+def _position(users: Ints, order: Ints) -> Ints:
     """Each row's rank within its user, given a row order that is grouped by user."""
     starts = np.concatenate(([0], np.cumsum(np.bincount(users))))[:-1]
     position = np.empty(len(users), dtype=np.int64)
@@ -261,12 +238,7 @@ def _position(users: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.
     return position
 
 
-def _random(
-    users: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    config: Split,
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
+def _random(users: Ints, counts: Ints, config: Split, rng: np.random.Generator) -> Ints:
     """Draws one number per row, so that batches draw what the whole table would."""
     keys = rng.random(len(users))
     position = _position(users, np.lexsort((keys, users)))
@@ -278,16 +250,14 @@ def _random(
     return np.where(position < n_train, TRAIN, np.where(position < n_train + n_valid, VALID, TEST))
 
 
-def _leave_one_out(
-    users: NDArray[np.int64], counts: NDArray[np.int64], timestamps: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _leave_one_out(users: Ints, counts: Ints, timestamps: Ints) -> Ints:
     """The newest interaction is test, the one before it valid; ties go by item id."""
     rows = np.arange(len(users))
     from_end = counts[users] - _position(users, np.lexsort((rows, timestamps, users)))
     return np.where(from_end == 1, TEST, np.where(from_end == 2, VALID, TRAIN))
 
 
-def _by_item(items: pa.ChunkedArray, config: Split) -> NDArray[np.int64]:
+def _by_item(items: pa.ChunkedArray, config: Split) -> Ints:
     """Parts of whole items, by a hash of their ids, so that batches agree on an item."""
     from pandas.util import hash_array
 
@@ -295,17 +265,17 @@ def _by_item(items: pa.ChunkedArray, config: Split) -> NDArray[np.int64]:
     ids = encoded.dictionary.to_numpy(zero_copy_only=False)
     drawn = hash_array(ids, hash_key=f"{config.seed:016d}") / 2.0**64
     of_item = np.searchsorted(np.cumsum(config.ratios[:2]), drawn, side="right")
-    of_row: NDArray[np.int64] = of_item[np.asarray(encoded.indices)]
+    of_row: Ints = of_item[np.asarray(encoded.indices)]
     return of_row
 
 
-def _cuts(timestamps: NDArray[np.int64], config: Split) -> tuple[int, int]:
+def _cuts(timestamps: Ints, config: Split) -> tuple[int, int]:
     ordered = np.sort(timestamps)
     shares = np.cumsum(config.ratios[:2])
     first, second = (int(ordered[min(int(s * len(ordered)), len(ordered) - 1)]) for s in shares)
     return first, second
 
 
-def _temporal(timestamps: NDArray[np.int64], first: int, second: int) -> NDArray[np.int64]:
+def _temporal(timestamps: Ints, first: int, second: int) -> Ints:
     """One global cut: no training interaction is newer than any valid or test one."""
     return np.where(timestamps < first, TRAIN, np.where(timestamps < second, VALID, TEST))

@@ -27,11 +27,7 @@ _SWAPPED = {"%m": "%d", "%d": "%m"}
 
 
 def time_unit(values: Sequence[str]) -> tuple[str | None, str]:
-    """Guess `timestamp_unit` of a column, with evidence; None where no format fits most values.
-
-    Args:
-        values: from all over the file, none empty.
-    """
+    """Guess `timestamp_unit` of values, none empty, with evidence; None if no format fits most."""
     shapes = Counter(map(_shape, values))
     shape, n_usual = shapes.most_common(1)[0] if shapes else ("", 0)
     usual = [value.strip() for value in values if _shape(value) == shape]

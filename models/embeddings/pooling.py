@@ -14,22 +14,13 @@ _USERS_AT_ONCE = 50_000
 
 
 def pooled(train: pa.Table, embeddings: pa.Table, shuffle: int | None = None) -> Iterator[pa.Table]:
-    """Average the vectors of each user's items, in batches of users.
+    """Average the vectors of each user's items: `vectors("embedding", d, USER)`, sorted batches.
 
     Items are centred first: what all items share tells no two users apart. Users none of whose
-    items has a vector are left out, as users without a profile are.
-
-    Args:
-        train: schema `INTERACTIONS`, training interactions only.
-        embeddings: `vectors("embedding", d, ITEM)`.
-        shuffle: the seed of a permutation of the vectors among the items, for the control arm
-            shuffled-items; None leaves each item its own vector.
-
-    Yields:
-        `vectors("embedding", d, USER)`, users in sorted order.
-
-    Raises:
-        BadInput: if no item of the training part has a vector.
+    items has a vector are left out, as users without a profile are. `train` has the schema
+    `INTERACTIONS`, `embeddings` is `vectors("embedding", d, ITEM)`; `shuffle` is the seed of a
+    permutation of these among the items, for the control arm shuffled-items. BadInput if no item of
+    the training part has a vector.
     """
     users = distinct(train[USER])
     chosen = incidence(train, users, embeddings[ITEM].combine_chunks())

@@ -10,9 +10,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from models.arrow import positions, words
+from models.arrow import Floats, positions, words
 from models.embeddings.pooling import pooled
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
@@ -22,12 +21,12 @@ _KNOTS = 6
 _NOBODY = USERS.empty_table()
 
 
-def _listed(rows: pa.Table, column: str) -> NDArray[np.float64]:
+def _listed(rows: pa.Table, column: str) -> Floats:
     """1 where a row's list has a word: float64 (n_rows, n_words); no columns without `column`."""
     return np.asarray(words(rows, column)[0].todense())
 
 
-def _years(items: pa.Table) -> NDArray[np.float64]:
+def _years(items: pa.Table) -> Floats:
     """Years between knots at their quantiles: float64 (n_items, at most 6), rows of sum 1.
 
     A year shares itself between the knots beside it, so that what is linear in the columns may
@@ -42,7 +41,7 @@ def _years(items: pa.Table) -> NDArray[np.float64]:
     return np.where(known[:, None], shares, 0.0)
 
 
-METADATA: dict[str, Callable[[pa.Table], NDArray[np.float64]]] = {
+METADATA: dict[str, Callable[[pa.Table], Floats]] = {
     "genres": partial(_listed, column=GENRES),
     "years": _years,
     "features": partial(_listed, column=FEATURES),
@@ -53,20 +52,10 @@ METADATA: dict[str, Callable[[pa.Table], NDArray[np.float64]]] = {
 def metadata(
     source: str, items: pa.Table, train: pa.Table, key: str, users: pa.Table = _NOBODY
 ) -> pa.Table | None:
-    """Make the vectors of a source of `METADATA`: `vectors("embedding", width, key)`.
+    """Make `vectors("embedding", width, key)` of a source of `METADATA`; None if nobody has any.
 
-    A user's vector is the mean of those of the training items; of features, the user's own if
-    there are any.
-
-    Args:
-        source: genres, years or features.
-        items: schema `ITEMS`.
-        train: schema `INTERACTIONS`.
-        key: `USER` or `ITEM`.
-        users: schema `USERS`, for their features.
-
-    Returns:
-        None if nobody has any.
+    A user's vector is the mean of those of the training items; of features, the user's own if there
+    are any. `items`, `train` and `users` have the schemas `ITEMS`, `INTERACTIONS` and `USERS`.
     """
     own = key == USER and source == "features" and FEATURES in users.column_names
     rows, of = (users, USER) if own else (items, ITEM)
@@ -79,14 +68,8 @@ def metadata(
     return table if key == of else pa.concat_tables(pooled(train, table))
 
 
-def all_metadata(
-    items: pa.Table, train: pa.Table, subjects: pa.Array, key: str
-) -> NDArray[np.float64]:
-    """Combine genres and years, whichever there are, of all `subjects`: float64 (n, width).
-
-    Raises:
-        BadInput: if there is neither.
-    """
+def all_metadata(items: pa.Table, train: pa.Table, subjects: pa.Array, key: str) -> Floats:
+    """Combine genres and years, of `subjects`: float64 (n, width); BadInput if there is neither."""
     made = {source: metadata(source, items, train, key) for source in ("genres", "years")}
     parts = {source: table for source, table in made.items() if table is not None}
     if not parts:
@@ -104,17 +87,10 @@ def all_metadata(
 def combined(
     parts: Mapping[str, pa.Table], weights: Mapping[str, float], subjects: pa.Array, key: str
 ) -> pa.Table:
-    """Set the vectors of several sources side by side.
+    """Set the vectors of several sources side by side: `vectors("embedding", sum of widths, key)`.
 
-    Args:
-        parts: each source's `vectors("embedding", width, key)`.
-        weights: of each source, above 0.
-        subjects: the users or items that may have a row.
-        key: `USER` or `ITEM`.
-
-    Returns:
-        `vectors("embedding", sum of widths, key)`. The block of a source that a subject lacks is
-        zero, its mean; a subject without any source has no row.
+    `parts` has each source's `vectors("embedding", width, key)`. Of `subjects`, one without any
+    source has no row; the block of a source that a subject lacks is zero, its mean.
 
     Raises:
         BadInput: if a source's vectors are all equal.

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.arrow import Ints, Singles
 from models.errors import BadInput
 from models.schemas import ITEM, TEXT, USER, noun, vectors
 
@@ -22,7 +23,7 @@ class Texts:
     """For each distinct text the first subject that has it: the name of its row in messages."""
     subjects: pa.Array
     """Users or items with a text, in the order of the profiles."""
-    rows: NDArray[np.int64]
+    rows: Ints
     """int64 (n_subjects,): index of each subject's text in `distinct`."""
     key: str
     """`USER` or `ITEM`: whose profiles these are."""
@@ -56,17 +57,13 @@ def batches(lengths: Sequence[int], size: int) -> Iterator[NDArray[np.intp]]:
         yield longest_first[start : start + size]
 
 
-def hashed(texts: Sequence[str], dimensions: int) -> NDArray[np.float32]:
+def hashed(texts: Sequence[str], dimensions: int) -> Singles:
     """Embed without a language model: words and pairs of words counted, with signs, by their hash.
 
-    The hashing trick (Weinberger et al. 2009, "Feature hashing for large scale multitask
-    learning"): inner products of texts stay what they are on average, whatever the width. It
-    knows that texts share words, not that words mean alike; it is cheap enough to measure all
-    else at sizes at which a language model would take days. Equal texts give equal bits, whatever
-    else is in the batch.
-
-    Returns:
-        float32 (n_texts, dimensions), rows of length 1, or of 0 for a text without words.
+    The hashing trick (Weinberger et al. 2009, "Feature hashing for large scale multitask learning")
+    knows that texts share words, not that words mean alike, and is cheap at any size. Equal texts
+    give equal bits, whatever else is in the batch: float32 (n_texts, dimensions), rows of length 1,
+    or of 0 for a text without words.
     """
     from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -76,7 +73,7 @@ def hashed(texts: Sequence[str], dimensions: int) -> NDArray[np.float32]:
 
 def checked(
     rows: Sequence[Any], owners: Sequence[str], width: int | None = None, key: str = USER
-) -> NDArray[np.float32]:
+) -> Singles:
     """Stack a text model's answer for one batch, the texts of `owners`: float32 (n, width).
 
     Raises:
@@ -87,9 +84,7 @@ def checked(
     return stacked(rows, lambda row: f"embeddings, {noun(key)} {owners[row]}", width)
 
 
-def stacked(
-    rows: Sequence[Any], name: Callable[[int], str], width: int | None = None
-) -> NDArray[np.float32]:
+def stacked(rows: Sequence[Any], name: Callable[[int], str], width: int | None = None) -> Singles:
     """Stack vectors, `width` wide or as wide as the first, into float32 (n, width).
 
     Raises:
@@ -122,7 +117,7 @@ def _odd_vector(rows: Sequence[Any], name: Callable[[int], str], width: int | No
     return "embeddings: there are no vectors. Supply at least one."
 
 
-def _as_float32(values: Any) -> NDArray[np.float32] | None:
+def _as_float32(values: Any) -> Singles | None:
     try:
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused later
             return np.asarray(values, dtype=np.float32)
@@ -130,9 +125,7 @@ def _as_float32(values: Any) -> NDArray[np.float32] | None:
         return None
 
 
-def to_table(
-    subjects: pa.Array, column: str, matrix: NDArray[np.float32], key: str = USER
-) -> pa.Table:
+def to_table(subjects: pa.Array, column: str, matrix: Singles, key: str = USER) -> pa.Table:
     """Pair subjects with their vectors, float32 (n, width), as `vectors(column, width, key)`."""
     width = matrix.shape[1]
     flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).ravel())
@@ -141,7 +134,7 @@ def to_table(
     return pa.table([subjects, fixed.cast(schema.field(column).type)], schema=schema)
 
 
-def to_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+def to_matrix(column: pa.ChunkedArray) -> Singles:
     """Return the vectors of one column of `vectors(column, width)` as float32 (n, width)."""
-    flat: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy()
+    flat: Singles = column.combine_chunks().flatten().to_numpy()
     return flat.reshape(len(column), column.type.list_size)

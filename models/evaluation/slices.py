@@ -60,15 +60,11 @@ _QUARTERS = ("1 coldest", "2", "3", "4 heaviest")
 
 
 def slicing(train: pa.Table, items: pa.Array, profiled: pa.Array | None) -> Slicing:
-    """Divide users and items.
+    """Divide the users of `train`, schema `INTERACTIONS`, and the items of the whole catalogue.
 
     Users of equal counts stay together, so that quarters may be unequal or missing. The head are
-    the fewest items that hold `HEAD_SHARE` of the interactions.
-
-    Args:
-        train: schema `INTERACTIONS`, the training part.
-        items: ids of the whole catalogue; the tail includes those without training interactions.
-        profiled: ids of users with a profile; None where no user profiles are transferred.
+    the fewest items that hold `HEAD_SHARE` of the interactions; the tail includes those without
+    any. `profiled` are users with a profile; None where no user profiles are transferred.
     """
     users, counts = _counted(train[USER])
     quarter = np.searchsorted(np.quantile(counts, [0.25, 0.5, 0.75]), counts)

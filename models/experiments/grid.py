@@ -36,13 +36,9 @@ class Point:
 def expand(experiment: Experiment, base: Mapping[str, Any]) -> list[Point]:
     """List all points: the grid, last axis fastest, then the named ones; `base` if none are given.
 
-    Args:
-        experiment: the file.
-        base: the base pipeline's settings, as written.
-
     Raises:
-        BadInput: for a grid of more than `max_points`, an exclusion that fits no point, a name or
-            a combination that occurs twice, or a key through a value that is no section.
+        BadInput: for a grid of more than `max_points`, an exclusion that fits no point, a name or a
+            combination that occurs twice, or a key through a value that is no section.
     """
     _require_few(experiment)
     common = _common(experiment, base)
@@ -177,11 +173,7 @@ def parts_of(key: str) -> list[str]:
 
 
 def set_at(settings: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted key, making sections on the way.
-
-    Raises:
-        ValueError: if the key is not dotted words, or leads through a value.
-    """
+    """Put a value at a dotted key, making sections; ValueError if the key leads through a value."""
     parts = parts_of(key)
     if not all(parts) or len(parts) > _MOST_PARTS:
         raise ValueError(f"{key[:_LONGEST_VALUE]!r} is not a dotted key")

@@ -68,12 +68,8 @@ def _concerns(key: str, model: str, arm: ArmName) -> bool:
 def require_equal_trials(search: Search, arms: Sequence[tuple[str, ArmName]]) -> None:
     """Refuse a space that leaves an arm without trials where its model's other arms have some.
 
-    Args:
-        search: the space.
-        arms: model and arm of all that will be trained.
-
-    Raises:
-        BadInput: naming the arm; or a model in the space that is not trained.
+    `arms` are model and arm of all that will be trained. BadInput names the arm; or a model in the
+    space that is not trained.
     """
     models = {model for model, _ in arms}
     for key in search.space:

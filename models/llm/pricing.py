@@ -43,11 +43,8 @@ class PriceTable(Section):
     def price_of(self, model: str) -> Price | None:
         """Find the price of a model, or of the one that it is a dated snapshot of.
 
-        Args:
-            model: as the endpoint names it, e.g. gpt-4o-mini-2024-07-18 for gpt-4o-mini.
-
-        Returns:
-            None if neither is listed: then its cost is not known, which is not 0.
+        gpt-4o-mini-2024-07-18 costs what gpt-4o-mini does. None if neither is listed: then its cost
+        is not known, which is not 0.
         """
         name = model
         while name not in self.prices:
@@ -71,11 +68,7 @@ class Tariff:
         return self.price.cost(prompt_tokens, completion_tokens, self.batch)
 
     def highest_cost(self, request_bytes: int, max_tokens: int) -> float:
-        """Return what a request may cost in US dollars: its text, and the longest answer allowed.
-
-        Raises:
-            ValueError: if the price is not known.
-        """
+        """Return the most that a request may cost in US dollars, by its text and longest answer."""
         if self.price is None:
             raise ValueError("a bound needs a price")
         prompt_tokens = -(-request_bytes // BYTES_PER_TOKEN)

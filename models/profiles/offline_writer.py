@@ -8,9 +8,8 @@ population, because what all users share tells nothing about one of them.
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from models.arrow import codes, flat, joined, user_offsets
+from models.arrow import Bools, Floats, Ints, codes, flat, joined, user_offsets
 from models.profiles.population import Population
 from models.profiles.user_history import ROUNDING, filled_ratings
 from models.schemas import GENRES, ITEM, TEXT, TITLE, USER, YEAR
@@ -26,12 +25,10 @@ _STRONG, _SOME, _SELDOM = 1.5, 1.15, 0.75
 
 
 def offline(history: pa.Table, population: Population | None = None) -> pa.Table:
-    """Write the profile of every user in `history`.
+    """Write the profile of every user in `history`, compared with those of `population`, or of all.
 
-    Args:
-        history: the result of `models.profiles.user_history.histories`: what each profile may be
-            written from. Ratings, timestamps, years and genres may be missing.
-        population: what users are compared with; empty means those in `history`.
+    `history` is the result of `models.profiles.user_history.describe`: what each profile may be
+    written from. Ratings, timestamps, years and genres may be missing.
 
     Returns:
         `user_id` in sorted order and `text`, both strings, no nulls.
@@ -50,27 +47,15 @@ def offline(history: pa.Table, population: Population | None = None) -> pa.Table
     return pa.table({USER: users.cast(pa.string()), TEXT: text.cast(pa.string())})
 
 
-def lift(
-    groups: NDArray[np.int64],
-    user: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    totals: tuple[NDArray[np.int64], int] | None = None,
-) -> NDArray[np.float64]:
-    """How much more often than the population a user meets each group.
+def lift(groups: Ints, user: Ints, counts: Ints, totals: tuple[Ints, int] | None = None) -> Floats:
+    """How much more often than the population a user meets each group: float64 (n_users, n_groups).
 
-    The ratio of observed to expected interactions, shrunk towards 1 by a gamma prior of
-    `_PRIOR` pseudo-interactions (DuMouchel 1999, "Bayesian data mining in large frequency
-    tables"), so that few interactions prove little in either direction.
-
-    Args:
-        groups: int64 (pairs,), the group of each pair of interaction and group.
-        user: int64 (pairs,), its user.
-        counts: int64 (n_users,), interactions per user, each in any number of groups.
-        totals: the population's pairs per group, int64 (n_groups,), and interactions; empty means
-            that the users given are all there are.
-
-    Returns:
-        float64 (n_users, n_groups).
+    The ratio of observed to expected interactions, shrunk towards 1 by a gamma prior of `_PRIOR`
+    pseudo-interactions (DuMouchel 1999, "Bayesian data mining in large frequency tables"), so that
+    few interactions prove little in either direction. `groups` and `user`, int64 (pairs,), pair
+    each interaction with its groups; `counts`, int64 (n_users,), are interactions per user.
+    `totals` are the population's pairs per group, int64 (n_groups,), and interactions; empty: those
+    of the users given.
     """
     n_users = len(counts)
     n_groups = len(totals[0]) if totals else int(groups.max(initial=-1)) + 1
@@ -81,9 +66,7 @@ def lift(
     return (observed + _PRIOR) / (expected + _PRIOR)
 
 
-def _genres(
-    history: pa.Table, user: NDArray[np.int64], n_users: int, population: Population
-) -> list[pa.Array]:
+def _genres(history: pa.Table, user: Ints, n_users: int, population: Population) -> list[pa.Array]:
     lists = flat(history[GENRES])
     names = population.genres.cast(lists.type.value_type)
     group = pc.index_in(lists.flatten(), names)
@@ -103,9 +86,7 @@ def _genres(
     ]
 
 
-def _eras(
-    history: pa.Table, user: NDArray[np.int64], n_users: int, population: Population
-) -> list[pa.Array]:
+def _eras(history: pa.Table, user: Ints, n_users: int, population: Population) -> list[pa.Array]:
     """Eras have equal weight in the population, so that a catalogue of one decade has some too."""
     if not len(population.eras):
         return []
@@ -130,9 +111,7 @@ def _era_names(starts: list[int], newest: int) -> list[str]:
     return [f"before {starts[1]}", *names[1:]] if len(starts) > 1 else names
 
 
-def _titles(
-    history: pa.Table, user: NDArray[np.int64], n_users: int, population: Population
-) -> list[pa.Array]:
+def _titles(history: pa.Table, user: Ints, n_users: int, population: Population) -> list[pa.Array]:
     """Best and worst rated; among equals the best known, which says most to an embedder."""
     rating, item = filled_ratings(history, population.fill), codes(history[ITEM])
     known_as = pc.index_in(flat(history[ITEM]).cast(population.items.type), population.items)
@@ -143,7 +122,7 @@ def _titles(
     disliked &= population.rated
     titles = flat(history[TITLE])
 
-    def first(eligible: NDArray[np.bool_], best: NDArray[np.float64], most: int) -> pa.Array:
+    def first(eligible: Bools, best: Floats, most: int) -> pa.Array:
         row = np.flatnonzero(eligible)
         order = row[np.lexsort((item[row], -popularity[row], -best[row], user[row]))]
         counts = np.bincount(user[order], minlength=n_users)
@@ -161,9 +140,7 @@ def _titles(
     ]
 
 
-def _habits(
-    history: pa.Table, user: NDArray[np.int64], n_users: int, population: Population
-) -> pa.Array:
+def _habits(history: pa.Table, user: Ints, n_users: int, population: Population) -> pa.Array:
     counts = np.bincount(user, minlength=n_users)
     noun = pa.array(np.where(counts == 1, "title.", "titles."), pa.large_string())
     titles = _words(pa.array(counts).cast(pa.large_string()), noun)
@@ -181,16 +158,14 @@ def _habits(
     return _words(pa.array(manner, pa.large_string()), shown, "over", titles)
 
 
-def _best(
-    score: NDArray[np.float64], eligible: NDArray[np.bool_], most: int, names: pa.Array
-) -> pa.Array:
+def _best(score: Floats, eligible: Bools, most: int, names: pa.Array) -> pa.Array:
     """Per row, the names of the best scored eligible columns, best first."""
     order = np.argsort(np.where(eligible, -score, np.inf), axis=1, kind="stable")[:, :most]
     chosen = np.take_along_axis(eligible, order, axis=1)
     return _listed(chosen.sum(axis=1), names.take(pa.array(order[chosen])))
 
 
-def _listed(counts: NDArray[np.int64], texts: pa.Array) -> pa.Array:
+def _listed(counts: Ints, texts: pa.Array) -> pa.Array:
     """Runs of `counts` texts each as "A, B, C"; null where there are none."""
     offsets = np.concatenate(([0], np.cumsum(counts)))
     lists = joined(offsets, texts.cast(pa.large_string()), ", ")

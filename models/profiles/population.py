@@ -7,9 +7,8 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from models.arrow import codes, flat
+from models.arrow import Floats, Ints, codes, flat
 from models.config import History
 from models.profiles.user_history import describe, filled_ratings, select
 from models.schemas import GENRES, ITEM, RATING, USER, YEAR
@@ -40,17 +39,17 @@ class Population:
     """
 
     genres: pa.Array
-    genre_counts: NDArray[np.int64]
+    genre_counts: Ints
     with_genre: int
-    eras: NDArray[np.int64]
-    era_counts: NDArray[np.int64]
+    eras: Ints
+    era_counts: Ints
     newest: int
     items: pa.Array
-    popularity: NDArray[np.int64]
+    popularity: Ints
     rated: bool
     fill: float
     rating: float
-    user_ratings: NDArray[np.float64]
+    user_ratings: Floats
     counted: bool = False
 
     @classmethod
@@ -100,7 +99,7 @@ def _counted(tables: Iterator[pa.Table]) -> tuple[dict[str, int], float, int, bo
 
 def _over_users(
     tables: Iterator[pa.Table], catalogue: pa.Table, genres: pa.Array, fill: float, policy: History
-) -> tuple[NDArray[np.float64], float, list[str]]:
+) -> tuple[Floats, float, list[str]]:
     """Mean ratings of users, the sum of all, and genres in the order in which they appear.
 
     The order decides between genres that are equally frequent. It is looked for only until all
@@ -122,9 +121,7 @@ def _over_users(
     return np.concatenate(means), total, list(order)
 
 
-def _genres(
-    genres: pa.Array, popularity: NDArray[np.int64], order: list[str]
-) -> tuple[pa.Array, NDArray[np.int64], int]:
+def _genres(genres: pa.Array, popularity: Ints, order: list[str]) -> tuple[pa.Array, Ints, int]:
     """The most frequent names, their interactions, and interactions with any of them.
 
     `order` holds all names, in the order that decides between equally frequent ones.
@@ -140,9 +137,7 @@ def _genres(
     return names.take(pa.array(frequent)), counts[frequent], with_genre
 
 
-def _eras(
-    years: pa.ChunkedArray, popularity: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+def _eras(years: pa.ChunkedArray, popularity: Ints) -> tuple[Ints, Ints, int]:
     """First years of eras of equal weight, their interactions, and the newest year."""
     known = np.asarray(pc.is_valid(years))
     year = years.drop_null().to_numpy().astype(np.int64)

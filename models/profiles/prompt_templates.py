@@ -132,11 +132,7 @@ class Prompt:
             )
 
     def require_demographics(self, fields: tuple[str, ...]) -> None:
-        """Refuse user fields that were asked for in vain.
-
-        Raises:
-            BadInput: if the template does not use the variable `user`.
-        """
+        """Refuse user fields that were asked for, but of which the template uses nothing."""
         if fields and "user" not in self._variables:
             raise BadInput(
                 f"prompt {self._name} does not use the variable user, so that "
@@ -145,11 +141,7 @@ class Prompt:
             )
 
     def fill(self, values: dict[str, Any]) -> Messages:
-        """Fill the template with `VARIABLES`.
-
-        Raises:
-            BadInput: naming the line, if the template cannot be filled or yields no text.
-        """
+        """Fill the template with `VARIABLES`; BadInput names the line that fails."""
         system, user = self._block("system", values), self._block("user", values)
         if not user:
             raise BadInput(f"prompt {self._name}: its block user gives an empty text. Write one")
@@ -188,13 +180,9 @@ def render_all(
 ) -> Iterator[tuple[str, Messages]]:
     """Yield each user's id and prompt; raises as `Prompt.fill`.
 
-    Args:
-        prompt: the template.
-        selected: the result of `models.profiles.user_history.select`.
-        items: schema `ITEMS`.
-        policy: what a prompt shows; None shows ratings and titles.
-        people: `user_id` and the demographic fields; users that it lacks have none of them.
-        mean_rating: of everybody's interactions; empty means of those in `selected`.
+    `selected` is the result of `models.profiles.user_history.select`, `items` has the schema
+    `ITEMS`; `people` has `user_id` and the demographic fields, which are empty for users that it
+    lacks. `mean_rating` is of everybody's interactions; empty means of those in `selected`.
     """
     policy = policy or History()
     users, offsets = user_offsets(selected)

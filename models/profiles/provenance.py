@@ -19,16 +19,11 @@ from models.schemas import HISTORY_COUNT, HISTORY_SHA256, ITEM, KEYS, RATING, TE
 
 
 def record(selected: pa.Table) -> pa.Table:
-    r"""Hash what each user's profile saw.
+    """Hash what each user's profile saw, `selected` of schema `INTERACTIONS`.
 
-    `history_sha256` is the sha256 of the lines `item TAB rating TAB timestamp`, sorted by item
-    and joined by newlines, with missing values empty and ratings in their shortest decimal form.
-
-    Args:
-        selected: schema `INTERACTIONS`, those that the profiles saw.
-
-    Returns:
-        `user_id` in sorted order, `history_sha256` (string), `history_count` (int32).
+    Gives `user_id`, sorted, `history_sha256` (string) and `history_count` (int32): the sha256 of
+    the lines `item TAB rating TAB timestamp`, sorted by item and joined by newlines, with missing
+    values empty and ratings in their shortest decimal form.
     """
     order = np.lexsort((codes(selected[ITEM]), codes(selected[USER])))
     ordered = selected.take(pa.array(order)).combine_chunks()

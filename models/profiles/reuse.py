@@ -24,29 +24,14 @@ class KeptProfiles:
 
     Attributes:
         profiles: schema `PROFILES`, sorted by user.
-        seen: schema `INTERACTIONS`: the training part as it was when each profile was written.
+        seen: schema `INTERACTIONS`: the training part as it was when each profile was written, as
+            it is now where none is kept.
         proved: `record` of what each of them was written from, recomputed.
     """
 
     profiles: pa.Table
     seen: pa.Table
     proved: pa.Table
-
-    def others(self, table: pa.Table) -> pa.Table:
-        """Select the rows of users whose profile is not kept."""
-        if not self.profiles.num_rows:
-            return table
-        users = self.profiles[USER].combine_chunks()
-        return table.filter(pc.invert(pc.is_in(table[USER], users)))
-
-    def with_others(self, written: pa.Table) -> pa.Table:
-        """Join all profiles, sorted by user."""
-        return pa.concat_tables([written, self.profiles]).sort_by(USER)
-
-    def all_seen(self, train: pa.Table) -> pa.Table:
-        """Join `seen` of all profiles, where those of the others see `train` as it is now."""
-        both = pa.concat_tables([self.others(train).select(INTERACTIONS.names), self.seen])
-        return both.sort_by([(USER, "ascending"), (ITEM, "ascending")])
 
 
 def keep(
@@ -70,9 +55,12 @@ def keep(
     proved = record(select(seen.filter(pc.is_in(seen[USER], keeps)), policy))
     profiles = earlier.filter(has_record(earlier, proved))
     keeps = profiles[USER].combine_chunks()
+    others = train.filter(pc.invert(pc.is_in(train[USER], keeps))).replace_schema_metadata(None)
+    kept = seen.filter(pc.is_in(seen[USER], keeps))
+    everyone = pa.concat_tables([others.select(INTERACTIONS.names), kept])
     return KeptProfiles(
         profiles.select(PROFILES.names).cast(PROFILES).sort_by(USER),
-        seen.filter(pc.is_in(seen[USER], keeps)),
+        everyone.sort_by([(USER, "ascending"), (ITEM, "ascending")]),
         proved.filter(pc.is_in(proved[USER], keeps)),
     )
 

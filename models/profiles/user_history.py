@@ -23,19 +23,15 @@ _TRAILING_ARTICLE = r"^(.+), (The|A|An)( \(.*)?$"
 
 
 def select(train: pa.Table, policy: History, fill: float | None = None) -> pa.Table:
-    """Choose each user's interactions under `policy`.
+    """Choose each user's interactions in `train`, schema `INTERACTIONS`, whole users.
 
     Ties go to the newer interaction, then to the smaller item id. An interaction without rating
-    counts as average, so that data without ratings falls back to the newest.
-
-    Args:
-        train: schema `INTERACTIONS`, whole users.
-        policy: which interactions of a user, and how many.
-        fill: the average; empty means that of `train`.
+    counts as average, `fill` or that of `train`, so that data without ratings falls back to the
+    newest.
 
     Returns:
-        Rows of `train`: users in sorted order, within a user the newest first (newest) or the
-        best rated first (best, stratified).
+        Rows of `train`: users in sorted order, within a user the newest first (newest) or the best
+        rated first (best, stratified).
     """
     users, items = codes(train[USER]), codes(train[ITEM])
     counts = np.bincount(users)
@@ -77,9 +73,7 @@ def presentable(items: pa.Table) -> pa.Table:
 def describe(selected: pa.Table, catalogue: pa.Table) -> pa.Table:
     """Add `title`, `year` and `genres` to interactions; rows and their order stay.
 
-    Args:
-        selected: schema `INTERACTIONS`.
-        catalogue: the result of `presentable`; an item without title there becomes `item ID`.
+    `catalogue` is the result of `presentable`; an item without title there becomes `item ID`.
     """
     row = pc.index_in(selected[ITEM], catalogue[ITEM])
     name = _clean(pc.binary_join_element_wise("item", selected[ITEM], " "), LONGEST_TITLE)

@@ -11,14 +11,13 @@ with T the centred vectors of the known rows. So one W serves vectors and scores
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from models.arrow import Bools, Ints, Singles
 from models.recommenders.closed_form import unit_vectors
 from models.recommenders.hyperparameters import hyperparameters
 
 _MOST_KNOWN = 20_000
 """Known rows beyond these change the regression little."""
-Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,12 @@ class Foretold:
         weights: float32 (m, n), W.
     """
 
-    rows: Ids
-    known: Ids
-    weights: NDArray[np.float32]
+    rows: Ints
+    known: Ints
+    weights: Singles
 
 
-def foretold(
-    embeddings: NDArray[np.float32], described: NDArray[np.bool_], learnt: Ids, wanted: Ids
-) -> Foretold | None:
+def foretold(embeddings: Singles, described: Bools, learnt: Ints, wanted: Ints) -> Foretold | None:
     """Learn W; None where no wanted row, or fewer than two learnt ones, have a text.
 
     `embeddings`, float32 (n_ids, width), and `described`, bool (n_ids,), are by internal id, of

@@ -27,11 +27,7 @@ class Decision:
 def decide(found: Estimate, metric: str, confidence: float, tolerance: float) -> Decision:
     """Publish the challenger if its interval does not reach below -tolerance.
 
-    Args:
-        found: of the challenger, with the champion as its baseline.
-        metric: its name in words, `NDCG@10`.
-        confidence: of the interval.
-        tolerance: 0 or more, in the metric's own unit.
+    `found` has the champion as its baseline; `tolerance`, 0 or more, is in the metric's own unit.
     """
     assert found.difference is not None
     assert found.ci_low is not None

@@ -40,16 +40,13 @@ class Vectors:
 
 @torch.no_grad()
 def vectors(recommender: Recommender, side: Side, tap: Tap | None = None) -> Vectors | None:
-    """The vectors of all users that were trained, or of all items.
+    """The vectors of all users that were trained, or of all items, at a tap or the default one.
 
-    Args:
-        recommender: with its trained weights; left in evaluation mode.
-        side: whose.
-        tap: where they are; the model's default tap if empty.
+    The recommender is left in evaluation mode.
 
     Returns:
-        None for a model that has no vector of its own for each, and where what is tapped depends
-        on the batch: on the place in a sequence, or on noise.
+        None for a model that has no vector of its own for each, and where what is tapped depends on
+        the batch: on the place in a sequence, or on noise.
     """
     tap = tap or recommender.entry.default_tap(side)
     is_sequence = recommender.entry.family == "sequential" and side == "users"

@@ -148,17 +148,11 @@ class Batches:
 def pair_batches(
     pairs: Pairs, negatives: Negatives, size: int, pointwise: bool, generator: torch.Generator
 ) -> Batches:
-    """Batch pairs with sampled negatives, new ones in each epoch.
+    """Batch pairs with negatives, drawn for a block of many batches at once, in each epoch anew.
 
-    Columns are in RecBole's layout: one repeat of the positives per negative.
-
-    Args:
-        pairs: the positives.
-        negatives: draws for a block of many batches at once.
-        size: rows of a batch as RecBole counts them, sampled negatives included.
-        pointwise: (user, item, label, item features), the positives first, instead of (user,
-            item, negative item).
-        generator: of the order.
+    Columns are in RecBole's layout: one repeat of the positives per negative; pointwise (user,
+    item, label, features), the positives first, else (user, item, negative item). `size` counts
+    rows of a batch as RecBole does, sampled negatives included.
     """
     repeats = negatives.per_positive
     step = max(size // (repeats + int(pointwise)), 1)

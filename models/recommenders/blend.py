@@ -28,11 +28,7 @@ class Blend(Ials):
     """Tensors with this prefix are computed from the training part, never carried over."""
 
     def take_prior(self, alpha: float, side: SideInformation) -> None:
-        """Give both the knowledge in `side`; `alpha` is its share, 0 to 1.
-
-        Raises:
-            BadInput: for embeddings that do not fit.
-        """
+        """Give both the knowledge in `side`; `alpha` is its share, 0 to 1; see `Ials`."""
         super().take_prior(alpha, side)
         of_ease = {**self._settings, "reg_weight": self._settings["ease_reg_weight"]}
         self.ease = Ease(*self._pairs, self._shape, of_ease)

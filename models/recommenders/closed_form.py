@@ -40,12 +40,10 @@ from scipy import sparse
 from scipy.linalg import lapack
 from torch import Tensor, nn
 
+from models.arrow import Bools, Floats, Ints, Singles
 from models.errors import BadInput
 from models.recommenders.hyperparameters import SIDE_REG
 from models.schemas import USER
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 MAX_ITEMS = 20_000
 PEAK_MATRICES = 4
@@ -82,11 +80,11 @@ class ClosedForm:
     """
 
     history: sparse.csr_matrix
-    item_weights: NDArray[np.float32]
-    user_vectors: NDArray[np.float32]
-    user_weights: NDArray[np.float32]
+    item_weights: Singles
+    user_vectors: Singles
+    user_weights: Singles
 
-    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+    def scores(self, users: Ints) -> Singles:
         """Scores of all items, seen ones too, for rows of the training matrix.
 
         float32 (len(users), n_items), for int64 (n,) row numbers.
@@ -113,11 +111,7 @@ class ClosedForm:
 
     @classmethod
     def from_weights(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """The model with these `weights()`; it scores the same to the bit.
-
-        Raises:
-            BadInput: if an array is missing.
-        """
+        """The model with these `weights()`, to the bit; BadInput if an array is missing."""
         try:
             item_weights, vectors = arrays["item_weights"], arrays["user_vectors"]
             rows = [arrays[f"history_{part}"] for part in ("values", "items", "starts")]
@@ -136,19 +130,15 @@ class Ease(nn.Module):
 
     def __init__(
         self,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
+        users: Ints,
+        items: Ints,
         shape: tuple[int, int],
         settings: Mapping[str, Any],
         *_: Any,
     ) -> None:
-        """Take the data.
+        """Take training pairs by internal ids, int64 (n,) each; `shape` counts ids with padding.
 
-        Args:
-            users: int64 (n,), of the training pairs, by internal ids.
-            items: int64 (n,), likewise.
-            shape: numbers of internal user and item ids, padding included.
-            settings: EASE's hyper-parameters: `reg_weight` and `side_reg`, see `fit`.
+        `settings` has EASE's hyper-parameters `reg_weight` and `side_reg`, see `fit`.
         """
         super().__init__()
         pairs = np.ones(len(users), np.float32), (users, items)
@@ -161,11 +151,7 @@ class Ease(nn.Module):
         self._fitted: ClosedForm | None = None
 
     def fitted(self) -> ClosedForm:
-        """The model, fitted once.
-
-        Raises:
-            BadInput: see `fit`.
-        """
+        """The model, fitted once; for errors see `fit`."""
         if self._fitted is None:
             reg, side_reg = self._settings["reg_weight"], self._settings["side_reg"]
             self._fitted = fit(self._train, reg, *self._knowledge, side_reg)
@@ -200,12 +186,9 @@ def fit(
 ) -> ClosedForm:
     """Fit EASE with the knowledge in `side`, as the module describes; EASE itself at α = 0.
 
-    Args:
-        train: sparse (n_users, n_items), 1 per interaction.
-        reg_weight: λ, above 0.
-        alpha: the knowledge's share, from 0 to 1.
-        side: the embeddings, in the order of the rows and columns of `train`.
-        side_reg: λ of S, above 0, against vectors of unit length.
+    `train` is sparse (n_users, n_items), 1 per interaction; `side` are the embeddings, in the order
+    of its rows and columns; `reg_weight` is λ, `side_reg` that of S, against vectors of unit
+    length.
 
     Raises:
         BadInput: for too many items, values out of range, or embeddings that do not fit `train`.
@@ -215,7 +198,8 @@ def fit(
     side = side or SideInformation()
     items, known = unit_vectors("EASE", "items", side.items, side.items_known, n_items)
     users, present = unit_vectors("EASE", "users", side.users, side.users_known, n_users)
-    gram = _gram(train)
+    exact = sparse.csr_matrix(train, dtype=np.float64)
+    gram: Floats = (exact.T @ exact).toarray(order="C")
     size = float(gram.trace()) / n_items
     inputs = np.zeros((n_users, 0))
     if alpha > 0 and present.any():
@@ -248,12 +232,8 @@ def unit_vectors(
 ) -> tuple[Floats, Bools]:
     """Centred unit vectors, float64 (n, width), zero where unknown, and which are known.
 
-    Args:
-        model: for messages, like `what`: users or items.
-        what: whose embeddings.
-        given: float (n, width), or None.
-        known: bool (n,), which rows hold one; None for all.
-        n: how many rows there must be.
+    `given` is float (n, width), or None; `known`, bool (n,), marks the rows that hold one, None
+    all; `model` and `what` (users or items) are for messages.
 
     Raises:
         BadInput: for other shapes, or values that are not finite.
@@ -280,12 +260,6 @@ def unit_vectors(
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         unit[known] = np.where(norms > _NOISE * longest, rows / np.maximum(norms, 1e-300), 0.0)
     return unit, known
-
-
-def _gram(train: sparse.csr_matrix) -> Floats:
-    rows = sparse.csr_matrix(train, dtype=np.float64)
-    dense: Floats = (rows.T @ rows).toarray(order="C")
-    return dense
 
 
 def _semantic(vectors: Floats, reg: float) -> Floats:

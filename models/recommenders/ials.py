@@ -31,12 +31,11 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.arrow import codes, distinct, positions
+from models.arrow import Floats, Ints, codes, distinct, positions
 from models.errors import BadInput
-from models.recommenders.closed_form import Floats, SideInformation, unit_vectors
+from models.recommenders.closed_form import SideInformation, unit_vectors
 from models.recommenders.hyperparameters import hyperparameters
 from models.schemas import ITEM, USER
 
@@ -63,8 +62,8 @@ class Rows:
     @classmethod
     def of(
         cls,
-        rows: NDArray[np.int64],
-        columns: NDArray[np.int64],
+        rows: Ints,
+        columns: Ints,
         shape: tuple[int, int],
         settings: Mapping[str, Any],
         device: torch.device,
@@ -144,8 +143,8 @@ class Ials(nn.Module):
 
     def __init__(
         self,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
+        users: Ints,
+        items: Ints,
         shape: tuple[int, int],
         settings: Mapping[str, Any],
         seed: int,
@@ -153,13 +152,7 @@ class Ials(nn.Module):
     ) -> None:
         """Draw the first vectors from N(0, σ/√width), σ being the setting `init_scale`.
 
-        Args:
-            users: int64 (n,), of the training pairs, by internal ids.
-            items: int64 (n,), likewise.
-            shape: numbers of internal user and item ids, padding included.
-            settings: iALS' hyper-parameters.
-            seed: of the first vectors.
-            device: torch device.
+        Training pairs are by internal ids, int64 (n,) each; `shape` counts ids with padding.
         """
         super().__init__()
         self._pairs, self._shape, self._settings = (users, items), shape, settings
@@ -177,11 +170,7 @@ class Ials(nn.Module):
         self.take_prior(0.0, SideInformation())
 
     def take_prior(self, alpha: float, side: SideInformation) -> None:
-        """Draw vectors to what `side` foretells; `alpha` is the knowledge's share, 0 to 1.
-
-        Raises:
-            BadInput: for embeddings that do not fit, see `unit_vectors`.
-        """
+        """Draw vectors to what `side` foretells, with the share `alpha`; see `unit_vectors`."""
         users, _ = unit_vectors("iALS", "users", side.users, side.users_known, self._shape[0])
         items, _ = unit_vectors("iALS", "items", side.items, side.items_known, self._shape[1])
         map_reg = self._settings["prior_reg"]
@@ -192,11 +181,7 @@ class Ials(nn.Module):
 
     @torch.no_grad()
     def sweep(self) -> None:
-        """Solve all users, then all items: the objective (1) never rises.
-
-        Raises:
-            BadInput: if a system is singular.
-        """
+        """Solve all users, then all items: the objective (1) never rises; errors as `solve`."""
         factors = self.user_factors, self.item_factors
         for own, rows, prior, other in zip(
             factors, self._rows, self._priors, factors[::-1], strict=True
@@ -227,14 +212,9 @@ class Ials(nn.Module):
 
 
 def log_factors(train: pa.Table, subjects: pa.Array, key: str, seed: int, width: int) -> Floats:
-    """Learn vectors from interactions alone, with the default settings.
+    """Learn vectors of `subjects` from interactions alone, with the default settings.
 
-    Args:
-        train: schema `INTERACTIONS`.
-        subjects: users or items.
-        key: `USER` or `ITEM`: which of them.
-        seed: of the first vectors.
-        width: columns.
+    `train` has the schema `INTERACTIONS`; `key`, `USER` or `ITEM`, says which of them they are.
 
     Returns:
         float64 (n, width), a zero row where there is no interaction.
@@ -254,11 +234,8 @@ def log_factors(train: pa.Table, subjects: pa.Array, key: str, seed: int, width:
 def solve(rows: Rows, fixed: Tensor, unobserved: float, mean: Tensor | None = None) -> Tensor:
     """Solve equation 2 for every row of one side: float (n_rows, width), row 0 zero.
 
-    Args:
-        rows: that side.
-        fixed: the other side's vectors, float (n_columns, width), row 0 zero.
-        unobserved: α₀.
-        mean: the prior means, float (n_rows, width); None for 0.
+    `fixed` are the other side's vectors, float (n_columns, width), row 0 zero, `unobserved` is α₀,
+    and `mean` the prior means, float (n_rows, width), or None for 0.
 
     Raises:
         BadInput: if a system is singular.

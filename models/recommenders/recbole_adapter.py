@@ -63,7 +63,11 @@ def config_class() -> Any:
     """Return RecBole's configuration class, contained."""
     from recbole.config import Config
 
-    _import_models()
+    # Imported before, because sequential_recommender/sine.py turns autograd's anomaly detection on
+    # for the whole process, which makes training slow.
+    detecting = torch.is_anomaly_enabled()
+    import_module("recbole.model.sequential_recommender")
+    torch.autograd.set_detect_anomaly(detecting)
 
     class ContainedConfig(Config):  # type: ignore[misc]
         """RecBole's configuration without the command line, `eval` and the environment."""
@@ -170,25 +174,8 @@ def interaction_class() -> Any:
 def model_class(name: str) -> Any:
     """Return RecBole's model class of that name."""
     from recbole.utils import get_model
-
-    _restore_scipy()
-    return get_model(name)
-
-
-def _import_models() -> None:
-    """Import RecBole's models before its configuration does.
-
-    recbole/model/sequential_recommender/sine.py turns autograd's anomaly detection on for the
-    whole process, which makes training slow.
-    """
-    detecting = torch.is_anomaly_enabled()
-    import_module("recbole.model.sequential_recommender")
-    torch.autograd.set_detect_anomaly(detecting)
-
-
-def _restore_scipy() -> None:
-    """Give SciPy's `dok_matrix` back the `_update` with which graph models fill their adjacency."""
     from scipy.sparse import dok_matrix
 
-    if not hasattr(dok_matrix, "_update"):
+    if not hasattr(dok_matrix, "_update"):  # with which graph models fill their adjacency
         dok_matrix._update = lambda self, cells: self._dict.update(cells)
+    return get_model(name)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.arrow import Strings, positions, strings
+from models.arrow import Ints, Singles, Strings, positions, strings
 from models.config import SIDES, Kar, Side
 from models.errors import BadInput
 from models.recommenders import recbole_trainers
@@ -83,20 +83,14 @@ class Recommender:
         device: str = "cpu",
         precision: str = "float32",
     ) -> None:
-        """Build the model; the seed decides its initial weights.
+        """Build the model; `seed` decides weights, dropout, shuffling and negatives.
 
-        Args:
-            model: a name in the registry.
-            given: hyper-parameters by RecBole's names.
-            log: the training interactions.
-            universe: all ids, training or not, and items' features.
-            seed: of weights, dropout, shuffling and negatives.
-            device: torch device.
-            precision: of the model's own loss; a model that does not allow bfloat16 takes float32.
+        `universe` has all ids, training or not, and items' features. A model whose own loss does
+        not allow bfloat16 takes float32, whatever `precision` says.
 
         Raises:
-            BadInput: for whatever is wrong with the model's name, hyper-parameters or data, and
-                for a package that it needs and that is missing.
+            BadInput: for whatever is wrong with the model's name, hyper-parameters or data, and for
+                a package that it needs and that is missing.
         """
         self.name = model
         self.entry = entry(model)
@@ -195,15 +189,15 @@ class Recommender:
         """The raw ids of internal item ids: object (n_items,)."""
         return np.asarray(self.names[ITEM].to_numpy(zero_copy_only=False))
 
-    def user_ids(self, tokens: Strings) -> NDArray[np.int64]:
+    def user_ids(self, tokens: Strings) -> Ints:
         """Internal ids of raw user ids: int64 (n,), 0 where one is unknown."""
         return positions(strings(tokens), self.names[USER][1:]) + 1
 
-    def item_ids(self, tokens: Strings) -> NDArray[np.int64]:
+    def item_ids(self, tokens: Strings) -> Ints:
         """Internal ids of raw item ids: int64 (n,), 0 where one is unknown."""
         return positions(strings(tokens), self.names[ITEM][1:]) + 1
 
-    def align(self, tokens: Strings, vectors: NDArray[np.float32], side: Side = "users") -> Targets:
+    def align(self, tokens: Strings, vectors: Singles, side: Side = "users") -> Targets:
         """Put target rows, float32 (len(tokens), width), where their internal ids are.
 
         Tokens that the data set does not have are ignored, ids without a row are unknown.
@@ -244,7 +238,7 @@ class Recommender:
             self.device,
         )
 
-    def extend_history(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> None:
+    def extend_history(self, users: Ints, items: Ints) -> None:
         """Let a sequential model see later items, oldest first, when it scores from here on.
 
         Leave-one-out ranks the last item given all before it, the validation item included
@@ -288,11 +282,7 @@ class Recommender:
         )
 
     def _least_rows(self, size: int) -> int:
-        """Count the rows that a batch of size `size` must have: one has no variance to divide by.
-
-        Raises:
-            BadInput: if batches are smaller.
-        """
+        """Count the rows that a batch must have: one alone has no variance to divide by."""
         least = 2 if any(isinstance(m, nn.BatchNorm1d) for m in self.module.modules()) else 1
         if min(size, len(self.train_users)) < least:
             raise BadInput(

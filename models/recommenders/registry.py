@@ -158,11 +158,7 @@ UNSUPPORTED: dict[str, tuple[Family, str]] = {
 
 
 def reference_models(arms: Iterable[tuple[str, str]]) -> list[str]:
-    """Models that the others are compared with: computed ones, and those without transfer.
-
-    Args:
-        arms: model and arm of all that ran.
-    """
+    """Of all that ran, models to compare with: computed ones, and those without transfer."""
     arms = list(arms)
     knowing = {model for model, arm in arms if arm != BASELINE}
     return [
@@ -181,11 +177,7 @@ def precision_of(model: str, asked: str) -> Precision:
 
 
 def entry(model: str) -> Entry:
-    """Look up a model's row.
-
-    Raises:
-        BadInput: if the model is not supported, with the list of those that are.
-    """
+    """Look up a model's row; BadInput lists those that are supported."""
     if model in UNSUPPORTED:
         raise BadInput(f"models.{model} is not supported: {UNSUPPORTED[model][1]}")
     try:
@@ -199,15 +191,6 @@ def entry(model: str) -> Entry:
 def judged(model: str) -> Entry:
     """Look up the row of a model that has results; any other name's was trained elsewhere."""
     return entry(model) if model in MODELS.shipped or is_path(model) else ELSEWHERE
-
-
-def require_new_name(model: str) -> None:
-    """Refuse to call a model that was trained elsewhere as one that can be trained here."""
-    if judged(model) is not ELSEWHERE:
-        raise BadInput(
-            f"models.{model}.rankings: {model} names a model that is trained here. Give the "
-            "rankings another name, such as theirs."
-        )
 
 
 def catalogue() -> list[dict[str, Any]]:

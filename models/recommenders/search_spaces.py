@@ -27,7 +27,7 @@ def _choices(*values: Any) -> Space:
 
 _NEGATIVES = _choices(*({"sample_num": n} for n in (1, 2, 4)))
 _DROPOUT = _range(0.0, 0.6)
-_TRAINED = {
+_TRAINED: dict[str, Space | None] = {
     "learning_rate": _log(5e-4, 2e-2),
     "weight_decay": _log(1e-8, 1e-3),
     "train_batch_size": _choices(512, 1024, 2048, 4096),
@@ -106,14 +106,13 @@ _OF_KNOWLEDGE = {
 def shipped_space(model: str, transfer: Transfer | None) -> dict[str, Space]:
     """Return the space of one model and arm, by dotted key; empty if there is nothing to set.
 
-    Args:
-        model: a name in the registry.
-        transfer: of an arm that has targets, of profiles or of a control; None for other arms.
+    `transfer` is that of an arm that has targets, of profiles or of a control; None for others.
     """
     row = entry(model)
     own: dict[str, Space | None] = {}
     if row.by_gradient:
-        own = {**_TRAINED, **_dropout(model)}
+        has_dropout = "dropout_prob" in hyperparameters(model, {})
+        own = _TRAINED | ({"dropout_prob": _DROPOUT} if has_dropout else {})
     own |= _OWN.get(model, {})
     of_transfer: dict[str, Space] = {}
     if transfer is not None:
@@ -143,8 +142,3 @@ def strengths(model: str, transfer: Transfer | None) -> dict[str, Space]:
     taught = _OF_TEACHER if transfer.method.teaches else _STRENGTHS
     choices = _SHARES if entry(model).takes_embeddings else taught
     return {f"models.{model}.transfer.alpha": choices}
-
-
-def _dropout(model: str) -> dict[str, Space]:
-    """The model's dropout, if it has one by the usual name."""
-    return {"dropout_prob": _DROPOUT} if "dropout_prob" in hyperparameters(model, {}) else {}

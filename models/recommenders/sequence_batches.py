@@ -9,9 +9,9 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from models.arrow import Ints
 from models.recommenders.batches import NEGATIVE_ITEM, Batch, Batches, Negatives
 from models.schemas import ITEM, USER
 
@@ -42,12 +42,7 @@ class Sequences:
 
     @classmethod
     def from_pairs(
-        cls,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
-        n_users: int,
-        longest: int,
-        device: torch.device,
+        cls, users: Ints, items: Ints, n_users: int, longest: int, device: torch.device
     ) -> Self:
         """Build from pairs that are sorted by user, then by time."""
         starts = np.concatenate(([0], np.cumsum(np.bincount(users, minlength=n_users))))
@@ -57,7 +52,7 @@ class Sequences:
             longest,
         )
 
-    def extended(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> Self:
+    def extended(self, users: Ints, items: Ints) -> Self:
         """Add later items, oldest first, at the ends of their users' histories."""
         n_users = len(self.starts) - 1
         before = np.repeat(np.arange(n_users), np.diff(self.starts.cpu().numpy()))

@@ -32,11 +32,7 @@ TOY_UNIVERSE = Universe(
 
 
 def toy(model: str, given: Mapping[str, Any], universe: Universe = TOY_UNIVERSE) -> Recommender:
-    """Build `model` on a data set of 24 users and 30 items, in training mode.
-
-    Raises:
-        BadInput: for whatever is wrong with the model or its hyper-parameters.
-    """
+    """Build `model` on 24 users and 30 items, for training; BadInput for what is wrong with it."""
     drawn = random.getstate()  # Prefect draws its server's port: runs with one seed would share it
     with _blaming(model, given):
         built = Recommender(model, given, TOY_LOG, universe, seed=0)
@@ -114,11 +110,7 @@ def _taught(model: str, given: Mapping[str, Any]) -> TapPoint:
 def tapped_layer(
     model: str, given: Mapping[str, Any], tap: Tap | None = None, side: Side = "users"
 ) -> tuple[Tap, int]:
-    """Build a trained model on the toy data set, run its tap once, and read the layer's width.
-
-    Raises:
-        BadInput: see `probe`.
-    """
+    """Run a trained model's tap once on toy data, and read its width; for errors see `probe`."""
     small = toy(model, given)
     tap = tap or small.entry.default_tap(side)
     if tap is None:

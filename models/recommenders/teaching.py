@@ -25,11 +25,7 @@ def lesson(
     data: tuple[Log, Universe],
     embeddings: Mapping[Side, Targets],
 ) -> Taught:
-    """Train the teacher of `student` on `data`, with embeddings from `Recommender.align`.
-
-    Raises:
-        BadInput: for a hyper-parameter of the teacher that is wrong.
-    """
+    """Train the teacher of `student` on `data`, with embeddings from `Recommender.align`."""
     settings, seed = transfer.teacher, student.seed
     given = settings.hyperparameters
     teacher = Recommender(settings.model, given, *data, seed, str(student.device))

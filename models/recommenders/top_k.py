@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from models.arrow import Ints, Singles
 from models.recommenders.recommender import Recommender
 
 Scores = Callable[[Tensor], Tensor]
 """Scores of all items for a block of users: float32 (n, n_items) of int64 (n,)."""
-Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
+Ranked = tuple[Ints, Singles]
 _SCORES_AT_ONCE = 1 << 24
 
 
@@ -21,13 +21,7 @@ class Seen:
     `barred` are items that are recommended to nobody, int64 (n,); padding always is.
     """
 
-    def __init__(
-        self,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
-        n_users: int,
-        barred: NDArray[np.int64] | None = None,
-    ) -> None:
+    def __init__(self, users: Ints, items: Ints, n_users: int, barred: Ints | None = None) -> None:
         self.barred = torch.from_numpy(np.zeros(1, np.int64) if barred is None else barred)
         order = np.argsort(users, kind="stable")
         counts = np.bincount(users, minlength=n_users)
@@ -48,7 +42,7 @@ class Seen:
 
 def rank(
     recommender: Recommender,
-    users: NDArray[np.int64],
+    users: Ints,
     hidden: Sequence[Seen],
     k: int,
     scores: Scores | None = None,

@@ -123,12 +123,10 @@ def kind(verdict: str) -> str:
 
 
 def readable(row: Row, show_against: bool = False, show_point: bool = False) -> dict[str, str]:
-    """A row as the columns that people read, in their order.
+    """A row as the columns that people read, in their order; its slice is named if it has one.
 
-    Args:
-        row: a comparison; its slice is named if it has one.
-        show_against: name the other arm, which may be no baseline.
-        show_point: name the point of an experiment, or say that several share both arms.
+    `show_against` names the other arm, which may be no baseline, `show_point` the point of an
+    experiment, or that several share both arms.
     """
     names = {"model": row["model"], "arm": row["arm"]}
     if show_point:

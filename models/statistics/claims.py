@@ -73,11 +73,8 @@ def declare(
     """List an experiment's claims, from its configuration and validation alone.
 
     Several points are a sweep: nothing is claimed about them, unless `config.points` names some.
-
-    Args:
-        config: section `evaluation.claims`.
-        points: model and arm of all runs, by point.
-        valid: score on validation of each model's baseline, by point and model.
+    `points` has model and arm of all runs, by point, `valid` the validation score of each model's
+    baseline.
     """
     claimed = config.points if config.points is not None else tuple(points)[: len(points) == 1]
     chains = []
@@ -139,14 +136,9 @@ class Decision:
 
 
 def decide(chains: Sequence[Sequence[Evidence]], level: float = LEVEL) -> list[list[Decision]]:
-    """Test a family of chains with a family-wise error of at most `level`.
+    """Test a family of chains with an error of at most `level`; a decision for every step.
 
-    Args:
-        chains: each with the evidence of its steps, in order; the first one is two-sided.
-        level: the family-wise error.
-
-    Returns:
-        A decision for every step.
+    Each chain has the evidence of its steps, in order; the first one is two-sided.
     """
     found = [[Decision()] * len(chain) for chain in chains]
     heads = {place: 0 for place, chain in enumerate(chains) if chain}

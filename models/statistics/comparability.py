@@ -110,12 +110,9 @@ _NOUNS = {
 
 
 def obstacle(arm: Sequence[Run], other: Sequence[Run], against: str = BASELINE) -> str | None:
-    """Say why two arms cannot be compared; None if they can.
+    """Say why two arms, each with its runs by split and seed, cannot be compared; None if they can.
 
-    Args:
-        arm: the runs of one arm, by split and seed.
-        other: those of the other.
-        against: the other's name in the sentence.
+    `against` is the other's name in the sentence.
     """
     for runs in (arm, other):
         first = {run.terms.split_digest: run.values.users for run in reversed(runs)}

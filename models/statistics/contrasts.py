@@ -92,17 +92,12 @@ def contrasts(
 ) -> list[Contrast]:
     """Compare arms over all replicates within each point: with baseline, controls and references.
 
-    Arms that several points share are compared once, under no point's name.
-
-    Args:
-        points: runs by point.
-        columns: metrics and cut-offs.
-        primary: the metric that comes first and is claimed, such as `ndcg@10`.
-        family: the claims, declared before.
+    Arms that several points share are compared once, under no point's name. `primary` is the metric
+    that comes first and is claimed, such as `ndcg@10`; the claims, `family`, are declared before.
 
     Returns:
-        Per metric and cut-off, the primary one first, one contrast per point, model, arm and
-        other arm; none where the other is missing.
+        Per metric and cut-off, the primary one first, one contrast per point, model, arm and other
+        arm; none where the other is missing.
     """
     named = {other for chain in family for other in chain.steps.get("C", ())}
     pairs = _pairs(points, lambda arms: _all_pairs(arms, named))
@@ -128,13 +123,9 @@ def experiment_contrasts(
 ) -> list[Contrast]:
     """Compare an experiment's arms with the same arms of the experiment `name`, point by point.
 
-    On the metrics that all have; on none if they share no model and arm. Arms that several points
-    share in both experiments are compared once, under no point's name.
-
-    Args:
-        points: by point, the runs of the one experiment and of the other.
-        name: the other experiment's.
-        primary: the metric that comes first.
+    On the metrics that all have, the primary one first; on none if they share no model and arm.
+    Arms that several points share in both experiments are compared once, under no point's name.
+    `points` has, by point, the runs of the one experiment and of the other.
     """
     pairs = _shared_once(
         _Pair(arm, others[key], name, point)
@@ -251,17 +242,13 @@ def _estimate(pair: _Pair, column: Column, reason: str | None) -> Estimate:
     if reason is not None:
         return found
     arms = pair.arm[0].arm, pair.other[0].arm
-    if ARMS[arms[0]].is_treatment and arms[0] != arms[1] and not any(_alphas(pair.arm)):
+    no_transfer = all(run.alpha == 0 for run in pair.arm)
+    if ARMS[arms[0]].is_treatment and arms[0] != arms[1] and no_transfer:
         return replace(found, p_value=None, verdict=NO_TRANSFER)
     single = len({run.replicate for run in pair.arm}) == 1
     if single and any(judged(runs[0].model).is_stochastic for runs in (pair.arm, pair.other)):
         return replace(found, p_value=None, verdict=f"{ONE_SEED}: {EXPLORATORY}")
     return found
-
-
-def _alphas(runs: Arm) -> list[bool]:
-    """Whether each run transfers anything."""
-    return [run.alpha != 0 for run in runs]
 
 
 def _claim(family: Sequence[Chain], pair: _Pair) -> tuple[Chain | None, Step | None]:

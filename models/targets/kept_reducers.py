@@ -40,11 +40,7 @@ def dump(reducer: Reducer) -> bytes:
 
 
 def load(content: bytes) -> Reducer:
-    """Read what `dump` wrote; nothing in it is executed.
-
-    Raises:
-        Unusable: if other versions of the libraries stored a UMAP, or the file is no reducer.
-    """
+    """Read what `dump` wrote, executing nothing; Unusable if other versions wrote it."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as load_arrays
 
@@ -84,10 +80,7 @@ def _versions() -> dict[str, str]:
 def refit_reason(policy: Refit, at_fit: pa.Table, now: pa.Table) -> str | None:
     """Say why a kept reducer no longer fits; None while it does.
 
-    Args:
-        policy: the limits.
-        at_fit: `vectors("embedding", d, key)` of the fit.
-        now: those of this run.
+    Both tables are `vectors("embedding", d, key)`, those of the fit and of this run.
     """
     key = now.column_names[0]
     is_new = np.asarray(pc.invert(pc.is_in(now[key], at_fit[key].combine_chunks())))

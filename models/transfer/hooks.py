@@ -76,11 +76,7 @@ class HookManager:
     """
 
     def __init__(self, model: nn.Module, tap: Tap) -> None:
-        """Check that `tap` names something in `model`.
-
-        Raises:
-            BadInput: if it does not, listing what the model has.
-        """
+        """Take a tap of `model`; BadInput if it names nothing there, with what there is."""
         self.model = model
         self.tap = tap
         self._captured: Captured | None = None

@@ -16,13 +16,9 @@ class AlignmentLoss(nn.Module):
     """The configured alignment (`models.config.alignments`) with its head and random numbers."""
 
     def __init__(self, transfer: Transfer, width: int, target_width: int, seed: int) -> None:
-        """Make the head.
+        """Make the head for a tapped layer's and its targets' widths.
 
-        Args:
-            transfer: the settings.
-            width: of the tapped layer.
-            target_width: of its targets.
-            seed: of the head's first weights and of all that the loss draws.
+        `seed` decides the head's first weights and all that the loss draws.
         """
         super().__init__()
         self.settings = transfer
@@ -92,7 +88,9 @@ class LossManager:
         """
         transfer: Tensor = self.align(hidden, target)
         if self.balance == "gradient" and self._due():
-            self._rebalance(pull(model_loss), pull(transfer))
+            own, others = pull(model_loss), pull(transfer)
+            if own > 0 and others > 0:  # both losses pull
+                self.ratio = own / others if self._steps == 0 else (self.ratio + own / others) / 2
         self._steps += 1
         return transfer, self.ratio * transfer
 
@@ -109,9 +107,3 @@ class LossManager:
         """Whether to measure both pulls: often at first, when they change most; it costs a pass."""
         steps = self._steps
         return steps % _STEPS_BETWEEN_BALANCES == 0 or steps & (steps - 1) == 0
-
-    def _rebalance(self, model_pull: float, transfer_pull: float) -> None:
-        """Move the ratio towards the present one, where both losses pull at all."""
-        if model_pull > 0 and transfer_pull > 0:
-            present = model_pull / transfer_pull
-            self.ratio = present if self._steps == 0 else 0.5 * self.ratio + 0.5 * present

@@ -34,12 +34,8 @@ class RidgeMap:
     ) -> None:
         """Start with the targets' principal axes, of unit variance.
 
-        Args:
-            settings: `shrinkage` and `ridge`.
-            targets: float32 (n_rows, target width).
-            known: bool (n_rows,), whether a row has a target.
-            counts: int64 (n_rows,), training interactions of each row.
-            width: of the tapped layer.
+        `targets` are float32 (n_rows, target width), `known`, bool (n_rows,), whether a row has
+        one, `counts`, int64 (n_rows,), its training interactions; `width` is the tapped layer's.
         """
         self.pull = (settings.shrinkage / (counts + settings.shrinkage)).to(targets)
         self._targets, self._known, self._ridge = targets, known, settings.ridge
@@ -68,12 +64,9 @@ class RidgeMap:
         self._foretold = mean + (self._targets - middle) @ self._map
 
     def pair(self, ids: Tensor, vectors: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Note rows' vectors, and return them and what they are drawn to.
+        """Note rows' vectors, float (n, width), and return them and what they are drawn to.
 
-        Args:
-            ids: int64 (n,).
-            vectors: float (n, width).
-            scale: the spread of what the first map foretells.
+        `ids` are int64 (n,), `scale` the spread of what the first map foretells.
 
         Returns:
             Two tensors like `vectors`, each row times the root of its weight, so that their mean

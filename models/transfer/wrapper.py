@@ -82,11 +82,7 @@ class ModelWrapper:
         seed: int = 0,
         lesson: Taught | None = None,
     ) -> None:
-        """Wrap `recommender`; without `transfer` it trains as a baseline.
-
-        Raises:
-            BadInput: if a tap is not there or does not fit its targets.
-        """
+        """Wrap `recommender`, without `transfer` as a baseline; BadInput for a wrong tap."""
         self.recommender = recommender
         self.transfer = transfer
         self.weights = WeightsManager(recommender.module)

@@ -43,16 +43,9 @@ class ExperimentPoint:
     def varied(
         self, model: str, arm: ArmName, params: Mapping[str, Any], **training: Any
     ) -> Pipeline:
-        """The pipeline of one model and arm alone, with other values at dotted keys.
+        """The pipeline of one model and arm alone, with `params` at dotted keys.
 
-        Args:
-            model: one of the point's.
-            arm: one of its arms.
-            params: values by dotted key.
-            training: other values of the section `training`.
-
-        Raises:
-            BadInput: if they make no pipeline.
+        `training` has other values of the section of that name. BadInput if they make no pipeline.
         """
         settings: dict[str, Any] = self.pipeline.model_dump(mode="json")
         # As written, so that a prompt's own settings stay below: see
@@ -111,10 +104,8 @@ class LoadedExperiment:
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperiment:
     """Read an experiment file and validate every point of it.
 
-    Args:
-        path: the YAML file.
-        overrides: `dotted.key=value` texts: of the file's own settings (`max_points=500`,
-            `grid.transfer.alpha=[0.1]`), or of all pipelines (`training.epochs=5`).
+    `overrides` are `dotted.key=value` texts: of the file's own settings (`max_points=500`,
+    `grid.transfer.alpha=[0.1]`), or of all pipelines (`training.epochs=5`).
 
     Raises:
         BadInput: for a missing or malformed file, and for every unknown key and wrong value in it

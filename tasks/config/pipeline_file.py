@@ -20,12 +20,9 @@ _LAYERS = {key: PROJECT_ROOT / "configs" / f"{key}s" for key in ("preset", "size
 def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline configuration.
 
-    Values come from, the first that has one: overrides, the file, its preset, its size, where an
-    LLM writes profiles the front matter of the prompt, the defaults.
-
-    Args:
-        path: the YAML file.
-        overrides: `dotted.key=value` texts, the value in YAML, applied over the file.
+    Values come from, the first that has one: overrides (`dotted.key=value` texts, the value in
+    YAML), the file, its preset, its size, where an LLM writes profiles the front matter of the
+    prompt, the defaults.
 
     Raises:
         BadInput: for a missing or malformed file and for every unknown key or wrong value, in a
@@ -40,11 +37,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 
 
 def require_claims(path: Path, pipelines: Sequence[Pipeline], points: Sequence[str] = ()) -> None:
-    """Refuse claims about a model, control or point that is not there.
-
-    Raises:
-        BadInput: naming the key, and what there is.
-    """
+    """Refuse claims about a model, control or point that is not there, naming what there is."""
     models = dict.fromkeys(model for pipeline in pipelines for model in pipeline.models)
     arms = dict.fromkeys(arm for pipeline in pipelines for arm in pipeline.training.arms)
     problem = pipelines[0].evaluation.claims.problem(models, arms, points)
@@ -60,14 +53,8 @@ def given(config: Pipeline | Path, overrides: Sequence[str] = ()) -> Pipeline:
 def validated(raw: Mapping[str, Any], where: str) -> Pipeline:
     """Validate settings, with their preset, their size and their prompts' settings below them.
 
-    Its devices are those of this machine, see `tasks.execution.devices.placed`.
-
-    Args:
-        raw: the settings as written.
-        where: what errors name in front of the key: the file, and perhaps a point in it.
-
-    Raises:
-        BadInput: as `load`.
+    Its devices are those of this machine, see `tasks.execution.devices.placed`. Errors, as those of
+    `load`, name in front of the key `where`: the file, and perhaps a point in it.
     """
     try:
         pipeline = validate(Pipeline, _layered(raw))
@@ -96,15 +83,7 @@ def _layered(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def layer(key: str, name: object) -> dict[str, Any]:
-    """Read the settings that a preset or a size stands for.
-
-    Args:
-        key: `preset` or `size`.
-        name: a file in the layer's folder, without `.yaml`.
-
-    Raises:
-        BadInput: if there is no such file; the message lists the names.
-    """
+    """Read what a preset or size (`key`) of this name stands for; BadInput lists what there is."""
     known = sorted(file.stem for file in _LAYERS[key].glob("*.yaml"))
     if name not in known:
         raise BadInput(f"{key}: there is no {cut(str(name))}. Choose one of {', '.join(known)}")

@@ -9,13 +9,6 @@ _PRICES = Path(__file__).parent / "prices.yaml"
 
 
 def price_table(path: Path | str | None) -> PriceTable:
-    """The prices of LLMs.
-
-    Args:
-        path: a table of the user's own; None means the one that comes with the project.
-
-    Raises:
-        BadInput: for a missing or malformed file and for every wrong or missing field.
-    """
+    """Read the prices of LLMs, a user's own or the project's; BadInput for any mistake in them."""
     path = Path(path).expanduser() if path else _PRICES
     return validate(PriceTable, read_settings(path, "price table"), path)

@@ -63,11 +63,7 @@ def prompt_of(pipeline: Pipeline, side: Side = "users") -> Template:
 
 
 def with_front_matter(profiles: Profiles, side: Side) -> Profiles:
-    """Add the settings of a section's prompt where the configuration says nothing.
-
-    Raises:
-        BadInput: as `prompt_of`.
-    """
+    """Add the settings of a section's prompt where the configuration says nothing."""
     if not profiles.has_prompt:
         return profiles
     _, front = _read(profiles.prompt, side)
@@ -97,12 +93,7 @@ def _read(name: str, side: Side) -> tuple[Template, FrontMatter]:
 
 
 def parse_prompt(content: str, name: str, side: Side = "users") -> tuple[Template, FrontMatter]:
-    """Take a prompt's file apart.
-
-    Args:
-        content: the whole file.
-        name: what to call it in messages.
-        side: whom it describes.
+    """Take a prompt's file, called `name` in messages, apart.
 
     Raises:
         BadInput: naming the line, for front matter that does not end or is not YAML; naming the

@@ -23,11 +23,7 @@ _MOST_BYTES = 2**20
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read a text file that a person writes.
-
-    Raises:
-        BadInput: if it does not exist, cannot be read, is no UTF-8 or far too large.
-    """
+    """Read a text file that a person writes; BadInput if missing, not UTF-8 or far too large."""
     try:
         if not path.is_file():
             raise BadInput(f"{path}: this {what} does not exist. Correct the path")
@@ -45,11 +41,7 @@ def read_text(path: Path, what: str) -> str:
 
 
 def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any]:
-    """Read the mapping that a YAML file holds.
-
-    Raises:
-        BadInput: if there is no such file, or it holds something else.
-    """
+    """Read the mapping that a YAML file holds; BadInput if there is none."""
     raw = parse_yaml(read_text(path, what), str(path))
     if not isinstance(raw, dict):
         raise BadInput(
@@ -60,11 +52,7 @@ def read_settings(path: Path, what: str = "configuration file") -> dict[str, Any
 
 
 def apply(raw: dict[str, Any], override: str) -> None:
-    """Put the value of a `dotted.key=value` text into settings.
-
-    Raises:
-        BadInput: if it is not of that form, or the key leads through a value.
-    """
+    """Put a `dotted.key=value` into settings; BadInput if malformed or through a value."""
     key, value = parse_override(override)
     try:
         set_at(raw, key, value)
@@ -75,11 +63,7 @@ def apply(raw: dict[str, Any], override: str) -> None:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Take a `dotted.key=value` text apart.
-
-    Raises:
-        BadInput: if it is not of that form.
-    """
+    """Take a `dotted.key=value` text apart; BadInput if it is not of that form."""
     key, separator, text = override.partition("=")
     if not separator or not all(key.strip().split(".")):
         raise BadInput(
@@ -89,12 +73,7 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def validate(model: type[M], settings: Mapping[str, Any], where: str | Path = "") -> M:
-    """Validate settings as written.
-
-    Args:
-        model: what they are to make.
-        settings: as written.
-        where: what errors name first, if anything.
+    """Validate settings as written; errors begin with `where`, if anything.
 
     Raises:
         BadInput: with every unknown key and wrong value, and a suggestion for a misspelt key.

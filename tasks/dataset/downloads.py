@@ -55,11 +55,7 @@ def forget(url: str) -> None:
 
 
 def fetched(url: str, key: str) -> Handle:
-    """Fetch a URL of any fsspec store as a raw artifact, once; an earlier attempt is resumed.
-
-    Raises:
-        BadInput: naming `key`, if there is no such file or the store cannot be reached.
-    """
+    """Fetch a URL of any fsspec store as a raw artifact, once, resuming; BadInput naming `key`."""
     with FileLock(_record(url, ".lock")):
         return _known(url) or _fetched(url, key)
 

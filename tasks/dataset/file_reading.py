@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +17,10 @@ from models.dataset.file_layouts import Layout, layout
 from models.dataset.record_blocks import REFUSED, Block, all_records, require_columns
 from models.errors import BadInput
 from models.schemas import FEATURES, GENRES, ITEM, RATING, TIMESTAMP, TITLE, USER, YEAR
-from tasks.dataset.scratch_tables import execute, set_variables
+from tasks.dataset.scratch_tables import Connection, execute, set_variables
 from tasks.dataset.source_files import source_file
 from tasks.storage.artifacts import Handle
 from tasks.storage.text_files import text_source
-
-if TYPE_CHECKING:
-    import duckdb
 
 _ROWS_AT_ONCE = 1 << 20
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -40,12 +37,8 @@ _FIELDS: dict[Role, tuple[str, ...]] = {
 }
 
 
-def read(connection: "duckdb.DuckDBPyConnection", config: Dataset, raw: dict[str, Handle]) -> None:
-    """Read the interactions and items of `raw_files` into the scratch tables.
-
-    Raises:
-        BadInput: for a file of which no row can be trusted: wrong columns, encoding or quotes.
-    """
+def read(connection: Connection, config: Dataset, raw: dict[str, Handle]) -> None:
+    """Read `raw_files` into the scratch tables; BadInput for a file of which no row is usable."""
     for role in _FIELDS:
         found = source_file(raw, role)
         if found is None:
@@ -61,7 +54,7 @@ def read(connection: "duckdb.DuckDBPyConnection", config: Dataset, raw: dict[str
 
 
 def read_file(
-    connection: "duckdb.DuckDBPyConnection",
+    connection: Connection,
     path: Path,
     file: str,
     layout: Layout,
@@ -195,7 +188,7 @@ def _as_text(column: pa.Array, name: str, layout: Layout, file: str) -> pa.Array
 
 
 def _read_amazon(
-    connection: "duckdb.DuckDBPyConnection", source: Source, config: Dataset, role: Role, file: str
+    connection: Connection, source: Source, config: Dataset, role: Role, file: str
 ) -> None:
     set_variables(
         connection,

@@ -1,18 +1,15 @@
 """Filters of a data set's interactions: every row that is dropped is counted, with the reason."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.config import Dataset, Role, seconds
 from models.errors import BadInput
 from tasks.dataset.file_reading import file_name
 from tasks.dataset.outputs import Dropped, Ingestion
-from tasks.dataset.scratch_tables import count, execute, rows_of, set_variables
-
-if TYPE_CHECKING:
-    import duckdb
+from tasks.dataset.scratch_tables import Connection, count, execute, rows_of, set_variables
 
 
-def filtered(connection: "duckdb.DuckDBPyConnection", config: Dataset) -> Ingestion:
+def filtered(connection: Connection, config: Dataset) -> Ingestion:
     """Filter the scratch tables and count the rows that each step drops.
 
     Steps, in order: bad rows, since and until, duplicates, rating_from, k_core.
@@ -43,7 +40,7 @@ def filtered(connection: "duckdb.DuckDBPyConnection", config: Dataset) -> Ingest
     )
 
 
-def _bad_rows(connection: "duckdb.DuckDBPyConnection", role: Role) -> list[Dropped]:
+def _bad_rows(connection: Connection, role: Role) -> list[Dropped]:
     refused = rows_of(
         connection,
         "SELECT reason, count(*) FROM quarantine WHERE role = $role GROUP BY 1 ORDER BY 1",
@@ -53,16 +50,14 @@ def _bad_rows(connection: "duckdb.DuckDBPyConnection", role: Role) -> list[Dropp
 
 
 def _deleted(
-    connection: "duckdb.DuckDBPyConnection", step: str, condition: str, why: str, **values: Any
+    connection: Connection, step: str, condition: str, why: str, **values: Any
 ) -> list[Dropped]:
     done = connection.execute(f"DELETE FROM interactions WHERE {condition}", values or None)
     rows = int((done.fetchone() or (0,))[0])
     return [Dropped(step=step, rows=rows, why=why)] if rows else []
 
 
-def _outside_of_time(
-    connection: "duckdb.DuckDBPyConnection", config: Dataset, name: str
-) -> list[Dropped]:
+def _outside_of_time(connection: Connection, config: Dataset, name: str) -> list[Dropped]:
     if config.since is None and config.until is None:
         return []
     if not count(connection, "interactions WHERE timestamp IS NOT NULL"):
@@ -79,7 +74,7 @@ def _outside_of_time(
     return dropped
 
 
-def _repeated(connection: "duckdb.DuckDBPyConnection", config: Dataset, name: str) -> list[Dropped]:
+def _repeated(connection: Connection, config: Dataset, name: str) -> list[Dropped]:
     before = count(connection, "interactions")
     if config.duplicates == "error":
         first = rows_of(
@@ -101,9 +96,7 @@ def _repeated(connection: "duckdb.DuckDBPyConnection", config: Dataset, name: st
     return [Dropped(step="duplicates", rows=rows, why=why)] if rows else []
 
 
-def _not_liked(
-    connection: "duckdb.DuckDBPyConnection", config: Dataset, name: str
-) -> list[Dropped]:
+def _not_liked(connection: Connection, config: Dataset, name: str) -> list[Dropped]:
     if config.rating_from is None:
         return []
     if not count(connection, "interactions WHERE rating IS NOT NULL"):
@@ -118,7 +111,7 @@ def _not_liked(
     ]
 
 
-def _outside_of_core(connection: "duckdb.DuckDBPyConnection", config: Dataset) -> list[Dropped]:
+def _outside_of_core(connection: Connection, config: Dataset) -> list[Dropped]:
     """Drop users and items with too few interactions until all have enough."""
     core = config.k_core
     set_variables(connection, core_users=core.users, core_items=core.items)
@@ -144,9 +137,7 @@ def _outside_of_core(connection: "duckdb.DuckDBPyConnection", config: Dataset) -
     ]
 
 
-def _catalogue(
-    connection: "duckdb.DuckDBPyConnection", config: Dataset
-) -> tuple[list[Dropped], list[str]]:
+def _catalogue(connection: Connection, config: Dataset) -> tuple[list[Dropped], list[str]]:
     """Fill the catalogue; return the items that are left out, and notes on the rest."""
     set_variables(connection, only_touched=config.k_core.items > 0)
     execute(connection, "catalogue")

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,12 +21,9 @@ from models.errors import BadInput
 from models.schemas import INTERACTIONS, ITEM, ITEMS, QUARANTINE, USER, USERS
 from tasks.dataset.file_reading import read_file
 from tasks.dataset.outputs import Interactions
-from tasks.dataset.scratch_tables import count, rows_of, scratch_tables, write_query
+from tasks.dataset.scratch_tables import Connection, count, rows_of, scratch_tables, write_query
 from tasks.execution.stage import stage
 from tasks.storage.artifacts import Handle, Handoff, read_parquet, write_bytes, write_parquet
-
-if TYPE_CHECKING:
-    import duckdb
 
 FORMATS = (".csv", ".tsv", ".inter", ".parquet")
 UNFINISHED = (".part", ".tmp", ".crdownload")
@@ -174,7 +170,7 @@ def incoming(drop: Drop) -> Incoming:
         )
 
 
-def _warn(connection: "duckdb.DuckDBPyConnection", name: str) -> None:
+def _warn(connection: Connection, name: str) -> None:
     """Log the first refused rows of a drop, once: when it is read."""
     logger, n = get_run_logger(), count(connection, "quarantine")
     first = f"SELECT row, reason FROM quarantine ORDER BY row LIMIT {_SHOWN}"
@@ -209,12 +205,8 @@ def fold_in(base: Interactions, read: Sequence[Incoming]) -> Folded:
         quarantine=quarantine,
     )
     get_run_logger().info(
-        "%d files: %d new interactions, %d newer ones, %d repeated, %d rows or files refused",
-        result.files,
-        result.new_interactions,
-        result.updated,
-        result.repeated,
-        result.quarantined,
+        f"{result.files} files: {result.new_interactions} new interactions, {result.updated} newer "
+        f"ones, {result.repeated} repeated, {result.quarantined} rows or files refused"
     )
     return result
 

@@ -1,6 +1,6 @@
 """Stage *interactions*: files of any format in, Parquet artifacts out, every row accounted for."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,12 +20,9 @@ from models.schemas import (
 from tasks.dataset.file_reading import file_name, read, read_users
 from tasks.dataset.filters import filtered
 from tasks.dataset.outputs import Ingestion, Interactions
-from tasks.dataset.scratch_tables import count, rows_of, scratch_tables, write_query
+from tasks.dataset.scratch_tables import Connection, count, rows_of, scratch_tables, write_query
 from tasks.execution.stage import stage
 from tasks.storage.artifacts import Handle, write_parquet
-
-if TYPE_CHECKING:
-    import duckdb
 
 _FIXES = {
     "timestamp: milliseconds?": "Set dataset.timestamp_unit to ms",
@@ -46,20 +43,15 @@ _FIXES = {
 def interactions(
     config: Dataset, raw: dict[str, Handle], demographics: tuple[str, ...] = ()
 ) -> Interactions:
-    """Read files into `INTERACTIONS`, `ITEMS` and `USERS`, as `dataset` says.
+    """Read the files of `raw_files` into `INTERACTIONS`, `ITEMS` and `USERS`, as `dataset` says.
 
-    Items without interactions and items without metadata both stay in the catalogue, unless
-    filters drop them.
-
-    Args:
-        config: formats, columns and filters.
-        raw: the files that `tasks.dataset.source_files.raw_files` found.
-        demographics: the columns of the user file to keep, in an artifact of their own; no other
-            column of that file reaches an artifact.
+    Items without interactions and items without metadata both stay in the catalogue, unless filters
+    drop them. `demographics` are the columns of the user file to keep, in an artifact of their own;
+    no other column of that file reaches an artifact.
 
     Raises:
-        BadInput: naming file, row and fix for what cannot be read, unless `bad_rows` is
-            quarantine; if nothing is left.
+        BadInput: naming file, row and fix for what cannot be read, unless `bad_rows` is quarantine;
+            if nothing is left.
     """
     asked = demographics or config.columns.user_features
     people = _people(config, raw, demographics) if asked else None
@@ -81,7 +73,7 @@ def fix_of(reason: str) -> str:
     return _FIXES.get(reason, "Mend or remove it")
 
 
-def _require_no_bad_rows(connection: "duckdb.DuckDBPyConnection", config: Dataset) -> None:
+def _require_no_bad_rows(connection: Connection, config: Dataset) -> None:
     """Stop at rows that cannot be read, unless they are to be set aside."""
     n = count(connection, "quarantine")
     if config.bad_rows == "quarantine" or not n:
@@ -106,7 +98,7 @@ def _people(config: Dataset, raw: dict[str, Handle], fields: tuple[str, ...]) ->
 
 
 def _written(
-    connection: "duckdb.DuckDBPyConnection",
+    connection: Connection,
     config: Dataset,
     raw: dict[str, Handle],
     ingestion: Ingestion,
@@ -146,11 +138,9 @@ def _log(config: Dataset, data: Interactions) -> None:
     """Log what became of every row that was not kept."""
     logger, ingestion = get_run_logger(), data.ingestion
     assert ingestion is not None
-    logger.info("%s: %d rows read, %d kept", config.name, ingestion.read, ingestion.kept)
+    logger.info(f"{config.name}: {ingestion.read} rows read, {ingestion.kept} kept")
     for kind, dropped in (("rows", ingestion.dropped), ("items", ingestion.items)):
         for drop in dropped:
-            logger.warning(
-                "%s: %d %s dropped by %s: %s", config.name, drop.rows, kind, drop.step, drop.why
-            )
+            logger.warning(f"{config.name}: {drop.rows} {kind} dropped by {drop.step}: {drop.why}")
     for note in ingestion.notes:
-        logger.info("%s: %s", config.name, note)
+        logger.info(f"{config.name}: {note}")

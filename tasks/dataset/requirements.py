@@ -8,26 +8,24 @@ from tasks.dataset.outputs import Interactions, Splits
 from tasks.storage.artifacts import read_parquet
 
 
-def require_enough_items(pipeline: Pipeline, data: Interactions) -> None:
-    """Refuse rankings that are longer than the catalogue.
+def require_enough_items(pipeline: Pipeline, data: Interactions, **further: int) -> None:
+    """Refuse lists that are longer than the catalogue.
+
+    `further` are lengths beside the cut-offs, by key of the section `nightly`.
 
     Raises:
-        BadInput: naming the cut-off to remove.
+        BadInput: naming the key to change.
     """
-    longest = max(pipeline.evaluation.k)
-    if longest > data.items.rows:
-        raise BadInput(
-            f"evaluation.k: {longest} is larger than the number of items, {data.items.rows}. "
-            "Remove it."
-        )
+    lengths = {f"nightly.{key}": length for key, length in further.items()}
+    for key, length in ({"evaluation.k": max(pipeline.evaluation.k)} | lengths).items():
+        if length > data.items.rows:
+            raise BadInput(
+                f"{key}: {length} is larger than the number of items, {data.items.rows}. Lower it."
+            )
 
 
 def require_likes(pipeline: Pipeline, parts: Splits) -> None:
-    """Refuse data whose ratings do not say what users like, where that is to be predicted.
-
-    Raises:
-        BadInput: see `models.evaluation.click_metrics.require_likes`.
-    """
+    """Refuse data that do not say what users like, where that is predicted; see `click_metrics`."""
     like_from = pipeline.evaluation.like_from
     if like_from is None:
         return

@@ -24,12 +24,9 @@ _ATOMIC: dict[Role, str] = {"interactions": ".inter", "items": ".item", "users":
 def raw_files(config: Dataset, demographics: tuple[str, ...] = ()) -> dict[str, Handle]:
     """Write the files as raw artifacts, by role and tag (`interactions.csv`, `items/movies.dat`).
 
-    Doing this before the cached stage makes the stage's key depend on what the files hold and
-    how they are laid out, not on where they are.
-
-    Args:
-        config: where the files are.
-        demographics: the fields of users that are asked for; without any, no user file is read.
+    Doing this before the cached stage makes the stage's key depend on what the files hold and how
+    they are laid out, not on where they are. Without `demographics` and features, no user file is
+    read.
 
     Raises:
         BadInput: for a missing file, a URL that cannot be fetched, or another sha256.
@@ -108,11 +105,7 @@ def _tag(config: Dataset, role: Role, place: str) -> str:
 
 
 def _require_pinned(config: Dataset, key: Role | Literal["path"], place: str, found: str) -> None:
-    """Compare a file's sha256 with `dataset.sha256`; log it where a URL is not pinned.
-
-    Raises:
-        BadInput: if it is another one.
-    """
+    """Compare a file's sha256 with `dataset.sha256`; log it where a URL is not pinned."""
     pinned = config.sha256.get(key)
     if pinned is not None and pinned.lower() != found:
         forget(place)

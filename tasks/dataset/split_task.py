@@ -18,7 +18,7 @@ from models.errors import BadInput
 from models.schemas import INTERACTIONS, ITEM, TIMESTAMP, USER
 from tasks.dataset.outputs import Splits
 from tasks.execution.stage import stage
-from tasks.storage.artifact_batches import Stream, record_batches
+from tasks.storage.artifact_batches import Stream
 from tasks.storage.artifacts import Handle, read_parquet, write_batches, write_file, write_parquet
 from tasks.storage.text_files import text_source
 
@@ -52,14 +52,10 @@ def split(config: Split, interactions: Handle, files: dict[str, Handle] | None =
         train, valid, test = _as_given(config, interactions, files)
     else:
         train, valid, test = _divided(config, interactions)
-    kept = train.rows + valid.rows + test.rows
+    left_out = interactions.rows - train.rows - valid.rows - test.rows
     get_run_logger().info(
-        "Split %s: %d train, %d valid, %d test, %d left out",
-        config.strategy,
-        train.rows,
-        valid.rows,
-        test.rows,
-        interactions.rows - kept,
+        f"Split {config.strategy}: {train.rows} train, {valid.rows} valid, {test.rows} test, "
+        f"{left_out} left out"
     )
     return Splits(train=train, valid=valid, test=test)
 
@@ -85,7 +81,7 @@ def _divided(config: Split, interactions: Handle) -> list[Handle]:
         write_batches(
             "split",
             INTERACTIONS,
-            record_batches(_part(stream, parts, code)),
+            _part(stream, parts, code),
             {"interactions": interactions},
             {**config.identity(), "part": part},
         )

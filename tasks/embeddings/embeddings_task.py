@@ -34,7 +34,7 @@ from tasks.embeddings.vector_store import VectorStore, text_keys, vector_store
 from tasks.execution.progress import track
 from tasks.execution.stage import stage
 from tasks.execution.worker_pool import on_cluster, spread
-from tasks.storage.artifact_batches import Stream, record_batches
+from tasks.storage.artifact_batches import Stream
 from tasks.storage.artifacts import Handle, write_batches
 from tasks.storage.data_dir import data_lock
 
@@ -52,16 +52,13 @@ def embeddings(
 ) -> Embedded:
     """Make one vector per user or item with a text, or take it from an imported file.
 
-    Args:
-        config: the text model, or the imported file's columns.
-        profiles: schema `PROFILES`, whose texts are embedded; None for imported vectors.
-        train: import only: schema `INTERACTIONS`, whose users (items) the vectors belong to.
-        imported: import only: the files of `vector_files`.
-        side: import only: whose vectors they are; texts say it themselves.
+    `profiles` has the schema `PROFILES`, or is None for imported vectors. These are in `imported`,
+    the files of `vector_files`, and belong to the users or items (`side`) of `train`, schema
+    `INTERACTIONS`.
 
     Raises:
-        BadInput: if there is no text, the text model is missing or answers wrongly, or the
-            imported file is faulty.
+        BadInput: if there is no text, the text model is missing or answers wrongly, or the imported
+            file is faulty.
     """
     if imported and train:
         return import_embeddings(config, imported, train, side)
@@ -76,7 +73,7 @@ def embeddings(
         written = write_batches(
             "embeddings",
             first.schema,
-            record_batches(chain([first], tables)),
+            chain([first], tables),
             {"profiles": profiles},
             config.identity(),
         )
@@ -84,13 +81,9 @@ def embeddings(
     for warning in warnings:
         get_run_logger().warning("%s", warning)
     get_run_logger().info(
-        "Embedded %d distinct texts of %d profiles (%s) with %s: %d from the store, %d new",
-        embedding.cached + embedding.embedded,
-        written.rows,
-        first.schema.names[0],
-        model_name(config),
-        embedding.cached,
-        embedding.embedded,
+        f"Embedded {embedding.cached + embedding.embedded} distinct texts of {written.rows} "
+        f"profiles ({first.schema.names[0]}) with {model_name(config)}: {embedding.cached} from "
+        f"the store, {embedding.embedded} new"
     )
     return Embedded(
         embeddings=written,

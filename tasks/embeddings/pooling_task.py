@@ -6,7 +6,6 @@ from models.embeddings.pooling import pooled
 from models.schemas import EMBEDDING, ITEM, USER, vectors
 from tasks.embeddings.outputs import Embedded
 from tasks.execution.stage import stage
-from tasks.storage.artifact_batches import record_batches
 from tasks.storage.artifacts import Handle, read_parquet, write_batches
 
 
@@ -21,7 +20,7 @@ def pooling(items: Embedded, train: Handle, shuffle: int | None = None) -> Embed
     made = write_batches(
         "embeddings",
         vectors(EMBEDDING, items.width, USER),
-        record_batches(tables),
+        tables,
         {"items": items.embeddings, "train": train},
         {"pooled": "mean", "shuffle": shuffle},
     )

@@ -21,15 +21,10 @@ def sources(
     users: Handle,
     side: Side,
 ) -> Embedded:
-    """Combine the sources of one side.
+    """Combine the sources of one side in the order of their weights, which are above 0.
 
-    Args:
-        weights: of each source, above 0, in the order of the blocks.
-        texts: the vectors of the sources that are texts.
-        items: schema `ITEMS`.
-        train: schema `INTERACTIONS`, whose users get a row, as all items do.
-        users: schema `USERS`.
-        side: whose.
+    `texts` has the vectors of the sources that are texts. `items` and `users` have the schemas of
+    their names; all items get a row, or all users of `train`, schema `INTERACTIONS`.
 
     Raises:
         BadInput: if a source has nothing, or nothing that tells users (items) apart.

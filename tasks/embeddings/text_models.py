@@ -121,11 +121,7 @@ def _embed(model: "SentenceTransformer", batch: list[str]) -> list[Any]:
 
 
 def embed_on_worker(config: Embeddings, known: list[str], batch: list[str]) -> list[Any]:
-    """Embed a batch in a worker process, which keeps the model for the next one.
-
-    Raises:
-        BadInput: if the model is missing there, or has another identity than `known`, the flow's.
-    """
+    """Embed a batch in a worker, which keeps the model; BadInput if that is not the flow's."""
     import torch
 
     torch.set_num_threads(config.threads)
@@ -167,11 +163,7 @@ def _load(config: Embeddings) -> "SentenceTransformer":
 
 
 def minilm_folder() -> Path:
-    """Find the folder of the all-MiniLM-L6-v2 that ships in a package, and verify its weights.
-
-    Raises:
-        BadInput: if the package is not installed or the weights are not the published ones.
-    """
+    """Find the packaged all-MiniLM-L6-v2; BadInput if missing, or its weights are not those."""
     package = find_spec(MINILM_PACKAGE.replace("-", "_"))
     if package is None or not package.submodule_search_locations:
         raise BadInput(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrow import Singles
 from models.config import Embeddings
 from models.errors import BadInput
 from tasks.embeddings.text_models import identity
@@ -17,9 +18,7 @@ from tasks.storage.artifacts import data_dir
 from tasks.storage.disk_errors import writing
 
 
-def stored_vectors(
-    config: Embeddings, texts: list[str]
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def stored_vectors(config: Embeddings, texts: list[str]) -> tuple[NDArray[np.intp], Singles]:
     """Read what earlier runs embedded: the places in `texts`, ascending, and their vectors.
 
     Nothing is embedded, so nothing is paid for.
@@ -56,7 +55,7 @@ class VectorStore:
         connection.execute("CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, key BLOB)")
         (self._last,) = connection.execute("SELECT ifnull(max(rowid), 0) FROM embedded").fetchone()
 
-    def read(self, keys: list[bytes]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    def read(self, keys: list[bytes]) -> tuple[NDArray[np.intp], Singles]:
         """Find which of `keys` are in the store, ascending, and their float32 (n_known, width)."""
         with self._connection as connection:
             connection.execute("DELETE FROM wanted")
@@ -91,9 +90,7 @@ class VectorStore:
         )
         return [tokens for (tokens,) in rows]
 
-    def write(
-        self, keys: list[bytes], matrix: NDArray[np.float32], cut_at: Sequence[int | None]
-    ) -> None:
+    def write(self, keys: list[bytes], matrix: Singles, cut_at: Sequence[int | None]) -> None:
         """Commit the vectors, float32 (n_keys, width), and where each text was cut, if it was."""
         rows = (row.tobytes() for row in matrix.astype("<f4"))
         with self._connection as connection:
@@ -105,11 +102,7 @@ class VectorStore:
 
 @contextmanager
 def vector_store() -> Iterator[VectorStore]:
-    """Open the data folder's store.
-
-    Raises:
-        BadInput: if the file is busy or damaged.
-    """
+    """Open the data folder's store; BadInput if the file is busy or damaged."""
     with writing(_path()):
         connection = sqlite3.connect(_path(), timeout=60)
     try:

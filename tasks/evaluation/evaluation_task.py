@@ -47,11 +47,8 @@ def evaluation(
     alone. A run that points share is scored and stored once. Rows of a run are replaced as long as
     what decides it stays the same; the experiment's comparison is replaced in any case.
 
-    Args:
-        experiment: its name.
-        parts: the trained models: one part for a run; points that failed have none.
-        points: how every point of an experiment ended, excluded ones included.
-        trials: of the search, if there was one.
+    `parts` are the trained models: one part for a run; points that failed have none. `points` say
+    how every point of an experiment ended, excluded ones included.
 
     Raises:
         BadInput: if no user can be scored, or the database stays busy.
@@ -197,8 +194,7 @@ def _calls(parts: Sequence[Part]) -> pa.Table:
 def _store(tables: Mapping[str, Rows | pa.Table | pa.RecordBatchReader]) -> None:
     """Write all rows or none: an interrupted evaluation leaves the database as it was.
 
-    Args:
-        tables: new rows by table; without `runs` only points and trials are replaced.
+    Without `runs` among the tables only points and trials are replaced.
     """
     scripts = ("store_evaluation", "store_points") if "runs" in tables else ("store_points",)
     with database() as connection:

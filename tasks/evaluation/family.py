@@ -15,11 +15,8 @@ def declared(
 ) -> tuple[tuple[Chain, ...], str]:
     """List the claims about trained models, and hash them: 16 hex digits.
 
-    Reads no score on test: a reference is chosen by the validation score of its baseline.
-
-    Args:
-        parts: the trained models.
-        pools: name of each point in comparisons.
+    Reads no score on test: a reference is chosen by the validation score of its baseline. `pools`
+    has each point's name in comparisons.
     """
     if not parts:
         return (), digest({"claims": []})

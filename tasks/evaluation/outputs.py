@@ -55,11 +55,7 @@ class Evaluated(Handoff, Verifiable):
     """Rows in `trials`."""
 
     def verify(self) -> None:
-        """Compare with what DuckDB holds.
-
-        Raises:
-            MissingArtifact: if rows are gone or were replaced by another evaluation's.
-        """
+        """Compare with DuckDB; MissingArtifact if rows are gone or were replaced by others."""
         if not has_database():
             raise MissingArtifact(f"{database_path()} is gone")
         wanted = self.model_dump(include=_EVALUATION_KEYS)

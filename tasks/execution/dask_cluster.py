@@ -92,11 +92,7 @@ def _other_data(flow: Environment, worker: Environment) -> str:
 
 
 def require_same_code(flow: Environment, worker: Environment) -> None:
-    """Refuse a worker that would compute something else.
-
-    Raises:
-        BadInput: naming what differs.
-    """
+    """Refuse a worker that would compute something else; BadInput names what differs."""
     require_same(flow.plug_ins, worker.host)
     differences = [
         f"{name} {worker.code.get(name)} instead of {version}"
@@ -188,11 +184,7 @@ class Cluster(ExitStack):
         return client
 
     def require_a_worker(self, client: "Client") -> None:
-        """Wait a while for a worker, if there is none.
-
-        Raises:
-            Unavailable: if none comes.
-        """
+        """Wait a while for a worker, if there is none; Unavailable if none comes."""
         if client.scheduler_info()["workers"]:
             return
         try:

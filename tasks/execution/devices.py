@@ -19,7 +19,11 @@ def placed(pipeline: Pipeline) -> Pipeline:
     kind = _resolved("training", training)
     precision = training.precision
     if precision == "auto":
-        precision = "bfloat16" if kind != "cpu" and _has_bfloat16() else "float32"
+        precision = "float32"
+        if kind != "cpu":
+            import torch
+
+            precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     changes: dict[str, object] = {
         "training": training.model_copy(update={"device": kind, "precision": precision}),
     }
@@ -58,7 +62,9 @@ def _resolved(name: str, section: Placed) -> str:
     """The device that a section gets: `cpu`, `cuda` or `cuda:N`."""
     if section.device == "cpu":
         return "cpu"
-    n = _gpus()
+    import torch
+
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if section.device == "auto":
         return "cuda" if n else "cpu"
     if n == 0:
@@ -73,15 +79,3 @@ def _resolved(name: str, section: Placed) -> str:
             f"cuda:{n - 1}. Choose one of them, or cuda for all"
         )
     return section.device
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def _has_bfloat16() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_bf16_supported())

@@ -14,11 +14,7 @@ _FIX = "Start it (make serve) or unset PREFECT_API_URL"
 
 
 def require_prefect() -> None:
-    """Refuse to start with a server that does not answer, or with a damaged database.
-
-    Raises:
-        BadInput: naming the server, or the file of the database.
-    """
+    """Refuse to start without an answer of the server, or with a damaged database, by name."""
     try:
         from prefect.settings import get_current_settings
 

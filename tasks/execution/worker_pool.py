@@ -104,11 +104,7 @@ def worker_number() -> int:
 
 
 def require_workers() -> None:
-    """Reach the cluster, if there is one, before anything is paid for.
-
-    Raises:
-        Unavailable: see `tasks.execution.dask_cluster.Cluster`.
-    """
+    """Reach the cluster, if there is one, before anything is paid for; see `Cluster.connect`."""
     if isinstance(_pool, Cluster):
         _pool.connect()
 

@@ -59,11 +59,7 @@ def recalled(pipeline: Pipeline, fields: tuple[str, ...] = ()) -> tuple[Interact
 
 
 def request_of(pipeline: Pipeline, side: Side) -> Request:
-    """Collect what one side's profiles are written from, without a run.
-
-    Raises:
-        BadInput: for a faulty prompt or import.
-    """
+    """Collect what one side's profiles are written from; BadInput for a faulty prompt or import."""
     config = pipeline.profiles_of(side)
     data, parts = recalled(pipeline, pipeline.demographics((side,)))
     seen = data.interactions if pipeline.sees_all(side) else parts.train
@@ -146,11 +142,7 @@ class Shown(BaseModel):
 
 
 def show(configured: Configured, token: str, side: Side = "users") -> Shown:
-    """Show the profile of a raw id, what it was written from, and what that proves.
-
-    Raises:
-        BadInput: for an id that the training part does not have.
-    """
+    """Show a raw id's profile, its source and what that proves; BadInput for an unknown id."""
     known, key = written(configured, side), KEYS[side]
     found = known.table.filter(pc.equal(known.table[key], token))
     if not found.num_rows:

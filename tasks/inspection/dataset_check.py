@@ -1,26 +1,20 @@
 """`llmkt data check`: the content of a data set and its faults, without a run."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.config import ROLES, Dataset, Pipeline
 from models.dataset.column_detection import is_counts
 from models.errors import BadInput
-from tasks.config.pipeline_file import load
 from tasks.dataset.file_reading import file_name, read
 from tasks.dataset.filters import filtered
 from tasks.dataset.interactions_task import fix_of, interactions
 from tasks.dataset.outputs import Ingestion, Interactions
 from tasks.dataset.requirements import require_enough_items
-from tasks.dataset.scratch_tables import count, rows_of, scratch_tables
+from tasks.dataset.scratch_tables import Connection, count, rows_of, scratch_tables
 from tasks.dataset.source_files import raw_files, source_file
 from tasks.dataset.split_task import split, split_files
 from tasks.storage.artifacts import Handle, Handoff
 from tasks.storage.sql_scripts import script
-
-if TYPE_CHECKING:
-    import duckdb
 
 SHOWN = 5
 """Rows that are named of those with the same fault."""
@@ -96,17 +90,8 @@ class Checked(Handoff):
         return any(problem.refused for problem in self.problems)
 
 
-def check(path: Path, overrides: Sequence[str] = ()) -> Checked:
-    """Check the data set of a configuration; nothing is trained and nothing paid.
-
-    Raises:
-        BadInput: only for the configuration itself; faults of the data are in the result.
-    """
-    return check_pipeline(load(path, overrides))
-
-
-def check_pipeline(pipeline: Pipeline) -> Checked:
-    """`check` for a configuration that is not in a file."""
+def check(pipeline: Pipeline) -> Checked:
+    """Check the data set of a configuration; nothing is trained, paid, or raised for its faults."""
     dataset, fields = pipeline.dataset, pipeline.demographics()
     found: dict[str, Any] = {"files": {}}
     problems: list[Problem] = []
@@ -142,7 +127,7 @@ def _files(dataset: Dataset, raw: dict[str, Handle]) -> dict[str, File]:
     return files
 
 
-def _bad_rows(connection: "duckdb.DuckDBPyConnection", dataset: Dataset) -> list[Problem]:
+def _bad_rows(connection: Connection, dataset: Dataset) -> list[Problem]:
     grouped = rows_of(
         connection,
         f"SELECT role, reason, count(*), list_sort(list(row))[:{SHOWN}] FROM quarantine "
@@ -161,7 +146,7 @@ def _bad_rows(connection: "duckdb.DuckDBPyConnection", dataset: Dataset) -> list
     ]
 
 
-def _counts(connection: "duckdb.DuckDBPyConnection", dataset: Dataset) -> list[Problem]:
+def _counts(connection: Connection, dataset: Dataset) -> list[Problem]:
     """Warn of ratings that look like counts."""
     values = rows_of(
         connection, "SELECT rating FROM interactions WHERE rating IS NOT NULL USING SAMPLE 10000"
@@ -187,7 +172,7 @@ def _refusal(pipeline: Pipeline, raw: dict[str, Handle], fields: tuple[str, ...]
     return None
 
 
-def contents(connection: "duckdb.DuckDBPyConnection") -> Contents:
+def contents(connection: Connection) -> Contents:
     """Summarise the scratch table of interactions."""
     described = (
         connection.sql(script("dataset/describe_interactions")).to_arrow_table().to_pylist()[0]
@@ -205,7 +190,7 @@ def contents(connection: "duckdb.DuckDBPyConnection") -> Contents:
     )
 
 
-def _spread(connection: "duckdb.DuckDBPyConnection", column: str) -> dict[str, float]:
+def _spread(connection: Connection, column: str) -> dict[str, float]:
     """Quantiles and mean of the interactions per user or item."""
     levels = list(_QUANTILES.values())
     found, mean = rows_of(

@@ -25,11 +25,7 @@ class Inspected(BaseModel):
 
 
 def inspected(model: str, settings: Model | None) -> Inspected:
-    """Inspect `model` on a toy data set, with the given hyper-parameters and taps.
-
-    Raises:
-        BadInput: for an unsupported model, a wrong hyper-parameter or tap.
-    """
+    """Inspect `model` on toy data, with hyper-parameters and taps; BadInput for wrong ones."""
     from models.recommenders.tap_probe import probe, sightings, toy
 
     settings = settings or Model()

@@ -49,11 +49,8 @@ class _Admitting(pickle.Unpickler):
 def convert(source: Path, output: Path, key: str = USER) -> Converted:
     """Write what a pickle holds as Parquet, ids being positions as text where it has none.
 
-    Args:
-        source: the pickle.
-        output: a .parquet file: interactions of a sparse matrix, vectors of an array, texts of a
-            mapping or a list.
-        key: `user_id` or `item_id`, for vectors and texts.
+    A sparse matrix gives interactions, an array vectors, a mapping or a list texts; of the latter
+    two, `key` says whose: `user_id` or `item_id`.
 
     Raises:
         BadInput: for a file that cannot be read, names what could run code, or holds something

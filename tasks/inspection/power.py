@@ -42,10 +42,8 @@ class Power(BaseModel):
 def power_of(pipelines: Sequence[Pipeline], replicates: int, own: str) -> list[Power]:
     """Foresee the power of each model's step A, at its first share of the level.
 
-    Args:
-        pipelines: an experiment's points.
-        replicates: planned splits, or seeds of one split.
-        own: the experiment's name; its own past runs are the first choice.
+    `pipelines` are an experiment's points, `replicates` planned splits, or seeds of one split; past
+    runs of the experiment `own` are the first choice.
     """
     chains = {
         (model, arm.name): pipeline

@@ -82,11 +82,7 @@ class Preview(BaseModel):
 
 
 def preview(path: Path, overrides: Sequence[str] = (), n: int = 1, side: Side = "users") -> Preview:
-    """Render every prompt of a configuration and count; hand back `n` of them.
-
-    Raises:
-        BadInput: for a faulty configuration, prompt or price table.
-    """
+    """Render and count a configuration's prompts; hand back `n`; BadInput for a faulty one."""
     pipeline = load(path, overrides)
     given = pipeline.profiles_of(side)
     if not given.asks:

@@ -20,7 +20,7 @@ from models.dataset.dialect_detection import detect, quoting_of
 from models.dataset.file_layouts import MOVIELENS
 from models.dataset.text_encoding import detect_encoding
 from models.errors import BadInput
-from tasks.inspection.dataset_check import Checked, Problem, check_pipeline
+from tasks.inspection.dataset_check import Checked, Problem, check
 from tasks.storage.artifacts import Handoff
 from tasks.storage.text_files import is_parquet, text_source
 
@@ -339,7 +339,7 @@ def _mostly_good(dataset: dict[str, Any], checked: Checked, bad: list[Problem]) 
 
 def _checked(raw: dict[str, Any]) -> Checked:
     try:
-        return check_pipeline(Pipeline.model_validate(raw))
+        return check(Pipeline.model_validate(raw))
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise BadInput(f"init: no configuration fits ({reason}). Write it by hand.") from error

@@ -103,8 +103,7 @@ def _past() -> list[_Past]:
 def money(pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> Money:
     """Estimate what the LLM's answers still cost; equal profiles count once.
 
-    Args:
-        pipelines: each with the sides whose profiles it needs.
+    Each pipeline comes with the sides whose profiles it needs.
     """
     bills: dict[str, tuple[int, float | None]] = {}
     for pipeline, sides in pipelines:

@@ -83,12 +83,9 @@ class AnswerRun:
         self.report(self.answers)
 
     def note(self, key: str, problem: Failure | None, final: bool = True) -> None:
-        """Note how a question went, and stop where no other would go better.
+        """Note how a question went, None if well, and stop where no other would go better.
 
-        Args:
-            key: the question's.
-            problem: None for a usable answer.
-            final: whether a question with a problem is not asked again.
+        A question with a problem that is `final` is not asked again.
         """
         if problem is None:
             self.missing.pop(key, None)
@@ -119,11 +116,7 @@ class AnswerRun:
         return self.missing.get(key, NOT_ASKED)
 
     def require_enough(self, keys: list[str]) -> str | None:
-        """Judge how many subjects, by their questions' keys, have no profile; returns a warning.
-
-        Raises:
-            BadInput: if more than `max_missing`.
-        """
+        """A warning of subjects (questions' keys) without profile; BadInput above the limit."""
         texts = self.store.texts()
         missing = [self.reason(key) for key in keys if key not in texts]
         if not missing:

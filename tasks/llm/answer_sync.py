@@ -117,11 +117,7 @@ class SharedAnswers:
             self._waiting.clear()
 
     def push(self) -> None:
-        """Share all that the store does not have, also what a killed run has left.
-
-        Raises:
-            BadInput: if the store cannot be written.
-        """
+        """Share all that the store lacks, also what a killed run left; BadInput if it cannot."""
         while self._push(f"{_UNSHARED} LIMIT {_AT_ONCE}"):
             continue
 

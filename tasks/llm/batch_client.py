@@ -16,7 +16,7 @@ from prefect.logging import get_logger
 from models.config import LLM
 from models.credentials import masked
 from models.errors import BadInput
-from models.llm.completion import Usage, parsed, printable, usage_of
+from models.llm.completion import parsed, printable, usage_of
 from models.llm.failures import Failure
 from models.llm.response_checks import judge
 from tasks.llm.answer_run import ATTEMPTS, AnswerRun
@@ -242,8 +242,7 @@ def _collect(api: "Api", run: AnswerRun, submission: Submission, batch: "Batch")
         problem = refusal or (Failure(reason) if reason else None)
         run.note(key, problem, final=refusal is not None and refusal.scope in ("prompt", "length"))
         if completion is not None and not run.store.has(key, finished_at):
-            usage = usage_of(completion)
-            answers.append(_answer(text, usage, float(seconds), finished_at))
+            answers.append(Answer(text, *usage_of(completion), float(seconds), finished_at))
             run.keep(key, answers[-1])
     run.missing |= dict.fromkeys(open_keys, f"batch {batch.status}")
     submission.close()
@@ -277,7 +276,3 @@ def _rows(api: "Api", run: AnswerRun, batch: "Batch") -> Iterator[tuple[str, Any
                 error = row.get("error")
                 code = error.get("code") if isinstance(error, dict) else None
                 yield row["custom_id"], None, Failure(f"batch: {code or 'no answer'}", "passing")
-
-
-def _answer(text: str | None, usage: Usage, seconds: float, finished_at: datetime) -> Answer:
-    return Answer(text, *usage, seconds, finished_at)

@@ -47,12 +47,7 @@ def one_at_a_time(config: LLM | Embeddings, key: str) -> Iterator[Api]:
 
 
 class HttpClient(openai.DefaultAioHttpClient):
-    """Sends a request at a time.
-
-    Args:
-        total_seconds: for the whole of a request, from its first byte to the answer's last.
-        limits: requests and tokens per minute; None means any number.
-    """
+    """Sends one at a time, at most `total_seconds` from its first byte to the answer's last."""
 
     def __init__(self, total_seconds: float, limits: Limits | None = None) -> None:
         # A redirect would take the key to another address.

@@ -6,7 +6,6 @@ be overdrawn: a caller that takes too much waits until the debt is paid, first c
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 BURST_SECONDS = 1.0
@@ -17,20 +16,14 @@ CHARACTERS_PER_TOKEN = 4
 class Bucket:
     """What may be spent now, refilled at `per_minute`; None is no limit."""
 
-    def __init__(
-        self,
-        per_minute: float | None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._clock, self._sleep = clock, sleep
+    def __init__(self, per_minute: float | None) -> None:
         self._per_second = (per_minute or 0.0) / 60
         self._available = self._most = max(1.0, self._per_second * BURST_SECONDS)
-        self._refilled_at = clock()
+        self._refilled_at = time.monotonic()
 
     def add(self, amount: float) -> None:
         """Refill for the time since the last call, and add `amount`; less than zero overdraws."""
-        now = self._clock()
+        now = time.monotonic()
         gained = (now - self._refilled_at) * self._per_second
         self._available, self._refilled_at = min(self._most, self._available + gained), now
         self._available = min(self._most, self._available + amount)
@@ -39,7 +32,7 @@ class Bucket:
         """Spend `amount`, then wait until the bucket is out of debt, if it is in any."""
         self.add(-amount)
         if self._per_second and self._available < 0:
-            await self._sleep(-self._available / self._per_second)
+            await asyncio.sleep(-self._available / self._per_second)
 
 
 @dataclass

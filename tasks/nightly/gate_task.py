@@ -82,9 +82,15 @@ def gate(
         found, _ = _compared(rule, (metric, k), mine, others) if others else (None, 0)
         if found is not None:
             numbers |= {"anchor_difference": found.difference, "anchor_ci_low": found.ci_low}
+    remarks = ""
+    if unknown := numbers.get("unknown_to_champion", 0):
+        remarks = f"; {unknown} more users that only the challenger can serve are not judged"
+    if holdout.seen:
+        remarks += f"; {holdout.seen} held-out interactions that the champion has learnt from are "
+        remarks += "left out for both"
     judged = Judged(
         decision=decision.outcome,
-        reason=decision.reason + _remarks(holdout.seen, numbers.get("unknown_to_champion", 0)),
+        reason=decision.reason + remarks,
         metric=metric,
         k=k,
         champion_version=champion and champion.version,
@@ -236,11 +242,3 @@ def _means(values: UserValues) -> dict[str, float]:
     if not len(values.users):
         return {}
     return {f"{metric}@{k}": float(per.mean()) for (metric, k), per in values.values.items()}
-
-
-def _remarks(seen: int, unknown: int) -> str:
-    users = f"; {unknown} more users that only the challenger can serve are not judged"
-    pairs = (
-        f"; {seen} held-out interactions that the champion has learnt from are left out for both"
-    )
-    return (users if unknown else "") + (pairs if seen else "")

@@ -16,6 +16,7 @@ from models.publishing.promotion_gate import JUDGED, Decision, too_few_new
 from models.recommenders.registry import entry
 from tasks.dataset.incoming_task import Folded
 from tasks.dataset.outputs import Interactions, Splits
+from tasks.dataset.requirements import require_enough_items
 from tasks.embeddings.outputs import Described, knowledge
 from tasks.execution.stage import verify
 from tasks.nightly.promotion_log import promotions, record
@@ -212,34 +213,18 @@ def drops_folder(rule: Nightly) -> Path:
 
 
 def require_rankings(pipeline: Pipeline, data: Interactions) -> None:
-    """Refuse what the nightly flow cannot publish, before anything is paid for.
-
-    Raises:
-        BadInput: for predicted likes, and for lists longer than the catalogue.
-    """
+    """Refuse, before anything is paid for, predicted likes and lists longer than the catalogue."""
     if pipeline.evaluation.like_from is not None:
         raise BadInput(
             "evaluation.like_from: the nightly flow publishes rankings, not likes. Leave it empty."
         )
     rule = pipeline.nightly
     _, k = parse_metric(rule.metric or pipeline.evaluation.primary)
-    for key, length in (
-        ("evaluation.k", max(pipeline.evaluation.k)),
-        ("nightly.metric", k or 0),
-        ("nightly.k", rule.k),
-    ):
-        if length > data.items.rows:
-            raise BadInput(
-                f"{key}: {length} is larger than the number of items, {data.items.rows}. Lower it."
-            )
+    require_enough_items(pipeline, data, metric=k or 0, k=rule.k)
 
 
 def require_tap_points(pipeline: Pipeline, entered: Mapping[str, Mapping[Side, object]]) -> None:
-    """Refuse a transfer to a model that takes no knowledge.
-
-    Raises:
-        BadInput: see `tasks.training.tap_points.tap_points`.
-    """
+    """Refuse a transfer to a model that takes no knowledge."""
     for model, sides in entered.items():
         if not ARMS[pipeline.nightly.arm].suits(model, sides):
             raise BadInput(

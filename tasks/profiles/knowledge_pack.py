@@ -29,18 +29,13 @@ from tasks.config.prompt_file import SECTIONS, prompt_of
 from tasks.config.yaml_settings import read_settings, validate
 from tasks.profiles.outputs import Profiled, Provenance
 from tasks.profiles.profile_import import take_over
-from tasks.profiles.request import Basis, Request, prompt_hash
+from tasks.profiles.request import Request, prompt_hash
 from tasks.storage.artifacts import PROJECT_ROOT, Handle, file_sha256, read_parquet, write_file
 from tasks.storage.imported_files import profile_file, read_profiles
 
 PACKS = PROJECT_ROOT / "data" / "knowledge"
 CARD = "card.yaml"
 OTHER_HISTORY = "written from another history"
-
-
-def basis(_: Request) -> Basis | None:
-    """A pack is never written again."""
-    return None
 
 
 def pack_folder(config: Profiles) -> Path:
@@ -51,11 +46,7 @@ def pack_folder(config: Profiles) -> Path:
 
 
 def read_card(folder: Path, key: str) -> Card:
-    """Read and check a pack's card; `key` is the configuration's, for messages.
-
-    Raises:
-        BadInput: for a folder without card, and a card that is damaged.
-    """
+    """Read a pack's card; BadInput, naming the setting `key`, if missing or damaged."""
     if not (folder / CARD).is_file():
         packs = sorted(path.parent.name for path in PACKS.glob(f"*/{CARD}"))
         raise BadInput(
@@ -191,14 +182,10 @@ def _same_history(request: Request, texts: pa.Table, train: pa.Table) -> pa.Chun
 def export(
     folder: Path, profiles: pa.Table, side: Side, facts: dict[str, Any], told: dict[str, Any]
 ) -> Card:
-    """Add the texts of one side to a pack, which is made if there is none.
+    """Add the texts of one side, `profiles_schema`, to a pack, which is made if there is none.
 
-    Args:
-        folder: the pack's.
-        profiles: schema `profiles_schema`; rows without text are left out.
-        side: whom they describe.
-        facts: what the card says of the whole pack; an existing card keeps what is not in it.
-        told: what the card says of this side, but for the digest.
+    `facts` is what the card says of the whole pack; an existing card keeps what is not in it.
+    `told` is what it says of this side, but for the digest. Rows without text are left out.
 
     Raises:
         BadInput: for profiles without any text, and a damaged card.
@@ -215,11 +202,7 @@ def export(
 
 
 def write_card(folder: Path, facts: dict[str, Any]) -> Card:
-    """Write a pack's card; an existing one keeps what is not in `facts`.
-
-    Raises:
-        BadInput: for a damaged card.
-    """
+    """Write a pack's card, keeping what is not in `facts`; BadInput if it was damaged."""
     before = read_card(folder, str(folder)).model_dump() if (folder / CARD).is_file() else {}
     card = validate(Card, {**before, **facts}, folder / CARD)
     content = card.model_dump(mode="json", exclude_none=True)

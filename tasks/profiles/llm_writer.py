@@ -77,10 +77,7 @@ def questions(
 ) -> Iterator[tuple[str, Question]]:
     """Yield every subject's id and question, in sorted order; equal keys give equal answers.
 
-    Args:
-        request: what profiles are written from.
-        limit: replaces the history's, for prompts that are too long.
-        subjects: of these alone.
+    With `subjects`, of these alone; `limit` replaces the history's, for prompts that are too long.
     """
     config = request.config
     identity = {**config.llm.request_identity(), "base_url": endpoint(config.llm)}

@@ -13,7 +13,7 @@ from models.profiles.user_history import describe, presentable, select, whole
 from models.schemas import ITEM, KEYS, TEXT, USER, profiles_schema
 from tasks.profiles.outputs import Profiled
 from tasks.profiles.request import Basis, Request, no_calls, profile_rows, prompt_hash, sha256_of
-from tasks.storage.artifact_batches import Stream, record_batches
+from tasks.storage.artifact_batches import Stream
 from tasks.storage.artifacts import read_parquet, write_batches
 
 
@@ -29,7 +29,7 @@ def write(request: Request) -> Profiled:
     schema = profiles_schema(KEYS[request.side])
     facts = {"writer": writer, "history": "all training interactions"}
     return Profiled(
-        profiles=write_batches("profiles", schema, record_batches(tables), request.inputs, facts),
+        profiles=write_batches("profiles", schema, tables, request.inputs, facts),
         calls=no_calls(request.inputs),
         source="offline",
         prompt_hash=prompt_hash(writer),

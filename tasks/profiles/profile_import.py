@@ -14,7 +14,7 @@ from models.profiles.provenance import provenance_of
 from models.schemas import HISTORY_COUNT, HISTORY_SHA256, KEYS, TEXT
 from tasks.config.prompt_file import SECTIONS
 from tasks.profiles.outputs import Profiled, Provenance
-from tasks.profiles.request import Basis, Request, no_calls, profile_rows, sha256_of
+from tasks.profiles.request import Request, no_calls, profile_rows, sha256_of
 from tasks.storage.artifacts import read_parquet, write_parquet
 from tasks.storage.imported_files import matched_rows, read_profiles, require_few_missing
 
@@ -23,17 +23,8 @@ BLANK = "blank in the imported file"
 REFUSED = "refused"
 
 
-def basis(_: Request) -> Basis | None:
-    """What imported texts were written from is not known."""
-    return None
-
-
 def write(request: Request) -> Profiled:
-    """Write the profiles of the file of `profile_file`.
-
-    Raises:
-        BadInput: for a file that cannot be read, unknown or repeated ids, too many missing users.
-    """
+    """Write the profiles of a `profile_file`; for errors see `read_profiles` and `take_over`."""
     config, side = request.config, request.side
     assert request.imported is not None
     source = f"{SECTIONS[side]}.path {config.path}"
@@ -49,20 +40,14 @@ def take_over(
     hint: str = "",
     provenance: Provenance | None = None,
 ) -> Profiled:
-    """Make profiles of texts that were written elsewhere.
+    """Make profiles of texts that were written elsewhere, `given` as `read_profiles` returns them.
 
-    Args:
-        request: whom they are for.
-        given: as `read_profiles` returns them.
-        source: the configuration's key and the file, for messages.
-        refused: string (rows,), why a text does not count; null where it does.
-        known: sorted ids that may stand in the file; where its texts are known to have seen no
-            interaction, each of them is a subject. None for those of the training part.
-        hint: a sentence for the message about too many missing.
-        provenance: of the texts that count; None judges it by their records.
-
-    Raises:
-        BadInput: as `write`.
+    `source` is the configuration's key and the file, for messages; `refused`, string (rows,), says
+    why a text does not count and is null where it does. `known` are sorted ids that may stand in
+    the file (None: those of the training part): where its texts are known to have seen no
+    interaction, each of them is a subject. `provenance` is that of the texts that count; None
+    judges it by their records. `hint` is for the message about too many missing; BadInput as
+    `write`.
     """
     config, side, imported, inputs = request.config, request.side, request.imported, request.inputs
     assert imported is not None

@@ -3,23 +3,33 @@
 from collections.abc import Mapping
 
 from models.config import Profiles, Side
+from models.errors import BadInput
 from models.profiles.card import Card
 from models.profiles.prompt_templates import Template
 from tasks.execution.stage import stage
 from tasks.execution.worker_pool import require_workers
-from tasks.profiles import item_means, knowledge_pack, llm_writer, offline_writer, profile_import
+from tasks.profiles import knowledge_pack, llm_writer, offline_writer, profile_import
 from tasks.profiles.outputs import Previous, Profiled
 from tasks.profiles.request import Provider, Request
 from tasks.profiles.reuse import write_changed
 from tasks.storage.artifacts import Handle
 
+
+def _refuse(_: Request) -> Profiled:
+    """The stage *pooling* describes these users, from the items' embeddings."""
+    raise BadInput(
+        "profiles.provider items: users are described by their items, so they have no profiles of "
+        "their own. Show the items' profiles with --side items"
+    )
+
+
 PROVIDERS: Mapping[str, Provider] = {
-    "offline": offline_writer,
-    "openai": llm_writer,
-    "openai-batch": llm_writer,
-    "import": profile_import,
-    "pack": knowledge_pack,
-    "items": item_means,
+    "offline": Provider(offline_writer.write, offline_writer.basis),
+    "openai": Provider(llm_writer.write, llm_writer.basis),
+    "openai-batch": Provider(llm_writer.write, llm_writer.basis),
+    "import": Provider(profile_import.write),
+    "pack": Provider(knowledge_pack.write),
+    "items": Provider(_refuse),
 }
 """Who writes profiles, by `profiles.provider`. A new provider is one file and one row."""
 
@@ -38,17 +48,10 @@ def profiles(
 ) -> Profiled:
     """Write a profile for every user (item) of the training interactions.
 
-    Args:
-        config: provider, history policy and endpoint.
-        prompt: the prompt template; not used offline.
-        train: schema `INTERACTIONS`; what profiles are written from, which `config.interactions`
-            may make more than the training part.
-        items: schema `ITEMS`.
-        imported: the file of the providers import and pack, from `given_texts`.
-        side: users or items.
-        demographics: what `history.demographics` names, if anything.
-        card: of a pack.
-        previous: an earlier run's profiles of users, for those who have hardly changed.
+    `train`, schema `INTERACTIONS`, is what profiles are written from, which `config.interactions`
+    may make more than the training part; `items` has the schema `ITEMS`. `imported` and `card` are
+    from `given_texts`, `demographics` has what `history.demographics` names, and `previous` an
+    earlier run's profiles of users, for those who have hardly changed.
 
     Raises:
         BadInput: as the provider's `write`.

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -57,14 +57,16 @@ class Basis(NamedTuple):
     writer: Any
 
 
-class Provider(Protocol):
-    """A module that writes profiles, named in `tasks.profiles.profiles_task.PROVIDERS`."""
+class Provider(NamedTuple):
+    """A row of `tasks.profiles.profiles_task.PROVIDERS`.
 
-    def write(self, request: Request) -> Profiled:
-        """Write a profile for every subject of the request that keeps none."""
+    Attributes:
+        write: writes a profile for every subject of the request that keeps none.
+        basis: returns what decides a user's profile; None where that is not known.
+    """
 
-    def basis(self, request: Request) -> Basis | None:
-        """Return what decides a user's profile; None where that is not known."""
+    write: Callable[[Request], Profiled]
+    basis: Callable[[Request], Basis | None] = lambda _: None
 
 
 def profile_rows(

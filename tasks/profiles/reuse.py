@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pyarrow as pa
 from prefect.logging import get_logger
 
 from models.profiles.provenance import provenance
@@ -32,15 +33,15 @@ def write_changed(
     written = provider.write(replace(request, kept=users))
     if not users:
         return written.model_copy(update=everyone)
-    table = kept.with_others(read_parquet(written.profiles).replace_schema_metadata(None))
+    new = read_parquet(written.profiles).replace_schema_metadata(None)
+    table = pa.concat_tables([new, kept.profiles]).sort_by(USER)
     inputs = {**request.inputs, "written": written.profiles}
     facts = {"settings": settings}
     proved = provenance(kept.profiles, kept.proved)
-    seen = kept.all_seen(train.replace_schema_metadata(None))
     return written.model_copy(
         update={
             "profiles": write_parquet("profiles", table, inputs, facts),
-            "seen": write_parquet("profiles", seen, inputs, {**facts, "part": "seen"}),
+            "seen": write_parquet("profiles", kept.seen, inputs, {**facts, "part": "seen"}),
             "provenance": written.provenance if proved == "train-only" else proved,
             "kept": len(users),
             **facts,

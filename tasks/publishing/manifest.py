@@ -93,11 +93,7 @@ class Manifest(Serving):
         return folder_of(self.experiment) / self.version
 
     def handle(self, name: str) -> Handle:
-        """Refer to one of its files.
-
-        Raises:
-            BadInput: if the version has no such file.
-        """
+        """Refer to one of its files; BadInput if the version has no such file."""
         file = self.files.get(name)
         if file is None:
             raise BadInput(f"{self.folder}: has no {name}. Go back with `llmkt champion rollback`.")
@@ -109,11 +105,7 @@ class Manifest(Serving):
         return self.job, self.handle(JUDGED), Inputs(train, valid, users, items, {})
 
     def verify(self) -> None:
-        """Compare every file with its digest.
-
-        Raises:
-            MissingArtifact: naming the first one that is gone or was altered.
-        """
+        """Compare every file with its digest; MissingArtifact names the first that is not whole."""
         for name in self.files:
             self.handle(name).verify()
 
@@ -154,11 +146,7 @@ def link_to(link: Path, version: str) -> None:
 
 
 def the_experiment(named: str | None) -> str:
-    """Choose the named experiment, or the only one with a published version.
-
-    Raises:
-        BadInput: if nothing is published, or several are and none is named.
-    """
+    """Choose the named experiment, or the only published one; BadInput if there is no such one."""
     follow()
     folders = (data_dir() / FOLDER).glob("*")
     known = sorted(folder.name for folder in folders if (folder / CURRENT).is_symlink())
@@ -173,11 +161,7 @@ def the_experiment(named: str | None) -> str:
 
 
 def current(experiment: str) -> Manifest | None:
-    """Read the current version's manifest; None before the first.
-
-    Raises:
-        BadInput: if the link leads nowhere, or to a manifest that cannot be read.
-    """
+    """Read the current version's manifest; None before the first, BadInput if it cannot be read."""
     follow()
     try:
         version = str((folder_of(experiment) / CURRENT).readlink())
@@ -191,11 +175,7 @@ def current(experiment: str) -> Manifest | None:
 
 
 def read(experiment: str, version: str) -> Manifest:
-    """Read a version's manifest.
-
-    Raises:
-        BadInput: if it is not there or cannot be read.
-    """
+    """Read a version's manifest; BadInput if it is not there or cannot be read."""
     path = folder_of(experiment) / version / MANIFEST
     try:
         contained(f"{experiment}/{version}")

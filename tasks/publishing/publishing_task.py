@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from prefect.logging import get_run_logger
 
 from models.config import SIDES, Nightly, Side
-from models.embeddings.text_batches import to_matrix
+from models.embeddings.text_batches import to_matrix, to_table
 from models.evaluation.slices import HEAD_SHARE
-from models.schemas import EMBEDDING, ITEM, KEYS, RECOMMENDATIONS, USER, VECTOR, vectors
+from models.schemas import EMBEDDING, ITEM, KEYS, RECOMMENDATIONS, USER, VECTOR
 from tasks.dataset.outputs import Interactions, Splits
 from tasks.execution.cache_key import cache_key
 from tasks.execution.stage import always, stage
@@ -135,11 +135,8 @@ def _vectors_of(
 def _table(recommender: "Recommender", side: Side, found: "Vectors") -> pa.Table:
     """Schema `vectors`, sorted by id."""
     tokens = recommender.user_tokens if side == "users" else recommender.item_tokens
-    schema = vectors(VECTOR, found.matrix.shape[1], KEYS[side])
-    flat = pa.array(np.ascontiguousarray(found.matrix).reshape(-1))
-    rows = pa.FixedSizeListArray.from_arrays(flat, found.matrix.shape[1])
     ids = pa.array(tokens[found.ids], pa.string())
-    return pa.table([ids, rows], names=schema.names).cast(schema).sort_by(KEYS[side])
+    return to_table(ids, VECTOR, found.matrix, KEYS[side]).sort_by(KEYS[side])
 
 
 def version_of(

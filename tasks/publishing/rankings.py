@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from models.arrow import Bools, Ints
 from models.dataset.splitting import pairs_of
 from models.schemas import ITEM, TIMESTAMP, USER
 from tasks.storage.artifacts import Handle, read_parquet
@@ -34,21 +34,13 @@ def rank_for(
     new_items: "Foretold | None" = None,
     new_users: "Foretold | None" = None,
 ) -> pa.Table:
-    """The best items for those of `users` that the model has learnt of.
+    """The best items for those of `users`, string (n,), that the model has learnt of.
 
-    Args:
-        recommender: a trained one; a sequential model's histories are extended.
-        users: raw ids, string (n,).
-        catalogue: raw ids of the candidates; those that the model has never met are never ranked.
-        known: schema `INTERACTIONS`, all that may be known of the users; a sequential model is
-            given what it did not train on, oldest first.
-        excluded: user and item, never ranked.
-        k: length of the lists.
-        new_items: items whose scores are foretold.
-        new_users: users whose scores are foretold; they are ranked for instead.
-
-    Returns:
-        Schema `RANKINGS`, one row per user in the order of internal ids.
+    Of the `catalogue`, what the model has never met is never ranked, nor what is `excluded` (user
+    and item). `known`, schema `INTERACTIONS`, is all that may be known of the users: a sequential
+    model is given what it did not train on, oldest first. The scores of `new_items` and `new_users`
+    are foretold; where there are new users, they are ranked for instead. Returns the schema
+    `RANKINGS`, lists of `k`, one row per user in the order of internal ids.
     """
     from models.recommenders.top_k import Seen, rank
 
@@ -97,13 +89,13 @@ def _scores(
     return lambda block: made[np.searchsorted(new_users.rows, block.cpu())]
 
 
-def overlap(held: pa.Table, learnt: list[Handle]) -> NDArray[np.bool_]:
+def overlap(held: pa.Table, learnt: list[Handle]) -> Bools:
     """Mark the held-out pairs that are among those that a model has learnt from: bool (n,)."""
     pairs = [pairs_of(read_parquet(handle, [USER, ITEM])) for handle in learnt]
     return np.asarray(pc.is_in(pairs_of(held), pa.concat_arrays(pairs)))
 
 
-def _pairs(recommender: "Recommender", table: pa.Table) -> NDArray[np.int64]:
+def _pairs(recommender: "Recommender", table: pa.Table) -> Ints:
     """Pairs of internal ids, of users and items that the model has learnt of: int64 (n, 2)."""
     users = recommender.user_ids(table[USER])
     items = recommender.item_ids(table[ITEM])

@@ -37,11 +37,7 @@ class Found(BaseModel):
 
 
 def recommended(experiment: str, user: str, k: int | None = None) -> Found:
-    """A user's published recommendations, best first; up to ten where `k` is None.
-
-    Raises:
-        BadInput: for a user without recommendations, and for more than are published.
-    """
+    """A user's `k` (None: up to ten) published items, best first; BadInput if there are fewer."""
     manifest = current(experiment)
     if manifest is None:
         raise BadInput(f"{experiment}: no version is published. Run `llmkt nightly` first.")

@@ -59,11 +59,7 @@ def pack(experiment: str, bundle: Path, texts: bool = False) -> list[str]:
 
 
 def opened(bundle: Path) -> dict[str, bytes]:
-    """Read a bundle's files by name.
-
-    Raises:
-        BadInput: for a file that is no bundle, or damaged.
-    """
+    """Read a bundle's files by name; BadInput for a file that is no bundle, or damaged."""
     try:
         with ZipFile(bundle) as archive:
             content = {name: archive.read(name) for name in archive.namelist()}

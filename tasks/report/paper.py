@@ -32,11 +32,7 @@ _TEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
 
 
 def write_paper(experiment: str, folder: Path) -> list[Path]:
-    """Write tables, figures, methods and references of an experiment's latest evaluation.
-
-    Raises:
-        BadInput: for an unknown experiment.
-    """
+    """Write an experiment's tables, figures, methods and references; BadInput if it is unknown."""
     own = {"experiment": experiment}
     with reading() as connection:
         require_experiment(connection, experiment)

@@ -49,11 +49,7 @@ def report(
 
 
 def find_report(experiment: str | None = None) -> Path:
-    """The report of an experiment, or the newest one.
-
-    Raises:
-        BadInput: if it is not there; says which there are.
-    """
+    """The report of an experiment, or the newest one; BadInput says which there are."""
     mirror("reports")
     folder = data_dir() / "reports"
     pages = sorted(folder.glob("*.html"), key=lambda file: file.stat().st_mtime)

@@ -35,11 +35,7 @@ _TESTED = ("difference", "ci_low", "ci_high", "p_value", "p_adjusted", "verdict"
 
 
 def verify(bundle: Path) -> Iterator[Finding]:
-    """Compute a bundle's numbers again from what it holds, without key or network.
-
-    Raises:
-        BadInput: for a file that is no bundle, or damaged.
-    """
+    """Compute a bundle's numbers again, without key or network; for errors see `opened`."""
     content = opened(bundle)
     tables = {
         path: pq.read_table(pa.BufferReader(held))

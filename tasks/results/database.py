@@ -42,11 +42,7 @@ def database(
     wait_seconds: float = DATABASE_WAIT_SECONDS,
     settings: Mapping[str, bool] | None = None,
 ) -> Iterator["duckdb.DuckDBPyConnection"]:
-    """Open the results database, waiting while another process holds it.
-
-    Raises:
-        BadInput: if it does not exist (read-only), stays busy, or is no database.
-    """
+    """Open the results database, waiting for other processes; BadInput if it is unusable."""
     remote = store()
     synchronized = nullcontext() if remote is None else _synchronized(remote, read_only)
     with synchronized, _connected(read_only, wait_seconds, settings or {}) as connection:

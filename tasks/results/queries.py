@@ -12,12 +12,14 @@ import duckdb
 
 from models.config import BASELINE
 from models.errors import BadInput
-from tasks.results.database import database, database_path, is_damage
+from tasks.results.database import database, database_path, has_database, is_damage
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Rows = list[dict[str, Any]]
+Tried = tuple[str, str, str, str, int]
+"""Point, model, arm, search and number of a trial."""
 
 READ_WAIT_SECONDS = 15.0
 """An evaluation holds the database for a second or two."""
@@ -53,11 +55,7 @@ def comparison_rows(experiment: str | None = None, against: str | None = None) -
 
 
 def slice_rows(experiment: str | None = None) -> Rows:
-    """Every arm compared with its baseline in each slice of users and items.
-
-    Raises:
-        BadInput: if there is nothing to show.
-    """
+    """Every arm compared with its baseline in each slice; BadInput if there is nothing to show."""
     rows = _rows("slice_comparison", experiment)
     if not rows:
         comparison_rows(experiment)  # refuses what has no comparison at all
@@ -94,6 +92,20 @@ def chosen_settings(experiment: str) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
+def earlier_trials(experiment: str) -> set[Tried]:
+    """Every trial of an experiment that the results database holds."""
+    if not has_database():
+        return set()
+    with reading() as connection:
+        if not connection.execute("FROM duckdb_tables() WHERE table_name = 'trials'").fetchall():
+            return set()
+        found = connection.execute(
+            "SELECT point, model, arm, search, trial FROM trials WHERE experiment = ?",
+            [experiment],
+        )
+        return {(*texts, trial) for *texts, trial in found.fetchall()}
+
+
 def _rows(view: str, experiment: str | None) -> Rows:
     chosen = "$experiment IS NULL OR experiment = $experiment"
     with reading() as connection:
@@ -102,11 +114,7 @@ def _rows(view: str, experiment: str | None) -> Rows:
 
 
 def require_experiment(connection: "DuckDBPyConnection", name: str | None) -> None:
-    """Refuse a database without results, and an experiment that is not in it.
-
-    Raises:
-        BadInput: with the names of those that are.
-    """
+    """Refuse a database without results, and an experiment that is not in it."""
     if not connection.execute("SELECT * FROM duckdb_views() WHERE NOT internal").fetchall():
         raise BadInput(f"{database_path()}: holds no results. Run `llmkt run CONFIG` first.")
     found = connection.execute("SELECT DISTINCT experiment FROM runs ORDER BY ALL").fetchall()
@@ -118,12 +126,7 @@ def require_experiment(connection: "DuckDBPyConnection", name: str | None) -> No
 
 
 def query(sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Names and rows of what a statement selects; nothing can be changed.
-
-    Raises:
-        BadInput: if it is not one statement that reads, DuckDB refuses it, or the database is
-            missing or stays busy.
-    """
+    """Names and rows of what a statement selects; BadInput if it fails, or does not only read."""
     with reading(_OFFLINE) as connection:
         try:
             statements = connection.extract_statements(sql)

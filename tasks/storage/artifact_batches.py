@@ -91,12 +91,6 @@ def _whole_users(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     yield from kept
 
 
-def record_batches(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
-    """Convert tables to the record batches that `write_batches` takes."""
-    for table in tables:
-        yield from table.combine_chunks().to_batches()
-
-
 @contextmanager
 def scratch() -> Iterator["duckdb.DuckDBPyConnection"]:
     """Open a temporary database on disk; it is deleted afterwards."""

@@ -160,11 +160,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def require_writable() -> None:
-    """Refuse to start work whose results could not be stored.
-
-    Raises:
-        BadInput: if nothing can be written to the data folder, or its store cannot be used.
-    """
+    """Refuse (BadInput) to start work whose results the data folder or its store would not take."""
     with writing(data_dir()), new_file(data_dir()) as probe:
         probe.write_bytes(bytes(4096))
     remote = store()
@@ -251,17 +247,19 @@ def write_file(stage: str, suffix: str, source: Path) -> Handle:
 def write_batches(
     stage: str,
     schema: pa.Schema,
-    batches: Iterable[pa.RecordBatch],
+    batches: Iterable[pa.RecordBatch | pa.Table],
     inputs: Mapping[str, Handle] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Handle:
     """Like `write_parquet`, of a table that need not fit into memory; cast to `schema`."""
-    whole = schema.with_metadata(_metadata(stage, inputs, config))
+    described = schema.with_metadata(_metadata(stage, inputs, config))
     rows = 0
     with _new_artifact(stage, ".parquet") as path:
-        with pq.ParquetWriter(path, whole, compression="zstd") as writer:
+        with pq.ParquetWriter(path, described, compression="zstd") as writer:
             for batch in batches:
-                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+                whole = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
+                if whole.num_rows:
+                    writer.write_table(whole.combine_chunks().cast(schema))
                 rows += batch.num_rows
         return _kept(path, ".parquet", rows)
 

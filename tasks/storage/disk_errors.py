@@ -48,11 +48,7 @@ def reason(error: BaseException | None) -> str | None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Guard a write to `path`.
-
-    Raises:
-        BadInput: if the disk refuses; other errors pass.
-    """
+    """Guard a write to `path`: BadInput if the disk refuses; other errors pass."""
     try:
         yield
     except BadInput:

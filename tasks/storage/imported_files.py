@@ -165,11 +165,7 @@ def matched_rows(
 def require_few_missing(
     missing: pa.Array, n: int, source: str, config: Profiles | Embeddings, side: Side, why: str = ""
 ) -> None:
-    """Warn of those of n users (items) that the file leaves without anything; `why` is a sentence.
-
-    Raises:
-        BadInput: if their share is above `config.max_missing`.
-    """
+    """Warn of those of n users (items) without anything, and why; BadInput above `max_missing`."""
     if not len(missing):
         return
     summary = (

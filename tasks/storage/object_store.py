@@ -44,11 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder in a store.
-
-    Raises:
-        BadInput: by all methods, if the store refuses or cannot be reached.
-    """
+    """A folder in a store; all methods raise BadInput if it refuses or cannot be reached."""
 
     url: str
     system: "AbstractFileSystem"
@@ -128,11 +124,7 @@ class Store:
                     continue
 
     def require_usable(self) -> None:
-        """Write and read an object.
-
-        Raises:
-            BadInput: if that is not possible.
-        """
+        """Write an object and read it back; BadInput if that is not possible."""
         content = b"The data folder of LLM-KT Flow; see data/README.md\n"
         self.write(_MARKER, content)
         if self.read(_MARKER) != content:
@@ -169,11 +161,7 @@ class Store:
 
 
 def store() -> Store | None:
-    """The store that LLMKT_DATA_DIR names; None where it is a folder.
-
-    Raises:
-        BadInput: if the URL may not be used, or a package for it is missing.
-    """
+    """The store that LLMKT_DATA_DIR names, if any; BadInput for a bad URL or a missing package."""
     url = store_url()
     return None if url is None else _opened(url)
 

@@ -34,11 +34,7 @@ class ResultObjects(WritableFileSystem):
         """Nothing: to Prefect a key is a key, and no path below the working directory."""
 
     def read_path(self, path: str, _sync: bool = True) -> bytes:  # type: ignore[override]
-        """A result's record.
-
-        Raises:
-            ValueError: if there is none: Prefect takes that for a miss.
-        """
+        """Read a result's record; ValueError if there is none: Prefect takes that for a miss."""
         remote = store()
         assert remote is not None
         content = remote.read(f"{FOLDER}/{path}")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
+from models.arrow import Floats, Singles
 from models.config import ARMS, ArmName, Targets
 from models.config.arms import ControlInputs
 from models.config.plugins import is_path
@@ -21,7 +21,7 @@ from models.schemas import EMBEDDING, TARGET, vectors
 from models.targets.kept_reducers import Unusable, dump, load, refit_reason, unchanged
 from models.targets.reduction import fit, settings, standardised
 from tasks.execution.stage import stage
-from tasks.storage.artifact_batches import Stream, record_batches
+from tasks.storage.artifact_batches import Stream
 from tasks.storage.artifacts import Handle, read_parquet, write_batches, write_bytes, write_parquet
 from tasks.targets.outputs import Kept, Targeted
 
@@ -39,14 +39,10 @@ def targets(
 ) -> Targeted:
     """Reduce the embeddings of every user (item) to `width`; for errors see `fit`.
 
-    Args:
-        config: the targets' section.
-        embeddings: `vectors("embedding", d, key)`.
-        width: decides; whether it is `config.width` or a layer's is the caller's business. None
-            keeps all columns, which needs the reduction none.
-        keep: store the reducer, for later runs.
-        kept: an earlier run's reducer. Until its policy asks for a refit, users with the embedding
-            of that run keep that run's target to the bit, and all others are transformed.
+    `embeddings` are `vectors("embedding", d, key)`; a `width` of None keeps all columns, which
+    needs the reduction none. `keep` stores the reducer for later runs. `kept` is an earlier run's:
+    until its policy asks for a refit, users with the embedding of that run keep that run's target
+    to the bit, and all others are transformed.
     """
     with one_thread():
         if kept is None or is_path(config.reduction):  # which cannot place what is new
@@ -73,7 +69,7 @@ def _fitted(
     stream = Stream.of(embeddings)
     at_once = ceil(stream.rows / max(1, ceil(stream.rows / AT_ONCE)))
 
-    def source() -> Iterator[NDArray[np.float32]]:
+    def source() -> Iterator[Singles]:
         for table in stream.tables(at_once, [EMBEDDING]):
             yield to_matrix(table[EMBEDDING])
 
@@ -91,7 +87,7 @@ def _fitted(
         targets=write_batches(
             "targets",
             vectors(TARGET, columns, key),
-            record_batches(tables()),
+            tables(),
             {"embeddings": embeddings},
             {**config.identity(), "width": columns},
         ),
@@ -145,10 +141,7 @@ def _transformed(
 
 
 def _write(
-    like: pa.Table,
-    matrix: NDArray[np.float32],
-    inputs: dict[str, Handle],
-    config: dict[str, object],
+    like: pa.Table, matrix: Singles, inputs: dict[str, Handle], config: dict[str, object]
 ) -> Handle:
     """Write targets, float32 (n, width), of the users (items) of another table of vectors."""
     key = like.column_names[0]
@@ -156,7 +149,7 @@ def _write(
     return write_parquet("targets", table, inputs, config)
 
 
-def _factors(*log_of_subjects: Any) -> NDArray[np.float64]:
+def _factors(*log_of_subjects: Any) -> Floats:
     """See `models.recommenders.ials.log_factors`; torch is imported when it is asked for."""
     from models.recommenders.ials import log_factors
 
@@ -169,13 +162,8 @@ def controls(
 ) -> Targeted:
     """Make a control arm's targets for the users (items), and of the width, of `targeted`.
 
-    Args:
-        config: the targets' section.
-        arm: a row of `models.config.ARMS` with `make_targets`.
-        targeted: the profiles' targets.
-        train: schema `INTERACTIONS`.
-        items: schema `ITEMS`.
-        seed: the training's, with which shuffled and noise are drawn anew.
+    `train` and `items` have the schemas `INTERACTIONS` and `ITEMS`; with `seed`, the training's,
+    shuffled and noise are drawn anew.
 
     Raises:
         BadInput: if the data has nothing to make the control of.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from models.arrow import Ints, Singles
 from models.config import Job, Side, parse_metric
 from models.embeddings.text_batches import to_matrix
 from models.schemas import (
@@ -88,7 +88,7 @@ def _words(table: pa.Table, column: str) -> list[list[str]]:
     return [row or [] for row in rows]
 
 
-def vectors_of(handle: Handle) -> tuple[pa.ChunkedArray, NDArray[np.float32]]:
+def vectors_of(handle: Handle) -> tuple[pa.ChunkedArray, Singles]:
     """Read a targets artifact: ids, and float32 (n, width)."""
     table = read_parquet(handle)
     return table[table.column_names[0]], to_matrix(table[TARGET])
@@ -157,11 +157,7 @@ def _rankings(recommender: "Recommender", holdout: "Holdout", k: int) -> pa.Tabl
 
 
 def ranking_table(
-    recommender: "Recommender",
-    split: str,
-    users: NDArray[np.int64],
-    items: NDArray[np.int64],
-    scores: NDArray[np.float32],
+    recommender: "Recommender", split: str, users: Ints, items: Ints, scores: Singles
 ) -> pa.Table:
     """Make one row per user, schema `RANKINGS`; places for which no item is left are dropped."""
     ranked = np.isfinite(scores)

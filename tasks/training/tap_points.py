@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from models.config import Pipeline, Side
 from models.errors import BadInput
-from models.recommenders.registry import entry, judged, require_new_name
+from models.recommenders.registry import ELSEWHERE, entry, judged
 from tasks.execution.devices import log_float32_models
 
 if TYPE_CHECKING:
@@ -35,7 +35,11 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
     for name, settings in pipeline.models.items():
         found[name] = {}
         if settings.rankings is not None:
-            require_new_name(name)
+            if judged(name) is not ELSEWHERE:
+                raise BadInput(
+                    f"models.{name}.rankings: {name} names a model that is trained here. Give the "
+                    "rankings another name, such as theirs."
+                )
             continue
         transfer = pipeline.transfer_of(name)
         if entry(name).own:

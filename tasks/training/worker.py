@@ -147,11 +147,7 @@ def _prepared(job: Job, inputs: Inputs) -> tuple["Recommender", "ModelWrapper"]:
 
 
 def trained_model(job: Job, weights: Handle, inputs: Inputs, device: str = "cpu") -> "Recommender":
-    """Rebuild a recommender with its trained weights; nothing in them is executed.
-
-    Raises:
-        MissingArtifact: if a file is gone or was altered.
-    """
+    """Rebuild a recommender with its weights; nothing in them is executed. See `Handle.verify`."""
     import torch
     from safetensors.torch import load_file
 

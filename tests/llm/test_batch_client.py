@@ -198,7 +198,7 @@ def test_a_killed_run_s_batch_is_picked_up(batches, data_dir, moment, known):
 
 
 def test_a_kill_while_collecting_bills_nothing_twice(batches, data_dir, monkeypatch):
-    answer, calls = batch_client._answer, []
+    answer, calls = batch_client.Answer, []
 
     def killed_at_the_third(*arguments):
         calls.append(arguments)
@@ -206,7 +206,7 @@ def test_a_kill_while_collecting_bills_nothing_twice(batches, data_dir, monkeypa
             raise KeyboardInterrupt
         return answer(*arguments)
 
-    monkeypatch.setattr(batch_client, "_answer", killed_at_the_third)
+    monkeypatch.setattr(batch_client, "Answer", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         run(config(batches), *TITLES)
     result = run(config(batches), *TITLES)

@@ -1,9 +1,11 @@
 """Rate limits: on a clock of the test's own, and over real HTTP."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
+from tasks.llm import rate_limit
 from tasks.llm.rate_limit import Bucket, Limits
 from tests.support.fake_llm import config, failure, run
 
@@ -36,33 +38,36 @@ def taken(bucket: Bucket, clock: Clock, *amounts: float) -> list[float]:
     return asyncio.run(take())
 
 
-def bucket(per_minute: float) -> tuple[Bucket, Clock]:
-    clock = Clock()
-    return Bucket(per_minute, clock, clock.sleep), clock
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    own = Clock()
+    monkeypatch.setattr(rate_limit, "time", SimpleNamespace(monotonic=own))
+    monkeypatch.setattr(rate_limit, "asyncio", SimpleNamespace(sleep=own.sleep))
+    return own
 
 
-def test_a_second_s_worth_is_free_and_the_rest_comes_at_the_rate():
-    assert taken(*bucket(120), *[1] * 6) == [0, 0, 0.5, 1.0, 1.5, 2.0]
+def test_a_second_s_worth_is_free_and_the_rest_comes_at_the_rate(clock):
+    assert taken(Bucket(120), clock, *[1] * 6) == [0, 0, 0.5, 1.0, 1.5, 2.0]
 
 
-def test_slow_rates_still_let_one_through_at_once():
-    assert taken(*bucket(6), 1, 1, 1) == [0, 10, 20]
+def test_slow_rates_still_let_one_through_at_once(clock):
+    assert taken(Bucket(6), clock, 1, 1, 1) == [0, 10, 20]
 
 
-def test_more_than_a_bucket_holds_is_paid_off():
-    assert taken(*bucket(600), 30, 1) == [2.0, 2.1]
+def test_more_than_a_bucket_holds_is_paid_off(clock):
+    assert taken(Bucket(600), clock, 30, 1) == [2.0, 2.1]
 
 
-def test_idle_time_fills_no_more_than_the_bucket():
-    limited, clock = bucket(120)
+def test_idle_time_fills_no_more_than_the_bucket(clock):
+    limited = Bucket(120)
     taken(limited, clock, 1, 1)
     clock.now += 3600
     began = clock.now - 100
     assert taken(limited, clock, *[1] * 3) == [began, began, began + 0.5]
 
 
-def test_no_minute_sees_more_than_the_limit_and_its_burst():
-    limited, clock = bucket(60)
+def test_no_minute_sees_more_than_the_limit_and_its_burst(clock):
+    limited = Bucket(60)
     times = taken(limited, clock, *[1] * 300)
     for start in times:
         assert sum(start <= time < start + 60 for time in times) <= 61
@@ -82,8 +87,8 @@ def test_waiting_tasks_are_served_in_order():
     assert order == list(range(10))
 
 
-def test_an_estimate_is_settled_by_what_was_used():
-    tokens, clock = bucket(6000)
+def test_an_estimate_is_settled_by_what_was_used(clock):
+    tokens = Bucket(6000)
     limits = Limits(Bucket(None), tokens, longest_answer=400)
     body = b"x" * 800
 
