@@ -1,19 +1,45 @@
 """The tap point of every model of a pipeline."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import models
 from models.config import Pipeline, Side
 from models.errors import BadInput
+from models.recommenders.entry import TapPoint
 from models.recommenders.registry import entry, judged, require_new_name
 from tasks.execution.devices import log_float32_models
+from tasks.execution.stage import stage
+from tasks.storage.artifacts import versions
 
-if TYPE_CHECKING:
-    from models.recommenders.tap_probe import TapPoint
-
-
-TapPoints = dict[str, dict[Side, "TapPoint"]]
+TapPoints = dict[str, dict[Side, TapPoint]]
 """Per model and side where knowledge enters; no side where a model has a baseline alone."""
+
+
+def kept_tap_points(pipeline: Pipeline, question: Sequence[Any]) -> TapPoints:
+    """Find `tap_points`, kept for later runs, which then need not wait seconds for torch.
+
+    `question` is all in the pipeline that decides the answer. The code that does is part of the
+    key, too, since a row of the registry has no version.
+    """
+    log_float32_models(pipeline)
+    found: TapPoints = _taps.kept(pipeline, question, {**versions(), "models": _source()})
+    return found
+
+
+@cache
+def _source() -> str:
+    files = sorted(Path(*models.__path__).rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@stage("taps", version=1, ignore=("pipeline",))
+def _taps(pipeline: Pipeline, question: Sequence[Any], code: dict[str, str]) -> TapPoints:  # noqa: ARG001
+    return tap_points(pipeline)
 
 
 def tap_points(pipeline: Pipeline) -> TapPoints:
@@ -30,7 +56,6 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
     from models.recommenders.tap_probe import probe, toy
 
     _require_clicks(pipeline)
-    log_float32_models(pipeline)
     found: TapPoints = {}
     for name, settings in pipeline.models.items():
         found[name] = {}
@@ -51,7 +76,7 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
     return found
 
 
-def _narrowed(point: "TapPoint", columns: int | None, model: str) -> "TapPoint":
+def _narrowed(point: TapPoint, columns: int | None, model: str) -> TapPoint:
     """Its first columns only, as `transfer.columns` asks."""
     tap, width = point.tap, point.width
     if columns is None or tap is None or width is None:
