@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from flows.grid.hyperparameter_search import ArmSearch, run_searches, searches_o
 from flows.steps.comparison import Summary, compare
 from flows.steps.preparation import Prepared, arms_of, prepare
 from flows.steps.stage_runner import CachedStages, NotCached, StageRunner
-from flows.steps.trainings import TrainingPool, training_pool
+from flows.steps.trainings import TrainingPool, Trainings, training_pool
 from models.config import ArmName, Pipeline
 from models.errors import BadInput, Unavailable
 from models.experiments.grid import Point
@@ -75,9 +75,7 @@ def experiment(
     return summary
 
 
-def run(
-    config: Path, overrides: Sequence[str] = (), workers: int | None = None
-) -> ExperimentSummary:
+def run(config: Path, overrides: Sequence[str], workers: int | None = None) -> ExperimentSummary:
     """Answer from the cache if it holds every result; otherwise run the flow above."""
     with suppress(NotCached):
         loaded = load_experiment(config, overrides)
@@ -86,7 +84,7 @@ def run(
 
 
 def _compared(
-    loaded: LoadedExperiment, stages: StageRunner, trainings: AbstractContextManager[TrainingPool]
+    loaded: LoadedExperiment, stages: StageRunner, trainings: Trainings
 ) -> ExperimentSummary:
     searches = searches_of(loaded, stages)
     pools = loaded.pools

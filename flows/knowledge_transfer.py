@@ -1,7 +1,7 @@
 """The main flow: one configuration in, one comparison out."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from prefect import flow
@@ -9,7 +9,7 @@ from prefect import flow
 from flows.steps.comparison import Summary, compare
 from flows.steps.preparation import prepare
 from flows.steps.stage_runner import CachedStages, NotCached, StageRunner
-from flows.steps.trainings import TrainingPool, training_pool
+from flows.steps.trainings import TrainingPool, Trainings, training_pool
 from models.config import Pipeline
 from tasks.config.pipeline_file import given
 
@@ -36,9 +36,7 @@ def run(config: Pipeline | Path, overrides: Sequence[str] = ()) -> Summary:
     return knowledge_transfer(pipeline)
 
 
-def _compared(
-    pipeline: Pipeline, stages: StageRunner, trainings: AbstractContextManager[TrainingPool]
-) -> Summary:
+def _compared(pipeline: Pipeline, stages: StageRunner, trainings: Trainings) -> Summary:
     with trainings as pool:
         prepared = prepare(pipeline, stages)
         pool.start(*prepared.requests)

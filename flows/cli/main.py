@@ -67,12 +67,10 @@ def run(
     """Run a pipeline and compare its arms; cached stages are not repeated."""
     with command(data_dir, verbose, writes=True):
         from flows.knowledge_transfer import run as run_pipeline
-        from tasks.config.pipeline_file import load
         from tasks.execution.progress import bars
 
-        pipeline = load(config, overrides or [])
         with bars(terminal(stderr=True)):
-            summary = run_pipeline(pipeline)
+            summary = run_pipeline(config, overrides or [])
         emit(summary, as_json, _print_summary)
 
 

@@ -100,16 +100,13 @@ class StageRunner:
 
 
 class CachedStages(StageRunner):
-    """Finds every result in the cache, without Prefect's server, and records it as a run does.
-
-    Raises NotCached where a run would compute anything.
-    """
+    """Finds every result in the cache, without a run; NotCached where one would compute any."""
 
     def _run(self, stage: Stage, inputs: tuple[Any, ...], side: Side | None) -> Any:
         began = perf_counter()
         asked = get_current_settings().tasks
-        afresh = asked.refresh_cache or asked.disable_caching
-        found = None if afresh else stage.cached(*inputs)
+        old = not (asked.refresh_cache or asked.disable_caching)
+        found = stage.cached(*inputs) if old else None
         if found is None or (isinstance(found, Profiled) and found.unfinished):
             raise NotCached(stage.name)
         self._record(stage, side, "cached", began)

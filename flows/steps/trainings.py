@@ -1,7 +1,7 @@
 """Trainings in worker processes, each different one once, side by side."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -21,6 +21,7 @@ from tasks.training.training_task import predictions
 
 Result = Trained | Exception
 """A trained model, or the error that kept it from being trained."""
+Trainings = AbstractContextManager["TrainingPool"]
 
 
 @contextmanager
@@ -47,9 +48,7 @@ class TrainingPool:
     """
 
     def __init__(
-        self,
-        runner: ThreadPoolTaskRunner[Trained] | None = None,
-        tracker: Tracker | None = None,
+        self, runner: ThreadPoolTaskRunner[Trained] | None = None, tracker: Tracker | None = None
     ) -> None:
         self.jobs: dict[str, Job] = {}
         self.ran: set[str] = set()  # trained here, successfully or not

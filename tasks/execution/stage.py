@@ -23,7 +23,6 @@ from prefect.transactions import IsolationLevel
 from pydantic import BaseModel
 
 from models.config import Side
-from models.errors import BadInput
 from tasks.execution.cache_key import cache_key
 from tasks.execution.file_locks import KernelFileLocks
 from tasks.storage.artifacts import MissingArtifact, Verifiable
@@ -128,7 +127,7 @@ class Stage(Task[..., Any]):
         found = self.cached(*inputs)
         if found is None:
             found = self.fn(*inputs)
-            with suppress(BadInput, OSError):
+            with suppress(ValueError, OSError):  # BadInput is the first
                 self._results().write(found, self.key(*inputs))
         return found
 

@@ -1,40 +1,29 @@
 """The tap point of every model of a pipeline."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import models
 from models.config import Pipeline, Side
 from models.errors import BadInput
 from models.recommenders.entry import TapPoint
 from models.recommenders.registry import entry, judged, require_new_name
+from tasks.execution.dask_cluster import code_versions
 from tasks.execution.devices import log_float32_models
 from tasks.execution.stage import stage
-from tasks.storage.artifacts import versions
 
 TapPoints = dict[str, dict[Side, TapPoint]]
 """Per model and side where knowledge enters; no side where a model has a baseline alone."""
 
 
 def kept_tap_points(pipeline: Pipeline, question: Sequence[Any]) -> TapPoints:
-    """Find `tap_points`, kept for later runs, which then need not wait seconds for torch.
+    """Find `tap_points`, kept for later runs, so that these need not wait seconds for torch.
 
-    `question` is all in the pipeline that decides the answer. The code that does is part of the
-    key, too, since a row of the registry has no version.
+    `question` is what decides them in a pipeline; so does code, as the registry has no version.
     """
     log_float32_models(pipeline)
-    found: TapPoints = _taps.kept(pipeline, question, {**versions(), "models": _source()})
+    found: TapPoints = _taps.kept(pipeline, question, code_versions())
     return found
-
-
-@cache
-def _source() -> str:
-    files = sorted(Path(*models.__path__).rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @stage("taps", version=1, ignore=("pipeline",))

@@ -208,7 +208,7 @@ def test_tap_points_are_found_anew_where_the_code_or_the_question_changed(monkey
     assert tap_points.kept_tap_points(pipeline, ["BPR"]) == first == found(pipeline)
     assert len(asked) == 1
     tap_points.kept_tap_points(pipeline, ["another"])
-    monkeypatch.setattr(tap_points, "_source", lambda: "edited")
+    monkeypatch.setattr(tap_points, "code_versions", lambda: {"code": "edited"})
     tap_points.kept_tap_points(pipeline, ["BPR"])
     assert len(asked) == 3
 
