@@ -38,14 +38,14 @@ class Result:
 
 def run(config: Config, overrides: Sequence[str] = (), data_dir: str | None = None) -> Result:
     """Run a pipeline and compare its arms, as `llmkt run`; raises BadInput as it does."""
-    return _call("knowledge_transfer.knowledge_transfer", config, overrides, data_dir)
+    return _call("knowledge_transfer.run", config, overrides, data_dir)
 
 
 def experiment(
     config: Config, overrides: Sequence[str] = (), data_dir: str | None = None
 ) -> Result:
     """Run every point of an experiment, as `llmkt experiment --yes`."""
-    return _call("experiment_grid.experiment", config, overrides, data_dir)
+    return _call("experiment_grid.run", config, overrides, data_dir)
 
 
 def nightly(config: Config, overrides: Sequence[str] = (), data_dir: str | None = None) -> Result:
@@ -67,7 +67,7 @@ def recommend(
 
 
 def _call(flow: str, config: Config, overrides: Sequence[str], data_dir: str | None) -> Result:
-    """Set Prefect up and call a flow, with settings that are no file in one."""
+    """Set Prefect up and call a function of `flows`, with settings that are no file in one."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit("flows: call this under `if __name__ == '__main__':` in a script.")
     configure_prefect(data_dir)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -14,12 +14,12 @@ from prefect.logging import get_run_logger
 from flows.grid.hyperparameter_search import ArmSearch, run_searches, searches_of, settled
 from flows.steps.comparison import Summary, compare
 from flows.steps.preparation import Prepared, arms_of, prepare
-from flows.steps.stage_runner import StageRunner
-from flows.steps.trainings import TrainingPool, training_pool
+from flows.steps.stage_runner import CachedStages, NotCached, StageRunner
+from flows.steps.trainings import TrainingPool, Trainings, training_pool
 from models.config import ArmName
 from models.errors import BadInput, Unavailable
 from models.experiments.grid import Point
-from tasks.config.experiment_file import ExperimentPoint, load_experiment
+from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment, load_experiment
 from tasks.evaluation.inputs import Part, PointResult, PointState
 from tasks.results.queries import Tried, earlier_trials
 
@@ -65,11 +65,29 @@ def experiment(
         BadInput: if the file, or any point of it, is wrong; nothing has run then.
     """
     loaded = load_experiment(config, overrides)
-    stages = StageRunner()
+    pool = training_pool(loaded.points[0].pipeline, workers or loaded.workers)
+    summary = _compared(loaded, StageRunner(), pool)
+    for point in summary.points:
+        if point.state == "failed":
+            get_run_logger().error("point %s failed: %s", point.point, point.reason)
+    return summary
+
+
+def run(config: Path, overrides: Sequence[str], workers: int | None = None) -> ExperimentSummary:
+    """Answer from the cache if it holds every result; otherwise run the flow above."""
+    with suppress(NotCached):
+        loaded = load_experiment(config, overrides)
+        return _compared(loaded, CachedStages(), nullcontext(TrainingPool()))
+    return experiment(config, overrides, workers)
+
+
+def _compared(
+    loaded: LoadedExperiment, stages: StageRunner, trainings: Trainings
+) -> ExperimentSummary:
     searches = searches_of(loaded, stages)
     pools = loaded.pools
     points = [_PointRun(chosen, pools[chosen.name]) for chosen in loaded.points]
-    with training_pool(loaded.points[0].pipeline, workers or loaded.workers) as pool:
+    with trainings as pool:
         run_searches(searches, stages, pool)
         earlier = earlier_trials(loaded.name) if searches else set()
         for point in points:
@@ -83,9 +101,6 @@ def experiment(
     trials = [trial for search in searches for trial in search.marked_trials()]
     parts = [part for point in points if point.reason is None for part in point.parts]
     summary = compare(loaded.name, parts, stages, results, trials)
-    for result in results:
-        if result.state == "failed":
-            get_run_logger().error("point %s failed: %s", result.point, result.reason)
     keys = {point.chosen.name: point.keys() for point in points}
     return ExperimentSummary(
         **dict(summary),
@@ -142,7 +157,7 @@ class _PointRun:
         """Record an error as the point's, so that the others go on; a lost cluster ends all."""
         try:
             yield
-        except Unavailable:
+        except (NotCached, Unavailable):
             raise
         except BadInput as error:
             self.reason = str(error)

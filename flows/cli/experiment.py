@@ -52,7 +52,7 @@ def experiment(
     """
     console = terminal(stderr=True) if as_json else wide_console()
     with command(data_dir, verbose, writes=True):
-        from flows.experiment_grid import experiment as flow
+        from flows.experiment_grid import run as run_experiment
         from flows.grid.dry_run import plan
         from tasks.config.experiment_file import load_experiment
         from tasks.execution.progress import bars
@@ -71,7 +71,7 @@ def experiment(
         summaries = []
         for each in loaded:
             with bars(terminal(stderr=True)):
-                summaries.append(flow(each.file, overrides or [], workers))
+                summaries.append(run_experiment(each.file, overrides or [], workers))
         if as_json:
             _print_json(summaries)
         else:

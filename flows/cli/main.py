@@ -66,13 +66,11 @@ def run(
 ) -> None:
     """Run a pipeline and compare its arms; cached stages are not repeated."""
     with command(data_dir, verbose, writes=True):
-        from flows.knowledge_transfer import knowledge_transfer
-        from tasks.config.pipeline_file import load
+        from flows.knowledge_transfer import run as run_pipeline
         from tasks.execution.progress import bars
 
-        pipeline = load(config, overrides or [])
         with bars(terminal(stderr=True)):
-            summary = knowledge_transfer(pipeline)
+            summary = run_pipeline(config, overrides or [])
         emit(summary, as_json, _print_summary)
 
 
@@ -207,4 +205,6 @@ def _print_taps(console: Console, found: "Inspected") -> None:
 
 def _print_summary(console: Console, summary: "Summary") -> None:
     console.print(stage_table(summary.stages))
+    if all(record.state == "cached" for record in summary.stages):
+        print_lines(console, "Every stage was cached.")
     print_comparison(console, summary)

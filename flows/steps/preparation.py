@@ -18,7 +18,7 @@ from tasks.profiles.knowledge_pack import require_pack
 from tasks.storage.artifacts import Handle
 from tasks.training.outputs import Trained
 from tasks.training.rankings_task import ranking_files, rankings
-from tasks.training.tap_points import TapPoints, tap_points
+from tasks.training.tap_points import TapPoints, kept_tap_points
 from tasks.training.training_task import training
 
 
@@ -116,7 +116,7 @@ def taps_of(pipeline: Pipeline, stages: StageRunner) -> TapPoints:
         [pipeline.takes_knowledge(model) for model in pipeline.models],
         pipeline.evaluation.like_from,
     ]
-    return stages.once(question, lambda: tap_points(pipeline))
+    return stages.once(question, lambda: kept_tap_points(pipeline, question))
 
 
 def jobs_of(pipeline: Pipeline, stages: StageRunner) -> list[Job]:

@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from prefect import State
+from prefect.settings import get_current_settings
 
 from models.config import Job, Side
 from tasks.embeddings.outputs import Embedded
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 
 class NotCached(Exception):
-    """A dry run needs a result that has not been computed yet."""
+    """A result is needed that no run has left, where none may be computed."""
 
 
 class StageRunner:
@@ -66,15 +67,12 @@ class StageRunner:
         if state.name == "Cached" and isinstance(result, Profiled) and result.unfinished:
             state = stage.afresh()(*inputs, return_state=True)  # type: ignore[assignment]
             result = state.result()
-        self.records.append(
-            StageRecord(
-                name=stage.name,
-                side=side,
-                state=_state_of(state, result),
-                seconds=round(perf_counter() - began, 3),
-            )
-        )
+        self._record(stage, side, _state_of(state, result), began)
         return result
+
+    def _record(self, stage: Stage, side: Side | None, state: StageState, began: float) -> None:
+        seconds = round(perf_counter() - began, 3)
+        self.records.append(StageRecord(name=stage.name, side=side, state=state, seconds=seconds))
 
     def computed(self, name: str) -> set[Side | None]:
         """The sides for which a stage computed something, rather than take all from the cache."""
@@ -99,6 +97,20 @@ class StageRunner:
                     name="training", model=model, arm=arm, state=state, seconds=round(seconds, 3)
                 )
             )
+
+
+class CachedStages(StageRunner):
+    """Finds every result in the cache, without a run; NotCached where one would compute any."""
+
+    def _run(self, stage: Stage, inputs: tuple[Any, ...], side: Side | None) -> Any:
+        began = perf_counter()
+        asked = get_current_settings().tasks
+        old = not (asked.refresh_cache or asked.disable_caching)
+        found = stage.cached(*inputs) if old else None
+        if found is None or (isinstance(found, Profiled) and found.unfinished):
+            raise NotCached(stage.name)
+        self._record(stage, side, "cached", began)
+        return found
 
 
 def _state_of(state: State[Any], result: Any) -> StageState:

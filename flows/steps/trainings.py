@@ -1,7 +1,7 @@
 """Trainings in worker processes, each different one once, side by side."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -10,6 +10,7 @@ from prefect.futures import PrefectConcurrentFuture, PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.steps.preparation import Prepared, Request
+from flows.steps.stage_runner import NotCached
 from models.config import Job, Pipeline
 from models.errors import Unavailable
 from tasks.evaluation.inputs import Part
@@ -20,6 +21,7 @@ from tasks.training.training_task import predictions
 
 Result = Trained | Exception
 """A trained model, or the error that kept it from being trained."""
+Trainings = AbstractContextManager["TrainingPool"]
 
 
 @contextmanager
@@ -40,9 +42,14 @@ def training_pool(pipeline: Pipeline, workers: int | None = None) -> Iterator["T
 
 
 class TrainingPool:
-    """Takes requests, finds what is cached, trains the rest, and keeps every result by key."""
+    """Takes requests, finds what is cached, trains the rest, and keeps every result by key.
 
-    def __init__(self, runner: ThreadPoolTaskRunner[Trained], tracker: Tracker) -> None:
+    Without a runner nothing is trained: NotCached is raised for what is not cached.
+    """
+
+    def __init__(
+        self, runner: ThreadPoolTaskRunner[Trained] | None = None, tracker: Tracker | None = None
+    ) -> None:
         self.jobs: dict[str, Job] = {}
         self.ran: set[str] = set()  # trained here, successfully or not
         self.results: dict[str, Result] = {}
@@ -51,7 +58,12 @@ class TrainingPool:
         self._ended: SimpleQueue[str] = SimpleQueue()
 
     def start(self, *requests: Request) -> None:
-        """Train what is neither cached, nor done, nor under way; Unavailable without a cluster."""
+        """Train what is neither cached, nor done, nor under way.
+
+        Raises:
+            Unavailable: if there is no cluster to train it.
+            NotCached: without a runner.
+        """
         for request in requests:
             key = request.key
             if key in self.jobs:
@@ -62,10 +74,8 @@ class TrainingPool:
                 self.results[key] = found
                 self._show()
                 continue
-            require_workers()
+            future = self._submit(request.stage, {"job": request.job, **request.inputs})
             self.ran.add(key)
-            given = {"job": request.job, **request.inputs}
-            future = self._runner.submit(request.stage, parameters=given)
             self._futures[key] = future
             future.add_done_callback(partial(self._note_end, key))
 
@@ -105,12 +115,22 @@ class TrainingPool:
     def _predicted(self, prepared: Prepared, trained: list[Trained]) -> list[Trained]:
         """Let every model predict the likes of the test part."""
         test = {"test_pairs": prepared.part.splits.test}
-        futures: list[PrefectFuture[Trained]] = [
-            self._runner.submit(predictions, parameters={"trained": model, **test, **given.inputs})
+        inputs = [
+            {"trained": model, **test, **given.inputs}
             for model, given in zip(trained, prepared.requests, strict=True)
         ]
-        wait(futures)
-        return [future.result() for future in futures]
+        found = [predictions.cached(**given) for given in inputs]
+        futures: dict[int, PrefectFuture[Trained]] = {
+            n: self._submit(predictions, inputs[n]) for n, model in enumerate(found) if not model
+        }
+        wait([*futures.values()])
+        return [model or futures[n].result() for n, model in enumerate(found)]
+
+    def _submit(self, stage: Any, inputs: dict[str, Any]) -> PrefectConcurrentFuture[Trained]:
+        if self._runner is None:
+            raise NotCached(stage.name)
+        require_workers()
+        return self._runner.submit(stage, parameters=inputs)
 
     def ended(self) -> list[tuple[Job, bool, Result]]:
         """Every different training: its job, whether it was cached, and its result."""
@@ -127,5 +147,6 @@ class TrainingPool:
         self._ended.put(key)
 
     def _show(self) -> None:
-        self._tracker.total = max(self._tracker.total, len(self.jobs))
-        self._tracker(len(self.results))
+        if self._tracker is not None:
+            self._tracker.total = max(self._tracker.total, len(self.jobs))
+            self._tracker(len(self.results))

@@ -15,10 +15,10 @@ from models.arrow import Floats, positions, words
 from models.embeddings.pooling import pooled
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
-from models.schemas import EMBEDDING, FEATURES, GENRES, ITEM, USER, USERS, YEAR
+from models.schemas import EMBEDDING, FEATURES, GENRES, ITEM, USER, YEAR
 
 _KNOTS = 6
-_NOBODY = USERS.empty_table()
+_NOBODY = pa.table({})
 
 
 def _listed(rows: pa.Table, column: str) -> Floats:

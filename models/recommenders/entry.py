@@ -64,3 +64,16 @@ class Entry:
     def default_tap(self, side: Side) -> Tap | None:
         """Return the side's default tap."""
         return self.tap if side == "users" else self.item_tap
+
+
+@dataclass(frozen=True)
+class TapPoint:
+    """Where one side's knowledge enters a model.
+
+    Attributes:
+        tap: None where a model takes the embeddings as they are.
+        width: of the tapped layer; None likewise.
+    """
+
+    tap: Tap | None
+    width: int | None

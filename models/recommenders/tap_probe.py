@@ -3,13 +3,13 @@
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from models.config import Side, Tap
 from models.errors import BadInput, cut
+from models.recommenders.entry import TapPoint
 from models.recommenders.recbole_adapter import Log, Universe
 from models.recommenders.recommender import Recommender
 from models.recommenders.registry import entry
@@ -56,19 +56,6 @@ def _blaming(model: str, given: Mapping[str, Any]) -> Iterator[None]:
             f"models.{model}.hyperparameters: {model} cannot work with {values}. Remove "
             "them one by one to find which."
         ) from error
-
-
-@dataclass(frozen=True)
-class TapPoint:
-    """Where one side's knowledge enters a model.
-
-    Attributes:
-        tap: None where a model takes the embeddings as they are.
-        width: of the tapped layer; None likewise.
-    """
-
-    tap: Tap | None
-    width: int | None
 
 
 def probe(

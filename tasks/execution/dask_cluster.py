@@ -54,7 +54,7 @@ class Environment:
 
 
 @cache
-def _code() -> dict[str, str]:
+def code_versions() -> dict[str, str]:
     """Python, the packages that decide results, and a digest of the project's own code."""
     digest = hashlib.sha256()
     for package in ("models", "tasks"):
@@ -66,7 +66,7 @@ def _code() -> dict[str, str]:
 
 
 def _environment() -> Environment:
-    return Environment(socket.gethostname(), str(data_dir()), _code(), digests())
+    return Environment(socket.gethostname(), str(data_dir()), code_versions(), digests())
 
 
 def _problem(flow: Environment, probe: Handle) -> str | None:

@@ -5,8 +5,6 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx2 as httpx
-
 from models.errors import BadInput
 
 _SECONDS = 5.0
@@ -34,6 +32,8 @@ def require_prefect() -> None:
 
 
 def _require_answer(url: str) -> None:
+    import httpx2 as httpx
+
     where = "PREFECT_API_URL"
     try:
         parts = urlsplit(url)

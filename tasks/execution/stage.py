@@ -8,6 +8,7 @@ A cached result counts only while every artifact behind it is there, unaltered.
 import inspect
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +26,7 @@ from models.config import Side
 from tasks.execution.cache_key import cache_key
 from tasks.execution.file_locks import KernelFileLocks
 from tasks.storage.artifacts import MissingArtifact, Verifiable
-from tasks.storage.prefect_results import has_result, result_storage
+from tasks.storage.prefect_results import result_storage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -107,13 +108,10 @@ class Stage(Task[..., Any]):
 
     def cached(self, *inputs: Any, **named: Any) -> Any | None:
         """The result for these arguments if it is cached and whole; nothing is run."""
-        key = self.key(*inputs, **named)
-        if not has_result(key):
-            return None
         try:
-            return ResultStore(result_storage=self.result_storage).read(key).result
+            return self._results().read(self.key(*inputs, **named)).result
         except (MissingArtifact, ValueError):
-            return None  # As for a run: what cannot be read or verified counts as absent.
+            return None  # as for a run: absent, or not to be read or verified
 
     def recall(self, *inputs: Any) -> Any:
         """The result for these inputs without a run: from the cache, else computed and not kept.
@@ -123,6 +121,18 @@ class Stage(Task[..., Any]):
         """
         with disable_run_logger():
             return self.cached(*inputs) or self.fn(*inputs)
+
+    def kept(self, *inputs: Any) -> Any:
+        """Likewise, and kept if the disk takes it."""
+        found = self.cached(*inputs)
+        if found is None:
+            found = self.fn(*inputs)
+            with suppress(ValueError, OSError):  # BadInput is the first
+                self._results().write(found, self.key(*inputs))
+        return found
+
+    def _results(self) -> ResultStore:
+        return ResultStore(result_storage=self.result_storage, serializer=VerifiedJSON())
 
     def afresh(self) -> "Stage":
         """The same stage, which takes nothing from the cache and replaces what is there."""

@@ -1,19 +1,34 @@
 """The tap point of every model of a pipeline."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from models.config import Pipeline, Side
 from models.errors import BadInput
+from models.recommenders.entry import TapPoint
 from models.recommenders.registry import ELSEWHERE, entry, judged
+from tasks.execution.dask_cluster import code_versions
 from tasks.execution.devices import log_float32_models
+from tasks.execution.stage import stage
 
-if TYPE_CHECKING:
-    from models.recommenders.tap_probe import TapPoint
-
-
-TapPoints = dict[str, dict[Side, "TapPoint"]]
+TapPoints = dict[str, dict[Side, TapPoint]]
 """Per model and side where knowledge enters; no side where a model has a baseline alone."""
+
+
+def kept_tap_points(pipeline: Pipeline, question: Sequence[Any]) -> TapPoints:
+    """Find `tap_points`, kept for later runs, so that these need not wait seconds for torch.
+
+    `question` is what decides them in a pipeline; so does code, as the registry has no version.
+    """
+    log_float32_models(pipeline)
+    found: TapPoints = _taps.kept(pipeline, question, code_versions())
+    return found
+
+
+@stage("taps", version=1, ignore=("pipeline",))
+def _taps(pipeline: Pipeline, question: Sequence[Any], code: dict[str, str]) -> TapPoints:  # noqa: ARG001
+    return tap_points(pipeline)
 
 
 def tap_points(pipeline: Pipeline) -> TapPoints:
@@ -30,7 +45,6 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
     from models.recommenders.tap_probe import probe, toy
 
     _require_clicks(pipeline)
-    log_float32_models(pipeline)
     found: TapPoints = {}
     for name, settings in pipeline.models.items():
         found[name] = {}
@@ -55,7 +69,7 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
     return found
 
 
-def _narrowed(point: "TapPoint", columns: int | None, model: str) -> "TapPoint":
+def _narrowed(point: TapPoint, columns: int | None, model: str) -> TapPoint:
     """Its first columns only, as `transfer.columns` asks."""
     tap, width = point.tap, point.width
     if columns is None or tap is None or width is None:

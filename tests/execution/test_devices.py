@@ -17,9 +17,8 @@ from models.training.validation import Holdout
 from tasks.config.pipeline_file import given, load
 from tasks.embeddings.text_models import identity
 from tasks.execution import worker_pool
-from tasks.execution.devices import placed, torch_device
+from tasks.execution.devices import log_float32_models, placed, torch_device
 from tasks.training.checkpoint_files import CheckpointFile
-from tasks.training.tap_points import tap_points
 from tasks.training.training_task import training
 from tests.support.toy_recommender import TRAINED, interactions, recommender, train, weights, wrap
 from tests.training.test_training_task import inputs, job
@@ -189,7 +188,7 @@ def test_rankings_are_made_in_float32():
 def test_a_model_that_stays_at_float32_is_named_in_the_log(caplog):
     config = pipeline(("LightGCN", "BPR"), training={"precision": "bfloat16"})
     with caplog.at_level(logging.WARNING, "llmkt"):
-        tap_points(config)
+        log_float32_models(config)
     assert [record.getMessage() for record in caplog.records] == [
         "models.LightGCN trains in float32: it multiplies by a sparse matrix, for which torch has "
         "no bfloat16"

@@ -146,13 +146,20 @@ def test_a_grid_outlives_a_failing_point_and_is_found_again(data, write):
 
 
 @pytest.mark.usefixtures("data")
-def test_one_more_value_trains_only_its_own(write):
+def test_one_more_value_trains_only_its_own_and_nothing_more_makes_no_flow_run(write, monkeypatch):
     path = write(**{key: value for key, value in GRID.items() if key == "grid"})
     less = {"transfer.alpha": [0.1, 0.3]}
     ran(write("less", grid=less))
     code, summary = ran(path)
     assert code == 0
     assert (summary["ran"], summary["cached"]) == (2, 6)
+
+    monkeypatch.setattr("flows.experiment_grid.experiment", None)  # so that no flow can run
+    code, again = ran(path)
+    assert code == 0
+    assert (again["ran"], again["cached"]) == (0, 8)
+    assert again["comparison"] == summary["comparison"]
+    assert again["report"] == summary["report"]
 
 
 def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, write):
