@@ -159,12 +159,15 @@ class LlmCf(Section):
     """The examples of the arms llm-cf; see `models.recommenders.comparators.llm_cf`."""
 
     examples: int = Field(
-        4, ge=2, multiple_of=2, description="Training rows that a prediction reads, half liked."
+        4,
+        ge=2,
+        multiple_of=2,
+        description="Training rows that a prediction reads, half liked: even.",
     )
     pool: int = Field(
         10_000, ge=1, description="Training rows, drawn at random, that can be retrieved."
     )
-    width: int = Field(32, ge=2, multiple_of=2, description="Width of the decoder.")
+    width: int = Field(32, ge=2, multiple_of=2, description="Width of the decoder: even.")
     reconstruction: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="Weight of the loss that rebuilds thoughts."
     )

@@ -69,7 +69,6 @@ class Examples:
         liked = torch.from_numpy(labels).to(device)
         self._times = torch.from_numpy(np.arange(n) if times is None else times).to(device)
         self._half, self._leak = settings.examples // 2, settings.leak
-        self._every = torch.arange(n, device=device)
         self.pairs = pairs
         self.users, self.items = (functional.pad(ids, (0, 1)) for ids in (pairs.users, pairs.items))
         self.labels = functional.pad(liked.long(), (0, 1), value=_NONE)
@@ -84,42 +83,37 @@ class Examples:
         drawn = drawn[: settings.pool].sort().values
         self._pools = [drawn[liked[drawn] == label] for label in (1, 0)]
         self._keys = [self._key(self._before[pool], self.items[pool]) for pool in self._pools]
-        self._block = max(_SIMILARITIES // len(drawn), 1)
+        self._at_once = max(_SIMILARITIES // len(drawn), 1)
         self._found: dict[bytes, Tensor] = {}
 
     @cached_property
-    def _of_rows(self) -> Tensor:
-        blocks = self._every.split(self._block)
-        parts = [self._retrieved(self._before[b], self.items[b], self._times[b], b) for b in blocks]
-        return torch.cat(parts)
-
-    def of_rows(self, rows: Tensor) -> Tensor:
-        """Retrieve for training rows, int64 (b,): int64 (b, examples), -1 for none."""
-        return self._of_rows[rows]
+    def of_rows(self) -> Tensor:
+        """What every training row retrieves: int64 (n, examples), -1 for none."""
+        rows = torch.arange(len(self._times), device=self._times.device)
+        return self._retrieved(self._before, self.items[:-1], self._times, rows)
 
     def of_pairs(self, users: Tensor, items: Tensor) -> Tensor:
-        """Retrieve for predictions, which come after all training rows: as `of_rows`.
+        """Retrieve for b predictions, which come after all training rows: int64 (b, examples).
 
         Validation asks for the same pairs in each epoch, so that what was found is kept.
         """
         name = torch.stack((users, items)).cpu().numpy().tobytes()
         if name not in self._found:
-            parts = []
-            for of, what in zip(users.split(self._block), items.split(self._block), strict=True):
-                never, always = torch.full_like(of, -1), torch.full_like(of, _AFTER_ALL)
-                parts.append(self._retrieved(self._in_all[of], what, always, never))
-            self._found[name] = torch.cat(parts)
+            never, last = torch.full_like(users, -1), torch.full_like(users, _AFTER_ALL)
+            self._found[name] = self._retrieved(self._in_all[users], items, last, never)
         return self._found[name]
 
     def _key(self, histories: Tensor, items: Tensor) -> Tensor:
         """What is compared by product: float32 (b, 2 · width)."""
         return torch.cat((functional.normalize(histories, dim=1), self._texts[items]), 1) / 2**0.5
 
-    def _retrieved(self, histories: Tensor, items: Tensor, times: Tensor, own: Tensor) -> Tensor:
-        """Choose the most similar earlier rows of each label: int64 (b, examples).
+    def _retrieved(self, *queries: Tensor) -> Tensor:
+        """Retrieve for histories, items, times and own rows, b of each: int64 (b, examples)."""
+        blocks = zip(*(column.split(self._at_once) for column in queries), strict=True)
+        return torch.cat([self._nearest(*block) for block in blocks])
 
-        The most similar one of all comes last, next to the query; -1 stands for none.
-        """
+    def _nearest(self, histories: Tensor, items: Tensor, times: Tensor, own: Tensor) -> Tensor:
+        """Choose the most similar earlier rows of each label; the most similar of all is last."""
         asked, found, similar = self._key(histories, items), [], []
         for pool, keys in zip(self._pools, self._keys, strict=True):
             allowed = self._times[pool] < times[:, None]
@@ -140,8 +134,8 @@ def _earlier_sums(users: Tensor, times: Tensor, vectors: Tensor) -> Tensor:
     order = times.argsort(stable=True)
     order = order[users[order].argsort(stable=True)]
     users, times, vectors = users[order], times[order], vectors[order]
-    of_users = vectors.split(torch.bincount(users).tolist())
-    sums = torch.cat([part.cumsum(dim=0) - part for part in of_users])
+    by_user = vectors.split(torch.bincount(users).tolist())
+    sums = torch.cat([part.cumsum(dim=0) - part for part in by_user])
     starts = torch.ones_like(users, dtype=torch.bool)
     starts[1:] = (users[1:] != users[:-1]) | (times[1:] != times[:-1])
     first = torch.where(starts, torch.arange(len(users), device=users.device), 0)
@@ -156,9 +150,8 @@ class Decoder(nn.Module):
         super().__init__()
         width, self._halves = settings.width, halves
         self.features, self.label = nn.Linear(features, width), nn.Embedding(3, width)
-        self._step = 2
-        if settings.thoughts:
-            self._step = 3
+        self._thinks, self._step = settings.thoughts, 2 + settings.thoughts
+        if self._thinks:
             self.thought = nn.Linear(sum(halves), width)
             self.rebuilt = nn.Linear(width, sum(halves))
         n_tokens = self._step * settings.examples + 1
@@ -184,7 +177,7 @@ class Decoder(nn.Module):
         """
         mapped = self.features(features)
         kinds = [mapped[:, :-1], self.label(labels)]
-        if self._step > len(kinds):
+        if self._thinks:
             kinds.insert(1, self.thought(thoughts))
         tokens = torch.cat((torch.stack(kinds, dim=2).flatten(1, 2), mapped[:, -1:]), dim=1)
         states: Tensor = self.layers(tokens + self.places, mask=self.mask, is_causal=True)
@@ -195,17 +188,15 @@ class Decoder(nn.Module):
 
         Halves count apart, unknown ones not at all; without thoughts it is 0.
         """
-        if self._step == len(self._halves):
+        if not self._thinks:
             return states.new_zeros(())
         rebuilt = self.rebuilt(states[:, : -1 : self._step])
-        cosines, known = [], []
-        for guess, true in zip(
-            *(v.split(self._halves, -1) for v in (rebuilt, thoughts)), strict=True
-        ):
-            cosines.append(functional.cosine_similarity(guess, true, dim=-1))
-            known.append(true.any(dim=-1))
-        weights = torch.stack(known).float()
-        return ((1 - torch.stack(cosines)) * weights).sum() / weights.sum().clamp(min=1)
+        guessed, true = (v.split(self._halves, dim=-1) for v in (rebuilt, thoughts))
+        cosines = [
+            functional.cosine_similarity(*pair, dim=-1) for pair in zip(guessed, true, strict=True)
+        ]
+        known = torch.stack([half.any(dim=-1) for half in true])
+        return (1 - torch.stack(cosines))[known].sum() / known.sum().clamp(min=1)
 
 
 def with_examples(
@@ -237,7 +228,7 @@ def with_examples(
             """Return the last state, float32 (b, width), and the loss of thoughts, a scalar."""
             asked = interaction[USER], interaction[ITEM]
             trains = ROW in interaction.interaction
-            rows = examples.of_rows(interaction[ROW]) if trains else examples.of_pairs(*asked)
+            rows = examples.of_rows[interaction[ROW]] if trains else examples.of_pairs(*asked)
             theirs = examples.users[rows], examples.items[rows]
             thoughts = torch.cat((users[theirs[0]], items[theirs[1]]), dim=-1)
             pairs = [

@@ -44,7 +44,7 @@ def by_hand(order=range(8), times=True, **settings):
 
 
 def retrieved(examples, row):
-    return examples.of_rows(torch.tensor([row]))[0].tolist()
+    return examples.of_rows[row].tolist()
 
 
 def test_the_nearest_earlier_rows_are_retrieved_two_liked_and_two_not():
@@ -93,7 +93,7 @@ def test_rows_of_one_moment_do_not_see_each_other():
     users, items, labels, at = (torch.tensor(column) for column in zip(*rows, strict=True))
     log = labels.float().numpy(), at.numpy()
     examples = Examples(Pairs(users, items, 4, 5), *log, TEXTS, LlmCf(), seed=1)
-    assert (examples.of_rows(torch.arange(8)) == -1).all()
+    assert (examples.of_rows == -1).all()
     assert not examples._before.any()
 
 
@@ -118,9 +118,9 @@ def test_a_prediction_comes_after_all_rows_and_retrieves_training_rows_alone():
 
 
 def test_only_rows_of_the_pool_are_retrieved():
-    found = by_hand(pool=3).of_rows(torch.arange(8))
+    found = by_hand(pool=3).of_rows
     assert len(found[found >= 0].unique()) <= 3
-    alone = by_hand(pool=1).of_rows(torch.arange(8))  # one of the labels has no row at all
+    alone = by_hand(pool=1).of_rows  # one of the labels has no row at all
     assert alone.shape == (8, 4)
 
 
