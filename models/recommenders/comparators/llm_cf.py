@@ -14,6 +14,7 @@ Retrieval never returns the row itself or one that is not earlier. In the publis
 training row finds itself, label included: `llm_cf.leak` does so too, to measure what it is worth.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -145,15 +146,22 @@ def _earlier_sums(users: Tensor, times: Tensor, vectors: Tensor) -> Tensor:
 class Decoder(nn.Module):
     """Causal self-attention over examples and, after them, the features of a prediction."""
 
-    def __init__(self, features: int, halves: list[int], settings: LlmCf) -> None:
-        """Make maps of `features`, and of thoughts with two halves, to the decoder's width."""
+    def __init__(self, features: int, texts: Sequence[Tensor], settings: LlmCf) -> None:
+        """Make the maps to the decoder's width and back.
+
+        Args:
+            features: width of a row's features.
+            texts: of users and of items, float32 (n, any) each: both halves of thoughts.
+            settings: section `llm_cf`.
+        """
         super().__init__()
-        width, self._halves = settings.width, halves
+        width, self._texts = settings.width, [functional.normalize(half, dim=1) for half in texts]
         self.features, self.label = nn.Linear(features, width), nn.Embedding(3, width)
         self._thinks, self._step = settings.thoughts, 2 + settings.thoughts
         if self._thinks:
-            self.thought = nn.Linear(sum(halves), width)
-            self.rebuilt = nn.Linear(width, sum(halves))
+            widths = [half.shape[1] for half in texts]
+            self.thought = nn.ModuleList(nn.Linear(n, width, bias=False) for n in widths)
+            self.rebuilt = nn.ModuleList(nn.Linear(width, n, bias=False) for n in widths)
         n_tokens = self._step * settings.examples + 1
         self.places = nn.Parameter(0.02 * torch.randn(n_tokens, width))
         layer = nn.TransformerEncoderLayer(
@@ -164,12 +172,12 @@ class Decoder(nn.Module):
         mask = nn.Transformer.generate_square_subsequent_mask(n_tokens)
         self.register_buffer("mask", mask, persistent=False)
 
-    def forward(self, features: Tensor, thoughts: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, features: Tensor, ids: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Read b sequences of k examples.
 
         Args:
             features: float32 (b, k + 1, any), the prediction's last.
-            thoughts: float32 (b, k, any).
+            ids: int64 (b, k) each, the examples' users and items, whose texts are the thoughts.
             labels: int64 (b, k), 0 or 1, or 2 where there is no example.
 
         Returns:
@@ -178,25 +186,30 @@ class Decoder(nn.Module):
         mapped = self.features(features)
         kinds = [mapped[:, :-1], self.label(labels)]
         if self._thinks:
-            kinds.insert(1, self.thought(thoughts))
+            maps = zip(self.thought, self._texts, ids, strict=True)
+            kinds.insert(1, torch.stack([layer(half)[rows] for layer, half, rows in maps]).sum(0))
         tokens = torch.cat((torch.stack(kinds, dim=2).flatten(1, 2), mapped[:, -1:]), dim=1)
         states: Tensor = self.layers(tokens + self.places, mask=self.mask, is_causal=True)
         return states
 
-    def apart(self, states: Tensor, thoughts: Tensor) -> Tensor:
+    def apart(self, states: Tensor, ids: Sequence[Tensor]) -> Tensor:
         """One minus the mean cosine of thoughts and what the features before them say: a scalar.
 
-        Halves count apart, unknown ones not at all; without thoughts it is 0.
+        Halves count apart, unknown ones not at all; without thoughts it is 0. Products and norms
+        are taken in the decoder's width, so that nothing as wide as a text is made per example.
         """
-        if not self._thinks:
-            return states.new_zeros(())
-        rebuilt = self.rebuilt(states[:, : -1 : self._step])
-        guessed, true = (v.split(self._halves, dim=-1) for v in (rebuilt, thoughts))
-        cosines = [
-            functional.cosine_similarity(*pair, dim=-1) for pair in zip(guessed, true, strict=True)
-        ]
-        known = torch.stack([half.any(dim=-1) for half in true])
-        return (1 - torch.stack(cosines))[known].sum() / known.sum().clamp(min=1)
+        gaps = [states.new_zeros(0)]
+        said = states[:, : -1 : self._step]
+        for layer, half, rows in (
+            zip(self.rebuilt, self._texts, ids, strict=True) if self._thinks else ()
+        ):
+            weight: Any = layer.weight
+            square = (said @ (weight.T @ weight) * said).sum(dim=-1)
+            product = (said * (half @ weight)[rows]).sum(dim=-1)
+            cosines = product / square.clamp(min=1e-12).sqrt()
+            gaps.append(1 - cosines[half.any(dim=1)[rows]])
+        found = torch.cat(gaps)
+        return found.sum() / max(len(found), 1)
 
 
 def with_examples(
@@ -215,7 +228,7 @@ def with_examples(
         def __init__(self, config: Any, dataset: Any) -> None:
             super().__init__(config, dataset)
             fields = self.num_feature_field * self.embedding_size
-            self.decoder = Decoder(fields, [users.shape[1], items.shape[1]], settings)
+            self.decoder = Decoder(fields, (users, items), settings)
             layers = self.mlp_layers.mlp_layers  # dropout, then the first map
             first = layers[1]
             layers[1] = nn.Linear(first.in_features + settings.width, first.out_features)
@@ -230,7 +243,6 @@ def with_examples(
             trains = ROW in interaction.interaction
             rows = examples.of_rows[interaction[ROW]] if trains else examples.of_pairs(*asked)
             theirs = examples.users[rows], examples.items[rows]
-            thoughts = torch.cat((users[theirs[0]], items[theirs[1]]), dim=-1)
             pairs = [
                 torch.cat((ids, own[:, None]), dim=1).flatten()
                 for ids, own in zip(theirs, asked, strict=True)
@@ -238,8 +250,8 @@ def with_examples(
             columns = dict(zip((USER, ITEM), pairs, strict=True))
             fields = self.concat_embed_input_fields(columns | examples.pairs.features_of(*pairs))
             fields = fields.reshape(len(rows), settings.examples + 1, -1)
-            states = self.decoder(fields, thoughts, examples.labels[rows])
-            return states[:, -1], self.decoder.apart(states, thoughts)
+            states = self.decoder(fields, theirs, examples.labels[rows])
+            return states[:, -1], self.decoder.apart(states, theirs)
 
         def forward(self, interaction: Any) -> Tensor:
             """The model's logits: float32 (b,)."""

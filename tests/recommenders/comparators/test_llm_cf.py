@@ -181,46 +181,53 @@ def test_the_loss_falls_and_the_deep_layers_alone_are_wider(model, settings):
     assert {name for name in ours if name.startswith("decoder.")} <= moved
 
 
-def test_a_later_token_does_not_change_an_earlier_state():
+def decoder_and_input():
+    """A decoder with texts of four users, the first one unknown, and six items; two sequences."""
     torch.manual_seed(0)
-    decoder = Decoder(6, [4, 5], LlmCf())
-    features, thoughts, labels = torch.randn(2, 5, 6), torch.randn(2, 4, 9), torch.ones(2, 4).long()
-    before = decoder(features, thoughts, labels)
+    texts = torch.randn(4, 5), torch.randn(6, 7)
+    texts[0][0] = 0
+    ids = torch.tensor([[1, 2, 3, 0], [3, 1, 0, 2]]), torch.tensor([[1, 2, 3, 4], [5, 4, 3, 2]])
+    features, labels = torch.randn(2, 5, 6), torch.ones(2, 4).long()
+    return Decoder(6, texts, LlmCf()), texts, features, ids, labels
+
+
+def test_a_later_token_does_not_change_an_earlier_state():
+    decoder, _, features, ids, labels = decoder_and_input()
+    before = decoder(features, ids, labels)
     assert before.shape == (2, 13, 32)
     for token, change in (
         (12, lambda: features[:, 4].add_(1)),
         (8, lambda: labels[:, 2].zero_()),
-        (7, lambda: thoughts[:, 2].add_(1)),
+        (7, lambda: ids[1][:, 2].fill_(5)),
         (6, lambda: features[:, 2].add_(1)),
     ):
         change()
-        after = decoder(features, thoughts, labels)
+        after = decoder(features, ids, labels)
         torch.testing.assert_close(after[:, :token], before[:, :token])
         assert not torch.isclose(after[:, token:], before[:, token:]).all(dim=-1).any()
         before = after
 
 
 def test_the_cosine_loss_reaches_the_thoughts_map_and_leaves_unknown_ones_out():
-    torch.manual_seed(0)
-    decoder = Decoder(6, [4, 5], LlmCf())
-    features, thoughts, labels = torch.randn(2, 5, 6), torch.randn(2, 4, 9), torch.ones(2, 4).long()
-    thoughts[:, 3, :4] = 0  # a user without a text
-    states = decoder(features, thoughts, labels)
-    apart = decoder.apart(states, thoughts)
+    decoder, texts, features, ids, labels = decoder_and_input()
+    states = decoder(features, ids, labels)
+    apart = decoder.apart(states, ids)
     apart.backward()
-    for layer in (decoder.thought, decoder.rebuilt, decoder.features):
+    for layer in (*decoder.thought, *decoder.rebuilt, decoder.features):
         assert layer.weight.grad.abs().sum() > 0
-    guess = decoder.rebuilt(states[:, [0, 3, 6, 9]]).detach()
-    halves = [
-        torch.cosine_similarity(guess[row, place, part], thoughts[row, place, part], dim=0)
+    said = states[:, [0, 3, 6, 9]]
+    cosines = [
+        torch.cosine_similarity(layer(said)[row, place], half[rows[row, place]], dim=0)
+        for layer, half, rows in zip(decoder.rebuilt, texts, ids, strict=True)
         for row in range(2)
         for place in range(4)
-        for part in (slice(0, 4), slice(4, 9))
-        if thoughts[row, place, part].any()
+        if half[rows[row, place]].any()
     ]
-    assert len(halves) == 14
-    torch.testing.assert_close(apart.detach(), 1 - torch.stack(halves).mean())
-    assert decoder.apart(states, torch.zeros_like(thoughts)) == 0
+    assert len(cosines) == 14
+    torch.testing.assert_close(apart, 1 - torch.stack(cosines).mean())
+    nobody = torch.zeros_like(ids[0])
+    items_alone = decoder.apart(states, (nobody, ids[1]))
+    torch.testing.assert_close(items_alone, 1 - torch.stack(cosines[6:]).mean())
 
 
 def test_texts_reach_the_prediction_as_thoughts():
