@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.config import ARMS, Job, LlmCf, Pipeline
+from models.config import ARMS, Job, LlmCf, Pipeline, Search
 from models.errors import BadInput
+from models.experiments.search import space_of
 from models.recommenders.batches import ROW, Pairs
 from models.recommenders.comparators.llm_cf import Decoder, Examples
 from models.recommenders.recbole_adapter import Log
@@ -302,6 +303,12 @@ def test_arms_differ_in_their_settings_and_exist_for_click_models_alone():
     ]
     assert jobs[1].sides == ("users", "items")
     assert [Job.model_validate_json(job.model_dump_json()) for job in jobs] == jobs
+
+
+def test_its_settings_are_searched_for_its_arms_alone():
+    search = Search.model_validate({"space": {"llm_cf.width": {"choices": [16, 32]}}})
+    searched = {arm for arm in ARMS if space_of(search, "DeepFM", arm)}
+    assert searched == {"llm-cf", "llm-cf-shuffled", "llm-cf-no-thoughts"}
 
 
 def test_a_model_or_a_task_without_likes_is_refused_in_a_sentence():
