@@ -7,11 +7,12 @@ click model, and a second loss rebuilds each thought from the state of the featu
 
 The paper lets an LLM write a thought for each row. Here a row's thought is the text about its user
 beside the text about its item, as the profile stage has written and embedded them: offline, by an
-LLM within its budget, or from a pack. No further stage is needed, and no label of the row is in
-either text by itself. The text about a user sums up all of that user's training rows, as for KAR.
+LLM within its budget, or from a pack, so that no further stage is needed. A row's label is not part
+of its thought, but the text about a user sums up all of that user's training rows, as for KAR.
 
 Retrieval never returns the row itself or one that is not earlier. In the published script, a
 training row finds itself, label included: `llm_cf.leak` does so too, to measure what it is worth.
+That script also ranks by histories alone and leaves other users' later rows open; we do neither.
 """
 
 from collections.abc import Sequence
