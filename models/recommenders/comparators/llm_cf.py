@@ -68,8 +68,8 @@ class Examples:
             seed: of the draw.
         """
         n, device = len(labels), texts.device
-        liked = torch.from_numpy(labels).to(device)
-        self._times = torch.from_numpy(np.arange(n) if times is None else times).to(device)
+        liked = torch.tensor(labels, device=device)
+        self._times = torch.tensor(np.arange(n) if times is None else times, device=device)
         self._half, self._leak = settings.examples // 2, settings.leak
         self.pairs = pairs
         self.users, self.items = (functional.pad(ids, (0, 1)) for ids in (pairs.users, pairs.items))
