@@ -40,7 +40,6 @@ def by_hand(order=range(8), times=True, **settings):
     rows = [ROWS[place] for place in order]
     users, items, labels, at = (np.array(column) for column in zip(*rows, strict=True))
     pairs = Pairs(torch.from_numpy(users), torch.from_numpy(items), n_users=4, n_items=5)
-    at.setflags(write=False)  # as Arrow gives it, of which torch would warn
     when = at if times else None
     return Examples(pairs, labels.astype(np.float32), when, TEXTS, LlmCf(**settings), seed=1)
 
