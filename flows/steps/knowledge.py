@@ -35,7 +35,7 @@ def sides_of(pipeline: Pipeline, taps: TapPoints) -> tuple[Side, ...]:
     taken = {arm.takes for arm in pipeline.training.arm_rows}
     if taken == {"nothing"}:
         return ()
-    if "features" in taken:
+    if any(arm.takes_whole for arm in pipeline.training.arm_rows):
         return SIDES
     needed = {side for points in taps.values() for side in points}
     if "users" in needed and pipeline.profiles.pooled:
@@ -269,7 +269,7 @@ def _features(
 ) -> dict[str, Targeted]:
     """The whole embeddings of one side, for models that take them as features in this arm."""
     models = [model for model in pipeline.models if arm.suits(model, ())]
-    if arm.takes != "features" or not models:
+    if not arm.takes_whole or not models:
         return {}
     # Features stay as small as the model's own: text models give vectors of unit length.
     settings = pipeline.targets.model_copy(update={"reduction": "none", "scale": "none"})

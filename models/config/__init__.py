@@ -20,5 +20,5 @@ from models.config.section import NOT_IDENTITY, SIDES, Section, Side
 from models.config.split import Split
 from models.config.targets import REDUCTIONS, Reduction, Refit, Targets, Umap
 from models.config.training import Budget, Model, Precision, Training
-from models.config.transfer import Freeze, Kar, Phase, Tap, Transfer
+from models.config.transfer import Freeze, Kar, LlmCf, Phase, Tap, Transfer
 from models.config.yaml_loader import parse_yaml

@@ -6,8 +6,8 @@ profile: if a shuffled or a random target helps as much, the loss regularises; i
 SVD does, the profile says no more than the log.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from models.schemas import GENRES, ITEM, USER
 
 BASELINE, TRANSFER, SHUFFLED = "baseline", "transfer", "shuffled"
 _FACTORS = 64
-_KAR = ("DeepFM", "DCN", "AutoInt")
+_DEEP = ("DeepFM", "DCN", "AutoInt")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Arm:
     Attributes:
         name: as in `training.arms`, the results and the report.
         takes: how knowledge enters the training: as targets of the transfer loss, as whole
-            embeddings among the model's features, or not at all.
+            embeddings among the model's features, as thoughts of examples, or not at all.
         colour: of its lines in charts.
         dash: likewise, so that lines differ without colour.
         make_targets: makes a control's targets, float32 (n, width), in place of the profiles'.
@@ -70,21 +70,28 @@ class Arm:
             targets are made; a control, too.
         knows_profiles: whether anything of the profiles is left in what the training takes.
         models: the only models that have this arm; None means all that knowledge enters.
+        settings: of its comparator's section, over what is configured; makes a control, too.
     """
 
     name: str
-    takes: Literal["nothing", "targets", "features"]
+    takes: Literal["nothing", "targets", "features", "examples"]
     colour: str
     dash: str = "solid"
     make_targets: Callable[[ControlInputs], NDArray[np.float32]] | None = None
     shuffles_items: bool = False
     knows_profiles: bool = True
     models: tuple[str, ...] | None = None
+    settings: Mapping[str, bool] = field(default_factory=dict, hash=False)
+
+    @property
+    def takes_whole(self) -> bool:
+        """Whether it takes whole embeddings of both sides, whatever is tapped."""
+        return self.takes in ("features", "examples")
 
     @property
     def is_control(self) -> bool:
         """Whether it tells knowledge from regularisation, rather than transfers any."""
-        return self.make_targets is not None or self.shuffles_items
+        return self.make_targets is not None or self.shuffles_items or bool(self.settings)
 
     @property
     def is_treatment(self) -> bool:
@@ -175,9 +182,19 @@ _SHIPPED: dict[str, Arm] = {
     for arm in (
         Arm(BASELINE, "nothing", "#8c97a6", knows_profiles=False),
         Arm(TRANSFER, "targets", "#3a86c8"),
-        Arm("kar", "features", "#8c6d31", models=_KAR),
+        Arm("kar", "features", "#8c6d31", models=_DEEP),
         Arm(SHUFFLED, "targets", "#c9803c", "dash", _shuffled),
-        Arm("kar-shuffled", "features", "#b59a5b", "dash", _shuffled, models=_KAR),
+        Arm("kar-shuffled", "features", "#b59a5b", "dash", _shuffled, models=_DEEP),
+        Arm("llm-cf", "examples", "#4b5fa6", models=_DEEP),
+        Arm("llm-cf-shuffled", "examples", "#7d8cc4", "dash", _shuffled, models=_DEEP),
+        Arm(
+            "llm-cf-no-thoughts",
+            "examples",
+            "#7d8cc4",
+            "dot",
+            models=_DEEP,
+            settings={"thoughts": False},
+        ),
         Arm("shuffled-items", "targets", "#a8674f", "longdashdot", shuffles_items=True),
         Arm("noise", "targets", "#9472c8", "dot", _noise),
         # A teacher with zeros is text-free.

@@ -16,7 +16,7 @@ from models.config.section import SIDES, Name, Section, Side, unkeyed
 from models.config.split import Split
 from models.config.targets import Targets
 from models.config.training import Budget, Model, Training
-from models.config.transfer import Kar, Tap, Transfer
+from models.config.transfer import Kar, LlmCf, Tap, Transfer
 from models.errors import BadInput
 
 Size = Literal["quick", "default", "thorough"]
@@ -51,6 +51,7 @@ class Pipeline(Section):
     )
     transfer: Transfer = Transfer()
     kar: Kar = Kar()
+    llm_cf: LlmCf = LlmCf()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     runner: Runner = unkeyed(
@@ -198,7 +199,7 @@ class Job(Section):
     hyperparameters: dict[str, Any]
     transfer: Transfer | None
     taps: dict[Side, Tap | None]
-    kar: Kar | None
+    kar: Kar | LlmCf | None = Field(description="The comparator that takes whole embeddings.")
     budget: Budget
     k: int = Field(description="Length of the rankings.")
     candidates: Literal["all", "new"] = "all"
@@ -220,6 +221,7 @@ class Job(Section):
     ) -> Self:
         """The job of one model, arm and seed of a pipeline."""
         takes = ARMS[arm].takes
+        whole = {"features": pipeline.kar, "examples": pipeline.llm_cf}.get(takes)
         return cls(
             model=model,
             arm=arm,
@@ -227,7 +229,7 @@ class Job(Section):
             hyperparameters=pipeline.models[model].given,
             transfer=pipeline.transfer_of(model).committed(model) if takes == "targets" else None,
             taps=dict(taps) if takes == "targets" else {},
-            kar=pipeline.kar if takes == "features" else None,
+            kar=whole and whole.model_copy(update=ARMS[arm].settings),
             budget=pipeline.training.budget(arm),
             k=max(pipeline.evaluation.k),
             candidates=pipeline.evaluation.candidates,

@@ -109,7 +109,7 @@ class Training(Budget):
         (BASELINE, TRANSFER),
         min_length=1,
         description="baseline: no profiles; transfer: with profiles; kar: profiles as features; "
-        "the others are controls.",
+        "llm-cf: as thoughts of examples; the others are controls.",
     )
     transfer_epochs: int | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Sections `transfer` and `kar`, and a model's tap."""
+"""Sections `transfer`, `kar` and `llm_cf`, and a model's tap."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -153,3 +153,27 @@ class Kar(Section):
     shared_experts: int = Field(2, ge=1, description="Experts that users and items share.")
     own_experts: int = Field(2, ge=1, description="Experts of each side alone.")
     hidden: int = Field(64, ge=1, description="Width between an expert's two layers.")
+
+
+class LlmCf(Section):
+    """The examples of the arms llm-cf; see `models.recommenders.comparators.llm_cf`."""
+
+    examples: int = Field(
+        4,
+        ge=2,
+        multiple_of=2,
+        description="Training rows that a prediction reads, half liked: even.",
+    )
+    pool: int = Field(
+        10_000, ge=1, description="Training rows, drawn at random, that can be retrieved."
+    )
+    width: int = Field(32, ge=2, multiple_of=2, description="Width of the decoder: even.")
+    reconstruction: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1.0, description="Weight of the loss that rebuilds thoughts."
+    )
+    thoughts: bool = Field(True, description="Whether examples have their token of thought.")
+    leak: bool = Field(
+        False,
+        description="Whether a training row may retrieve itself with its label, as in the "
+        "published script. For measurement only.",
+    )

@@ -60,6 +60,8 @@ def _concerns(key: str, model: str, arm: ArmName) -> bool:
         return rest[:1] == [model] and (takes != "nothing" or rest[1:2] == ["hyperparameters"])
     if head == "kar":
         return takes == "features"
+    if head == "llm_cf":
+        return takes == "examples"
     if head in ("transfer", "targets"):
         return takes == "targets"
     return takes != "nothing"

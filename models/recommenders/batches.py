@@ -13,7 +13,7 @@ from torch import Tensor
 from models.errors import BadInput
 from models.schemas import ITEM, USER
 
-LABEL = "label"
+LABEL, ROW = "label", "row"
 NEGATIVE_PREFIX = "neg_"
 NEGATIVE_ITEM = NEGATIVE_PREFIX + ITEM
 
@@ -187,11 +187,11 @@ def pair_batches(
 def labelled_batches(
     pairs: Pairs, labels: Tensor, size: int, generator: torch.Generator, least: int = 1
 ) -> Batches:
-    """Batch the interactions themselves as (user, item, label, item features)."""
+    """Batch the interactions themselves as (user, item, label, row, item features)."""
 
     def batch(rows: Tensor) -> list[Batch]:
         users, items = pairs.users[rows], pairs.items[rows]
-        columns = {USER: users, ITEM: items, LABEL: labels[rows]}
+        columns = {USER: users, ITEM: items, LABEL: labels[rows], ROW: rows}
         return [columns | pairs.features_of(users, items)]
 
     return Batches(len(labels), size, generator, batch, least=least)

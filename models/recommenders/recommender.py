@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.arrow import Ints, Singles, Strings, positions, strings
-from models.config import SIDES, Kar, Side
+from models.config import SIDES, Kar, LlmCf, Side
 from models.errors import BadInput
 from models.recommenders import recbole_trainers
 from models.recommenders.batches import (
@@ -31,6 +31,7 @@ from models.recommenders.batches import (
 from models.recommenders.blend import Blend
 from models.recommenders.closed_form import Ease, SideInformation
 from models.recommenders.comparators.kar import with_knowledge
+from models.recommenders.comparators.llm_cf import Examples, with_examples
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.ials import Ials
 from models.recommenders.own_models import plain_module
@@ -101,6 +102,7 @@ class Recommender:
         self.precision = precision_of(model, precision)
         self.seed = seed
         self._labels = log.labels
+        self._times = None if log.labels is None else log.times
         if self.entry.family != "context-aware":
             universe = Universe(universe.users, universe.items)
         with warnings.catch_warnings():
@@ -219,12 +221,17 @@ class Recommender:
             given[f"{side}_known"] = aligned.known.cpu().numpy()
         cast(Any, self.module).take_prior(alpha, SideInformation(**given))
 
-    def rebuild_with_features(self, settings: Kar, embeddings: Mapping[Side, Targets]) -> None:
-        """Build the model anew with embeddings of both sides as features (KAR), from `align`."""
-        users, items = (embeddings[side].vectors for side in SIDES)
-        self.module = self._module(
-            *self._built_from, lambda model: with_knowledge(model, users, items, settings)
-        )
+    def rebuild_with_features(
+        self, settings: Kar | LlmCf, embeddings: Mapping[Side, Targets]
+    ) -> None:
+        """Build the model anew with embeddings of both sides, from `align`: KAR or LLM-CF."""
+        given: dict[str, Any] = {side: embeddings[side].vectors for side in SIDES}
+        reads = isinstance(settings, LlmCf)
+        if reads:
+            rows = self._pairs, self._labels, self._times, given["items"], settings, self.seed
+            given["examples"] = Examples(*cast(Any, rows))
+        adapt: Any = partial(with_examples if reads else with_knowledge, **given)
+        self.module = self._module(*self._built_from, partial(adapt, settings=settings))
 
     def _history(self, log: Log) -> Sequences:
         """Every user's training items, oldest first."""

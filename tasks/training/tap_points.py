@@ -97,3 +97,8 @@ def _require_clicks(pipeline: Pipeline) -> None:
                 f"training.arms: {arm.name} exists for {', '.join(arm.models)}, and none of them "
                 f"is in models. Add one of them, or remove the arm."
             )
+        if arm.takes == "examples" and pipeline.evaluation.like_from is None:
+            raise BadInput(
+                f"training.arms: {arm.name} reads examples with their likes, and nothing says what "
+                "is liked. Set evaluation.like_from, or remove the arm."
+            )

@@ -107,7 +107,7 @@ def predict(job: Job, weights: Handle, inputs: Inputs, test: Handle) -> Handle:
 
 
 def _built(job: Job, inputs: Inputs, device: str) -> tuple["Recommender", "dict[Side, Targets]"]:
-    """The recommender with fresh weights and KAR's features, and all targets by internal ids."""
+    """The recommender with fresh weights and a comparator's texts, all targets by internal ids."""
     from models.recommenders.recommender import Recommender
 
     log, universe = inputs.log(job.like_from), inputs.universe()
@@ -175,7 +175,7 @@ def _start_warm(recommender: "Recommender", job: Job, initial: Handle) -> None:
     from models.training.warm_start import start_from
 
     if job.kar is not None:
-        raise BadInput("initial: the arm kar has no warm start. Leave it empty.")
+        raise BadInput(f"initial: the arm {job.arm} has no warm start. Leave it empty.")
     with safe_open(initial.verify(), "pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         rows = json.loads((file.metadata() or {}).get("rows", "null"))

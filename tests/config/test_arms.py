@@ -71,12 +71,14 @@ def test_what_a_training_takes_follows_from_the_row(arm):
         "nothing": ["BPR", "DeepFM", "EASE"],
         "targets": ["BPR", "DeepFM"],
         "features": ["DeepFM"],
+        "examples": ["DeepFM"],
     }
     assert [job.model for job in jobs] == models[arm.takes]
     for job in jobs:
         assert (job.transfer is not None, bool(job.taps)) == (arm.takes == "targets",) * 2
-        assert (job.kar is not None) == (arm.takes == "features")
-    sides = {"nothing": (), "targets": ("users",), "features": ("users", "items")}
+        assert (job.kar is not None) == arm.takes_whole == (arm.takes in ("features", "examples"))
+    both = ("users", "items")
+    sides = {"nothing": (), "targets": ("users",), "features": both, "examples": both}
     assert sides_of(pipeline(arm.name), {"BPR": {"users": None}}) == sides[arm.takes]
 
 

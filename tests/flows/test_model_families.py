@@ -108,16 +108,17 @@ LIKES = (
     "evaluation={like_from: 4, metrics: [auc, logloss], primary: auc}",
     "--set",
     "training={workers: 1, epochs: 2, patience: 2, seeds: [1, 2], valid_metric: auc, "
-    "arms: [baseline, transfer, kar]}",
+    "arms: [baseline, transfer, kar, llm-cf, llm-cf-shuffled, llm-cf-no-thoughts]}",
     "--set",
     "models={DCN: {hyperparameters: {train_batch_size: 256}}}",
 )
 
 
-def test_likes_are_predicted_with_transfer_and_with_kar(world):
+def test_likes_are_predicted_with_transfer_kar_and_llm_cf(world):
     made = world.run(*LIKES)
     compared = {(row["model"], row["arm"], row["metric"], row["k"]) for row in made["comparison"]}
-    pairs = {("DCN", "transfer"), ("DCN", "kar")}
+    arms = "transfer", "kar", "llm-cf", "llm-cf-shuffled", "llm-cf-no-thoughts"
+    pairs = {("DCN", arm) for arm in arms}
     assert compared == {(*pair, metric, None) for pair in pairs for metric in ("auc", "logloss")}
     with duckdb.connect(str(world.data / "results.duckdb"), read_only=True) as connection:
         [(n_users,)] = connection.execute(
@@ -129,13 +130,13 @@ def test_likes_are_predicted_with_transfer_and_with_kar(world):
             "avg(value) AS of_users FROM user_metrics GROUP BY ALL) USING (run_id, metric) "
             "JOIN runs USING (run_id) WHERE experiment = 'likes' AND split = 'test'"
         ).fetchall()
-        kar = connection.execute(
+        whole = connection.execute(
             "SELECT DISTINCT alignment, reduction, layer, profile_source FROM runs "
-            "WHERE experiment = 'likes' AND arm = 'kar'"
+            "WHERE experiment = 'likes' AND arm NOT IN ('baseline', 'transfer')"
         ).fetchall()
     assert n_users == 60
     assert apart[0][0] < 1e-9
-    assert kar == [(None, "none", None, "offline")]
+    assert whole == [(None, "none", None, "offline")]
     page = Path(made["report"]).read_text(encoding="utf-8")
     assert "predicted likes of held-out pairs" in page
     again = world.run(*LIKES)
