@@ -12,6 +12,7 @@ from flows.steps.trainings import Result, TrainingPool
 from models.config import ArmName, Experiment, Pipeline, Search, Space
 from models.errors import BadInput, Unavailable
 from models.experiments.search import Study, require_equal_trials, space_of
+from models.recommenders.registry import entry
 from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.evaluation.inputs import Trial, TrialState
 from tasks.execution.cache_key import digest
@@ -85,12 +86,13 @@ class ArmSearch:
             self.problem = str(error)
             return
         study = Study(self.search, self.space)
+        prunes = self.search.pruning != "none" and entry(self.model).loader is not None
         for _ in range(self.search.trials):
             setting = {**self.fixed, **study.ask()}
             score: float | None = None
             pruned = False
             try:
-                if self.search.pruning != "none":
+                if prunes:  # what is computed takes no longer whole
                     short = yield self._request(stages, setting, self.search.pruning_epochs)
                     score = self._score(short)
                     pruned = score is not None and study.prune(score)

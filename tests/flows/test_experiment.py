@@ -403,6 +403,19 @@ def test_a_killed_search_goes_on_with_the_same_trials(searching, monkeypatch):
     assert whole.results.keys() == killed.results.keys()
 
 
+def test_what_is_computed_is_not_trained_short_before(data_dir, write, no_run_logger):  # noqa: ARG001
+    space = {"models.EASE.hyperparameters.reg_weight": {"low": 1.0, "high": 100.0, "log": True}}
+    search = {"trials": 4, "space": space, "pruning": "median", "pruning_epochs": 1}
+    loaded = load_experiment(
+        write("ease", search=search, arms=["baseline"]), ["base.models={EASE: {}}"]
+    )
+    [one] = searches_of(loaded, Plain())
+    made = PlainPool()
+    run_searches([one], Plain(), made)
+    assert [trial.state for trial in one.trials] == ["complete"] * 4
+    assert len(made.results) == 4
+
+
 @pytest.mark.parametrize("searching", [{"pruning": "median", "pruning_epochs": 1}], indirect=True)
 def test_pruning_tries_as_many_settings_in_every_arm(searching):
     _, made = searching
