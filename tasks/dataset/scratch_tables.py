@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-from duckdb import DuckDBPyConnection
 
 from tasks.storage.artifact_batches import scratch
 from tasks.storage.artifacts import Handle, write_batches
 from tasks.storage.sql_scripts import script
 
-Connection = DuckDBPyConnection
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# A name alone: the class in annotations would outlive DuckDB, which then reports leaks at exit.
+Connection: TypeAlias = "DuckDBPyConnection"
 _BATCH = 1 << 17
 
 
