@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from flows.steps.preparation import Request, arms_of, prepare, taps_of
+from flows.steps.knowledge import sides_of
+from flows.steps.preparation import Request, arms_of, load_data, prepare, split_data, taps_of
 from flows.steps.stage_runner import NotCached, StageRunner
 from flows.steps.trainings import Result, TrainingPool
 from models.config import ArmName, Experiment, Pipeline, Search, Space
@@ -18,6 +20,7 @@ from tasks.evaluation.inputs import Trial, TrialState
 from tasks.execution.cache_key import digest
 from tasks.results.queries import Tried
 from tasks.training.outputs import Trained
+from tasks.training.tap_points import TapPoints
 
 Steps = Generator[Request, Result, None]
 """Yields trainings and is sent their results."""
@@ -59,8 +62,6 @@ class ArmSearch:
     def best_pipeline(self) -> Pipeline:
         """The pipeline with the best setting, for all seeds; BadInput if every trial failed."""
         best = self.best()
-        if not self.trials:
-            raise BadInput(self.problem or "no trial was made")
         if best is None:
             raise BadInput(
                 f"all {len(self.trials)} trials of {self.model} {self.arm} failed, the last with: "
@@ -74,17 +75,7 @@ class ArmSearch:
         return [trial.model_copy(update={"is_best": trial == best}) for trial in self.trials]
 
     def steps(self, stages: StageRunner) -> Steps:
-        """All trials in turn; none where the data are at fault, which is no setting's.
-
-        Nothing here reads the test part, or a score on it.
-        """
-        try:
-            self._request(stages, self.fixed)
-        except Unavailable:
-            raise
-        except BadInput as error:
-            self.problem = str(error)
-            return
+        """All trials in turn. Nothing here reads the test part, or a score on it."""
         study = Study(self.search, self.space)
         prunes = self.search.pruning != "none" and entry(self.model).loader is not None
         for _ in range(self.search.trials):
@@ -143,17 +134,26 @@ def searches_of(loaded: LoadedExperiment, stages: StageRunner) -> list[ArmSearch
 
     Raises:
         BadInput: naming file and point, if a model or its tap is wrong, if arms would have unequal
-            numbers of trials, or if the space holds what makes no pipeline.
+            numbers of trials, if the space holds what makes no pipeline, or if the data of a search
+            are at fault, which is no trial's.
     """
     searches = []
     for chosen in loaded.points:
         try:
-            taps_of(chosen.pipeline, stages)
+            taps = taps_of(chosen.pipeline, stages)
+            if loaded.config.search is not None:
+                _look_at_data(chosen.pipeline, taps, stages)
         except BadInput as error:
             raise BadInput(f"{chosen.where}: {error}") from error
         if loaded.config.search is not None:
             searches += _searches_of_point(chosen, loaded.config, stages)
     return searches
+
+
+def _look_at_data(pipeline: Pipeline, taps: TapPoints, stages: StageRunner) -> None:
+    fields = pipeline.demographics(sides_of(pipeline, taps))
+    with suppress(NotCached):  # a dry run sees what it can
+        split_data(pipeline, load_data(pipeline, stages, fields), stages)
 
 
 def _searches_of_point(
@@ -243,11 +243,7 @@ def run_searches(searches: Sequence[ArmSearch], stages: StageRunner, pool: Train
 
 
 def recall_searches(searches: Sequence[ArmSearch], stages: StageRunner) -> list[Request]:
-    """Take each search as far as cached trials lead; the trainings at which they stopped.
-
-    Raises:
-        BadInput: if the data of a search are at fault.
-    """
+    """Take each search as far as cached trials lead; the trainings at which they stopped."""
     stopped = []
     for search in searches:
         steps = search.steps(stages)
@@ -257,6 +253,5 @@ def recall_searches(searches: Sequence[ArmSearch], stages: StageRunner) -> list[
                 request = steps.send(result)
             stopped.append(request)
         except (StopIteration, NotCached):
-            if search.problem and not search.trials:
-                raise BadInput(f"{search.chosen.name}: {search.problem}") from None
+            continue
     return stopped
