@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import platform
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
 
 from models.config import NOT_IDENTITY, Section
 from models.config.plugins import digests
-from tasks.storage.artifacts import Handle
+from tasks.storage.artifacts import PROJECT_ROOT, Handle, versions
 
 
 def content(value: Any) -> Any:
@@ -43,3 +45,15 @@ def digest(value: Mapping[str, Any]) -> str:
     """16 hex digits over content."""
     canonical = json.dumps(content(value), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@cache
+def code_versions() -> dict[str, str]:
+    """Python, the packages that decide results, and a digest of the project's own code."""
+    digest = hashlib.sha256()
+    for package in ("models", "tasks"):
+        for file in sorted((PROJECT_ROOT / package).rglob("*.py")):
+            digest.update(file.relative_to(PROJECT_ROOT).as_posix().encode())
+            digest.update(file.read_bytes())
+    python = platform.python_version()
+    return {"python": python, "code": digest.hexdigest()[:12], **versions()}

@@ -6,9 +6,7 @@ one place; a cluster calls plain functions, and calls them again elsewhere when 
 configured, and runs completed tasks again when the worker with their results is lost.)
 """
 
-import hashlib
 import os
-import platform
 import socket
 import threading
 import time
@@ -16,20 +14,18 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from models.config import Dask
 from models.config.plugins import digests, require_same
 from models.errors import BadInput, Unavailable
+from tasks.execution.cache_key import code_versions
 from tasks.storage.artifacts import (
-    PROJECT_ROOT,
     Handle,
     MissingArtifact,
     data_dir,
     discard,
     require_writable,
-    versions,
     write_bytes,
 )
 
@@ -51,18 +47,6 @@ class Environment:
     data: str
     code: dict[str, str]
     plug_ins: dict[str, str]
-
-
-@cache
-def code_versions() -> dict[str, str]:
-    """Python, the packages that decide results, and a digest of the project's own code."""
-    digest = hashlib.sha256()
-    for package in ("models", "tasks"):
-        for file in sorted((PROJECT_ROOT / package).rglob("*.py")):
-            digest.update(file.relative_to(PROJECT_ROOT).as_posix().encode())
-            digest.update(file.read_bytes())
-    python = platform.python_version()
-    return {"python": python, "code": digest.hexdigest()[:12], **versions()}
 
 
 def _environment() -> Environment:

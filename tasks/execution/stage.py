@@ -113,22 +113,20 @@ class Stage(Task[..., Any]):
         except (MissingArtifact, ValueError):
             return None  # as for a run: absent, or not to be read or verified
 
-    def recall(self, *inputs: Any) -> Any:
-        """The result for these inputs without a run: from the cache, else computed and not kept.
+    def recall(self, *inputs: Any, keep: bool = False) -> Any:
+        """The result for these inputs without a run: from the cache, else computed.
 
         For commands that only look, and should not wait for Prefect to start. Only for stages
-        that may be computed at any time: that cost little, and nothing in money.
+        that may be computed at any time: that cost little, and nothing in money. What is computed
+        is forgotten, or kept if the disk takes it.
         """
-        with disable_run_logger():
-            return self.cached(*inputs) or self.fn(*inputs)
-
-    def kept(self, *inputs: Any) -> Any:
-        """Likewise, and kept if the disk takes it."""
         found = self.cached(*inputs)
         if found is None:
-            found = self.fn(*inputs)
-            with suppress(ValueError, OSError):  # BadInput is the first
-                self._results().write(found, self.key(*inputs))
+            with disable_run_logger():
+                found = self.fn(*inputs)
+            if keep:
+                with suppress(ValueError, OSError):  # BadInput is the first
+                    self._results().write(found, self.key(*inputs))
         return found
 
     def _results(self) -> ResultStore:

@@ -8,7 +8,7 @@ from models.config import Pipeline, Side
 from models.errors import BadInput
 from models.recommenders.entry import TapPoint
 from models.recommenders.registry import ELSEWHERE, entry, judged
-from tasks.execution.dask_cluster import code_versions
+from tasks.execution.cache_key import code_versions
 from tasks.execution.devices import log_float32_models
 from tasks.execution.stage import stage
 
@@ -22,7 +22,7 @@ def kept_tap_points(pipeline: Pipeline, question: Sequence[Any]) -> TapPoints:
     `question` is what decides them in a pipeline; so does code, as the registry has no version.
     """
     log_float32_models(pipeline)
-    found: TapPoints = _taps.kept(pipeline, question, code_versions())
+    found: TapPoints = _taps.recall(pipeline, question, code_versions(), keep=True)
     return found
 
 

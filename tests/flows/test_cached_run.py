@@ -164,7 +164,7 @@ def test_what_changed_or_is_gone_makes_a_flow_run(world, done, monkeypatch, chan
 def test_only_what_is_kept_is_found():
     with pytest.raises(NotCached, match="doubling"):
         CachedStages().run(doubling, 1)
-    doubling.kept(1)
+    doubling.recall(1, keep=True)
     stages = CachedStages()
     assert stages.run(doubling, 1) == 2
     assert [(record.name, record.state) for record in stages.records] == [("doubling", "cached")]
@@ -186,10 +186,10 @@ def test_without_a_runner_nothing_is_trained():
 
 def test_what_is_kept_is_computed_once_and_a_full_disk_is_no_error(data_dir, monkeypatch):
     CALLS.clear()
-    assert [doubling.kept(3), doubling.kept(3)] == [6, 6]
+    assert [doubling.recall(3, keep=True), doubling.recall(3, keep=True)] == [6, 6]
     assert CALLS == [3]
     monkeypatch.setattr("tasks.storage.prefect_results.replacing", _full)
-    assert [doubling.kept(4), doubling.kept(4)] == [8, 8]
+    assert [doubling.recall(4, keep=True), doubling.recall(4, keep=True)] == [8, 8]
     assert CALLS == [3, 4, 4]
     assert len(list((data_dir / "cache").iterdir())) == 1
 
