@@ -225,13 +225,17 @@ class Recommender:
         self, settings: Kar | LlmCf, embeddings: Mapping[Side, Targets]
     ) -> None:
         """Build the model anew with embeddings of both sides, from `align`: KAR or LLM-CF."""
-        given: dict[str, Any] = {side: embeddings[side].vectors for side in SIDES}
-        reads = isinstance(settings, LlmCf)
-        if reads:
-            rows = self._pairs, self._labels, self._times, given["items"], settings, self.seed
-            given["examples"] = Examples(*cast(Any, rows))
-        adapt: Any = partial(with_examples if reads else with_knowledge, **given)
-        self.module = self._module(*self._built_from, partial(adapt, settings=settings))
+        users, items = (embeddings[side].vectors for side in SIDES)
+        if isinstance(settings, Kar):
+            adapt = partial(with_knowledge, users=users, items=items, settings=settings)
+        else:
+            assert self._labels is not None  # whose arms are refused elsewhere
+            rows = self._pairs, self._labels, self._times
+            read = Examples(*rows, items, settings, self.seed)
+            adapt = partial(
+                with_examples, users=users, items=items, settings=settings, examples=read
+            )
+        self.module = self._module(*self._built_from, adapt)
 
     def _history(self, log: Log) -> Sequences:
         """Every user's training items, oldest first."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from models.arrow import Ints, Singles
 from models.config import Job, Side, parse_metric
@@ -53,8 +54,10 @@ class Inputs:
         from models.evaluation.click_metrics import likes
         from models.recommenders.recbole_adapter import Log
 
+        file = self.train.verify()
+
         def column(name: str) -> pa.ChunkedArray:  # one at a time, since strings are large
-            return read_parquet(self.train, [name])[name]
+            return pq.read_table(file, columns=[name])[name]
 
         times, liked = column(TIMESTAMP), None
         if like_from is not None:
@@ -131,8 +134,8 @@ def scoring(
 def _predictions(recommender: "Recommender", clicks: "Clicks") -> pa.Table:
     return pa.table(
         {
-            USER: recommender.names[USER].take(clicks.users).cast(pa.string()),
-            ITEM: recommender.names[ITEM].take(clicks.items).cast(pa.string()),
+            USER: _names(recommender, USER, clicks.users),
+            ITEM: _names(recommender, ITEM, clicks.items),
             "liked": clicks.labels,
             "probability": clicks.probabilities(recommender),
         },
@@ -162,13 +165,17 @@ def ranking_table(
     """Make one row per user, schema `RANKINGS`; places for which no item is left are dropped."""
     ranked = np.isfinite(scores)
     offsets = np.concatenate(([0], np.cumsum(ranked.sum(axis=1)))).astype(np.int32)
-    tokens = recommender.names[ITEM].take(pa.array(items[ranked])).cast(pa.string())
+    names = _names(recommender, ITEM, items[ranked])
     return pa.table(
         {
             "split": pa.array([split] * len(users)),
-            USER: recommender.names[USER].take(pa.array(users)).cast(pa.string()),
-            "items": pa.ListArray.from_arrays(offsets, tokens),
+            USER: _names(recommender, USER, users),
+            "items": pa.ListArray.from_arrays(offsets, names),
             "scores": pa.ListArray.from_arrays(offsets, pa.array(scores[ranked])),
         },
         schema=RANKINGS,
     )
+
+
+def _names(recommender: "Recommender", column: str, ids: Ints) -> pa.Array:
+    return recommender.names[column].take(pa.array(ids)).cast(pa.string())
