@@ -29,6 +29,7 @@ from prefect.logging import disable_run_logger
 from rich.console import Console
 from rich.table import Table
 from sentence_transformers import SentenceTransformer
+from sklearn.preprocessing import normalize
 
 from models.config import Dataset, Embeddings, Profiles, Split
 from models.embeddings.text_batches import to_matrix
@@ -55,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, disable_run_logger():
         os.environ["LLMKT_DATA_DIR"] = folder
         plain, ours = measure(options.rounds, options.threads, options.precision)
-    cosines = np.sum(unit(plain[1]) * unit(ours[1]), axis=1)
+    cosines = np.sum(normalize(plain[1]) * normalize(ours[1]), axis=1)
     ratio = statistics.median(plain[0]) / statistics.median(ours[0])
     if options.json:
         print(json.dumps({"ratio": round(ratio, 3), "cosine": round(float(cosines.min()), 6)}))
@@ -118,12 +119,6 @@ def embed_by_stage(written: Handle, threads: int, precision: str) -> Vectors:
     config = Embeddings.model_validate({"threads": threads, "precision": precision})
     done = embeddings.fn(config, written)
     return to_matrix(read_parquet(done.embeddings)[EMBEDDING])
-
-
-def unit(vectors: Vectors) -> Vectors:
-    """Rows of length 1."""
-    lengths: Vectors = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from sklearn.preprocessing import normalize
 
 from models.config import Targets
 from models.embeddings.text_batches import to_matrix
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     points = to_matrix(pq.read_table(VECTORS)["vector"]).astype(np.float32)
     points = np.random.default_rng(0).permutation(np.unique(points, axis=0))
     fitted, others = np.array_split(points, 2)
-    near = nearest(unit(others), unit(fitted))
+    near = nearest(normalize(others), normalize(fitted))
     manifold = fit(fitted, options.width)
     whole = fit(points, options.width).embedding_
     overlaps = {"whole": overlap(near, whole[len(fitted) :], whole[: len(fitted)])}
@@ -101,11 +102,6 @@ def overlap(near: NDArray[np.int64], placed: Matrix, among: Matrix) -> float:
 def nearest(points: Matrix, among: Matrix, bias: Matrix | float = 0.0) -> NDArray[np.int64]:
     """The 15 rows of `among` with the largest product with each point, int64 (n, 15)."""
     return np.argpartition(-(points @ among.T + bias), NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
-
-
-def unit(points: Matrix) -> Matrix:
-    """Rows of length 1."""
-    return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True))
 
 
 if __name__ == "__main__":
