@@ -21,7 +21,7 @@ Bools = NDArray[np.bool_]
 """Arrays by the kind of their values, of any shape."""
 
 
-def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+def codes(column: pa.ChunkedArray) -> Ints:
     """Number the values of a string column in sorted order: int64 (rows,)."""
     encoded = flat(column).dictionary_encode()
     rank = np.empty(len(encoded.dictionary), dtype=np.int64)
@@ -29,7 +29,7 @@ def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.asarray(rank[np.asarray(encoded.indices)])
 
 
-def positions(values: pa.Array | pa.ChunkedArray, known: pa.Array) -> NDArray[np.int64]:
+def positions(values: pa.Array | pa.ChunkedArray, known: pa.Array) -> Ints:
     """Find each value in `known`: int64 (n,), -1 where it is not there."""
     return np.asarray(pc.fill_null(pc.index_in(values, known), -1), dtype=np.int64)
 
@@ -41,7 +41,7 @@ def strings(values: Strings) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(values, pa.large_string())])
 
 
-def numbered(values: Strings, more: Strings) -> tuple[NDArray[np.int64], pa.Array]:
+def numbered(values: Strings, more: Strings) -> tuple[Ints, pa.Array]:
     """Number `values` as they appear: int64 (n,), and what each number stands for, then `more`.
 
     Chunks that are dictionary-encoded, by one dictionary in that order, save memory.
@@ -83,7 +83,7 @@ def words(rows: pa.Table, column: str) -> tuple["csr_matrix", list[str]]:
     return csr_matrix(marks, shape=(rows.num_rows, len(names))), names
 
 
-def user_offsets(grouped: pa.Table) -> tuple[pa.Array, NDArray[np.int64]]:
+def user_offsets(grouped: pa.Table) -> tuple[pa.Array, Ints]:
     """The users of a table grouped by user, and where each one's rows begin: int64 (users + 1,)."""
     users = flat(grouped[USER]).dictionary_encode()
     starts = np.searchsorted(np.asarray(users.indices), np.arange(len(users.dictionary) + 1))
@@ -97,7 +97,7 @@ def flat(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-def joined(offsets: NDArray[np.int64], texts: pa.Array, separator: str) -> pa.Array:
+def joined(offsets: Ints, texts: pa.Array, separator: str) -> pa.Array:
     """Join runs of `texts` (no nulls among them): strings, (len(offsets) - 1,)."""
     lists = pa.LargeListArray.from_arrays(offsets, texts)
     return pc.binary_join(lists, pa.scalar(separator, texts.type))

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from models.arrow import distinct, incidence, words
+from models.arrow import Floats, Singles, distinct, incidence, words
 from models.config.plugins import Table, checked, numbers
 from models.config.section import named
 from models.errors import BadInput
@@ -43,16 +42,16 @@ class ControlInputs:
         factors: makes iALS' vectors, float (n, columns), of the training part alone.
     """
 
-    targets: NDArray[np.float32]
+    targets: Singles
     key: str
     subjects: list[str]
     train: pa.Table
     items: pa.Table
     seed: int
     fixed_seed: int
-    standardise: Callable[[NDArray[np.float64]], NDArray[np.float32]]
-    metadata: Callable[[], NDArray[np.float64]]
-    factors: Callable[[int], NDArray[np.float64]]
+    standardise: Callable[[Floats], Singles]
+    metadata: Callable[[], Floats]
+    factors: Callable[[int], Floats]
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Arm:
     takes: Literal["nothing", "targets", "features", "examples"]
     colour: str
     dash: str = "solid"
-    make_targets: Callable[[ControlInputs], NDArray[np.float32]] | None = None
+    make_targets: Callable[[ControlInputs], Singles] | None = None
     shuffles_items: bool = False
     knows_profiles: bool = True
     models: tuple[str, ...] | None = None
@@ -105,12 +104,12 @@ class Arm:
         return self.takes == "nothing" or bool(tapped)
 
 
-def _shuffled(inputs: ControlInputs) -> NDArray[np.float32]:
+def _shuffled(inputs: ControlInputs) -> Singles:
     """Permute the profiles' targets among users (items): float32 (n, width)."""
     return inputs.targets[np.random.default_rng(inputs.seed).permutation(len(inputs.targets))]
 
 
-def _noise(inputs: ControlInputs) -> NDArray[np.float32]:
+def _noise(inputs: ControlInputs) -> Singles:
     """Draw from a Gaussian with the targets' mean and covariance: float32 (n, width)."""
     exact = inputs.targets.astype(np.float64)
     covariance = np.atleast_2d(np.cov(exact, rowvar=False))
@@ -120,7 +119,7 @@ def _noise(inputs: ControlInputs) -> NDArray[np.float32]:
     return drawn.astype(np.float32)
 
 
-def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
+def _genre_histogram(inputs: ControlInputs) -> Singles:
     """Shares of genres in each user's training history, or an item's own: float32 (n, width)."""
     genres, names = words(inputs.items, GENRES)
     ids, subjects = inputs.items[ITEM].combine_chunks(), pa.array(inputs.subjects, pa.string())
@@ -135,7 +134,7 @@ def _genre_histogram(inputs: ControlInputs) -> NDArray[np.float32]:
     return inputs.standardise(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0))
 
 
-def _history_svd(inputs: ControlInputs) -> NDArray[np.float32]:
+def _history_svd(inputs: ControlInputs) -> Singles:
     """Singular vectors of the training matrix times singular values: float32 (n, width).
 
     Left ones for users, right ones for items.
@@ -154,12 +153,12 @@ def _history_svd(inputs: ControlInputs) -> NDArray[np.float32]:
     return inputs.standardise(left[:, strongest] * values[strongest])
 
 
-def _metadata(inputs: ControlInputs) -> NDArray[np.float32]:
+def _metadata(inputs: ControlInputs) -> Singles:
     """Genres and years, as `targets.sources` combines them: float32 (n, width)."""
     return inputs.standardise(inputs.metadata())
 
 
-def _log_factors(inputs: ControlInputs) -> NDArray[np.float32]:
+def _log_factors(inputs: ControlInputs) -> Singles:
     """What iALS, the strongest text-free model, learns of the log: float32 (n, width)."""
     return inputs.standardise(inputs.factors(min(_FACTORS, inputs.targets.shape[1])))
 

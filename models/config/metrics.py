@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from models.arrow import Bools, Floats, Ints
 from models.config.plugins import Table, checked, numbers
 
-PerUser = NDArray[np.float64]
+PerUser = Floats
 
 
 class RankingMetric(NamedTuple):
@@ -29,39 +29,39 @@ class RankingMetric(NamedTuple):
     """
 
     label: str
-    score: Callable[[NDArray[np.bool_], NDArray[np.int64]], PerUser]
+    score: Callable[[Bools, Ints], PerUser]
     low: float = 0.0
     high: float = 1.0
 
 
-def _hit(hits: NDArray[np.bool_], _: NDArray[np.int64]) -> PerUser:
+def _hit(hits: Bools, _: Ints) -> PerUser:
     """1 where any of the k items is relevant, else 0."""
     return np.asarray(hits.any(axis=1), dtype=np.float64)
 
 
-def _precision(hits: NDArray[np.bool_], _: NDArray[np.int64]) -> PerUser:
+def _precision(hits: Bools, _: Ints) -> PerUser:
     """Relevant items among the k, divided by k."""
     return np.asarray(hits.sum(axis=1) / hits.shape[1])
 
 
-def _recall(hits: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> PerUser:
+def _recall(hits: Bools, n_relevant: Ints) -> PerUser:
     """Relevant items among the k, divided by all relevant items."""
     return np.asarray(hits.sum(axis=1) / n_relevant)
 
 
-def _mrr(hits: NDArray[np.bool_], _: NDArray[np.int64]) -> PerUser:
+def _mrr(hits: Bools, _: Ints) -> PerUser:
     """Reciprocal rank of the first relevant item; 0 where none is among the k."""
     return np.asarray(hits.any(axis=1) / (hits.argmax(axis=1) + 1.0))
 
 
-def _average_precision(hits: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> PerUser:
+def _average_precision(hits: Bools, n_relevant: Ints) -> PerUser:
     """Precision at the rank of every relevant item, summed, divided by min(n_relevant, k)."""
     k = hits.shape[1]
     at_rank = hits.cumsum(axis=1, dtype=np.float64) / np.arange(1, k + 1)
     return np.asarray((at_rank * hits).sum(axis=1) / np.minimum(n_relevant, k))
 
 
-def _ndcg(hits: NDArray[np.bool_], n_relevant: NDArray[np.int64]) -> PerUser:
+def _ndcg(hits: Bools, n_relevant: Ints) -> PerUser:
     """DCG with gain 1 and discount log2(rank + 1), over that of min(n_relevant, k) hits on top."""
     k = hits.shape[1]
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
@@ -73,7 +73,7 @@ def _own(name: str, found: Any) -> RankingMetric:
     """Make a row of one's own metric, tried on random hits."""
     row = found if isinstance(found, RankingMetric) else RankingMetric(name.split(":")[1], found)
 
-    def expected(values: Any, hits: NDArray[np.bool_], _: Any) -> str | None:
+    def expected(values: Any, hits: Bools, _: Any) -> str | None:
         wanted = numbers(values, (len(hits),))
         inside = wanted is None and np.all((values >= row.low) & (values <= row.high))
         return None if inside else f"a number per user from {row.low} to {row.high}"

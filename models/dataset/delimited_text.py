@@ -19,9 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-from numpy.typing import NDArray
 
-from models.arrow import joined
+from models.arrow import Ints, joined
 from models.dataset.record_blocks import REFUSED, SHOWN, Block, require_columns
 from models.dataset.text_encoding import detect_encoding
 from models.errors import BadInput
@@ -189,7 +188,7 @@ def _split(text: bytes, dialect: Dialect) -> pa.Array:
     return pc.replace_substring_regex(lines, r"\r$", "") if b"\r" in text else lines
 
 
-def _starts(lines: pa.Array, dialect: Dialect) -> NDArray[np.int64]:
+def _starts(lines: pa.Array, dialect: Dialect) -> Ints:
     """The line on which each record starts, and where the one starts that is not complete."""
     ends = np.arange(1, len(lines) + 1)
     if dialect.quoted and dialect.multiline:

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from models.arrow import codes
+from models.arrow import Floats, Ints, codes
 from models.schemas import ITEM, RATING, TIMESTAMP, USER
 
 
@@ -40,15 +39,15 @@ def fold(base: pa.Table, drops: list[pa.Table]) -> Fold:
     return Fold(rows.take(pa.array(last)), int((~known).sum()), int((~same.all(axis=0)).sum()))
 
 
-def _pairs(rows: pa.Table) -> NDArray[np.int64]:
+def _pairs(rows: pa.Table) -> Ints:
     """Number the user-item pairs in sorted order: int64 (rows,)."""
     users, items = codes(rows[USER]), codes(rows[ITEM])
     combined = users * (int(items.max(initial=0)) + 1) + items
-    numbers: NDArray[np.int64] = np.unique(combined, return_inverse=True)[1]
+    numbers: Ints = np.unique(combined, return_inverse=True)[1]
     return numbers
 
 
-def _values_of(rows: pa.Table) -> NDArray[np.float64]:
+def _values_of(rows: pa.Table) -> Floats:
     """Rating and time, float64 (2, rows), -1e300 for missing ones."""
     columns = (rows[name].cast(pa.float64()).fill_null(-1e300) for name in (RATING, TIMESTAMP))
     return np.stack([np.asarray(column) for column in columns])

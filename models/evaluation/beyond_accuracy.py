@@ -7,10 +7,9 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from scipy import sparse
 
-from models.arrow import distinct, incidence, positions, words
+from models.arrow import Floats, Ints, distinct, incidence, positions, words
 from models.evaluation.slices import holders_of
 from models.evaluation.user_scores import list_codes
 from models.schemas import GENRES, ITEM, USER
@@ -35,8 +34,8 @@ class Catalogue:
     """
 
     items: pa.Array
-    holders: NDArray[np.int64]
-    surprises: NDArray[np.float64]
+    holders: Ints
+    surprises: Floats
     genres: sparse.csr_matrix
     users: pa.Array
     tastes: sparse.csr_matrix
@@ -73,7 +72,7 @@ class Catalogue:
         rows = positions(ranked[USER], self.users)
         return {(name, k): v for k in ks for name, v in self._of_first(codes[:, :k], rows).items()}
 
-    def _of_first(self, codes: NDArray[np.int64], rows: NDArray[np.int64]) -> dict[str, float]:
+    def _of_first(self, codes: Ints, rows: Ints) -> dict[str, float]:
         """Of lists as `list_codes` gives them, and whose they are: places in `users`, or -1."""
         owners, ranks = np.nonzero(codes >= 0)
         marks = np.ones(len(owners)), (owners, codes[owners, ranks])

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from models.arrow import Bools, Ints
 from models.config import RANKING_METRICS, Metric, PerUser
 
 
@@ -16,7 +16,7 @@ class HeldOut:
         n_relevant: int64 (n_users,), how many distinct items each of them has.
     """
 
-    def __init__(self, users: NDArray[np.int64], items: NDArray[np.int64], n_items: int) -> None:
+    def __init__(self, users: Ints, items: Ints, n_items: int) -> None:
         """Index held-out pairs: int64 (n_pairs,) user codes, and item codes below `n_items`."""
         self._n_items = n_items
         # np.unique hashes since numpy 2.3, ten times slower than this for a million pairs.
@@ -24,7 +24,7 @@ class HeldOut:
         self._pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         self.users, self.n_relevant = np.unique(self._pairs // n_items, return_counts=True)
 
-    def hits(self, ranked: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def hits(self, ranked: Ints) -> Bools:
         """Tell which ranked items are relevant.
 
         Args:
@@ -42,10 +42,7 @@ class HeldOut:
 
 
 def ranking_metrics(
-    hits: NDArray[np.bool_],
-    n_relevant: NDArray[np.int64],
-    metrics: Sequence[Metric],
-    ks: Sequence[int],
+    hits: Bools, n_relevant: Ints, metrics: Sequence[Metric], ks: Sequence[int]
 ) -> dict[tuple[str, int], PerUser]:
     """Compute every metric at every K for every user.
 

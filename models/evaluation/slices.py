@@ -10,9 +10,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from models.arrow import positions
+from models.arrow import Ints, positions
 from models.config import Evaluation
 from models.evaluation.user_scores import UserValues, score, score_clicks
 from models.schemas import ITEM, USER
@@ -83,14 +82,14 @@ def slicing(train: pa.Table, items: pa.Array, profiled: pa.Array | None) -> Slic
     return {USER: user_slices, ITEM: _bounded("popularity", items, holders, parts)}
 
 
-def _counted(ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
+def _counted(ids: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
     """Different ids in order, and how often each is there."""
     counted = pc.value_counts(ids.combine_chunks())
     table = pa.table({"id": counted.field("values"), "n": counted.field("counts")}).sort_by("id")
     return table["id"].combine_chunks(), np.asarray(table["n"], dtype=np.int64)
 
 
-def holders_of(items: pa.Array, train: pa.Table) -> NDArray[np.int64]:
+def holders_of(items: pa.Array, train: pa.Table) -> Ints:
     """How many training interactions each item has: int64 (n_items,)."""
     ids, counts = _counted(train[ITEM])
     places = positions(items, ids)
@@ -98,7 +97,7 @@ def holders_of(items: pa.Array, train: pa.Table) -> NDArray[np.int64]:
 
 
 def _bounded(
-    kind: Kind, ids: pa.Array, counts: NDArray[np.int64], parts: dict[str, NDArray[np.int64]]
+    kind: Kind, ids: pa.Array, counts: Ints, parts: dict[str, Ints]
 ) -> dict[Slice, pa.Array]:
     """Slices of ids at the given places, none empty, with their fewest and most interactions."""
     return {

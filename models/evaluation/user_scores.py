@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.arrow import positions
+from models.arrow import Bools, Ints, positions
 from models.config import Evaluation, PerUser
 from models.errors import BadInput
 from models.evaluation.click_metrics import per_user, require_both
@@ -28,7 +28,7 @@ class UserValues:
     users: NDArray[np.str_]
     values: dict[tuple[str, int | None], PerUser]
 
-    def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
+    def where(self, chosen: Bools | Ints) -> Self:
         """The values of some users, by mask or by position."""
         values = {column: values[chosen] for column, values in self.values.items()}
         return type(self)(self.users[chosen], values)
@@ -76,7 +76,7 @@ def score_clicks(predictions: pa.Table, split: str, config: Evaluation) -> UserV
     )
 
 
-def list_codes(lists: pa.ListArray, items: pa.Array, k: int) -> NDArray[np.int64]:
+def list_codes(lists: pa.ListArray, items: pa.Array, k: int) -> Ints:
     """Lists of items as codes: int64 (n_lists, k), cut at k or filled up with -1."""
     lengths = np.asarray(pc.list_value_length(lists), dtype=np.int64)
     rows = np.repeat(np.arange(len(lists)), lengths)

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from models.arrow import codes, distinct, words
+from models.arrow import Floats, Ints, codes, distinct, words
 from models.profiles.offline_writer import lift
 from models.profiles.user_history import describe, filled_ratings, presentable
 from models.schemas import GENRES, ITEM, RATING, TITLE, USER, YEAR
@@ -42,10 +41,10 @@ class Subjects:
     """
 
     described: pa.Table
-    companions: NDArray[np.int64]
+    companions: Ints
     audience: list[list[str]]
-    n_users: NDArray[np.int64]
-    mean_rating: NDArray[np.float64]
+    n_users: Ints
+    mean_rating: Floats
     counted: bool = False
 
 
@@ -77,7 +76,7 @@ def subjects(train: pa.Table, items: pa.Table, most: int, counted: bool = False)
     return Subjects(described, companions, audience, n_users, mean, counted)
 
 
-def _companions(likes: csr_matrix, most: int) -> NDArray[np.int64]:
+def _companions(likes: csr_matrix, most: int) -> Ints:
     """Most similar items by the cosine of who liked them, shrunk where few did.
 
     The shrinkage n / (n + 10) is that of item-based collaborative filtering (Bell and Koren 2007,
@@ -150,7 +149,7 @@ def offline(known: Subjects) -> list[str]:
     return [_text(row, popular, known.counted) for row in values(known)]
 
 
-def _text(row: dict[str, Any], popular: NDArray[np.float64], counted: bool) -> str:
+def _text(row: dict[str, Any], popular: Floats, counted: bool) -> str:
     companions = ", ".join(other["title"] for other in row["companions"])
     seen = ""
     if row["n_users"] is not None:

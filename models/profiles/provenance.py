@@ -10,9 +10,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from models.arrow import codes, distinct, flat, joined, user_offsets
+from models.arrow import Ints, codes, distinct, flat, joined, user_offsets
 from models.config import History, Side
 from models.profiles.user_history import select
 from models.schemas import HISTORY_COUNT, HISTORY_SHA256, ITEM, KEYS, RATING, TEXT, TIMESTAMP, USER
@@ -54,7 +53,7 @@ def lines_of(interactions: pa.Table, *ids: str) -> pa.Array:
     return flat(pc.binary_join_element_wise(*values, "\t", null_handling="replace"))
 
 
-def _digests(offsets: NDArray[np.int64], lines: pa.Array) -> list[str]:
+def _digests(offsets: Ints, lines: pa.Array) -> list[str]:
     texts = joined(offsets, lines, "\n").to_pylist()
     return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
 

@@ -5,7 +5,8 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from models.arrow import Floats, Singles
 
 Word = tuple[Literal["same", "removed", "added"], str]
 """A run of words, and on which side it stands."""
@@ -30,7 +31,7 @@ def _runs(old: list[str], new: list[str]) -> Iterator[Word]:
             yield "added", " ".join(new[start:stop])
 
 
-def cosines(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
+def cosines(before: Singles, after: Singles) -> Floats:
     """Cosine of each row, float32 (rows, width), with its counterpart; 0 for a row of zeros."""
     old, new = before.astype(np.float64), after.astype(np.float64)
     norms = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
@@ -40,7 +41,7 @@ def cosines(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[
     return found
 
 
-def distribution(values: NDArray[np.float64]) -> dict[str, float]:
+def distribution(values: Floats) -> dict[str, float]:
     """Mean, extremes and quantiles; empty for no values."""
     if not len(values):
         return {}

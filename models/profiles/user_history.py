@@ -5,9 +5,8 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from models.arrow import codes, flat
+from models.arrow import Floats, codes, flat
 from models.config import History
 from models.schemas import GENRES, ITEM, RATING, TIMESTAMP, TITLE, USER, YEAR
 
@@ -110,7 +109,7 @@ def presentable_fields(people: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, people.column_names)
 
 
-def filled_ratings(interactions: pa.Table, fill: float | None = None) -> NDArray[np.float64]:
+def filled_ratings(interactions: pa.Table, fill: float | None = None) -> Floats:
     """Ratings, float64 (rows,), with `fill` for missing ones: else the mean, 0 if all miss."""
     if fill is None:
         fill = pc.mean(interactions[RATING]).as_py() or 0.0

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from models.arrow import Ints, Singles
 from models.config import Side, Tap
 from models.recommenders.recbole_trainers import seed_all
 from models.recommenders.recommender import Recommender
@@ -33,8 +33,8 @@ class Vectors:
         meaning: what they are, in words.
     """
 
-    ids: NDArray[np.int64]
-    matrix: NDArray[np.float32]
+    ids: Ints
+    matrix: Singles
     meaning: str
 
 

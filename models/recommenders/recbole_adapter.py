@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
-from models.arrow import Strings, numbered, positions, strings
+from models.arrow import Ints, Singles, Strings, numbered, positions, strings
 from models.schemas import ITEM, USER
 
 PADDING = "[PAD]"
@@ -54,8 +53,8 @@ class Log:
 
     users: Strings
     items: Strings
-    times: NDArray[np.int64] | None = None
-    labels: NDArray[np.float32] | None = None
+    times: Ints | None = None
+    labels: Singles | None = None
 
 
 @cache

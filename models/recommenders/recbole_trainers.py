@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
+
+from models.arrow import Ints, Singles
 
 
 def seed_all(seed: int) -> None:
@@ -56,7 +57,7 @@ def _set_recvae_loss(module: Any, part: str) -> None:
     )
 
 
-def prepare(name: str, module: Any, seed: int, train_items: NDArray[np.int64]) -> None:
+def prepare(name: str, module: Any, seed: int, train_items: Ints) -> None:
     """Give a fresh module what RecBole's trainer, or a package that is not needed, would."""
     if name == "Pop":
         counts = np.bincount(train_items, minlength=module.n_items)
@@ -73,7 +74,7 @@ def prepare(name: str, module: Any, seed: int, train_items: NDArray[np.int64]) -
 
 
 def _kmeans(
-    vectors: NDArray[np.float32], k: int, seed: int, device: torch.device
+    vectors: Singles, k: int, seed: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit centroids float32 (k, width) and each row's cluster int64 (n,).
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 import numpy as np
-from numpy.typing import NDArray
+
+from models.arrow import Floats
 
 EXPLORATORY = "exploratory"
 NOT_COMPARABLE = "not comparable"
@@ -29,7 +30,7 @@ NOT_COMPARABLE = "not comparable"
 CONFIDENCE = 0.95
 _SMALLEST_P = 1e-15
 
-Values = NDArray[np.float64]
+Values = Floats
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.arrow import positions
+from models.arrow import Ints, Singles, positions
 from models.config import Refit
 from models.embeddings.text_batches import to_matrix
 from models.schemas import EMBEDDING, noun
@@ -90,7 +90,7 @@ def refit_reason(policy: Refit, at_fit: pa.Table, now: pa.Table) -> str | None:
     return f"drift {moved:.2f}" if moved > policy.drift else None
 
 
-def drift(at_fit: NDArray[np.float32], now: NDArray[np.float32]) -> float:
+def drift(at_fit: Singles, now: Singles) -> float:
     """Measure how far the mean embedding moved, in units of the spread at the fit.
 
     The spread is the root mean square distance of embeddings, float32 (n, d), from their mean.
@@ -102,7 +102,7 @@ def drift(at_fit: NDArray[np.float32], now: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(now.mean(axis=0, dtype=np.float64) - centre) / spread)
 
 
-def unchanged(before: pa.Table, now: pa.Table) -> NDArray[np.int64]:
+def unchanged(before: pa.Table, now: pa.Table) -> Ints:
     """Find each row of `now` in `before`, with the same embedding to the bit: int64 (n,), else -1.
 
     Both are `vectors("embedding", d, key)`.

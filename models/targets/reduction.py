@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrow import Floats, Ints, Singles
 from models.config import REDUCTIONS, Targets
 from models.config.plugins import is_path
 from models.errors import BadInput
 from models.targets.umap_state import estimator, place
 
-Matrix = NDArray[np.float64]
 Source = Callable[[], Iterator[NDArray[Any]]]
 """Starts an iteration over all embeddings in batches, float (n, d), always the same ones."""
 
@@ -36,14 +36,14 @@ class Reducer:
         settings: what it was fitted with, JSON-ready.
     """
 
-    centre: Matrix
-    scale: Matrix
-    mean: Matrix | None = None
-    components: Matrix | None = None
+    centre: Floats
+    scale: Floats
+    mean: Floats | None = None
+    components: Floats | None = None
     manifold: Any = None
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def transform(self, embeddings: NDArray[Any]) -> NDArray[np.float32]:
+    def transform(self, embeddings: NDArray[Any]) -> Singles:
         """Reduce embeddings that the fit did not see.
 
         UMAP places a point at the weighted mean of its nearest neighbours in the fit.
@@ -63,7 +63,7 @@ class Reducer:
                 coordinates = place(self.manifold, embeddings)
         return self.scaled(coordinates)
 
-    def scaled(self, coordinates: Matrix) -> NDArray[np.float32]:
+    def scaled(self, coordinates: Floats) -> Singles:
         """Centre and scale coordinates: float64 (n, width) to float32."""
         return np.ascontiguousarray((coordinates - self.centre) / self.scale, dtype=np.float32)
 
@@ -79,10 +79,10 @@ class Fitted:
     """
 
     reducer: Reducer
-    sample: NDArray[np.int64]
-    placed: NDArray[np.float32]
+    sample: Ints
+    placed: Singles
 
-    def targets(self, batch: NDArray[Any], start: int = 0) -> NDArray[np.float32]:
+    def targets(self, batch: NDArray[Any], start: int = 0) -> Singles:
         """Reduce the embeddings from row `start` on, float (n, d), to float32 (n, width).
 
         Raises:
@@ -99,7 +99,7 @@ class Fitted:
         return made
 
 
-def reduce(embeddings: NDArray[Any], width: int | None, config: Targets) -> NDArray[np.float32]:
+def reduce(embeddings: NDArray[Any], width: int | None, config: Targets) -> Singles:
     """Make targets of embeddings that are in memory, float32 (n, width); see `fit`.
 
     Example:
@@ -109,7 +109,7 @@ def reduce(embeddings: NDArray[Any], width: int | None, config: Targets) -> NDAr
     return fit(lambda: iter([embeddings]), len(embeddings), width, config).targets(embeddings)
 
 
-def standardised(matrix: NDArray[np.float64], width: int, config: Targets) -> NDArray[np.float32]:
+def standardised(matrix: Floats, width: int, config: Targets) -> Singles:
     """Centre and scale `width` principal components; a narrower matrix is rotated into as many.
 
     A rotation keeps all distances and spreads them over the whole layer. Without a reduction, a
@@ -179,7 +179,7 @@ def settings(config: Targets, width: int | None, columns: int) -> dict[str, Any]
     return {**config.identity(), "width": None if whole else width, "columns": columns}
 
 
-def moments(source: Source, covariance: bool = False) -> tuple[Matrix, Matrix]:
+def moments(source: Source, covariance: bool = False) -> tuple[Floats, Floats]:
     """Accumulate mean, float64 (d,), and variances, (d,), or covariance, (d, d), in one pass.
 
     Rows are taken relative to the first one, so that what all share costs no digits (Chan et al.
@@ -218,7 +218,7 @@ def _narrower(most: int) -> str:
     )
 
 
-def _principal(covariance: Matrix, rows: int, width: int) -> tuple[Matrix, Matrix]:
+def _principal(covariance: Floats, rows: int, width: int) -> tuple[Floats, Floats]:
     """Variances, (width,), and principal components, (width, d); signs as scikit-learn's."""
     most = min(rows, len(covariance))
     if width > most:
@@ -232,7 +232,7 @@ def _principal(covariance: Matrix, rows: int, width: int) -> tuple[Matrix, Matri
     return np.maximum(values[::-1][:width], 0), np.ascontiguousarray(components * np.sign(largest))
 
 
-def _rows(source: Source, wanted: NDArray[np.int64]) -> NDArray[Any]:
+def _rows(source: Source, wanted: Ints) -> NDArray[Any]:
     """The embeddings in the rows `wanted`, which ascend."""
     start, found = 0, list[NDArray[Any]]()
     for batch in source():
@@ -242,7 +242,7 @@ def _rows(source: Source, wanted: NDArray[np.int64]) -> NDArray[Any]:
     return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
 
-def _fit_umap(embeddings: NDArray[Any], width: int, config: Targets) -> tuple[Matrix, Any]:
+def _fit_umap(embeddings: NDArray[Any], width: int, config: Targets) -> tuple[Floats, Any]:
     """UMAP (McInnes et al. 2018), one thread: float64 (n, width), and the fitted UMAP."""
     n, dimensions = embeddings.shape
     if n == 0 or not np.ptp(embeddings, axis=0).any():
@@ -270,7 +270,7 @@ def _require_neighbours(coordinates: NDArray[Any]) -> None:
         )
 
 
-def _scale(variances: Matrix, config: Targets) -> Matrix:
+def _scale(variances: Floats, config: Targets) -> Floats:
     """What targets are divided by, () or (width,); see `Targets.scale`."""
     if config.scale == "global":
         return np.asarray(np.sqrt(variances.mean()))

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrow import Floats
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -39,7 +41,7 @@ def _keep_compiled() -> None:
             function.enable_caching()
 
 
-def place(manifold: Any, embeddings: NDArray[Any]) -> NDArray[np.float64]:
+def place(manifold: Any, embeddings: NDArray[Any]) -> Floats:
     """Place new points at the weighted mean of their nearest fitted neighbours.
 
     The weights are UMAP's own membership strengths, so this is where UMAP's `transform` starts.

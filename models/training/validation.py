@@ -5,9 +5,8 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from models.arrow import Strings
+from models.arrow import Bools, Floats, Ints, Singles, Strings
 from models.config import Metric
 from models.evaluation.click_metrics import auc, log_losses, require_both
 from models.evaluation.ranking_metrics import HeldOut, ranking_metrics
@@ -34,7 +33,7 @@ class Holdout:
     also_held: Seen
     held: HeldOut
     share: float
-    newest_last: tuple[NDArray[np.int64], NDArray[np.int64]]
+    newest_last: tuple[Ints, Ints]
 
     @classmethod
     def from_pairs(
@@ -73,7 +72,7 @@ class Holdout:
         values = self._values(recommender, metric, k)
         return float(values.std() * ((1 - self.share) / len(values)) ** 0.5)
 
-    def _values(self, recommender: Recommender, metric: Metric, k: int) -> NDArray[np.float64]:
+    def _values(self, recommender: Recommender, metric: Metric, k: int) -> Floats:
         [(ranked, _)] = rank(recommender, self.held.users, [self.seen], k)
         hits, n_relevant = self.held.hits(ranked), self.held.n_relevant
         return ranking_metrics(hits, n_relevant, [metric], [k])[metric, k]
@@ -88,24 +87,20 @@ class Clicks:
         labels: bool (n,).
     """
 
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
-    labels: NDArray[np.bool_]
+    users: Ints
+    items: Ints
+    labels: Bools
 
     @classmethod
     def from_pairs(
-        cls,
-        recommender: Recommender,
-        users: Strings,
-        items: Strings,
-        labels: NDArray[np.bool_],
+        cls, recommender: Recommender, users: Strings, items: Strings, labels: Bools
     ) -> Self:
         """Look up pairs of raw ids; those of users without training interactions are left out."""
         ids = recommender.user_ids(users)
         trained = np.isin(ids, recommender.train_users)
         return cls(ids[trained], recommender.item_ids(items)[trained], labels[trained])
 
-    def probabilities(self, recommender: Recommender) -> NDArray[np.float32]:
+    def probabilities(self, recommender: Recommender) -> Singles:
         """Predict the probability of a like: float32 (n,)."""
         if not len(self.users):
             return np.empty(0, np.float32)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
+from models.arrow import Singles
 from models.config import Embeddings, Side
 from models.embeddings.text_batches import Texts, batches, checked, distinct_texts, to_table
 from models.errors import BadInput
@@ -133,7 +134,7 @@ class _Embedding:
             self.done += part.num_rows
             self.progress(self.done)
 
-    def _vectors(self, texts: Texts) -> NDArray[np.float32]:
+    def _vectors(self, texts: Texts) -> Singles:
         """One vector per distinct text."""
         keys = text_keys(self.config, texts.distinct)
         known, vectors = self.store.read(keys)

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from models.arrow import Singles
 from models.config import SIDES, Embeddings
 from models.embeddings.text_batches import to_matrix
 from models.errors import BadInput
@@ -26,7 +26,7 @@ from tasks.storage.artifacts import file_sha256
 _FILE = "vectors.parquet"
 
 
-def shipped(keys: list[bytes]) -> tuple[list[bytes], NDArray[np.float32], list[int | None]]:
+def shipped(keys: list[bytes]) -> tuple[list[bytes], Singles, list[int | None]]:
     """Look keys up in the packs of `data/knowledge/`; return what `VectorStore.write` takes.
 
     Raises:

@@ -4,9 +4,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from models.arrow import Singles
 from models.config import Side
 from models.profiles.text_diff import Word, cosines, distribution, words_changed
 from models.schemas import KEYS, TEXT
@@ -101,7 +101,7 @@ class _Profiles(NamedTuple):
 
     extent: Extent
     texts: dict[str, str]
-    vectors: dict[str, NDArray[np.float32]]
+    vectors: dict[str, Singles]
     text_model: list[str]
 
 

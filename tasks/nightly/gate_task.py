@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
+from models.arrow import Bools
 from models.config import Evaluation, Metric, Nightly, parse_metric
 from models.errors import BadInput
 from models.evaluation.user_scores import UserValues, score
@@ -169,7 +170,7 @@ def paired(by: tuple[Metric, int], ours: UserValues, theirs: UserValues) -> tupl
     return users, ours.values[by][None, left], theirs.values[by][None, right]
 
 
-def _coldest(users: NDArray[np.str_], known: pa.Table) -> NDArray[np.bool_]:
+def _coldest(users: NDArray[np.str_], known: pa.Table) -> Bools:
     """Mark the quarter with the fewest known interactions, and all with as few: bool (n,)."""
     counted = pc.value_counts(known[USER].combine_chunks())
     places = pc.index_in(pa.array(users, pa.string()), counted.field("values"))
@@ -194,7 +195,7 @@ def holdout_of(parts: Splits, data: Interactions, champion: Manifest | None) -> 
     known = pa.concat_tables(
         read_parquet(part).replace_schema_metadata(None) for part in (parts.train, parts.valid)
     )
-    seen: NDArray[np.bool_] = np.zeros(held.num_rows, dtype=np.bool_)
+    seen: Bools = np.zeros(held.num_rows, dtype=np.bool_)
     if champion is not None:
         with _whole(champion):
             seen = overlap(held, [champion.handle(name) for name in (TRAIN, VALID)])

@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
-from models.arrow import positions
+from models.arrow import Ints, positions
 from models.config import Columns, Embeddings, Profiles, Side
 from models.dataset.delimited_text import Dialect, read, records
 from models.dataset.record_blocks import all_records, require_columns
@@ -129,7 +128,7 @@ def _section(source: str) -> str:
 
 def matched_rows(
     ids: pa.Array, subjects: pa.Array, source: str, config: Profiles | Embeddings, side: Side
-) -> NDArray[np.int64]:
+) -> Ints:
     """Find the row of each user (item) of the training part in a file with the given ids.
 
     Returns:

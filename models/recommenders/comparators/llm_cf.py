@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.arrow import Ints, Singles
 from models.config import LlmCf
 from models.recommenders.batches import ROW, Pairs
 from models.schemas import ITEM, USER
@@ -51,8 +51,8 @@ class Examples:
     def __init__(
         self,
         pairs: Pairs,
-        labels: NDArray[np.float32],
-        times: NDArray[np.int64] | None,
+        labels: Singles,
+        times: Ints | None,
         texts: Tensor,
         settings: LlmCf,
         seed: int,
