@@ -55,7 +55,7 @@ def write_paper(experiment: str, folder: Path) -> list[Path]:
         own
         | {"table": table, "gains": gains, "facts": facts, "primary": primary}
         | {
-            "columns": {name: wording.metric_name(name, k) for name in table[0]["cells"]},
+            "columns": {name: wording.metric_name(name, k) for name in pipeline.evaluation.metrics},
             "figures": {caption: slugify(caption) for caption in figures},
             "power": power_of([pipeline], max(facts["splits"], facts["seeds"]), experiment),
         }
