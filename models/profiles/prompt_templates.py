@@ -90,6 +90,16 @@ class Messages:
         return [*system, {"role": "user", "content": self.user}]
 
 
+class _Environment(SandboxedEnvironment):
+    """A sandbox that looks for a field of a dict there first, which is the common case."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """As Jinja's: a method of dict comes before a field of its name."""
+        if type(obj) is dict and attribute in obj and not hasattr(dict, attribute):
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
 class Prompt:
     """A compiled template for users or items, called `name` in error messages.
 
@@ -105,7 +115,7 @@ class Prompt:
         if template.system is not None:
             text = f"{{% block system %}}{template.system}{{% endblock %}}\n{text}"
             self._system_lines = template.system.count("\n") + 1
-        environment = SandboxedEnvironment(
+        environment = _Environment(
             undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         try:
