@@ -201,7 +201,7 @@ def measure(model: str, make: Sides, epochs: int, at_least: float) -> Times:
     ):
         # Every other round in reverse, so that no side always follows the same one.
         order = range(len(turns)) if len(seconds) % 2 else reversed(range(len(turns)))
-        took = {index: _seconds(turns[index], make.device) for index in order}
+        took = {index: seconds_of(turns[index], make.device) for index in order}
         seconds.append([took[index] for index in range(len(turns))])
     stock_train, stock_valid, ours_train, ours_valid, transfer_train = (
         statistics.median(column) for column in zip(*seconds, strict=True)
@@ -218,7 +218,8 @@ def measure(model: str, make: Sides, epochs: int, at_least: float) -> Times:
     )
 
 
-def _seconds(work: Callable[[], object], device: str) -> float:
+def seconds_of(work: Callable[[], object], device: str) -> float:
+    """Wall seconds of a call; a GPU's work is waited for."""
     began = perf_counter()
     work()
     if torch.device(device).type == "cuda":

@@ -38,6 +38,38 @@ def test_training_speed_ends_with_one_line_of_json():
     assert not [name for name in ("saved", "log_tensorboard") if (ROOT / name).exists()]
 
 
+def test_the_gpu_script_is_tried_on_the_cpu(capsys):
+    from benchmarks import gpu
+
+    gpu.main(["--models", "BPR", "--epochs", "1", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    figures = found["models"]["BPR"]
+    assert found["tests_pass"]
+    assert figures["within noise"]
+    if not torch.cuda.is_available():
+        assert figures["NDCG@10 on CPU"] == figures["on GPU"] > 0
+
+
+def test_the_gpu_script_tells_another_result_from_noise(monkeypatch):
+    from benchmarks import gpu
+
+    class Fake:
+        """A side whose GPU has learnt less; seeds differ by a hundredth."""
+
+        def __init__(self, _model, _settings, _data, seed, device):
+            self._score = seed / 100 + (0.5 if device == "cpu" else 0.1)
+
+        def train_epoch(self):
+            pass
+
+        def validate(self):
+            return self._score
+
+    monkeypatch.setattr(gpu, "Ours", Fake)
+    monkeypatch.setattr(gpu, "seconds_of", lambda work, _: work() or 1.0)
+    assert not gpu.compare("BPR", None, "cuda", 1)["within noise"]
+
+
 def test_sweeps_agree_with_implicit_and_are_timed():
     pytest.importorskip("implicit")
     from benchmarks import ials_speed
