@@ -13,7 +13,7 @@ from flows.steps.stage_runner import NotCached, StageRunner
 from flows.steps.trainings import Result, TrainingPool
 from models.config import ArmName, Experiment, Pipeline, Search, Space
 from models.errors import BadInput, Unavailable
-from models.experiments.search import Study, require_equal_trials, space_of
+from models.experiments.search import Study, require_equal_trials, space_of, start_of
 from models.recommenders.registry import entry
 from tasks.config.experiment_file import ExperimentPoint, LoadedExperiment
 from tasks.evaluation.inputs import Trial, TrialState
@@ -21,6 +21,9 @@ from tasks.execution.cache_key import digest
 from tasks.results.queries import Tried
 from tasks.training.outputs import Trained
 from tasks.training.tap_points import TapPoints
+
+_SAMPLING = 2
+"""Raise where `Study` chooses other trials, which are then none of an earlier search's."""
 
 Steps = Generator[Request, Result, None]
 """Yields trainings and is sent their results."""
@@ -57,7 +60,8 @@ class ArmSearch:
     def name(self) -> str:
         """16 hex digits over what is searched: a longer search of the same goes on with it."""
         base = self.chosen.varied(self.model, self.arm, self.fixed)
-        return digest({"search": self.search.model_dump(exclude={"trials"}), "base": base})
+        searched = self.search.model_dump(exclude={"trials"})
+        return digest({"search": searched, "base": base, "sampling": _SAMPLING})
 
     def best_pipeline(self) -> Pipeline:
         """The pipeline with the best setting, for all seeds; BadInput if every trial failed."""
@@ -76,7 +80,10 @@ class ArmSearch:
 
     def steps(self, stages: StageRunner) -> Steps:
         """All trials in turn. Nothing here reads the test part, or a score on it."""
-        study = Study(self.search, self.space)
+        pipeline = self.chosen.varied(self.model, self.arm, self.fixed)
+        given = pipeline.models[self.model].hyperparameters
+        start = start_of(self.space, self.model, given)
+        study = Study(self.search, self.space, start, pipeline.split.seed)
         prunes = self.search.pruning != "none" and entry(self.model).loader is not None
         for _ in range(self.search.trials):
             setting = {**self.fixed, **study.ask()}

@@ -50,11 +50,12 @@ class Space(Section):
 class Search(Section):
     """Hyper-parameter search on validation, with equal trials for every arm.
 
-    The first third of the trials is random, the others are Optuna's TPE.
+    The first trial has the model's own settings, the others of the first third are random, alike in
+    all arms of a model, and the rest are Optuna's TPE.
     """
 
     trials: int = Field(20, ge=1, description="Trials of every model and arm.")
-    seed: Seed = Field(1, description="Seed of the sampler.")
+    seed: Seed = Field(1, description="Seed of the sampler, beside that of the split.")
     space: Annotated[dict[str, Space], BeforeValidator(load)] = Field(
         default_factory=dict,
         description="Range or choices by dotted key. models.NAME.hyperparameters.KEY applies to "

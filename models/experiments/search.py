@@ -1,26 +1,32 @@
 """Hyper-parameter search on validation: which keys an arm has, and a study that can be replayed.
 
-A study follows from the sampler's seed and the trials' scores, in order. Trials are trainings,
-cached by content, so that a killed study gets the same scores again and goes on where it stood.
+A study follows from the seeds of sampler and split and the trials' scores, in order. Trials are
+trainings, cached by content, so that a killed study gets the same scores again and goes on where
+it stood. Every arm begins with the model's own settings, and draws a hyper-parameter that it shares
+with another arm alike, so that no arm is ahead by the luck of its first trials.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from math import ceil
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from zlib import crc32
 
 from models.config import ARMS, ArmName, Search, Space, Transfer
 from models.errors import BadInput
 from models.experiments.grid import parts_of
+from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.registry import entry
 from models.recommenders.search_spaces import shipped_space, strengths
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
     from optuna.distributions import BaseDistribution
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
 _AUTO = Transfer()
+_NO_TRIAL = cast("FrozenTrial", None)
+"""Optuna's random sampler looks at none."""
 
 
 def space_of(
@@ -94,19 +100,57 @@ def require_equal_trials(search: Search, arms: Sequence[tuple[str, ArmName]]) ->
             )
 
 
-class Study:
-    """The trials of one arm, one after the other: ask, train, tell."""
+def start_of(space: Mapping[str, Space], model: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters that a model has without a search, as far as they are in the space.
 
-    def __init__(self, search: Search, space: Mapping[str, Space]) -> None:
+    A number outside its range is moved to the range's end. A choice that is not offered, a range in
+    steps and what belongs to the transfer are left out.
+    """
+    head = f"models.{model}.hyperparameters."
+    own = {head + name: value for name, value in hyperparameters(model, given).items()}
+    start = {}
+    for key in space.keys() & own.keys():
+        choices, low, high = space[key].choices, space[key].low, space[key].high
+        if choices is not None and own[key] in choices:
+            start[key] = own[key]
+        elif low is not None and high is not None and space[key].step is None:
+            start[key] = min(max(own[key], low), high)
+    return start
+
+
+class Study:
+    """The trials of one arm, one after the other: ask, train, tell.
+
+    The first is the `start`, from `start_of`; the rest of the first third is random.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        space: Mapping[str, Space],
+        start: Mapping[str, Any],
+        split_seed: int,
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._search, self._space = search, space
         self._distributions = {key: _distribution(space[key]) for key in sorted(space)}
         random = ceil(search.trials / 3)
-        sampler = optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=random)
+        seed = f"{search.seed} of split {split_seed}"
+        sampler = optuna.samplers.TPESampler(seed=crc32(seed.encode()), n_startup_trials=random)
         self._study: OptunaStudy = optuna.create_study(direction="maximize", sampler=sampler)
         self._short: list[float] = []
+        draws = {
+            key: optuna.samplers.RandomSampler(crc32(f"{seed}: {key}".encode())) for key in space
+        }
+        for trial in range(random):
+            drawn = {
+                key: draws[key].sample_independent(self._study, _NO_TRIAL, key, distribution)
+                for key, distribution in self._distributions.items()
+            }
+            first = {key: _offered(space[key], value) for key, value in start.items()}
+            self._study.enqueue_trial(drawn if trial else drawn | first)
 
     @property
     def asked(self) -> int:
@@ -158,3 +202,8 @@ def _distribution(space: Space) -> "BaseDistribution":
 def _chosen(space: Space, value: Any) -> Any:
     """Optuna has choices by number, so that they may be lists."""
     return value if space.choices is None else space.choices[value]
+
+
+def _offered(space: Space, value: Any) -> Any:
+    """The number of a choice."""
+    return value if space.choices is None else space.choices.index(value)

@@ -115,9 +115,7 @@ class Prompt:
         if template.system is not None:
             text = f"{{% block system %}}{template.system}{{% endblock %}}\n{text}"
             self._system_lines = template.system.count("\n") + 1
-        environment = _Environment(
-            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
+        environment = _Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         try:
             tree = environment.parse(text)
             blocks = Counter(block.name for block in tree.find_all(nodes.Block))

@@ -187,16 +187,16 @@ def asked(study, scores):
 def test_a_study_told_the_same_asks_the_same():
     space = space_of(search(), "BPR", "transfer")
     scores = [0.1 * n for n in range(14)]
-    whole = asked(Study(search(), space), scores)
-    again = Study(search(), space)
+    whole = asked(Study(search(), space, {}, 1), scores)
+    again = Study(search(), space, {}, 1)
     assert asked(again, scores[:12]) == whole[:12]
     assert again.ask() == whole[12]
     assert whole[0]["transfer.schedule"] in ("joint", "two-phase")
-    assert asked(Study(search(seed=2), space), scores) != whole
+    assert asked(Study(search(seed=2), space, {}, 1), scores) != whole
 
 
 def test_a_short_training_below_the_median_ends_a_trial():
-    study = Study(search(pruning="median"), space_of(search(), "EASE", "baseline"))
+    study = Study(search(pruning="median"), space_of(search(), "EASE", "baseline"), {}, 1)
     pruned = []
     for short in (0.5, 0.4, 0.45, 0.6):
         assert study.ask()["models.EASE.hyperparameters.reg_weight"] in (1, 3, 5, 7, 9)

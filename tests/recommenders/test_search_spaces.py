@@ -3,7 +3,7 @@
 import pytest
 
 from models.config import Search, Transfer
-from models.experiments.search import Study, require_equal_trials, space_of
+from models.experiments.search import Study, require_equal_trials, space_of, start_of
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.registry import MODELS
 from models.recommenders.search_spaces import _OWN, shipped_space
@@ -103,7 +103,7 @@ def test_the_first_third_is_random_and_then_scores_decide():
     search = Search(trials=12)
     asked = []
     for sign in (1, -1):
-        study = Study(search, space_of(search, "iALS", "baseline"))
+        study = Study(search, space_of(search, "iALS", "baseline"), {}, 2026)
         settings = []
         for _ in range(12):
             settings.append(study.ask())
@@ -112,3 +112,39 @@ def test_the_first_third_is_random_and_then_scores_decide():
     assert asked[0][:4] == asked[1][:4]
     assert asked[0][4:] != asked[1][4:]
     assert all(len(set(map(str, one))) == 12 for one in asked)
+
+
+def first(model, arm, split=2026, given=None, trials=12):
+    """The settings of a study's first third."""
+    search = Search(trials=trials)
+    space = space_of(search, model, arm)
+    study = Study(search, space, start_of(space, model, given or {}), split)
+    settings = []
+    for _ in range(trials // 3):
+        settings.append(study.ask())
+        study.tell(0.0)
+    return settings
+
+
+def test_a_search_begins_with_the_models_own_settings():
+    head = "models.iALS.hyperparameters"
+    own = {f"{head}.reg_exponent": 1.0, f"{head}.reg_weight": 0.016}
+    assert own.items() < first("iALS", "baseline")[0].items()
+    assert first("iALS", "baseline", given={"reg_weight": 0.1})[0][f"{head}.reg_weight"] == 0.1
+    assert first("iALS", "baseline", given={"reg_weight": 7.0})[0][f"{head}.reg_weight"] == 0.3
+    assert first("iALS", "transfer")[0][f"{head}.prior_reg"] == 10.0
+
+
+@pytest.mark.parametrize("model", ["iALS", "EASE", "BPR", "MultiVAE", "Blend"])
+def test_arms_of_a_model_begin_alike_where_they_share_a_setting(model):
+    baseline, knowledge = first(model, "baseline"), first(model, "transfer")
+    assert len(set(map(str, baseline))) == len(baseline) == 4
+    for plain, informed in zip(baseline, knowledge, strict=True):
+        assert plain.items() <= informed.items()
+        assert len(informed) > len(plain)
+
+
+def test_luck_is_another_on_another_split():
+    one, other = first("iALS", "baseline", 101), first("iALS", "baseline", 102)
+    assert one[0] == other[0]
+    assert all(one[n] != other[n] for n in (1, 2, 3))
