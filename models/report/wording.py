@@ -185,7 +185,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 def beyond_controls(rows: Sequence[Row]) -> list[str]:
     """Say what knowledge adds to each control, a line for each, from rows of `contrasts_all`."""
-    lines: dict[str, list[str]] = {}
+    lines: dict[tuple[str, str | None], list[str]] = {}
     by_llm = False
     for row in rows:
         arm, against = ARMS.get(row["arm"]), ARMS.get(row["against"])
@@ -194,10 +194,14 @@ def beyond_controls(rows: Sequence[Row]) -> list[str]:
         if arm.is_treatment and against.is_control:
             found = interval(row["ci_low"], row["ci_high"], row["ci_level"])
             text = f"{row['model']} {percent(row['gain_percent'])} {found}"
-            lines.setdefault(f"  to {against.name}: ", []).append(text)
+            lines.setdefault((against.name, row.get("point")), []).append(text)
             by_llm |= str(row.get("profile_source")).startswith(("llm-pack", "openai"))
+    several = len({point for _, point in lines}) > 1
     title = f"What {'the LLM' if by_llm else 'knowledge'} adds (difference, 95 % CI):"
-    return [title][: len(lines)] + [control + ", ".join(lines[control]) for control in lines]
+    return [title][: len(lines)] + [
+        f"  to {against}{f' at {point}' if several else ''}: {', '.join(texts)}"
+        for (against, point), texts in lines.items()
+    ]
 
 
 def worth(row: Row) -> str:
