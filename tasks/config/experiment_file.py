@@ -93,7 +93,8 @@ class LoadedExperiment:
             alike.setdefault(key, []).append(chosen.point)
         names: dict[str, str | None] = {}
         for points in alike.values():
-            rest = {k: v for k, v in points[0].overrides.items() if k.split(".")[0] != "split"}
+            given = points[0].overrides
+            rest = {key: given[key] for key in given if key not in ("split", "split.seed")}
             pool = name_of(rest) or None
             if len(points) == 1 or (pool in names.values()):
                 pool = ", ".join(point.name for point in points)

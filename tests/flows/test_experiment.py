@@ -515,6 +515,15 @@ def test_overrides_reach_every_point_or_the_file(write):
     assert {point.pipeline.training.epochs for point in loaded.points} == {7}
 
 
+def test_replicates_are_named_by_all_but_the_splits_seed(write):
+    grid = {"split.seed": [1, 2], "split.train_limit": [3, 5]}
+    assert load_experiment(write("thin", grid=grid)).pools == {
+        f"seed={seed} train_limit={limit}": f"train_limit={limit}"
+        for seed in (1, 2)
+        for limit in (3, 5)
+    }
+
+
 def test_points_that_mean_the_same_are_refused(write):
     presets = {
         "a": {"preset": "corrected"},
