@@ -110,11 +110,13 @@ def start_of(space: Mapping[str, Space], model: str, given: Mapping[str, Any]) -
     own = {head + name: value for name, value in hyperparameters(model, given).items()}
     start = {}
     for key in space.keys() & own.keys():
-        choices, low, high = space[key].choices, space[key].low, space[key].high
-        if choices is not None and own[key] in choices:
-            start[key] = own[key]
-        elif low is not None and high is not None and space[key].step is None:
-            start[key] = min(max(own[key], low), high)
+        value, choices, low, high = own[key], space[key].choices, space[key].low, space[key].high
+        if choices is not None and value in choices:
+            start[key] = value
+        elif low is None or high is None or space[key].step is not None:
+            continue
+        elif isinstance(value, int | float):  # some have None, for no limit
+            start[key] = min(max(value, low), high)
     return start
 
 
@@ -144,13 +146,16 @@ class Study:
         draws = {
             key: optuna.samplers.RandomSampler(crc32(f"{seed}: {key}".encode())) for key in space
         }
-        for trial in range(random):
-            drawn = {
+        drawn = [
+            {
                 key: draws[key].sample_independent(self._study, _NO_TRIAL, key, distribution)
                 for key, distribution in self._distributions.items()
             }
-            first = {key: _offered(space[key], value) for key, value in start.items()}
-            self._study.enqueue_trial(drawn if trial else drawn | first)
+            for _ in range(random)
+        ]
+        drawn[0] |= {key: _offered(space[key], value) for key, value in start.items()}
+        for setting in drawn:
+            self._study.enqueue_trial(setting)
 
     @property
     def asked(self) -> int:

@@ -3,6 +3,7 @@
 import pytest
 
 from models.config import Search, Transfer
+from models.experiments import search as search_module
 from models.experiments.search import Study, require_equal_trials, space_of, start_of
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.registry import MODELS
@@ -148,3 +149,10 @@ def test_luck_is_another_on_another_split():
     one, other = first("iALS", "baseline", 101), first("iALS", "baseline", 102)
     assert one[0] == other[0]
     assert all(one[n] != other[n] for n in (1, 2, 3))
+
+
+def test_a_default_that_is_no_number_is_no_start(monkeypatch):
+    monkeypatch.setattr(search_module, "hyperparameters", lambda *_: {"k": None, "shrink": 10.0})
+    space = space_of(Search(), "ItemKNN", "baseline")
+    start = start_of(space, "ItemKNN", {})
+    assert start == {"models.ItemKNN.hyperparameters.shrink": 10.0}
