@@ -12,11 +12,9 @@ Without a GPU, the CPU takes both sides, so that everything but CUDA is tried.
 
 import argparse
 import json
-import logging
 import statistics
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +37,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
     has_gpu = torch.cuda.is_available()
     device = "cuda" if has_gpu else "cpu"
     card = torch.cuda.get_device_name() if has_gpu else "no GPU: the CPU on both sides"
