@@ -23,6 +23,7 @@ from flows.cli.common import (
 if TYPE_CHECKING:
     from tasks.dataset.outputs import Ingestion
     from tasks.inspection.dataset_check import Checked, Contents, Problem
+    from tasks.inspection.pickle_conversion import Converted
     from tasks.inspection.starter_config import Started
 
 app = typer.Typer(
@@ -58,23 +59,36 @@ def check(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="PICKLE", help="A pickle of others.")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The Parquet file to write.")],
-    items: Annotated[bool, typer.Option("--items", help="Its rows are items, not users.")] = False,
+    source: Annotated[
+        Path, typer.Argument(metavar="PICKLE", help="A pickle, or a folder of RLMRec's data.")
+    ],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="The Parquet file, or the folder, to write.")
+    ],
+    items: Annotated[
+        bool, typer.Option("--items", help="The file's rows are items, not users.")
+    ] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Convert a pickled matrix, array or mapping of texts, as RLMRec publishes, to Parquet.
+    """Convert a pickled matrix, array or mapping of texts to Parquet, or a data set of RLMRec's.
 
     Runs read no pickle. This command admits NumPy arrays and SciPy matrices, and no other class.
+    configs/datasets/rlmrec-*.yaml read the converted folders of Yelp, Steam and Amazon Books.
     """
     with command(data_dir):
         from models.schemas import ITEM, USER
         from tasks.inspection.pickle_conversion import convert as make
+        from tasks.inspection.pickle_conversion import convert_folder
 
-        made = make(source, output, ITEM if items else USER)
-        line = f"{made.path}: {made.kind}, {made.rows:,} rows"
-        emit(made, as_json, lambda console, _: print_lines(console, line))
+        key = ITEM if items else USER
+        whole = source.is_dir()
+        for made in convert_folder(source, output) if whole else [make(source, output, key)]:
+            emit(made, as_json, _print_converted)
+
+
+def _print_converted(console: Console, made: "Converted") -> None:
+    print_lines(console, f"{made.path}: {made.kind}, {made.rows:,} rows")
 
 
 @split.command(name="export")

@@ -255,7 +255,7 @@ def test_ready_configurations(path):
 
 
 def test_every_ready_configuration_is_there():
-    assert len(READY) == 9
+    assert len(READY) == 12
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """Profiles, embeddings and a split made elsewhere, through the command."""
 
 import json
+import pickle
 
 import duckdb
 import numpy as np
 import pytest
+from scipy import sparse
 
+from tasks.storage.artifacts import PROJECT_ROOT
 from tests.support.toy_project import CONFIG, World
 from tests.support.toy_world import MEDIUM
 
@@ -79,3 +82,41 @@ def test_imported_embeddings_need_no_profiles(world):
     assert len(run["comparison"]) > 0
     (found,) = [row for row in origins(world) if row[0] == "import" and "imported" in row[3]]
     assert found[1:3] == ("unknown", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("yelp",) * 2, ("steam",) * 2, ("amazon-books", "amazon")]
+)
+def test_the_shipped_configurations_read_what_rlmrec_publishes(
+    world, tmp_path, monkeypatch, name, folder
+):
+    monkeypatch.chdir(tmp_path)
+    published = tmp_path / "RLMRec" / "data" / folder
+    published.mkdir(parents=True)
+    rng, shape = np.random.default_rng(3), (40, 30)
+    part = rng.choice(5, shape, p=[0.6, 0.25, 0.05, 0.05, 0.05])
+    part[:, 0] = 1
+    held = {
+        f"{short}_mat": sparse.csr_matrix((part == code).astype(np.float32))
+        for short, code in (("trn", 1), ("val", 2), ("tst", 3))
+    }
+    for side, n in zip(("usr", "itm"), shape, strict=True):
+        held[f"{side}_prf"] = {i: {"profile": f"Text {i}", "reasoning": "…"} for i in range(n)}
+        held[f"{side}_emb_np"] = rng.normal(size=(n, 24))
+    for file, content in held.items():
+        (published / f"{file}.pkl").write_bytes(pickle.dumps(content))
+    done = world.llmkt("data", "convert", f"RLMRec/data/{folder}", f"data/rlmrec/{folder}")
+    assert done.returncode == 0, done.stderr
+    config = str(PROJECT_ROOT / "configs" / "datasets" / f"rlmrec-{name}.yaml")
+    assert config in {str(path) for path in (PROJECT_ROOT / "configs" / "datasets").iterdir()}
+    small = ["--set=training.seeds=[1]", "--set=training.epochs=1"]
+    if name != "yelp":
+        small.append("--set=models={EASE: {transfer: {side: items}}}")
+    done = world.llmkt("run", config, "--json", *small)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout.splitlines()[-1])
+    assert {"profiles"}.isdisjoint(states(run))
+    with duckdb.connect(str(world.data / "results.duckdb"), read_only=True) as results:
+        query = "SELECT DISTINCT model FROM runs WHERE experiment = ? AND arm = 'transfer'"
+        models = {row[0] for row in results.execute(query, [f"rlmrec-{name}"]).fetchall()}
+    assert models == ({"LightGCN", "BPR", "EASE"} if name == "yelp" else {"EASE"})
