@@ -37,7 +37,7 @@ def run(config: Pipeline | Path, overrides: Sequence[str] = ()) -> Summary:
 
 def _compared(pipeline: Pipeline, stages: StageRunner, trainings: Trainings) -> Summary:
     with trainings as pool:
-        prepared = prepare(pipeline, stages)
+        prepared = prepare(pipeline, stages, weights="needed")
         pool.start(*prepared.requests)
         pool.wait_for_all()
         part = pool.trained(prepared)

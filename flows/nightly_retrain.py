@@ -94,7 +94,7 @@ def _challenge(night: Night, stages: StageRunner) -> Ended:
     pipeline, data = night.pipeline, night.data
     nights.require_tap_points(pipeline, taps_of(pipeline, stages))
     with training_pool(pipeline) as pool:
-        prepared = prepare(pipeline, stages, night=night)
+        prepared = prepare(pipeline, stages, weights="needed", night=night)
         pool.start(*prepared.requests)
         pool.wait_for_all()
         part = pool.trained(prepared)
@@ -183,7 +183,8 @@ def _measure(night: Night, row: Promotion, stages: StageRunner) -> None:
         return
     pipeline = night.pipeline.with_controls()
     with training_pool(pipeline) as pool:
-        prepared = prepare(pipeline, stages, night=replace(night, pipeline=pipeline))
+        tonight = replace(night, pipeline=pipeline)
+        prepared = prepare(pipeline, stages, weights="needed", night=tonight)
         pool.start(*prepared.requests)
         pool.wait_for_all()
         stages.add_trainings(pool.ended())

@@ -123,7 +123,7 @@ class ArmSearch:
         seed = self.chosen.pipeline.training.seeds[0]
         budget = {} if epochs is None else {"epochs": epochs, "transfer_epochs": None}
         pipeline = self.chosen.varied(self.model, self.arm, setting, seeds=[seed], **budget)
-        (request,) = prepare(pipeline, stages).requests
+        (request,) = prepare(pipeline, stages, weights="dropped").requests
         return request
 
     def _score(self, result: Result) -> float | None:

@@ -1,7 +1,7 @@
 """Everything that comes before the trainings of a pipeline: a run's, a point's or a night's."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from flows.steps.knowledge import Knowledge, describe_all, sides_of, target_all, target_forms
 from flows.steps.stage_runner import StageRunner
@@ -21,6 +21,9 @@ from tasks.training.rankings_task import ranking_files, rankings
 from tasks.training.tap_points import TapPoints, kept_tap_points
 from tasks.training.training_task import training
 
+Weights = Literal["dropped", "kept", "needed"]
+"""What a training does with its weights; where they are needed, a result without them is none."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -29,6 +32,7 @@ class Request:
     job: Job
     inputs: dict[str, Any]
     stage: Any = training
+    needs_weights: bool = False
 
     @property
     def key(self) -> str:
@@ -36,9 +40,16 @@ class Request:
         return str(self.stage.key(self.job, **self.inputs))
 
     def cached(self) -> Trained | None:
-        """The model that an earlier run trained, if it is still there."""
+        """The model that an earlier run trained, if all that is asked of it is still there."""
         found: Trained | None = self.stage.cached(self.job, **self.inputs)
-        return found
+        lacking = self.needs_weights and found is not None and found.weights is None
+        return None if lacking else found
+
+    @property
+    def task(self) -> Any:
+        """The stage to run, which replaces a cached result that lacks what is asked."""
+        found = self.stage.cached(self.job, **self.inputs) if self.needs_weights else None
+        return self.stage if found is None else self.stage.afresh()
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,13 @@ def prepare(
     *,
     point: str | None = None,
     search_trials: int = 0,
+    weights: Weights = "kept",
     night: Night | None = None,
 ) -> Prepared:
     """Run, or find, every stage before the trainings.
 
     A night brings its data, and the champion's profiles, reducers and weights to start from.
+    Predictions of likes come from weights, so those are never dropped.
 
     Raises:
         BadInput: as the stages do.
@@ -89,10 +102,16 @@ def prepare(
     named = [pipeline.models, pipeline.training.seeds, pipeline.split.seed]
     brought = stages.once(named, lambda: ranking_files(pipeline))
     judge = {"splits": splits, "items": data.items}
+    dropped = weights == "dropped" and pipeline.evaluation.like_from is None
+    keep = {"keep_weights": False} if dropped else {}
     requests = [
         Request(job, brought[job.model, job.seed] | judge, rankings)
         if (job.model, job.seed) in brought
-        else Request(job, {**common, "targets": _targets_of(job, knowledge)})
+        else Request(
+            job,
+            {**common, **keep, "targets": _targets_of(job, knowledge)},
+            needs_weights=weights == "needed",
+        )
         for job in jobs_of(pipeline, stages)
     ]
     part = Part(

@@ -74,7 +74,7 @@ class TrainingPool:
                 self.results[key] = found
                 self._show()
                 continue
-            future = self._submit(request.stage, {"job": request.job, **request.inputs})
+            future = self._submit(request.task, {"job": request.job, **request.inputs})
             self.ran.add(key)
             self._futures[key] = future
             future.add_done_callback(partial(self._note_end, key))

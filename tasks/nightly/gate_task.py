@@ -70,7 +70,7 @@ def gate(
     assert k is not None
     computed = with_metric(evaluation, metric, k)
     inputs = Inputs(parts.train, parts.valid, data.users, data.items, {})
-    model = challenger.job, challenger.weights, inputs
+    model = challenger.job, challenger.kept_weights, inputs
     ours, theirs, holdout = _both(model, champion, parts, data, computed)
     if not len(ours.users):
         raise BadInput(

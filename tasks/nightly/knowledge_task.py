@@ -42,7 +42,7 @@ def knowledge(part: Part, data: Interactions, row: Promotion) -> None:
     inputs = Inputs(splits.train, splits.valid, data.users, data.items, {})
     holdout = holdout_of(splits, data, None)
     values = {
-        model.job.arm: values_of((model.job, model.weights, inputs), holdout, computed)
+        model.job.arm: values_of((model.job, model.kept_weights, inputs), holdout, computed)
         for model in part.trained
     }
     ours, model, rows = values.pop(rule.arm), part.trained[0].job.model, []

@@ -60,10 +60,10 @@ def recommendations(
     `train`, schema `INTERACTIONS`, is what the model has learnt of `data`; `embeddings` has
     `vectors("embedding", width, key)` of the sides with texts.
     """
-    inputs = {"weights": trained.weights, "train": train, "interactions": data.interactions}
+    inputs = {"weights": trained.kept_weights, "train": train, "interactions": data.interactions}
     config = {"job": trained.job.identity(), "k": k}
     read = Inputs(train, train, data.users, data.items, {})
-    recommender = trained_model(trained.job, trained.weights, read)
+    recommender = trained_model(trained.job, trained.kept_weights, read)
     new_users, new_items = (_foretold(recommender, trained, side, embeddings) for side in SIDES)
     found, product = _vectors_of(recommender, trained, new_items)
     known, items = read_parquet(data.interactions), read_parquet(data.items)
@@ -144,7 +144,7 @@ def version_of(
 ) -> str:
     """Name a version: `2026-11-24-3f2a9c1b7d`, the night and ten digits of its content's digest."""
     content = {
-        "weights": trained.weights,
+        "weights": trained.kept_weights,
         "data": data,
         "job": trained.job,
         "previous": champion,
@@ -190,8 +190,8 @@ def files_of(
         LISTS: offered.recommendations,
         POPULAR: offered.popular,
         **{f"{side}.parquet": handle for side, handle in offered.vectors.items()},
-        WEIGHTS: served.weights,
-        JUDGED: judged.weights,
+        WEIGHTS: served.kept_weights,
+        JUDGED: judged.kept_weights,
         TRAIN: parts.train,
         VALID: parts.valid,
         INTERACTIONS: data.interactions,

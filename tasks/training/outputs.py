@@ -13,11 +13,12 @@ class Trained(Handoff):
     `rankings` has the schema `RANKINGS`; where likes are predicted, it holds the validation
     part's `PREDICTIONS`, and `predictions` the test part's, made after training. `valid_error` is
     the standard error of the best epoch's score where a sample of the users was validated on.
+    `weights` is None for a search's trial and for rankings made elsewhere.
     """
 
     job: Job
     rankings: Handle
-    weights: Handle
+    weights: Handle | None
     epochs: tuple[Epoch, ...]
     best_epoch: int
     train_seconds: float
@@ -26,3 +27,9 @@ class Trained(Handoff):
     finished_at: datetime
     predictions: Handle | None = None
     valid_error: float | None = None
+
+    @property
+    def kept_weights(self) -> Handle:
+        """The weights of a training that was asked to keep them."""
+        assert self.weights is not None
+        return self.weights

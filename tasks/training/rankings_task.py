@@ -15,7 +15,7 @@ from models.evaluation.user_scores import score
 from models.schemas import ITEM, RANKINGS, USER, Epoch
 from tasks.dataset.outputs import Splits
 from tasks.execution.stage import stage
-from tasks.storage.artifacts import Handle, read_parquet, write_bytes, write_file, write_parquet
+from tasks.storage.artifacts import Handle, read_parquet, write_file, write_parquet
 from tasks.storage.imported_files import parquet_table
 from tasks.storage.sql_scripts import query
 from tasks.storage.text_files import is_parquet, text_source
@@ -74,7 +74,7 @@ def rankings(job: Job, where: str, file: Handle, splits: Splits, items: Handle) 
     return Trained(
         job=job,
         rankings=write_parquet("training", table, {"file": file, **parts}),
-        weights=write_bytes("weights", ".safetensors", b""),
+        weights=None,
         epochs=tuple(epochs),
         best_epoch=0,
         train_seconds=0.0,

@@ -17,7 +17,13 @@ from tasks.training.outputs import Trained
 from tasks.training.worker import predict, train
 
 
-@stage("training", version=5, optional=("initial",), on_completion=[forget])
+@stage(
+    "training",
+    version=5,
+    ignore=("keep_weights",),
+    optional=("initial",),
+    on_completion=[forget],
+)
 def training(
     job: Job,
     train_pairs: Handle,
@@ -26,15 +32,18 @@ def training(
     items: Handle,
     targets: dict[Side, Handle],
     initial: Handle | None = None,
+    keep_weights: bool = True,
 ) -> Trained:
     """Train one model in a worker process; see `tasks.training.worker.train`.
 
     A baseline has no targets; `initial`, from `tasks.training.worker.starting_point`, warm-starts.
+    A search's trials keep no weights: EASE has four bytes for each pair of items.
     """
     key = training.key_of(locals())
     inputs = Inputs(train_pairs, valid_pairs, users, items, targets, initial)
     with track(f"{job.model} {job.arm} seed {job.seed}", job.budget.epochs) as tracker:
-        trained = in_worker(train, job, inputs, tracker, flow_run.get_id(), key)
+        run_id = flow_run.get_id()
+        trained = in_worker(train, job, inputs, tracker, run_id, key, keep_weights)
     if trained.valid_error is not None:
         get_run_logger().info(
             "Validated on %d of %d users: the score's standard error is %.4f.",
@@ -75,5 +84,5 @@ def predictions(
 ) -> Trained:
     """Let a trained model predict the likes of the test part, which its training never saw."""
     inputs = Inputs(train_pairs, valid_pairs, users, items, targets)
-    made = in_worker(predict, trained.job, trained.weights, inputs, test_pairs)
+    made = in_worker(predict, trained.job, trained.kept_weights, inputs, test_pairs)
     return trained.model_copy(update={"predictions": made})

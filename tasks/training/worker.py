@@ -35,7 +35,14 @@ def _use_threads(n: int) -> None:
     threadpool_limits(n, user_api="blas")
 
 
-def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, key: str) -> Trained:
+def train(
+    job: Job,
+    inputs: Inputs,
+    tracker: Tracker,
+    flow_run_id: str | None,
+    key: str,
+    keep_weights: bool = True,
+) -> Trained:
     """Train one model and rank the catalogue for every user with training interactions.
 
     A killed training goes on from the checkpoint of its cache key.
@@ -63,7 +70,11 @@ def train(job: Job, inputs: Inputs, tracker: Tracker, flow_run_id: str | None, k
     return Trained(
         job=job,
         rankings=write_parquet("training", result(), inputs.handles(), job.identity()),
-        weights=write_bytes("weights", ".safetensors", save(recommender.weights())),
+        weights=(
+            write_bytes("weights", ".safetensors", save(recommender.weights()))
+            if keep_weights
+            else None
+        ),
         epochs=fitted.epochs,
         best_epoch=fitted.best_epoch,
         train_seconds=fitted.seconds,
@@ -89,7 +100,7 @@ def refit(judged: Trained, inputs: Inputs, whole: Inputs, tracker: Tracker, key:
     _use_threads(job.budget.threads)
     begins_with_transfer = job.transfer is not None and job.transfer.method.before_training
     if entry(job.model).loader is not None and job.kar is None and not begins_with_transfer:
-        whole = replace(whole, initial=starting_point(job, judged.weights, inputs))
+        whole = replace(whole, initial=starting_point(job, judged.kept_weights, inputs))
         epochs = epochs[len(epochs) // 2 :]
     recommender, wrapper = _prepared(job, whole)
     checkpoints = CheckpointFile(key, str(recommender.device))

@@ -219,6 +219,38 @@ def test_a_fault_of_the_data_is_no_trials(data, write, content, said):
         assert "trials" not in output
 
 
+def test_trials_keep_no_weights_and_a_run_that_needs_them_trains_again(data, write):
+    def weights():
+        return set((data / "artifacts" / "weights").glob("*"))
+
+    space = {name: values for name, values in SPACE.items() if "learning_rate" in name}
+    search = {"trials": 3, "space": space, "pruning": "none", "seed": 11}
+    own = {"training.seeds": [3, 4]}  # no other test's
+    path, before = write("light", search=search, arms=["baseline"], overrides=own), weights()
+    code, summary = ran(path)
+    assert (code, summary["ran"]) == (0, 4)
+    [second_seed] = weights() - before
+    assert ran(path)[1]["ran"] == 0, "an experiment needs no weights"
+    base = yaml.safe_load(path.read_text())["base"]
+    [[key, value]] = rows(
+        data,
+        "SELECT unnest(json_keys(params)), params ->> json_keys(params)[1] FROM trials "
+        "WHERE experiment = 'light' AND is_best",
+    )
+    base["models"]["BPR"]["hyperparameters"][key.split(".")[-1]] = float(value)
+    base["training"] |= {"arms": ["baseline"], "seeds": [3, 4]}
+    alone = path.with_name("alone.yaml")
+    alone.write_text(yaml.safe_dump({"experiment": "alone"} | base))
+    for first_time in (True, False):
+        with no_workers():
+            done = CliRunner().invoke(app, ["run", str(alone), "--json"])
+        assert done.exit_code == 0, done.output
+        states = {stage["name"]: stage["state"] for stage in json.loads(done.stdout)["stages"]}
+        assert states["training"] == ("partial" if first_time else "cached")
+        assert len(weights() - before) == 2
+        assert second_seed in weights()
+
+
 def test_what_a_search_chose_trains_other_splits_without_another_search(data, write):
     ran(write("chosen", search={"trials": 2, "space": SPACE}))
     printed = CliRunner().invoke(app, ["settings", "chosen"])
