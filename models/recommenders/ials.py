@@ -102,15 +102,19 @@ class Prior:
         self.alpha, self.reg, self.map_reg = alpha, reg, map_reg
         known = torch.from_numpy(embeddings.astype(np.float32)).to(reg.device)
         self.embeddings = known if alpha > 0 and known.any() else None
+        self._systems: dict[torch.dtype, tuple[Tensor, Tensor, Tensor]] = {}
 
     def foretold(self, vectors: Tensor) -> tuple[Tensor, Tensor] | None:
         """What the embeddings foretell of vectors, tA, float (n_rows, width), and A."""
         if self.embeddings is None:
             return None
-        known = self.embeddings.to(vectors)
-        weighed = known * (self.reg / self.reg[1:].mean()).to(vectors)[:, None]
-        system = weighed.T @ known
-        system.diagonal().add_(self.map_reg)
+        if vectors.dtype not in self._systems:  # the same in every sweep, and dear
+            known = self.embeddings.to(vectors)
+            weighed = known * (self.reg / self.reg[1:].mean()).to(vectors)[:, None]
+            system = weighed.T @ known
+            system.diagonal().add_(self.map_reg)
+            self._systems[vectors.dtype] = known, weighed, system
+        known, weighed, system = self._systems[vectors.dtype]
         fitted = torch.linalg.solve(system, weighed.T @ vectors)
         return known @ fitted, fitted
 

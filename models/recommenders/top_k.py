@@ -12,7 +12,8 @@ from models.recommenders.recommender import Recommender
 Scores = Callable[[Tensor], Tensor]
 """Scores of all items for a block of users: float32 (n, n_items) of int64 (n,)."""
 Ranked = tuple[Ints, Singles]
-_SCORES_AT_ONCE = 1 << 24
+_SCORES_AT_ONCE = 1 << 22
+"""16 MB, which the allocator reuses; more is mapped anew, page by page, for each block of users."""
 
 
 class Seen:
