@@ -10,11 +10,14 @@ from models.config.section import Section, Seed, unkeyed
 class Split(Section):
     """How to divide interactions into train, valid and test."""
 
-    strategy: Literal["random", "leave-one-out", "temporal", "cold-items", "files"] = Field(
+    strategy: Literal[
+        "random", "leave-one-out", "temporal", "cold-items", "cold-users", "files"
+    ] = Field(
         "random",
         description="random: per user, by ratios; leave-one-out: the newest item is test, the one "
         "before it valid; temporal: one global cut in time, by ratios; cold-items: whole items, "
-        "about in these ratios; files: the files train, test and optionally valid.",
+        "about in these ratios; cold-users: whole users likewise, of whom train keeps train_limit "
+        "interactions; files: the files train, test and optionally valid.",
     )
     train: str | None = unkeyed(  # its content decides, see tasks/dataset/split_task.py
         None,
@@ -28,13 +31,14 @@ class Split(Section):
     valid_share: float = Field(0.1, gt=0, lt=1, description="files only: valid's share of train.")
     ratios: tuple[float, float, float] = Field(
         (0.7, 0.1, 0.2),
-        description="Shares of train, valid and test (random, temporal and cold-items).",
+        description="Shares of train, valid and test (all but leave-one-out and files).",
     )
     train_limit: int | None = Field(
         None,
         ge=1,
         description="At most so many training interactions of each user, drawn by the seed; more "
-        "hold fewer, valid and test stay. Empty: all.",
+        "hold fewer, valid and test stay. With cold-users, those of new users, who need some: the "
+        "rest of theirs is valid or test. Empty: all.",
     )
     seed: Seed = Field(2026, description="Seed of everything that is drawn.")
     short_histories: Literal["error", "train", "drop"] = Field(
@@ -61,4 +65,6 @@ class Split(Section):
             raise ValueError("strategy files needs train and test, the paths of two files")
         if self.strategy != "files" and (self.train or self.valid or self.test):
             raise ValueError("train, valid and test are paths for strategy files only")
+        if self.strategy == "cold-users" and self.train_limit is None:
+            raise ValueError("strategy cold-users needs train_limit; set it to 1 or more")
         return self

@@ -65,7 +65,7 @@ def divide(
         short += _short_users(table, users, counts, 5 - len(short))
         part = _parts(table, users, counts, cuts, config, rng)
         part[is_short[users]] = TRAIN if config.short_histories == "train" else DROPPED
-        if config.train_limit is not None:
+        if config.train_limit is not None and config.strategy != "cold-users":
             part[_beyond(users, part, config.train_limit, thinning)] = DROPPED
         parts.append(part.astype(np.int8))
     if short and config.short_histories == "error":
@@ -96,7 +96,13 @@ def _parts(
     if config.strategy == "random":
         return _random(users, counts, config, rng)
     if config.strategy == "cold-items":
-        return _by_item(table[ITEM], config)
+        return _by_id(table[ITEM], config)
+    if config.strategy == "cold-users":
+        assert config.train_limit is not None
+        later = _beyond(users, np.zeros_like(users), config.train_limit, rng)  # TRAIN is 0
+        part = np.zeros_like(users)
+        part[later] = _by_id(table[USER], config)[later]
+        return part
     times = np.asarray(table[TIMESTAMP], dtype=np.int64)
     if config.strategy == "leave-one-out":
         return _leave_one_out(users, counts, times)
@@ -257,15 +263,15 @@ def _leave_one_out(users: Ints, counts: Ints, timestamps: Ints) -> Ints:
     return np.where(from_end == 1, TEST, np.where(from_end == 2, VALID, TRAIN))
 
 
-def _by_item(items: pa.ChunkedArray, config: Split) -> Ints:
-    """Parts of whole items, by a hash of their ids, so that batches agree on an item."""
+def _by_id(column: pa.ChunkedArray, config: Split) -> Ints:
+    """Parts of whole items (users), by a hash of their ids, so that batches agree on one."""
     from pandas.util import hash_array
 
-    encoded = items.combine_chunks().dictionary_encode()
+    encoded = column.combine_chunks().dictionary_encode()
     ids = encoded.dictionary.to_numpy(zero_copy_only=False)
     drawn = hash_array(ids, hash_key=f"{config.seed:016d}") / 2.0**64
-    of_item = np.searchsorted(np.cumsum(config.ratios[:2]), drawn, side="right")
-    of_row: Ints = of_item[np.asarray(encoded.indices)]
+    of_id = np.searchsorted(np.cumsum(config.ratios[:2]), drawn, side="right")
+    of_row: Ints = of_id[np.asarray(encoded.indices)]
     return of_row
 
 

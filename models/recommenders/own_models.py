@@ -1,7 +1,7 @@
 """One's own models: a torch module with `loss` and `scores`, or a subclass of a RecBole model.
 
 A plain module's constructor takes the training data (`models.recommenders.batches.Pairs`) and
-hyper-parameters; docs/own.md describes both protocols.
+hyper-parameters; docs/own.md describes both protocols. One whose `loader` is None is computed.
 """
 
 import inspect
@@ -27,14 +27,15 @@ def own_entry(name: str, found: Any, shipped: Mapping[str, Entry]) -> Entry:
         raise BadInput(f"{name}: {found!r} is no model. Name a class that extends nn.Module.")
     if any(base.__module__ == "recbole.model.abstract_recommender" for base in found.__mro__):
         return _of_recbole(name, found, shipped)
-    for call in ("loss(self, batch)", "scores(self, users)"):
+    loader = getattr(found, "loader", LOADERS[0])
+    calls = ("loss(self, batch)", "scores(self, users)")
+    for call in calls if loader else calls[1:]:
         method = getattr(found, call.partition("(")[0], None)
         if method is None:
             raise BadInput(f"{name}: {found.__name__} has no method {call}. Add it.")
         checked(name, call, method, lambda *_: None)
     arguments = [*inspect.signature(found).parameters.values()]
-    loader = getattr(found, "loader", LOADERS[0])
-    if loader not in LOADERS:
+    if loader not in (*LOADERS, None):
         raise BadInput(f"{name}: loader {loader!r} is unknown. Set one of {', '.join(LOADERS)}.")
     given = {a.name: None if a.default is a.empty else a.default for a in arguments[1:]}
     given |= {"loader": loader}
@@ -77,7 +78,7 @@ def plain_module(name: str, entry: Entry, data: Any, settings: Mapping[str, Any]
     found: Any = entry.own
     own = found.__name__
     given = {key: settings[key] for key in entry.defaults if settings[key] is not None}
-    given.pop("loader")
+    given.pop("loader", None)
     module: Any = calling(name, f"{own}(data, …)", lambda: found(data, **given))
 
     def scalar(value: Any, _: Any) -> str | None:
@@ -89,9 +90,10 @@ def plain_module(name: str, entry: Entry, data: Any, settings: Mapping[str, Any]
         fits = isinstance(value, Tensor) and tuple(value.shape) == shape
         return None if fits else f"shape {shape}, a row per user, a column per item, padding first"
 
-    loss = checked(name, f"{own}.loss(batch)", module.loss, scalar)
     scores = checked(name, f"{own}.scores(users)", module.scores, matrix)
-    module.calculate_loss = lambda interaction: loss(interaction.interaction).reshape(())
+    if entry.loader:
+        loss = checked(name, f"{own}.loss(batch)", module.loss, scalar)
+        module.calculate_loss = lambda interaction: loss(interaction.interaction).reshape(())
     module.full_sort_predict = lambda interaction: scores(interaction.interaction[USER])
     return cast(nn.Module, module)
 
@@ -99,8 +101,9 @@ def plain_module(name: str, entry: Entry, data: Any, settings: Mapping[str, Any]
 def require_usable(name: str, recommender: Any) -> None:
     """Try a model's loss and scores on toy data; BadInput names class, method and expectation."""
     own = type(recommender.module).__name__
-    batch, users = next(iter(recommender.batches())), torch.arange(1, recommender.n_users)
-    loss = calling(name, f"{own}'s loss", recommender.loss, batch)
+    users, loss = torch.arange(1, recommender.n_users), torch.zeros(())
+    if recommender.entry.loader:
+        loss = calling(name, f"{own}'s loss", recommender.loss, next(iter(recommender.batches())))
     recommender.module.eval()
     scores = calling(name, f"{own}'s scores", recommender.scores, users)[:, 1:]
     recommender.module.train()

@@ -84,6 +84,11 @@ _OWN: dict[str, dict[str, Space | None]] = {
     "CDAE": {**_USERS, "corruption_ratio": _range(0.1, 0.8), "reg_weight_2": _log(1e-5, 1e-1)},
     "ItemKNN": {"k": Space(low=10, high=1000, log=True), "shrink": _range(0.0, 200.0)},
     "AsymKNN": {"k": Space(low=10, high=1000, log=True), "alpha": _range(0.0, 1.0)},
+    "models.recommenders.comparators.content_neighbours:ContentNeighbours": {
+        "neighbours": Space(low=1, high=1000, log=True),
+        "power": _range(0.5, 5.0),
+        "normalise": _range(0.0, 1.0),
+    },
     "EASE": {"reg_weight": _log(10.0, 5000.0)},
     "SLIMElastic": {"alpha": _log(0.01, 5.0), "l1_ratio": _log(1e-3, 0.5)},
     "ADMMSLIM": {"lambda1": _log(0.1, 30.0), "lambda2": _log(10.0, 5000.0)},

@@ -86,6 +86,28 @@ def test_whole_items_are_cold_whatever_else_is_there():
     assert set(split(whole, other)[2][ITEM].to_pylist()) != parts[2]
 
 
+def test_new_users_keep_a_few_interactions_and_others_all():
+    rng = np.random.default_rng(4)
+    histories = {f"u{n}": rng.integers(0, 99, 8 + n % 5).tolist() for n in range(300)}
+    whole = table(histories | {"single": [1]})
+    before = set[tuple[str, str]]()
+    for limit in (1, 3):
+        config = Split(strategy="cold-users", train_limit=limit, short_histories="drop")
+        train, valid, test = split(whole, config)
+        new = [set(part[USER].to_pylist()) for part in (valid, test)]
+        assert not new[0] & new[1]
+        assert [len(users) for users in new] == pytest.approx([30, 60], abs=20)
+        counts = Counter(train[USER].to_pylist())
+        kept = {u: limit if u in new[0] | new[1] else len(h) for u, h in histories.items()}
+        assert counts == kept
+        assert len(pairs(train) | pairs(valid) | pairs(test)) == sum(map(len, histories.values()))
+        few = {pair for pair in pairs(train) if pair[0] in new[0] | new[1]}
+        assert before <= few
+        before = few
+    with pytest.raises(ValueError, match="cold-users needs train_limit; set it"):
+        Split(strategy="cold-users")
+
+
 @pytest.mark.parametrize("strategy", ["random", "temporal", "cold-items"])
 def test_short_training_histories_are_nested_and_leave_the_rest(strategy):
     rng = np.random.default_rng(3)

@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from flows.cli.main import app
@@ -40,6 +41,30 @@ def test_a_subclass_takes_its_parents_loader_taps_and_hyperparameters():
     built = toy(SUBCLASS, {"start": 0.5, "embedding_size": 8})
     assert float(built.module.weight) == 0.5
     assert built.module.user_embedding.embedding_dim == 8
+
+
+COMPUTED = """
+import torch
+class Computed(torch.nn.Module):
+    loader = None
+    def __init__(self, data, scale=1.0):
+        super().__init__()
+        counts = torch.bincount(data.items, minlength=data.n_items)
+        self.register_buffer("counts", scale * counts.float())
+    def scores(self, users):
+        return self.counts.repeat(len(users), 1)
+"""
+
+
+def test_a_computed_model_has_no_loss(write):  # noqa: F811
+    name = write(COMPUTED)
+    assert entry(f"{name}:Computed").loader is None
+    pipeline = validated({"experiment": "x", "models": {f"{name}:Computed": {}}}, "here")
+    assert tap_points(pipeline) == {f"{name}:Computed": {}}
+    built = toy(f"{name}:Computed", {"scale": 2.0})
+    assert float(built.scores(torch.tensor([1]))[0].sum()) == 2 * len(built.train_items)
+    with pytest.raises(BadInput, match="is computed, not trained by gradient: it has no loss"):
+        list(promises(f"{name}:Computed", Model()))
 
 
 def test_a_model_of_recbole_can_be_named_by_its_path():

@@ -6,6 +6,8 @@ import torch
 
 from models.config import Model
 from models.recommenders.batches import Pairs
+from models.recommenders.closed_form import SideInformation
+from models.recommenders.comparators.content_neighbours import ContentNeighbours
 from models.recommenders.comparators.graph import adjacency, history_means, info_nce
 from models.recommenders.registry import entry
 from models.recommenders.tap_probe import probe
@@ -14,6 +16,7 @@ from tests.support.toy_recommender import EVERYBODY, N_ITEMS, recommender, targe
 
 ALPHA_REC = "models.recommenders.comparators.alpha_rec:AlphaRec"
 TEXT_FEATURES = "models.recommenders.comparators.text_features:TextFeatures"
+NEIGHBOURS = "models.recommenders.comparators.content_neighbours:ContentNeighbours"
 XSIMGCL = "models.recommenders.comparators.xsimgcl:XSimGCL"
 WITH_TEXT = [ALPHA_REC, TEXT_FEATURES]
 
@@ -53,13 +56,13 @@ def test_text_enters_whole_and_tells_the_tastes_apart(name):
     assert apart(informed(name)) > apart(recommender(name, learning_rate=0.01)) + 0.1
 
 
-@pytest.mark.parametrize("name", WITH_TEXT)
+@pytest.mark.parametrize("name", [*WITH_TEXT, NEIGHBOURS])
 def test_alpha_zero_is_the_baseline_to_the_bit(name):
     plain, silent = recommender(name), informed(name, alpha=0.0)
     assert torch.equal(plain.scores(EVERYBODY), silent.scores(EVERYBODY))
 
 
-@pytest.mark.parametrize("name", WITH_TEXT)
+@pytest.mark.parametrize("name", [*WITH_TEXT, NEIGHBOURS])
 def test_weights_of_texts_of_another_width_are_loaded(name):
     built = informed(name, width=17)
     train(built, wrap(built, None), epochs=2)
@@ -89,3 +92,38 @@ def test_graph_parts_by_hand():
     assert torch.equal(means, torch.tensor([[0.0, 0.0], [1.0, 2.0], [0.0, 4.0]]))
     loss = info_nce(torch.eye(2), torch.eye(2), 0.5)
     assert float(loss) == pytest.approx(np.log(1 + np.exp(-2)))
+
+
+def neighbours(**settings):
+    """Items 1 to 3 and users 1 and 2: both had item 1, the second item 2 as well, nobody item 3."""
+    data = Pairs(torch.tensor([1, 2, 2]), torch.tensor([1, 1, 2]), 3, 4)
+    return ContentNeighbours(data, **settings)
+
+
+def test_neighbours_by_hand():
+    built = neighbours(neighbours=3, power=2.0, normalise=0.0)
+    together = 1 / np.sqrt(2)  # two had item 1, one item 2, one both
+    expected = torch.tensor([[0, 0, together**2, 0], [0, together**2, together**2, 0]])
+    assert torch.allclose(built.scores(torch.tensor([1, 2])), expected.float())
+    texts = np.array([[0, 0], [1, 0], [-1, 0], [1, 0.0]])  # centred already, padding aside
+    known = np.array([False, True, True, True])
+    built.take_prior(1.0, SideInformation(items=texts, items_known=known))
+    assert built.scores(torch.tensor([1]))[0, 3] == pytest.approx(1.0)  # the new item, like 1
+    assert built.scores(torch.tensor([1]))[0, 2] == 0  # unlike: no weight below 0
+    assert not built.weights[3].any()  # a new item is nobody's neighbour
+    whole = neighbours(neighbours=3, power=1.0, normalise=1.0)
+    assert torch.allclose(whole.weights.sum(dim=0)[1:3], torch.ones(2))
+
+
+def test_only_the_closest_neighbours_count():
+    rng = np.random.default_rng(1)
+    pairs = [(user, item) for user in range(1, 30) for item in range(1, 20) if rng.random() < 0.4]
+    data = Pairs(*torch.tensor(pairs).T, 30, 20)
+    texts = SideInformation(items=rng.normal(size=(20, 8)))
+    kept, every = (ContentNeighbours(data, n, normalise=0.0) for n in (4, 20))
+    for built in (kept, every):
+        built.take_prior(1.0, texts)
+    counts = (every.weights > 0).sum(dim=0)
+    assert counts.max() > 4
+    assert torch.equal((kept.weights > 0).sum(dim=0), counts.clamp(max=4))
+    assert torch.equal(kept.weights.max(dim=0).values, every.weights.max(dim=0).values)
