@@ -59,7 +59,7 @@ lint: setup
 docs: setup
 	$(BIN)/python docs/generate_reference.py
 
-BENCHMARKS := $(wildcard $(addprefix benchmarks/,training_speed.py ials_speed.py llm_throughput.py embedding_speed.py nightly_cost.py api_speed.py coverage.py scale.py))
+BENCHMARKS := $(wildcard $(addprefix benchmarks/,training_speed.py ials_speed.py bpr_speed.py llm_throughput.py embedding_speed.py nightly_cost.py api_speed.py coverage.py scale.py))
 
 bench: setup
 	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file"; done

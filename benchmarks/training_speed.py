@@ -13,6 +13,9 @@ several times faster with more.
 
     .venv/bin/python benchmarks/training_speed.py [--models BPR,NeuMF] [--epochs 5] [--json]
 
+`--size 50000x10000x25` takes a synthetic log instead (`benchmarks.learnable`): users, items and
+draws of each; `--batch` is then worth setting.
+
 `--quality` measures no time: it trains both sides over 5 seeds and shows that they learn equally
 well. That takes as long as 10 trainings per model. Do not choose anything by its test column.
 """
@@ -33,6 +36,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.learnable import World
 from benchmarks.movielens import MovieLens
 from benchmarks.ours import Ours
 from benchmarks.quality import compare
@@ -57,7 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)  # RecBole logs to the root
     torch.set_num_threads(options.threads)
-    data = MovieLens.read()
+    data = World.parse(options.size).parts() if options.size else MovieLens.read()
+    SETTINGS["train_batch_size"] = options.batch
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         write_atomic(data, Path(folder))
@@ -92,6 +97,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=10, help="measure fast models more often, up to this long"
     )
+    parser.add_argument("--size", help="users x items x draws of each, in place of ml-100k")
+    parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of both sides")
     parser.add_argument("--device", default="cpu", help="torch device of both sides")
     parser.add_argument("--eval-batch-size", type=int, default=4096, help="RecBole's, in pairs")

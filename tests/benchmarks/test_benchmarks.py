@@ -91,6 +91,31 @@ def test_sweeps_that_differ_from_implicit_are_not_timed(monkeypatch):
         ials_speed.require_agreement(ials_speed.power_law(users=300, items=60, each=8), 4)
 
 
+def test_the_learnable_log_is_ranked_as_it_should_be():
+    from benchmarks.learnable import World
+
+    world = World.draw(60, 200, 30)
+    users, items = world.held
+    wanted = np.zeros((60, 200), np.float32)
+    wanted[users, items] = 1
+    one_hot = np.eye(200, dtype=np.float32)
+    assert world.ndcg(wanted, one_hot) == pytest.approx(1.0)
+    wanted[world.train] = 2  # what is hidden takes nobody's place
+    assert world.ndcg(wanted, one_hot) == pytest.approx(1.0)
+    assert world.ndcg(-wanted, one_hot) < 0.05
+
+
+def test_both_sides_of_bpr_learn(capsys):
+    pytest.importorskip("implicit")
+    from benchmarks import bpr_speed
+
+    size = ["--size", "500x200x20", "--epochs", "12", "--batch", "128"]
+    bpr_speed.main([*size, "--our-rates", "0.02", "--their-rates", "0.1", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["ratio"] > 0
+    assert min(found["ours"], found["implicit"]) > 0.1, "random vectors have 0.03"
+
+
 def test_a_benchmark_whose_sides_disagree_times_nothing():
     from benchmarks import training_speed
 
