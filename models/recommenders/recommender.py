@@ -348,7 +348,11 @@ class Recommender:
     def weights(self) -> dict[str, Tensor]:
         """A copy of all weights on the CPU; layers that share one tensor get a copy each."""
         state = self.module.state_dict()
-        return {name: value.detach().cpu().clone() for name, value in state.items()}
+        # Files of weights hold no transposed tensors.
+        return {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in state.items()
+        }
 
     def restore(self, weights: Mapping[str, Tensor]) -> None:
         """Load weights, and forget all that the model computed from others."""

@@ -51,6 +51,7 @@ class Computed(torch.nn.Module):
         super().__init__()
         counts = torch.bincount(data.items, minlength=data.n_items)
         self.register_buffer("counts", scale * counts.float())
+        self.register_buffer("turned", torch.ones(2, 3).T)
     def scores(self, users):
         return self.counts.repeat(len(users), 1)
 """
@@ -63,6 +64,7 @@ def test_a_computed_model_has_no_loss(write):  # noqa: F811
     assert tap_points(pipeline) == {f"{name}:Computed": {}}
     built = toy(f"{name}:Computed", {"scale": 2.0})
     assert float(built.scores(torch.tensor([1]))[0].sum()) == 2 * len(built.train_items)
+    assert built.weights()["turned"].is_contiguous()  # as files of weights must be
     with pytest.raises(BadInput, match="is computed, not trained by gradient: it has no loss"):
         list(promises(f"{name}:Computed", Model()))
 
