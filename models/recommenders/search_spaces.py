@@ -89,6 +89,10 @@ _OWN: dict[str, dict[str, Space | None]] = {
         "power": _range(0.5, 5.0),
         "normalise": _range(0.0, 1.0),
     },
+    "models.recommenders.comparators.foretold:Foretold": {
+        "reg_weight": _log(10.0, 5000.0),
+        "ridge": _log(1.0, 300.0),
+    },
     "EASE": {"reg_weight": _log(10.0, 5000.0)},
     "SLIMElastic": {"alpha": _log(0.01, 5.0), "l1_ratio": _log(1e-3, 0.5)},
     "ADMMSLIM": {"lambda1": _log(0.1, 30.0), "lambda2": _log(10.0, 5000.0)},

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from models.config import Model
+from models.publishing.foretelling import foretold
 from models.recommenders.batches import Pairs
 from models.recommenders.closed_form import SideInformation
 from models.recommenders.comparators.content_neighbours import ContentNeighbours
+from models.recommenders.comparators.foretold import Foretold
 from models.recommenders.comparators.graph import adjacency, history_means, info_nce
 from models.recommenders.registry import entry
 from models.recommenders.tap_probe import probe
@@ -17,6 +19,7 @@ from tests.support.toy_recommender import EVERYBODY, N_ITEMS, recommender, targe
 ALPHA_REC = "models.recommenders.comparators.alpha_rec:AlphaRec"
 TEXT_FEATURES = "models.recommenders.comparators.text_features:TextFeatures"
 NEIGHBOURS = "models.recommenders.comparators.content_neighbours:ContentNeighbours"
+FORETOLD = "models.recommenders.comparators.foretold:Foretold"
 XSIMGCL = "models.recommenders.comparators.xsimgcl:XSimGCL"
 WITH_TEXT = [ALPHA_REC, TEXT_FEATURES]
 
@@ -56,13 +59,13 @@ def test_text_enters_whole_and_tells_the_tastes_apart(name):
     assert apart(informed(name)) > apart(recommender(name, learning_rate=0.01)) + 0.1
 
 
-@pytest.mark.parametrize("name", [*WITH_TEXT, NEIGHBOURS])
+@pytest.mark.parametrize("name", [*WITH_TEXT, NEIGHBOURS, FORETOLD])
 def test_alpha_zero_is_the_baseline_to_the_bit(name):
     plain, silent = recommender(name), informed(name, alpha=0.0)
     assert torch.equal(plain.scores(EVERYBODY), silent.scores(EVERYBODY))
 
 
-@pytest.mark.parametrize("name", [*WITH_TEXT, NEIGHBOURS])
+@pytest.mark.parametrize("name", [*WITH_TEXT, NEIGHBOURS, FORETOLD])
 def test_weights_of_texts_of_another_width_are_loaded(name):
     built = informed(name, width=17)
     train(built, wrap(built, None), epochs=2)
@@ -127,3 +130,20 @@ def test_only_the_closest_neighbours_count():
     assert counts.max() > 4
     assert torch.equal((kept.weights > 0).sum(dim=0), counts.clamp(max=4))
     assert torch.equal(kept.weights.max(dim=0).values, every.weights.max(dim=0).values)
+
+
+def test_new_items_are_foretold_as_nightly_runs_do():
+    rng = np.random.default_rng(2)
+    pairs = [(user, item) for user in range(1, 30) for item in range(1, 17) if rng.random() < 0.4]
+    data, everybody = Pairs(*torch.tensor(pairs).T, 30, 20), torch.arange(1, 30)
+    texts, known = rng.normal(size=(20, 6)), np.arange(20) > 0
+    built = Foretold(data, ridge=10.0)
+    plain = built.scores(everybody)
+    assert torch.allclose(plain[:, 17], plain[:, 1:17].mean(dim=1), atol=1e-6)
+    built.take_prior(1.0, SideInformation(items=texts, items_known=known))
+    made = foretold(texts.astype(np.float32), known, np.arange(1, 17), np.arange(17, 20))
+    assert torch.equal(built.scores(everybody)[:, 1:17], plain[:, 1:17])
+    theirs = plain[:, made.known] @ torch.from_numpy(made.weights).T
+    assert torch.allclose(built.scores(everybody)[:, made.rows], theirs, atol=1e-5)
+    built.take_prior(1.0, SideInformation(items=texts, items_known=known & (np.arange(20) != 17)))
+    assert torch.allclose(built.scores(everybody)[:, 17], plain[:, 17], atol=1e-6)
