@@ -3,10 +3,11 @@
 import pytest
 
 from models.config import Search, Transfer
+from models.config.plugins import is_path
 from models.experiments import search as search_module
 from models.experiments.search import Study, require_equal_trials, space_of, start_of
 from models.recommenders.hyperparameters import hyperparameters
-from models.recommenders.registry import MODELS
+from models.recommenders.registry import MODELS, entry
 from models.recommenders.search_spaces import _OWN, shipped_space
 
 NOTHING_TO_SET = {"Pop", "Random"}
@@ -37,7 +38,9 @@ def test_both_ends_are_settings_of_the_model(model, transfer):
 
 
 def test_spaces_belong_to_models_that_there_are():
-    assert set(_OWN) <= set(MODELS)
+    assert {model for model in _OWN if not is_path(model)} <= set(MODELS)
+    for model in filter(is_path, _OWN):  # comparators
+        assert set(_OWN[model]) <= set(entry(model).defaults)
     for model in ("RecVAE", "ENMF", "SLIMElastic", "ItemKNN", "iALS", "EASE", "MultiVAE"):
         assert model in _OWN
 
