@@ -4,10 +4,12 @@ Synthetic data: every user has as many training interactions, fewer those that a
 popularity falls from item to item.
 A model with 64 columns, validated after each epoch or sweep, then ranked for both splits, all by
 `tasks.training.worker.train` in this process. Times are CPU seconds, since other programs
-lengthen wall time. Each call measures one size, so the peak is that of the size:
+lengthen wall time. Each call measures one size, so the peak is that of the size. With `--steps`,
+an epoch ends after so many batches, which is enough for the peak:
 
     .venv/bin/python benchmarks/training_cost.py [--users 20000] [--items 10000] [--json]
     .venv/bin/python benchmarks/training_cost.py --model iALS --epochs 12 --users 1000000
+    .venv/bin/python benchmarks/training_cost.py --model LightGCN --epochs 1 --steps 20
 """
 
 import argparse
@@ -17,9 +19,11 @@ import resource
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing import get_context
 from time import process_time
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.config import Budget, Job
+from models.recommenders.batches import Batches
 from models.schemas import INTERACTIONS, ITEM, ITEMS, USERS
 from tasks.execution.progress import Tracker
 from tasks.storage.artifacts import Handle, write_parquet
@@ -59,12 +64,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of BPR, or sweeps of iALS")
     parser.add_argument("--each", type=int, default=30, help="training interactions of a user")
     parser.add_argument("--batch", type=int, default=8192)
+    parser.add_argument("--steps", type=int, help="batches of an epoch; all if not given")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LLMKT_DATA_DIR"] = folder
         size = options.users, options.items, options.each
-        found = measure(options.model, *size, options.epochs, options.batch)
+        found = measure(options.model, *size, options.epochs, options.batch, options.steps)
     if options.json:
         print(json.dumps(found))
         return
@@ -74,7 +80,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(
-    model: str, users: int, items: int, each: int, epochs: int, batch: int
+    model: str,
+    users: int,
+    items: int,
+    each: int,
+    epochs: int,
+    batch: int,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """The figures of one training."""
     # Made in another process, whose memory is not the training's.
@@ -89,14 +101,17 @@ def measure(
         | {"transfer": None, "taps": {}, "kar": None, "budget": budget, "k": 20}
     )
     clock = Clock("training", budget.epochs, "none")
+    whole = Batches.__iter__
     began = process_time()
-    train(job, inputs, clock, None, "cost")
+    with patch.object(Batches, "__iter__", lambda self: islice(whole(self), steps)):
+        train(job, inputs, clock, None, "cost")
+    start, *ends = [began, *clock.ends] if epochs == 1 else clock.ends
     return {
         "model": model,
         "users": users,
         "interactions": inputs.train.rows,
         "items": items,
-        "epoch_cpu_seconds": round((clock.ends[-1] - clock.ends[0]) / (epochs - 1), 2),
+        "epoch_cpu_seconds": round((ends[-1] - start) / len(ends), 2),
         "two_rankings_cpu_seconds": round(process_time() - clock.ends[-1], 2),
         "minutes": round((process_time() - began) / 60, 2),
         "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),

@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 
 from models.arrow import Ints, Singles, Strings, numbered, positions, strings
+from models.recommenders.speedups import large_graph
 from models.schemas import ITEM, USER
 
 PADDING = "[PAD]"
@@ -177,4 +178,5 @@ def model_class(name: str) -> Any:
 
     if not hasattr(dok_matrix, "_update"):  # with which graph models fill their adjacency
         dok_matrix._update = lambda self, cells: self._dict.update(cells)
-    return get_model(name)
+    model = get_model(name)
+    return large_graph(model) if name == "LightGCN" else model

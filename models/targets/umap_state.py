@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from models.arrow import Floats
 
 Arrays = dict[str, NDArray[Any]]
+_SEARCH_WIDTH = 0.1
 
 
 def estimator(settings: Mapping[str, Any], dimensions: int) -> Any:
@@ -55,13 +56,34 @@ def place(manifold: Any, embeddings: NDArray[Any]) -> Floats:
     Returns:
         float64 (n, width), NaN for a point without neighbours.
     """
-    manifold.transform_mode, manifold._input_hash = "graph", None
-    strengths = manifold.transform(embeddings).tocsr()
+    strengths = _strengths(manifold, embeddings).tocsr()
     equal = strengths == 1
     strengths = strengths.multiply(equal.sum(axis=1) == 0) + equal
     total = np.asarray(strengths.sum(axis=1))
     total[total == 0] = np.nan
     return np.asarray(strengths @ manifold.embedding_ / total, dtype=np.float64)
+
+
+def _strengths(manifold: Any, embeddings: NDArray[Any]) -> Any:
+    """UMAP's membership strengths of new points in fitted ones, sparse (n, fitted).
+
+    An index is searched as widely as pynndescent does by default. UMAP's `transform` searches
+    further: among points that all lie about equally far, through most of the index.
+    """
+    if manifold._small_data:
+        manifold.transform_mode, manifold._input_hash = "graph", None
+        return manifold.transform(embeddings)
+    from scipy.sparse import coo_matrix
+    from umap.umap_ import compute_membership_strengths, smooth_knn_dist
+
+    k = manifold._n_neighbors
+    near, distances = manifold._knn_search_index.query(embeddings, k, epsilon=_SEARCH_WIDTH)
+    near[distances >= manifold._disconnection_distance] = -1
+    widths = smooth_knn_dist(distances, float(k), local_connectivity=0.0)
+    rows, columns, strengths, _ = compute_membership_strengths(
+        near, distances, *widths, bipartite=True
+    )
+    return coo_matrix((strengths, (rows, columns)), (len(embeddings), len(manifold.embedding_)))
 
 
 def to_arrays(manifold: Any) -> tuple[Arrays, bool]:
