@@ -45,7 +45,7 @@ def large_graph(lightgcn: type) -> type:
     def forward(self: Any) -> tuple[Tensor, Tensor]:
         layer = total = self.get_ego_embeddings()
         for _ in range(self.n_layers):
-            layer = _Propagation.apply(self.norm_adj_matrix, layer)
+            layer = cast(Any, _Propagation).apply(self.norm_adj_matrix, layer)
             total = total + layer
         users, items = torch.split(total / (self.n_layers + 1), [self.n_users, self.n_items])
         return users, items
@@ -54,7 +54,9 @@ def large_graph(lightgcn: type) -> type:
         pairs, self.interaction_matrix = self.interaction_matrix, None  # of no further use
         return _normalised_adjacency(pairs)
 
-    return type(lightgcn.__name__, (lightgcn,), {f.__name__: f for f in (forward, get_norm_adj_mat)})
+    return type(
+        lightgcn.__name__, (lightgcn,), {f.__name__: f for f in (forward, get_norm_adj_mat)}
+    )
 
 
 def _normalised_adjacency(pairs: sparse.coo_matrix) -> Tensor:
@@ -66,10 +68,11 @@ def _normalised_adjacency(pairs: sparse.coo_matrix) -> Tensor:
     graph = sparse.bmat([[None, rated], [rated.T, None]], format="csr", dtype=np.float32)
     scale = (graph.getnnz(axis=1) + 1e-7) ** -0.5
     values = np.repeat(scale, np.diff(graph.indptr)) * scale[graph.indices]
-    parts = graph.indptr, graph.indices, values.astype(np.float32)
+    rows, columns = torch.from_numpy(graph.indptr), torch.from_numpy(graph.indices)
+    weights = torch.from_numpy(values.astype(np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls the layout's support a beta
-        return torch.sparse_csr_tensor(*map(torch.from_numpy, parts), graph.shape)
+        return torch.sparse_csr_tensor(rows, columns, weights, graph.shape)
 
 
 class _Propagation(torch.autograd.Function):
@@ -77,11 +80,13 @@ class _Propagation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, graph: Tensor, vectors: Tensor) -> Tensor:
+        """Multiply (n, n) by (n, width)."""
         ctx.graph = graph
-        return torch.sparse.mm(graph, vectors)
+        return cast(Tensor, torch.sparse.mm(graph, vectors))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        """Multiply the gradient alike."""
         return None, torch.sparse.mm(ctx.graph, gradient.contiguous())
 
 

@@ -79,6 +79,7 @@ def _strengths(manifold: Any, embeddings: NDArray[Any]) -> Any:
     k = manifold._n_neighbors
     near, distances = manifold._knn_search_index.query(embeddings, k, epsilon=_SEARCH_WIDTH)
     near[distances >= manifold._disconnection_distance] = -1
+    distances = distances.astype(np.float32, order="C")
     widths = smooth_knn_dist(distances, float(k), local_connectivity=0.0)
     rows, columns, strengths, _ = compute_membership_strengths(
         near, distances, *widths, bipartite=True

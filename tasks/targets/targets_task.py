@@ -29,7 +29,7 @@ AT_ONCE = 1 << 15
 """Embeddings per batch."""
 
 
-@stage("targets", version=8)
+@stage("targets", version=9)
 def targets(
     config: Targets,
     embeddings: Handle,

@@ -11,6 +11,7 @@ from models.config import Pipeline, Refit, Targets
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
 from models.schemas import EMBEDDING, TARGET, USER
+from models.targets import umap_state
 from models.targets.kept_reducers import Unusable, drift, dump, load
 from models.targets.reduction import _principal, fit, reduce
 from models.targets.umap_state import estimator, from_arrays, place, to_arrays
@@ -135,6 +136,19 @@ def test_a_umap_with_a_search_index_is_rebuilt_to_the_bit(indexed):
     arrays["placed"] = arrays["placed"][1:]
     with pytest.raises(ValueError, match="points and coordinates differ"):
         from_arrays(arrays, has_index, settings)
+
+
+@pytest.mark.slow  # as above
+def test_weights_of_fitted_neighbours_are_umaps_own(indexed, monkeypatch):
+    manifold, _ = indexed
+    later = np.random.default_rng(6).normal(size=(40, 8)).astype(np.float32)
+    later[0] = manifold._raw_data[7]
+    manifold.transform_mode, manifold._input_hash = "graph", None
+    umaps = manifold.transform(later).toarray()
+    monkeypatch.setattr(umap_state, "_SEARCH_WIDTH", 0.24)  # as UMAP's transform searches
+    ours = umap_state._strengths(manifold, later).toarray()
+    np.testing.assert_array_equal(ours, umaps)
+    assert ours[0].argmax() == 7
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x05.", b"\xff" * 64, b"\x02" + bytes(7) + b"{}"])
