@@ -1,22 +1,25 @@
 """A dry run: what an experiment would do, looked up before anything starts."""
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
 from flows.grid.hyperparameter_search import ArmSearch, recall_searches, searches_of, settled
 from flows.steps.knowledge import sides_of
 from flows.steps.preparation import Request, jobs_of, prepare, taps_of
-from flows.steps.stage_runner import NotCached, StageRunner
-from models.config import BASELINE, Job, Pipeline
+from flows.steps.stage_runner import CachedStages, NotCached, StageRunner
+from models.config import BASELINE, ArmName, Job, Pipeline
 from tasks.config.experiment_file import LoadedExperiment
 from tasks.execution.cache_key import cache_key
 from tasks.inspection.power import Power, power_of
 from tasks.inspection.time_and_cost import Duration, Money, duration, money
 
 T = TypeVar("T")
+_Searched = Mapping[tuple[str, str, ArmName], list[Any]]
+"""Space and fixed values of each search, by point, model and arm."""
 
 
 class PlannedPoint(BaseModel):
@@ -67,14 +70,17 @@ class _Training(NamedTuple):
 
 def plan(loaded: LoadedExperiment, workers: int | None = None) -> Plan:
     """Look every training's cache key up; nothing is trained, asked or embedded."""
-    stages = StageRunner(dry=True)
+    stages = CachedStages(dry=True)
     searches = searches_of(loaded, stages)
-    searched = {search.chosen.name for search in searches}
+    searched = {
+        (search.chosen.name, search.model, search.arm): [search.space, search.fixed]
+        for search in searches
+    }
     points = {
         chosen.name: [
             training
             for pipeline in settled(chosen, loaded.config.settings, stages)
-            for training in _trainings(chosen.name, pipeline, chosen.name in searched, stages)
+            for training in _trainings(chosen.name, pipeline, searched, stages)
         ]
         for chosen in loaded.points
     }
@@ -124,14 +130,13 @@ def _replicates(loaded: LoadedExperiment) -> int:
 
 
 def _trainings(
-    name: str, pipeline: Pipeline, searched: bool, stages: StageRunner
+    name: str, pipeline: Pipeline, searched: _Searched, stages: StageRunner
 ) -> list[_Training]:
-    """The trainings of a point's pipeline."""
-    point = name if searched else None
-    requests = {} if searched else _requests(pipeline, stages)
+    """The trainings of a point's pipeline; equal searches of several points choose the same."""
+    requests = {} if any(point == name for point, *_ in searched) else _requests(pipeline, stages)
     trainings = []
     for job in jobs_of(pipeline, stages):
-        key = _key_in_place(pipeline, job, point)
+        key = _key_in_place(pipeline, job, searched.get((name, job.model, job.arm)))
         request = requests.get(key)
         key = request.key if request else key
         trainings.append(_Training(key, pipeline.dataset.name, job, request))
@@ -148,11 +153,11 @@ def _requests(pipeline: Pipeline, stages: StageRunner) -> dict[str, Request]:
             prepared = prepare(pipeline.model_copy(update={"training": arms}), stages)
         except NotCached:
             continue
-        return {_key_in_place(pipeline, each.job, None): each for each in prepared.requests}
+        return {_key_in_place(pipeline, each.job): each for each in prepared.requests}
     return {}
 
 
-def _key_in_place(pipeline: Pipeline, job: Job, point: str | None) -> str:
+def _key_in_place(pipeline: Pipeline, job: Job, search: list[Any] | None = None) -> str:
     """Stands for a key that is not known yet: alike for points whose knowledge is made alike."""
     known = [
         pipeline.profiles_of(side).identity() | pipeline.embeddings_of(side).identity()
@@ -161,18 +166,20 @@ def _key_in_place(pipeline: Pipeline, job: Job, point: str | None) -> str:
     targets = pipeline.targets_of(job.model).identity() if job.sides else None
     data = [pipeline.dataset, pipeline.split]
     return cache_key(
-        "unknown", 0, {"job": job, "known": [known, targets], "data": data, "point": point}
+        "unknown", 0, {"job": job, "known": [known, targets], "data": data, "search": search}
     )
 
 
 def _trials_left(searches: Iterable[ArmSearch]) -> list[tuple[str, Job]]:
-    """The trainings that searches have still to do, by data set."""
-    left = []
+    """The trainings that searches have still to do, by data set; equal searches do them once."""
+    left = {}
     for search in searches:
         pipeline = search.chosen.pipeline
         job = Job.of(pipeline, search.model, search.arm, pipeline.training.seeds[0], {})
-        left += [(pipeline.dataset.name, job)] * (search.search.trials - len(search.trials))
-    return left
+        key = _key_in_place(pipeline, job, [search.space, search.fixed])
+        n = search.search.trials - len(search.trials)
+        left[key] = [(pipeline.dataset.name, job)] * n
+    return [*chain.from_iterable(left.values())]
 
 
 def _each(values: Iterable[T]) -> list[T]:

@@ -22,24 +22,15 @@ class NotCached(Exception):
 
 
 class StageRunner:
-    """Runs each different stage once, however many points need it, and records how it went.
+    """Runs each different stage once, however many points need it, and records how it went."""
 
-    A dry one looks results up instead, and computes only stages that are cheap.
-    """
-
-    def __init__(self, dry: bool = False) -> None:
+    def __init__(self) -> None:
         self.records: list[StageRecord] = []
-        self._dry = dry
         self._done: dict[str, Any] = {}
 
     def run(self, stage: Stage, *inputs: Any, side: Side | None = None) -> Any:
-        """The result of a stage; its exception, if any, is raised here, every time.
-
-        Raises:
-            NotCached: in a dry run, for a stage that is neither cached nor cheap.
-        """
-        compute = self._look_up if self._dry else self._run
-        return self.once(stage.key(*inputs), lambda: compute(stage, inputs, side))
+        """The result of a stage; its exception, if any, is raised here, every time."""
+        return self.once(stage.key(*inputs), lambda: self._run(stage, inputs, side))
 
     def once(self, question: object, compute: Callable[[], T]) -> T:
         """The result of a computation that is made, or fails, once for each question (JSON)."""
@@ -53,12 +44,6 @@ class StageRunner:
         if isinstance(result, Exception):
             raise result
         return result  # type: ignore[no-any-return]
-
-    def _look_up(self, stage: Stage, inputs: tuple[Any, ...], _: Side | None) -> Any:
-        found = stage.recall(*inputs) if stage.cheap else stage.cached(*inputs)
-        if found is None:
-            raise NotCached(stage.name)
-        return found
 
     def _run(self, stage: Stage, inputs: tuple[Any, ...], side: Side | None) -> Any:
         began = perf_counter()
@@ -100,9 +85,18 @@ class StageRunner:
 
 
 class CachedStages(StageRunner):
-    """Finds every result in the cache, without a run; NotCached where one would compute any."""
+    """Finds every result in the cache, without a run; NotCached where one would compute any.
+
+    Those of a dry run compute cheap stages, of which they keep no record.
+    """
+
+    def __init__(self, dry: bool = False) -> None:
+        super().__init__()
+        self._dry = dry
 
     def _run(self, stage: Stage, inputs: tuple[Any, ...], side: Side | None) -> Any:
+        if self._dry and stage.cheap:
+            return stage.recall(*inputs)
         began = perf_counter()
         asked = get_current_settings().tasks
         old = not (asked.refresh_cache or asked.disable_caching)

@@ -4,7 +4,7 @@ from collections import Counter
 
 from flows.grid.hyperparameter_search import settled
 from flows.steps.preparation import jobs_of
-from flows.steps.stage_runner import StageRunner
+from flows.steps.stage_runner import CachedStages
 from models.report.wording import beyond_controls
 from tasks.config.experiment_file import load_experiment
 from tasks.profiles.knowledge_pack import require_pack
@@ -13,7 +13,7 @@ from tasks.storage.artifacts import PROJECT_ROOT
 
 def test_the_demo_trains_each_arm_of_its_points_and_shares_the_baselines():
     loaded = load_experiment(PROJECT_ROOT / "configs" / "demo.yaml")
-    stages = StageRunner(dry=True)
+    stages = CachedStages(dry=True)
     jobs = {
         chosen.name: [
             job

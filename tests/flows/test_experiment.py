@@ -162,6 +162,16 @@ def test_one_more_value_trains_only_its_own_and_nothing_more_makes_no_flow_run(w
     assert again["report"] == summary["report"]
 
 
+@pytest.mark.usefixtures("data")
+def test_a_dry_run_counts_a_searched_baseline_of_two_points_once(write):
+    search = {"trials": 3, "space": SPACE, "pruning": "none"}
+    planned = ran(write(search=search, grid={"transfer.mask": [0.1, 0.4]}), "--dry-run")[1]
+    assert (planned["trainings"], planned["trials"]) == (8, 12)
+    # The baseline's two seeds and three trials stand once, those of transfer at both points.
+    assert planned["different"] == 2 + 4
+    assert planned["time"]["trainings"] == planned["different"] + 3 + 6
+
+
 def test_a_search_gives_every_arm_as_many_trials_and_the_best_all_seeds(data, write):
     path = write("searched", search={"trials": 3, "space": SPACE, "pruning": "none"})
     code, summary = ran(path)

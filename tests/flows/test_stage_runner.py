@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.steps.stage_runner import NotCached, StageRunner
+from flows.steps.stage_runner import CachedStages, NotCached, StageRunner
 from models.errors import BadInput
 from tasks.execution.stage import always, stage
 
@@ -63,7 +63,7 @@ def test_a_stage_that_changes_what_others_see_runs_every_time(calls):
 
 
 def test_a_dry_run_computes_cheap_stages_alone(calls):
-    stages = StageRunner(dry=True)
+    stages = CachedStages(dry=True)
     assert [stages.run(halving, 8) for _ in range(2)] == [4, 4]
     with pytest.raises(NotCached, match="paying"):
         stages.run(paying, 8)
@@ -73,5 +73,5 @@ def test_a_dry_run_computes_cheap_stages_alone(calls):
 
 def test_a_dry_run_takes_what_is_cached(calls, monkeypatch):
     monkeypatch.setattr(paying, "cached", lambda number: 10 * number)
-    assert StageRunner(dry=True).run(paying, 8) == 80
+    assert CachedStages(dry=True).run(paying, 8) == 80
     assert calls == []
