@@ -43,7 +43,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.synthetic import Size, generate
-from flows.steps.knowledge import describe_all
+from flows.steps.knowledge import KnowledgeSteps
 from flows.steps.stage_runner import StageRunner
 from models.config import Pipeline, Side
 from models.profiles.prompt_templates import Template
@@ -209,7 +209,8 @@ def run_stages(home: Path, reduction: str) -> None:
     def to_targets() -> None:
         data = stages.run(interactions, pipeline.dataset, raw_files(pipeline.dataset))
         parts = stages.run(split, pipeline.split, data.interactions)
-        [described] = describe_all(pipeline, {"users": Template(text="")}, data, parts, stages)
+        steps = KnowledgeSteps(pipeline, data, parts, stages)
+        [described] = steps.describe({"users": Template(text="")}, {})
         vectors = described.embedded.embeddings
         stages.run(targets, pipeline.targets_of("BPR"), vectors, WIDTH, side="users")
 

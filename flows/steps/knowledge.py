@@ -1,6 +1,7 @@
 """From profiles to the targets of every single training."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from flows.steps.stage_runner import StageRunner
 from models.config import SIDES, Arm, ArmName, Pipeline, Refit, Side, Targets
@@ -43,110 +44,165 @@ def sides_of(pipeline: Pipeline, taps: TapPoints) -> tuple[Side, ...]:
     return tuple(side for side in SIDES if side in needed)
 
 
-def describe_all(
-    pipeline: Pipeline,
-    prompts: Mapping[Side, Template],
-    data: Interactions,
-    splits: Splits,
-    stages: StageRunner,
-    earlier: Mapping[Side, Previous] | None = None,
-) -> list[Described]:
-    """Profiles and embeddings of every side that has a prompt, items first: users may need them.
+@dataclass(frozen=True)
+class KnowledgeSteps:
+    """The steps from profiles to targets, of a pipeline on its data."""
 
-    `earlier` has an earlier run's profiles, for users who have changed too little for a new one.
-    """
-    described: dict[Side, Described] = {}
-    for side in reversed(SIDES):
-        if side not in prompts:
-            continue
-        if side == "users" and pipeline.profiles.pooled:
-            items = described["items"]
-            embedded = stages.run(pooling, items.embedded, splits.train, side="users")
-            described[side] = Described(
-                side="users",
-                profiled=None,
-                embedded=embedded,
-                pooled=True,
-                item_profiles=items.profiled,
-                further=items.further,
+    pipeline: Pipeline
+    data: Interactions
+    splits: Splits
+    stages: StageRunner
+
+    def describe(
+        self, prompts: Mapping[Side, Template], earlier: Mapping[Side, Previous]
+    ) -> list[Described]:
+        """Profiles and embeddings of every side with a prompt, items first: users may need them.
+
+        `earlier` has an earlier run's profiles, for users who have hardly changed since.
+        """
+        described: dict[Side, Described] = {}
+        for side in reversed(SIDES):
+            if side not in prompts:
+                continue
+            if side == "users" and self.pipeline.profiles.pooled:
+                items = described["items"]
+                described[side] = Described(
+                    side="users",
+                    profiled=None,
+                    embedded=self.stages.run(
+                        pooling, items.embedded, self.splits.train, side="users"
+                    ),
+                    pooled=True,
+                    item_profiles=items.profiled,
+                    further=items.further,
+                )
+            else:
+                described[side] = self._of_side(side, prompts[side], earlier.get(side))
+        return [described[side] for side in SIDES if side in described]
+
+    def _of_side(self, side: Side, prompt: Template, previous: Previous | None) -> Described:
+        """The sources of one side's knowledge, in one vector each; see `Targets.sources`."""
+        active, data = self.pipeline.targets.active_sources, self.data
+        found: dict[str, Described] = {}
+        if "profiles" in active:
+            found["profiles"] = self._profiles(side, prompt, previous)
+        if "offline" in active:
+            offline = _written_offline(self.pipeline, side, "profiles" in active)
+            found["offline"] = replace(self, pipeline=offline)._profiles(side, prompt)
+        if list(active) == ["profiles"]:
+            return found["profiles"]
+        texts = {name: described.embedded for name, described in found.items()}
+        given = active, texts, data.items, self.splits.train, data.users, side
+        embedded = self.stages.run(sources, *given, side=side)
+        first = next(iter(found.values()), None)
+        profiled = first.profiled if first else None
+        further: dict[str, Provenance] = {
+            described.source: described.provenance
+            for described in found.values()
+            if described is not first or profiled is None
+        }
+        of_items: Provenance = "none seen" if side == "items" else "train-only"
+        further |= dict.fromkeys((name for name in active if name not in found), of_items)
+        return Described(side=side, profiled=profiled, embedded=embedded, further=further)
+
+    def _profiles(
+        self, side: Side, prompt: Template, previous: Previous | None = None
+    ) -> Described:
+        """Profiles and their embeddings; vectors made elsewhere need no profiles."""
+        pipeline, data, train = self.pipeline, self.data, self.splits.train
+        writing, embedding = pipeline.profiles_of(side), pipeline.embeddings_of(side)
+        vectors = vector_files(embedding)
+        if vectors and side == "items" and pipeline.item_embeddings is None:
+            raise BadInput(
+                "embeddings: these are the users' imported vectors, but a transfer needs the "
+                "items' too. Set item_embeddings"
             )
-        else:
-            before = (earlier or {}).get(side)
-            described[side] = _describe(pipeline, side, prompts[side], data, splits, stages, before)
-    return [described[side] for side in SIDES if side in described]
+        if vectors:
+            embedded = self.stages.run(embeddings, embedding, None, train, vectors, side, side=side)
+            return Described(side=side, profiled=None, embedded=embedded)
+        given, card = given_texts(writing, side)
+        seen = data.interactions if pipeline.sees_all(side) else train
+        people = data.demographics if side == "users" else None
+        inputs = writing, prompt, seen, data.items, given, side, people, previous, card
+        profiled = self.stages.run(profiles, *inputs, side=side)
+        embedded = self.stages.run(embeddings, embedding, profiled.profiles, side=side)
+        return Described(side=side, profiled=profiled, embedded=embedded)
 
+    def target(
+        self,
+        forms: Mapping[Side, Forms],
+        described: Sequence[Described],
+        kept: Reducers | None,
+    ) -> Knowledge:
+        """Make what every training with knowledge takes: targets, of controls too, or features.
 
-def _describe(
-    pipeline: Pipeline,
-    side: Side,
-    prompt: Template,
-    data: Interactions,
-    splits: Splits,
-    stages: StageRunner,
-    previous: Previous | None,
-) -> Described:
-    """The sources of one side's knowledge, in one vector each; see `Targets.sources`."""
-    active = pipeline.targets.active_sources
-    found: dict[str, Described] = {}
-    if "profiles" in active:
-        found["profiles"] = _profiles(pipeline, side, prompt, data, splits, stages, previous)
-    if "offline" in active:
-        offline = _written_offline(pipeline, side, "profiles" in active)
-        found["offline"] = _profiles(offline, side, prompt, data, splits, stages, None)
-    if list(active) == ["profiles"]:
-        return found["profiles"]
-    texts = {name: described.embedded for name, described in found.items()}
-    embedded = stages.run(
-        sources, active, texts, data.items, splits.train, data.users, side, side=side
-    )
-    first = next(iter(found.values()), None)
-    profiled = first.profiled if first else None
-    further: dict[str, Provenance] = {
-        described.source: described.provenance
-        for described in found.values()
-        if described is not first or profiled is None
-    }
-    of_items: Provenance = "none seen" if side == "items" else "train-only"
-    further |= dict.fromkeys((name for name in active if name not in found), of_items)
-    return Described(side=side, profiled=profiled, embedded=embedded, further=further)
+        `kept` has an earlier run's reducers; empty keeps this run's for later ones, None none.
+        """
+        knowledge: Knowledge = {}
+        for known in described:
+            own = self._targets(forms[known.side], known, kept)
+            for arm in self.pipeline.training.arm_rows:
+                same = own if arm.takes == "targets" else self._features(arm, known)
+                for seed in self.pipeline.training.seeds:
+                    if arm.make_targets:
+                        taken = self._controls(arm, seed, same, known.side, forms[known.side])
+                    elif arm.shuffles_items and forms[known.side]:
+                        shuffled = self._by_shuffled_items(arm, seed, known, described)
+                        taken = self._targets(forms[known.side], shuffled, None)
+                    else:
+                        taken = same
+                    for model, targeted in taken.items():
+                        knowledge.setdefault((model, arm.name, seed), {})[known.side] = targeted
+        return knowledge
 
+    def _targets(
+        self, forms: Forms, described: Described, kept: Reducers | None
+    ) -> dict[str, Targeted]:
+        """Each model's targets; models that want the same share them, as all equal stages do."""
+        side, known = described.side, described.embedded.embeddings
+        made = {}
+        for model, (form, width) in forms.items():
+            reducer = (kept or {}).get(_reducer_name(side, form.reduction, width))
+            inputs = form, known, width, kept is not None, reducer
+            made[model] = self.stages.run(targets, *inputs, side=side)
+        return made
 
-def _profiles(
-    pipeline: Pipeline,
-    side: Side,
-    prompt: Template,
-    data: Interactions,
-    splits: Splits,
-    stages: StageRunner,
-    previous: Previous | None,
-) -> Described:
-    """Profiles and their embeddings; vectors made elsewhere need no profiles."""
-    writing, embedding = pipeline.profiles_of(side), pipeline.embeddings_of(side)
-    vectors = vector_files(embedding)
-    if vectors and side == "items" and pipeline.item_embeddings is None:
-        raise BadInput(
-            "embeddings: these are the users' imported vectors, but a transfer needs the items' "
-            "too. Set item_embeddings"
-        )
-    if vectors:
-        embedded = stages.run(embeddings, embedding, None, splits.train, vectors, side, side=side)
-        return Described(side=side, profiled=None, embedded=embedded)
-    given, card = given_texts(writing, side)
-    profiled = stages.run(
-        profiles,
-        writing,
-        prompt,
-        data.interactions if pipeline.sees_all(side) else splits.train,
-        data.items,
-        given,
-        side,
-        data.demographics if side == "users" else None,
-        previous,
-        card,
-        side=side,
-    )
-    embedded = stages.run(embeddings, embedding, profiled.profiles, side=side)
-    return Described(side=side, profiled=profiled, embedded=embedded)
+    def _controls(
+        self, arm: Arm, seed: int, same: Mapping[str, Targeted], side: Side, forms: Forms
+    ) -> dict[str, Targeted]:
+        """A control's targets in place of the profiles', for the models that have it."""
+        of, made = self.pipeline, {}
+        for model, targeted in same.items():
+            if arm in of.arms_of(model) and seed in of.seeds_of(model):
+                form, _ = forms.get(model, (of.targets, None))
+                inputs = form, arm.name, targeted.targets, self.splits.train, self.data.items, seed
+                made[model] = self.stages.run(controls, *inputs, side=side)
+        return made
+
+    def _by_shuffled_items(
+        self, arm: Arm, seed: int, users: Described, described: Sequence[Described]
+    ) -> Described:
+        """Users as the mean of items that have each other's vectors."""
+        items = next((known for known in described if known.side == "items"), None)
+        if not users.pooled or items is None:
+            raise BadInput(
+                f"training.arms: {arm.name} is for users who are described by their items. Set "
+                "profiles.provider to items and transfer.side to users, or remove the arm"
+            )
+        inputs = items.embedded, self.splits.train, seed
+        shuffled = self.stages.run(pooling, *inputs, side="users")
+        return users.model_copy(update={"embedded": shuffled})
+
+    def _features(self, arm: Arm, described: Described) -> dict[str, Targeted]:
+        """The whole embeddings of one side, for models that take them as features in this arm."""
+        models = [model for model in self.pipeline.models if arm.suits(model, ())]
+        if not arm.takes_whole or not models:
+            return {}
+        # Features stay as small as the model's own: text models give vectors of unit length.
+        form = self.pipeline.targets.model_copy(update={"reduction": "none", "scale": "none"})
+        inputs = form, described.embedded.embeddings, None
+        whole = self.stages.run(targets, *inputs, side=described.side)
+        return dict.fromkeys(models, whole)
 
 
 def _written_offline(pipeline: Pipeline, side: Side, beside: bool) -> Pipeline:
@@ -167,68 +223,6 @@ def _written_offline(pipeline: Pipeline, side: Side, beside: bool) -> Pipeline:
     return pipeline.model_copy(update={section: offline})
 
 
-def target_all(
-    pipeline: Pipeline,
-    forms: Mapping[Side, Forms],
-    described: Sequence[Described],
-    splits: Splits,
-    data: Interactions,
-    stages: StageRunner,
-    kept: Reducers | None = None,
-) -> Knowledge:
-    """Make what every training with knowledge takes: targets, of controls too, or features.
-
-    `kept` has an earlier run's reducers; empty keeps this run's for later ones, None keeps none.
-    """
-    knowledge: Knowledge = {}
-    for known in described:
-        own = _make_targets(forms[known.side], known, stages, kept)
-        for arm in pipeline.training.arm_rows:
-            same = own if arm.takes == "targets" else _features(arm, known, pipeline, stages)
-            for seed in pipeline.training.seeds:
-                if arm.make_targets:
-                    inputs = splits.train, data.items, seed
-                    taken = {
-                        model: stages.run(
-                            controls,
-                            forms[known.side].get(model, (pipeline.targets, None))[0],
-                            arm.name,
-                            made.targets,
-                            *inputs,
-                            side=known.side,
-                        )
-                        for model, made in same.items()
-                        if arm in pipeline.arms_of(model) and seed in pipeline.seeds_of(model)
-                    }
-                elif arm.shuffles_items and forms[known.side]:
-                    shuffled = _by_shuffled_items(arm, seed, known, described, splits, stages)
-                    taken = _make_targets(forms[known.side], shuffled, stages, None)
-                else:
-                    taken = same
-                for model, targeted in taken.items():
-                    knowledge.setdefault((model, arm.name, seed), {})[known.side] = targeted
-    return knowledge
-
-
-def _make_targets(
-    forms: Forms, described: Described, stages: StageRunner, kept: Reducers | None
-) -> dict[str, Targeted]:
-    """Each model's targets; models that want the same share them."""
-    made: dict[tuple[str | None, int | None], Targeted] = {}
-    for settings, width in forms.values():
-        if (settings.reduction, width) not in made:
-            made[settings.reduction, width] = stages.run(
-                targets,
-                settings,
-                described.embedded.embeddings,
-                width,
-                kept is not None,
-                (kept or {}).get(_reducer_name(described.side, settings.reduction, width)),
-                side=described.side,
-            )
-    return {model: made[form.reduction, width] for model, (form, width) in forms.items()}
-
-
 def _reducer_name(side: Side, reduction: str | None, width: int | None) -> str:
     """`users umap 64`; without a reduction the width says nothing."""
     return f"{side} none" if reduction == "none" else f"{side} {reduction or 'umap'} {width}"
@@ -243,38 +237,6 @@ def kept_reducers(knowledge: Knowledge, refit: Refit) -> dict[str, Kept]:
             if reducer is not None:
                 found[_reducer_name(side, targeted.reduction, targeted.width)] = reducer
     return found
-
-
-def _by_shuffled_items(
-    arm: Arm,
-    seed: int,
-    users: Described,
-    described: Sequence[Described],
-    splits: Splits,
-    stages: StageRunner,
-) -> Described:
-    """Users as the mean of items that have each other's vectors."""
-    items = next((known for known in described if known.side == "items"), None)
-    if not users.pooled or items is None:
-        raise BadInput(
-            f"training.arms: {arm.name} is for users who are described by their items. Set "
-            "profiles.provider to items and transfer.side to users, or remove the arm"
-        )
-    shuffled = stages.run(pooling, items.embedded, splits.train, seed, side="users")
-    return users.model_copy(update={"embedded": shuffled})
-
-
-def _features(
-    arm: Arm, described: Described, pipeline: Pipeline, stages: StageRunner
-) -> dict[str, Targeted]:
-    """The whole embeddings of one side, for models that take them as features in this arm."""
-    models = [model for model in pipeline.models if arm.suits(model, ())]
-    if not arm.takes_whole or not models:
-        return {}
-    # Features stay as small as the model's own: text models give vectors of unit length.
-    settings = pipeline.targets.model_copy(update={"reduction": "none", "scale": "none"})
-    whole = stages.run(targets, settings, described.embedded.embeddings, None, side=described.side)
-    return dict.fromkeys(models, whole)
 
 
 def target_forms(pipeline: Pipeline, taps: TapPoints, side: Side) -> Forms:

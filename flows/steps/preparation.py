@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flows.steps.knowledge import Knowledge, describe_all, sides_of, target_all, target_forms
+from flows.steps.knowledge import Knowledge, KnowledgeSteps, sides_of, target_forms
 from flows.steps.stage_runner import StageRunner
 from models.config import ArmName, Job, Pipeline, Side
 from tasks.config.prompt_file import prompt_of
@@ -88,10 +88,9 @@ def prepare(
     forms = {side: target_forms(pipeline, taps, side) for side in sides}
     data = night.data if night else load_data(pipeline, stages, pipeline.demographics(sides))
     splits = split_data(pipeline, data, stages)
-    earlier = night.earlier_profiles() if night else None
-    described = describe_all(pipeline, prompts, data, splits, stages, earlier)
-    reducers = night.earlier_reducers() if night else None
-    knowledge = target_all(pipeline, forms, described, splits, data, stages, reducers)
+    steps = KnowledgeSteps(pipeline, data, splits, stages)
+    described = steps.describe(prompts, night.earlier_profiles() if night else {})
+    knowledge = steps.target(forms, described, night.earlier_reducers() if night else None)
     common = {
         "train_pairs": splits.train,
         "valid_pairs": splits.valid,

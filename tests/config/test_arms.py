@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from flows.steps.knowledge import sides_of, target_all
+from flows.steps.knowledge import KnowledgeSteps, sides_of
 from models.config import ARMS, BASELINE, TRANSFER, Arm, Pipeline, Search, Tap, Targets
 from models.embeddings.text_batches import to_matrix, to_table
 from models.experiments.search import space_of
@@ -135,13 +135,14 @@ def test_a_control_is_one_row(monkeypatch):
     )
     train = write_parquet("train", INTERACTIONS.empty_table())
     items = write_parquet("items", ITEMS.empty_table())
-    made = target_all(
-        asked,
+    data, splits = (
+        Interactions.model_construct(items=items),
+        Splits.model_construct(train=train),
+    )
+    made = KnowledgeSteps(asked, data, splits, Here()).target(
         {"users": {"BPR": (Targets(reduction="none"), None)}},
         [Described(side="users", profiled=None, embedded=embedded)],
-        Splits.model_construct(train=train),
-        Interactions.model_construct(items=items),
-        Here(),
+        None,
     )
     assert made.keys() == {("BPR", TRANSFER, 1), ("BPR", row.name, 1)}
     targets = read_parquet(made["BPR", row.name, 1]["users"].targets)[TARGET]

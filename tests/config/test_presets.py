@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from flows.steps.knowledge import describe_all
+from flows.steps.knowledge import KnowledgeSteps
 from flows.steps.stage_runner import StageRunner
 from models.config import ItemProfiles, Job, Pipeline, Profiles, Tap, Transfer
 from models.errors import BadInput
@@ -89,7 +89,8 @@ def test_profiles_of_all_ratings_are_leaky_and_say_so(side):
     def made(seen):
         leak = {"interactions": seen, "allow_leakage": True}
         pipeline = Pipeline.model_validate(MINIMAL | {"profiles": leak, "item_profiles": leak})
-        [found] = describe_all(pipeline, {side: Template(text="")}, data, parts, OfProfiles())
+        steps = KnowledgeSteps(pipeline, data, parts, OfProfiles())
+        [found] = steps.describe({side: Template(text="")}, {})
         return found.provenance, read_parquet(found.profiled.profiles).num_rows
 
     # Bob's only training interaction is of a; of all interactions c is one, too.

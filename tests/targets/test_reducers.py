@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flows.steps.knowledge import kept_reducers, target_all
+from flows.steps.knowledge import KnowledgeSteps, kept_reducers
 from models.config import Pipeline, Refit, Targets
 from models.embeddings.text_batches import to_matrix, to_table
 from models.errors import BadInput
@@ -290,7 +290,7 @@ def test_a_flow_hands_reducers_from_one_night_to_the_next(embeddings):
             embeddings=stored(ids, matrix), model="m", width=16, texts_cached=0, texts_embedded=0
         )
         described = [Described(side="users", profiled=None, embedded=embedded)]
-        return target_all(pipeline, forms, described, None, None, Here(), kept)
+        return KnowledgeSteps(pipeline, None, None, Here()).target(forms, described, kept)
 
     once = targets_of(USERS, embeddings, None)
     assert {sides["users"].reducer for sides in once.values()} == {None}
