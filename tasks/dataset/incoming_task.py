@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from prefect.logging import get_logger, get_run_logger
 
 from models.dataset.file_layouts import drop_layout
-from models.dataset.new_interactions import fold
 from models.errors import BadInput
 from models.schemas import INTERACTIONS, ITEM, ITEMS, QUARANTINE, USER, USERS
 from tasks.dataset.file_reading import read_file
@@ -24,6 +23,7 @@ from tasks.dataset.outputs import Interactions
 from tasks.dataset.scratch_tables import Connection, count, rows_of, scratch_tables, write_query
 from tasks.execution.stage import stage
 from tasks.storage.artifacts import Handle, Handoff, read_parquet, write_bytes, write_parquet
+from tasks.storage.sql_scripts import query
 
 FORMATS = (".csv", ".tsv", ".inter", ".parquet")
 UNFINISHED = (".part", ".tmp", ".crdownload")
@@ -183,10 +183,13 @@ def _warn(connection: Connection, name: str) -> None:
 
 @stage("fold_in", version=1)
 def fold_in(base: Interactions, read: Sequence[Incoming]) -> Folded:
-    """Add the clean rows of drops, in the order of their names, to a data set; see `fold`."""
-    folded = fold(
-        read_parquet(base.interactions), [read_parquet(drop.interactions) for drop in read]
-    )
+    """Add the clean rows of drops, in the order of their names, to a data set; see `fold.sql`."""
+    every = [base.interactions, *(drop.interactions for drop in read)]
+    rows = pa.concat_tables(map(read_parquet, every)).replace_schema_metadata(None)
+    rows = rows.append_column("place", pa.array(range(rows.num_rows), pa.int64()))
+    folded = query("dataset/fold", {"interactions": rows}, known=base.interactions.rows)
+    new, updated = (pc.sum(folded[mark]).as_py() or 0 for mark in ("is_new", "is_newer"))
+    table = folded.select(INTERACTIONS.names).cast(INTERACTIONS)
     clean = {f"drop {number}": drop.interactions for number, drop in enumerate(read)}
     n_rows = sum(handle.rows for handle in clean.values())
     bad = {f"drop {number}": drop.quarantine for number, drop in enumerate(read)}
@@ -196,10 +199,10 @@ def fold_in(base: Interactions, read: Sequence[Incoming]) -> Folded:
         tables = pa.concat_tables([read_parquet(handle) for handle in refused.values()])
         quarantine = write_parquet("quarantine", tables.replace_schema_metadata(None), refused)
     result = Folded(
-        data=_written(base, folded.interactions, inputs) if folded.new + folded.updated else base,
-        new_interactions=folded.new,
-        updated=folded.updated,
-        repeated=n_rows - folded.new - folded.updated,
+        data=_written(base, table, inputs) if new + updated else base,
+        new_interactions=new,
+        updated=updated,
+        repeated=n_rows - new - updated,
         quarantined=sum(handle.rows for handle in refused.values()),
         files=len(read),
         quarantine=quarantine,

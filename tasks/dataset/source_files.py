@@ -82,8 +82,7 @@ def _atomic_folder(config: Dataset) -> Path:
         return Path(config.path).expanduser()
     recbole = find_spec("recbole")
     assert recbole is not None
-    assert recbole.submodule_search_locations is not None
-    folder = Path(recbole.submodule_search_locations[0]) / "dataset_example" / config.name
+    folder = Path(str(recbole.origin)).parent / "dataset_example" / config.name
     if not folder.is_dir():
         raise BadInput(
             f"dataset.name: {config.name} does not ship with RecBole (ml-100k does). "
