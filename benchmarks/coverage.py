@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import stdtrit
 
-from models.statistics.paired_comparison import Values, compare
+from models.arrow import Floats
+from models.statistics.paired_comparison import compare
 
 SEEDS = (2, 3, 5, 10)
 USER_SD, NOISE_SD = 0.05, 0.15
@@ -83,7 +84,7 @@ def measure(luck: float, seeds: int, users: int, draws: int) -> Measured:
     }
 
 
-def _intervals(differences: Values) -> Iterator[tuple[str, tuple[float, float]]]:
+def _intervals(differences: Floats) -> Iterator[tuple[str, tuple[float, float]]]:
     for method, values in (("crossed", differences), ("users", differences.mean(0)[None])):
         found = compare(values, np.zeros_like(values))
         assert found.ci_low is not None
@@ -96,7 +97,7 @@ def _intervals(differences: Values) -> Iterator[tuple[str, tuple[float, float]]]
     yield "seeds", (float(means.mean() - reach), float(means.mean() + reach))
 
 
-def _squares(differences: Values) -> tuple[Values, Values, Values, int, int]:
+def _squares(differences: Floats) -> tuple[Floats, Floats, Floats, int, int]:
     """Mean squares of seeds, users and residuals; how many seeds and users."""
     seeds, users = differences.shape
     of_seeds, of_users = differences.mean(axis=1), differences.mean(axis=0)
@@ -106,8 +107,8 @@ def _squares(differences: Values) -> tuple[Values, Values, Values, int, int]:
 
 
 def _pooled(
-    ms_a: Values, ms_b: Values, ms_e: Values, seeds: int, users: int, tails: float
-) -> Values:
+    ms_a: Floats, ms_b: Floats, ms_e: Floats, seeds: int, users: int, tails: float
+) -> Floats:
     """Half the interval's width by Satterthwaite's degrees of freedom."""
     df_a, df_b = seeds - 1, users - 1
     variance = np.maximum(np.maximum(ms_a + ms_b - ms_e, ms_a), ms_b)
@@ -116,7 +117,7 @@ def _pooled(
     return np.asarray(t * np.sqrt(variance / (seeds * users)))
 
 
-def _own(ms_a: Values, ms_b: Values, ms_e: Values, seeds: int, users: int, tails: float) -> Values:
+def _own(ms_a: Floats, ms_b: Floats, ms_e: Floats, seeds: int, users: int, tails: float) -> Floats:
     """Likewise as `models.statistics.paired_comparison` has it, for many draws at once."""
     t_a, t_b = stdtrit(seeds - 1, 1 - tails / 2), stdtrit(users - 1, 1 - tails / 2)
     both = t_a**2 * ms_a + t_b**2 * np.maximum(ms_b - ms_e, 0)

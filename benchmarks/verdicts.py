@@ -19,8 +19,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from models.arrow import Floats
 from models.statistics.claims import Evidence, decide
-from models.statistics.paired_comparison import Values, compare
+from models.statistics.paired_comparison import compare
 
 REPLICATES = (2, 3, 5, 10)
 USERS = 100
@@ -102,7 +103,7 @@ def power(gain: float, replicates: int, draws: int) -> float:
     return found / draws
 
 
-def _arm(generator: np.random.Generator, replicates: int, users: int) -> Values:
+def _arm(generator: np.random.Generator, replicates: int, users: int) -> Floats:
     """An arm's values without any gain: float64 (replicates, users)."""
     return np.asarray(
         generator.normal(0, LUCK, (replicates, 1))
@@ -111,7 +112,7 @@ def _arm(generator: np.random.Generator, replicates: int, users: int) -> Values:
     )
 
 
-def _chain(generator: np.random.Generator, truth: Steps, reference: Values) -> list[Evidence]:
+def _chain(generator: np.random.Generator, truth: Steps, reference: Floats) -> list[Evidence]:
     """The evidence of a model's three steps; one control is as good as said, one is worse."""
     baseline, good, poor, knowledge = (_arm(generator, *reference.shape) for _ in range(4))
     above_controls = [
@@ -126,7 +127,7 @@ def _chain(generator: np.random.Generator, truth: Steps, reference: Values) -> l
     ]
 
 
-def _evidence(arm: Values, other: Values) -> Evidence:
+def _evidence(arm: Floats, other: Floats) -> Evidence:
     found = compare(arm, other)
     return Evidence(found.p_value, (found.difference or 0.0) > 0)
 

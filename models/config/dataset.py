@@ -28,20 +28,24 @@ _SUFFIXES: dict[Format, tuple[str, ...]] = {
 }
 
 
-def _as_instant(value: Any) -> Any:
-    """Dates as ISO text: YAML turns an unquoted one into a date."""
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    return value
-
-
-Instant = Annotated[str | None, BeforeValidator(_as_instant)]
-
-
 def seconds(instant: str) -> int:
     """Unix seconds of an ISO date or time; UTC unless it says otherwise."""
     moment = datetime.fromisoformat(instant)
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _as_instant(value: Any) -> Any:
+    """Dates and times as ISO text: YAML turns an unquoted one into a date."""
+    value = value.isoformat() if isinstance(value, datetime | date) else value
+    if isinstance(value, str):
+        try:
+            seconds(value)
+        except ValueError:
+            raise ValueError("write a date or time as 2020-01-31 or 2020-01-31T12:00") from None
+    return value
+
+
+Instant = Annotated[str | None, BeforeValidator(_as_instant)]
 
 
 def _is_an_encoding(value: str) -> str:
@@ -188,16 +192,6 @@ class Dataset(Section):
     )
     rating_from: float | None = Field(None, description="Drop lower and missing ratings.")
     k_core: KCore = KCore()
-
-    @field_validator("since", "until")
-    @classmethod
-    def _is_an_instant(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                seconds(value)
-            except ValueError:
-                raise ValueError("write a date or time as 2020-01-31 or 2020-01-31T12:00") from None
-        return value
 
     @field_validator("sha256")
     @classmethod

@@ -60,7 +60,7 @@ def expand(experiment: Experiment, base: Mapping[str, Any]) -> list[Point]:
     for place, values in enumerate(experiment.exclude):
         if place not in used:
             raise BadInput(f"exclude: no point of the grid has {_written(values)}. Correct it.")
-    _require_different(points)
+    _require_different_names(points)
     return points
 
 
@@ -136,21 +136,13 @@ def _value(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
-def _require_different(points: Sequence[Point]) -> None:
-    names = Counter(point.name for point in points)
-    for name, count in names.items():
+def _require_different_names(points: Sequence[Point]) -> None:
+    for name, count in Counter(point.name for point in points).items():
         if count > 1:
             raise BadInput(
                 f"{count} points are called {name}. Remove a value that stands twice, or give "
                 "them names under points."
             )
-    first: dict[str, str] = {}
-    for point in points:
-        if point.excluded:
-            continue
-        same = first.setdefault(json.dumps(point.settings, sort_keys=True, default=str), point.name)
-        if same != point.name:
-            raise BadInput(f"points {same} and {point.name} have the same settings. Remove one.")
 
 
 def _over(settings: Mapping[str, Any], overrides: Mapping[str, Any], where: str) -> dict[str, Any]:

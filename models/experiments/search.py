@@ -157,11 +157,6 @@ class Study:
         for setting in drawn:
             self._study.enqueue_trial(setting)
 
-    @property
-    def asked(self) -> int:
-        """How many trials were asked for."""
-        return len(self._study.trials)
-
     def ask(self) -> dict[str, Any]:
         """Choose the next setting to try, by dotted key; the one before must have ended."""
         self._trial: Trial = self._study.ask(self._distributions)

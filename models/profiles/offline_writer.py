@@ -24,8 +24,8 @@ _PRIOR = 4.0
 _STRONG, _SOME, _SELDOM = 1.5, 1.15, 0.75
 
 
-def offline(history: pa.Table, population: Population | None = None) -> pa.Table:
-    """Write the profile of every user in `history`, compared with those of `population`, or of all.
+def offline(history: pa.Table, population: Population) -> pa.Table:
+    """Write the profile of every user in `history`, compared with those of `population`.
 
     `history` is the result of `models.profiles.user_history.describe`: what each profile may be
     written from. Ratings, timestamps, years and genres may be missing.
@@ -33,7 +33,6 @@ def offline(history: pa.Table, population: Population | None = None) -> pa.Table
     Returns:
         `user_id` in sorted order and `text`, both strings, no nulls.
     """
-    population = population or Population.of(history)
     users, offsets = user_offsets(history)
     user = np.repeat(np.arange(len(users)), np.diff(offsets))
     sentences = [

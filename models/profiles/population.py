@@ -53,11 +53,6 @@ class Population:
     counted: bool = False
 
     @classmethod
-    def of(cls, history: pa.Table) -> Self:
-        """Of one table of all users, the result of `models.profiles.user_history.histories`."""
-        return cls.streamed(lambda: iter([history]), history, History())
-
-    @classmethod
     def streamed(
         cls, tables: Callable[[], Iterator[pa.Table]], catalogue: pa.Table, policy: History
     ) -> Self:

@@ -91,8 +91,7 @@ def _properties(name: str) -> dict[str, Any]:
     """RecBole's own defaults: `overall` or a model's name."""
     recbole = find_spec("recbole")
     assert recbole is not None
-    assert recbole.submodule_search_locations is not None
-    folder = Path(recbole.submodule_search_locations[0]) / "properties"
+    folder = Path(str(recbole.origin)).parent / "properties"
     file = folder / "overall.yaml" if name == "overall" else folder / "model" / f"{name}.yaml"
     return parse_yaml(file.read_text(encoding="utf-8"), name) or {} if file.is_file() else {}
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
+from models.arrow import Floats
 from models.config import ARMS, BASELINE, parse_metric
 from models.recommenders.registry import judged, reference_models
 from models.statistics.claims import (
@@ -30,7 +31,6 @@ from models.statistics.paired_comparison import (
     CONFIDENCE,
     EXPLORATORY,
     Estimate,
-    Values,
     at_level,
     compare,
 )
@@ -139,7 +139,7 @@ def experiment_contrasts(
     return _compared(pairs, columns, primary)
 
 
-def paired_values(runs: Sequence[Run], arm: str, column: Column) -> tuple[Values, Values] | None:
+def paired_values(runs: Sequence[Run], arm: str, column: Column) -> tuple[Floats, Floats] | None:
     """One model's arm and baseline, each float64 (n_replicates, n_users); None if unpaired."""
     arms = {name: found for (_, name), found in _by_arm(runs).items()}
     own, other = arms.get(arm), arms.get(BASELINE)
@@ -210,24 +210,23 @@ def _compared(
         estimates = [
             _estimate(pair, column, reason) for pair, reason in zip(pairs, reasons, strict=True)
         ]
-        claims: list[Step | None] = [None] * len(pairs)
-        if column == first:
-            claims = [_claim(family, pair)[1] for pair in pairs]
-            estimates = _decided(family, pairs, estimates, column)
-        found += [
-            Contrast(
-                pair.arm[0].model,
-                pair.arm[0].arm,
-                pair.against,
-                *column,
-                is_primary=column == first,
-                point=pair.point,
-                claim=claim,
-                search_trials=_trials(pair),
-                estimate=estimate,
+        claims = [_claim(family, pair) if column == first else None for pair in pairs]
+        estimates = _decided(family, pairs, claims, estimates, column)
+        for pair, estimate, claim in zip(pairs, estimates, claims, strict=True):
+            trials = {run.terms.search_trials for run in (*pair.arm, *pair.other)}
+            found.append(
+                Contrast(
+                    pair.arm[0].model,
+                    pair.arm[0].arm,
+                    pair.against,
+                    *column,
+                    is_primary=column == first,
+                    point=pair.point,
+                    claim=claim and claim[1],
+                    search_trials=trials.pop() if len(trials) == 1 else None,
+                    estimate=estimate,
+                )
             )
-            for pair, estimate, claim in zip(pairs, estimates, claims, strict=True)
-        ]
     return found
 
 
@@ -251,29 +250,28 @@ def _estimate(pair: _Pair, column: Column, reason: str | None) -> Estimate:
     return found
 
 
-def _claim(family: Sequence[Chain], pair: _Pair) -> tuple[Chain | None, Step | None]:
-    """The chain and the step that a pair of arms belongs to."""
-    model, arm = pair.arm[0].model, pair.arm[0].arm
-    for chain in family:
-        if chain.model == model and pair.point in (chain.point, None):
-            step = chain.step_of(arm, pair.against)
-            if step:
-                return chain, step
-    return None, None
+def _claim(family: Sequence[Chain], pair: _Pair) -> tuple[int, Step] | None:
+    """The chain, by its number in the family, and the step that a pair of arms belongs to."""
+    run = pair.arm[0]
+    for number, chain in enumerate(family):
+        step = chain.step_of(run.arm, pair.against)
+        if step and chain.model == run.model and pair.point in (chain.point, None):
+            return number, step
+    return None
 
 
 def _decided(
     family: Sequence[Chain],
     pairs: Sequence[_Pair],
+    claims: Sequence[tuple[int, Step] | None],
     estimates: Sequence[Estimate],
     column: Column,
 ) -> list[Estimate]:
     """Give the claims among estimates their verdicts; the others stay as they are."""
     places: dict[tuple[int, Step], list[int]] = {}
-    for place, pair in enumerate(pairs):
-        chain, step = _claim(family, pair)
-        if chain and step:
-            places.setdefault((family.index(chain), step), []).append(place)
+    for place, claim in enumerate(claims):
+        if claim:
+            places.setdefault(claim, []).append(place)
     evidence = {
         (number, step): _evidence(
             [estimates[place] for place in members], len(family[number].steps[step]), column
@@ -319,19 +317,14 @@ def _evidence(members: Sequence[Estimate], declared: int, column: Column) -> Evi
     return Evidence(max(known) if len(known) == declared else None, gains)
 
 
-def _trials(pair: _Pair) -> int | None:
-    trials = {run.terms.search_trials for run in (*pair.arm, *pair.other)}
-    return trials.pop() if len(trials) == 1 else None
-
-
-def _stacked(arm: Arm, column: Column) -> Values:
+def _stacked(arm: Arm, column: Column) -> Floats:
     """float64 (n_replicates, n_users): splits, each the mean over its seeds; or seeds of one split.
 
     Degrees of freedom follow the splits where there are several; of the users, those scored in
     every split count. The means alone where users differ between the seeds of a split.
     """
     common = common_users(arm)
-    by_split: dict[str, list[Values]] = {}
+    by_split: dict[str, list[Floats]] = {}
     for run in arm:
         values = run.values.values[column]
         if len(values) != len(common):

@@ -30,8 +30,6 @@ NOT_COMPARABLE = "not comparable"
 CONFIDENCE = 0.95
 _SMALLEST_P = 1e-15
 
-Values = Floats
-
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -93,8 +91,8 @@ class Estimate:
 
 
 def compare(
-    arm: Values,
-    baseline: Values,
+    arm: Floats,
+    baseline: Floats,
     obstacle: str | None = None,
     less_is_better: bool = False,
     confidence: float = CONFIDENCE,
@@ -142,7 +140,7 @@ def compare(
     )
 
 
-def _differences(arm: Values, baseline: Values) -> Values:
+def _differences(arm: Floats, baseline: Floats) -> Floats:
     if arm.shape != baseline.shape or arm.ndim != 2 or arm.shape[1] < 2:
         raise ValueError(
             f"two or more pairs of users are needed, not {arm.shape} and {baseline.shape}"
@@ -153,7 +151,7 @@ def _differences(arm: Values, baseline: Values) -> Values:
     return differences
 
 
-def _effect_size(differences: Values, sign: int) -> float | None:
+def _effect_size(differences: Floats, sign: int) -> float | None:
     spread = math.sqrt(float(differences.var(axis=1, ddof=1).mean()))
     mean = float(differences.mean())
     return sign * mean / spread if spread > 1e-12 * max(abs(mean), 1e-3) else None
@@ -178,7 +176,7 @@ class Spread:
     df_users: float
 
     @classmethod
-    def of(cls, differences: Values) -> Self:
+    def of(cls, differences: Floats) -> Self:
         """Estimate them from float64 (n_replicates, n_users), NaN for users whom a replicate lacks.
 
         Replicates weigh the same, and so do the users of each. Without NaN these are the moments
@@ -210,7 +208,7 @@ class Spread:
         return math.sqrt(max(both, t_users * self.floor))
 
 
-def at_level(found: Estimate, arm: Values, baseline: Values, level: float) -> Estimate:
+def at_level(found: Estimate, arm: Floats, baseline: Floats, level: float) -> Estimate:
     """Widen the interval of a comparison to that of a test at `level`, in place of 0.05."""
     mean = float((arm - baseline).mean())
     low, high, _ = _interval(mean, Spread.of(arm - baseline), 1 - level)
@@ -247,5 +245,5 @@ def _interval(mean: float, spread: Spread, confidence: float) -> tuple[float, fl
     return mean - half, mean + half, float(10.0**exponent)
 
 
-def _sd_over_rows(values: Values) -> float | None:
+def _sd_over_rows(values: Floats) -> float | None:
     return float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else None

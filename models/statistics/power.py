@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from models.statistics.paired_comparison import Spread, Values
+from models.arrow import Floats
+from models.statistics.paired_comparison import Spread
 
 POWER = 0.8
 """Chance to find a gain that is there."""
@@ -29,7 +30,7 @@ class Variances:
     n_users: int
 
     @classmethod
-    def of(cls, differences: Values) -> Self:
+    def of(cls, differences: Floats) -> Self:
         """Estimate them from float64 (n_replicates, n_users) of past runs."""
         n, users = differences.shape
         spread = Spread.of(differences)

@@ -18,8 +18,8 @@ class Embedded(Handoff):
     embeddings: Handle
     model: str
     width: int
-    texts_cached: int
-    texts_embedded: int
+    texts_cached: int = 0
+    texts_embedded: int = 0
     missing: int = 0
     warnings: tuple[str, ...] = ()
     """What a reader of results must know of these vectors."""

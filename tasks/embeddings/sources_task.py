@@ -54,7 +54,5 @@ def sources(
         embeddings=write_parquet("embeddings", table, inputs, {"sources": weights}),
         model=", ".join(dict.fromkeys(embedded.model for embedded in texts.values())) or "none",
         width=width,
-        texts_cached=0,
-        texts_embedded=0,
         missing=len(subjects) - table.num_rows,
     )

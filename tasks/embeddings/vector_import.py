@@ -40,8 +40,6 @@ def import_embeddings(
         ),
         model=f"imported {files['vectors'].sha256[:16]}",
         width=matrix.shape[1],
-        texts_cached=0,
-        texts_embedded=0,
         missing=len(missing),
         provenance=provenance_of(records, interactions, None, side),
     )

@@ -52,15 +52,9 @@ class KernelFileLocks(LockManager):
             self._held[key] = (holder, lock)
         return True
 
-    async def aacquire_lock(
-        self,
-        key: str,
-        holder: str,
-        acquire_timeout: float | None = None,
-        hold_timeout: float | None = None,
-    ) -> bool:
+    async def aacquire_lock(self, *given: Any, **named: Any) -> bool:
         """`acquire_lock` for Prefect's asynchronous engine; stages themselves are synchronous."""
-        return self.acquire_lock(key, holder, acquire_timeout, hold_timeout)
+        return self.acquire_lock(*given, **named)
 
     def release_lock(self, key: str, holder: str) -> None:
         """Release the key's lock if `holder` has it."""

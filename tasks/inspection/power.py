@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel
 
+from models.arrow import Floats
 from models.config import BASELINE, Pipeline, parse_metric
 from models.recommenders.registry import judged
 from models.statistics.claims import LEVEL
 from models.statistics.contrasts import paired_values
-from models.statistics.paired_comparison import Values
 from models.statistics.power import Variances
 from tasks.results.cross_experiment import points_of, runs_of, user_values
 from tasks.results.database import has_database
@@ -77,7 +77,7 @@ def _foreseen(power: Power, pipeline: Pipeline, own: str, chains: int) -> Power:
 
 def _pilots(
     power: Power, pipeline: Pipeline, own: str
-) -> Iterable[tuple[str, int, Values, Values]]:
+) -> Iterable[tuple[str, int, Floats, Floats]]:
     """Past experiments with both arms: name, splits, and both arms' values by replicate."""
     if not has_database():
         return

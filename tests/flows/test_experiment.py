@@ -566,10 +566,21 @@ def test_replicates_are_named_by_all_but_the_splits_seed(write):
     }
 
 
-def test_points_that_mean_the_same_are_refused(write):
-    presets = {
-        "a": {"preset": "corrected"},
-        "b": {"preset": "corrected", "transfer.schedule": "two-phase"},
-    }
-    with pytest.raises(BadInput, match="points a and b come to the same pipeline"):
-        load_experiment(write(points=presets))
+@pytest.mark.parametrize(
+    ("points", "grid"),
+    [
+        (
+            {
+                "a": {"preset": "corrected"},
+                "b": {"preset": "corrected", "transfer.schedule": "two-phase"},
+            },
+            {},
+        ),
+        ({"a": {"transfer.alpha": "auto"}, "b": {}}, {}),
+        ({"b": {}}, {"transfer.alpha": ["auto"]}),
+    ],
+)
+def test_points_that_mean_the_same_are_refused(write, points, grid):
+    first = "alpha=auto" if grid else "a"
+    with pytest.raises(BadInput, match=f"points {first} and b come to the same pipeline"):
+        load_experiment(write(points=points, grid=grid))

@@ -8,6 +8,7 @@ import pytest
 
 from models.config import History, Profiles
 from models.profiles.offline_writer import lift, offline
+from models.profiles.population import Population
 from models.profiles.provenance import provenance, record
 from models.profiles.user_history import describe, presentable, select
 from models.schemas import PROFILES
@@ -175,7 +176,9 @@ def world() -> tuple[pa.Table, pa.Table]:
 
 
 def texts(table: pa.Table, items: pa.Table, **policy) -> dict[str, str]:
-    result = offline(describe(select(table, History(**policy)), presentable(items)))
+    histories = describe(select(table, History(**policy)), presentable(items))
+    everyone = Population.streamed(lambda: iter([histories]), histories, History())
+    result = offline(histories, everyone)
     return dict(zip(result["user_id"].to_pylist(), result["text"].to_pylist(), strict=True))
 
 
