@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from models.errors import BadInput
 from models.report.charts.forest_plot import forest
-from tasks.results.queries import Rows, comparison_rows, reading, require_experiment, select
+from tasks.results import queries
+from tasks.results.queries import Rows, comparison_rows
 
 _BY_RUN = ("metrics", "user_metrics", "epochs")
 _TABLES = ("comparison", "contrasts_all", "slice_comparison", "runs", "points", "trials", *_BY_RUN)
@@ -20,9 +21,7 @@ def rows_of(experiment: str, table: str) -> Rows:
     own = "experiment = $experiment"
     if table in _BY_RUN:
         own = f"run_id IN (SELECT run_id FROM runs WHERE {own})"
-    with reading() as connection:
-        require_experiment(connection, experiment)
-        return select(connection, f"FROM {table} WHERE {own}", experiment=experiment)
+    return queries.rows_of(experiment, f"FROM {table} WHERE {own}")
 
 
 def as_frame(rows: Rows, polars: bool = False) -> Any:

@@ -24,6 +24,7 @@ Tried = tuple[str, str, str, str, int]
 READ_WAIT_SECONDS = 15.0
 """An evaluation holds the database for a second or two."""
 
+_VIEW = "FROM {} WHERE $experiment IS NULL OR experiment = $experiment"
 _OFFLINE = {"enable_external_access": False, "lock_configuration": True}
 """No file is read or written, nothing is installed, and no setting changes that."""
 
@@ -37,7 +38,7 @@ def comparison_rows(experiment: str | None = None, against: str | None = None) -
         BadInput: if there is nothing to show; says what there is.
     """
     with_baseline = against in (None, BASELINE)
-    rows = _rows("comparison" if with_baseline else "contrasts_all", experiment)
+    rows = rows_of(experiment, _VIEW.format("comparison" if with_baseline else "contrasts_all"))
     if not rows:
         raise BadInput(
             f"{experiment or database_path()}: no baseline with another arm to compare. Set "
@@ -56,7 +57,7 @@ def comparison_rows(experiment: str | None = None, against: str | None = None) -
 
 def slice_rows(experiment: str | None = None) -> Rows:
     """Every arm compared with its baseline in each slice; BadInput if there is nothing to show."""
-    rows = _rows("slice_comparison", experiment)
+    rows = rows_of(experiment, _VIEW.format("slice_comparison"))
     if not rows:
         comparison_rows(experiment)  # refuses what has no comparison at all
         raise BadInput(
@@ -71,14 +72,11 @@ def chosen_settings(experiment: str) -> dict[str, dict[str, dict[str, Any]]]:
     Raises:
         BadInput: if there is no search, or it chose differently at several points.
     """
-    with reading() as connection:
-        require_experiment(connection, experiment)
-        rows = select(
-            connection,
-            "SELECT model, arm, params FROM trials WHERE is_best AND is_current AND "
-            "experiment = $experiment ORDER BY ALL",
-            experiment=experiment,
-        )
+    rows = rows_of(
+        experiment,
+        "SELECT model, arm, params FROM trials WHERE is_best AND is_current AND "
+        "experiment = $experiment ORDER BY ALL",
+    )
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
         values = json.loads(row["params"])
@@ -106,11 +104,11 @@ def earlier_trials(experiment: str) -> set[Tried]:
         return {(*texts, trial) for *texts, trial in found.fetchall()}
 
 
-def _rows(view: str, experiment: str | None) -> Rows:
-    chosen = "$experiment IS NULL OR experiment = $experiment"
+def rows_of(experiment: str | None, sql: str) -> Rows:
+    """What a query of `$experiment` selects; BadInput for an experiment that is not there."""
     with reading() as connection:
         require_experiment(connection, experiment)
-        return select(connection, f"FROM {view} WHERE {chosen}", experiment=experiment)
+        return select(connection, sql, experiment=experiment)
 
 
 def require_experiment(connection: "DuckDBPyConnection", name: str | None) -> None:
