@@ -478,11 +478,11 @@ def test_a_setting_that_fails_costs_its_trial_alone(searching, monkeypatch):
     searches, stages = made()
     prepared = []
 
-    def fails_once(pipeline, stages):
+    def fails_once(pipeline, stages, **kept):
         prepared.append(pipeline)
         if len(prepared) == 2:
             raise RuntimeError("the disk is on fire")
-        return prepare(pipeline, stages)
+        return prepare(pipeline, stages, **kept)
 
     monkeypatch.setattr(hyperparameter_search, "prepare", fails_once)
     run_searches(searches, stages, PlainPool())
