@@ -136,8 +136,8 @@ def require_agreement(make: Sides) -> None:
     stock.train_epoch()
     with torch.no_grad():
         for field, table, tokens in (
-            (USER, "user_embedding.weight", ours.recommender.user_tokens),
-            (ITEM, "item_embedding.weight", ours.recommender.item_tokens),
+            (USER, "user_embedding.weight", ours.recommender.tokens[USER]),
+            (ITEM, "item_embedding.weight", ours.recommender.tokens[ITEM]),
         ):
             rows = stock.module.get_parameter(table)[stock.ids(field, list(tokens))]
             ours.module.get_parameter(table).copy_(rows)

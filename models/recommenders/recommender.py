@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import cached_property, partial
 from typing import Any, cast
@@ -175,21 +175,12 @@ class Recommender:
             ) from error
         return module
 
-    def tokens(self) -> dict[str, Sequence[str]]:
-        """The tokens of users, items and the features in use, by internal ids."""
+    @cached_property
+    def tokens(self) -> dict[str, NDArray[Any]]:
+        """The tokens of users, items and the features in use, by internal ids: (n,) by column."""
         words = self._built_from[1].field2id_token
-        fields = *self.features, *self.user_features
-        return {USER: self.user_tokens, ITEM: self.item_tokens} | {f: words[f] for f in fields}
-
-    @cached_property
-    def user_tokens(self) -> NDArray[np.object_]:
-        """The raw ids of internal user ids: object (n_users,)."""
-        return np.asarray(self.names[USER].to_numpy(zero_copy_only=False))
-
-    @cached_property
-    def item_tokens(self) -> NDArray[np.object_]:
-        """The raw ids of internal item ids: object (n_items,)."""
-        return np.asarray(self.names[ITEM].to_numpy(zero_copy_only=False))
+        ids = {name: own.to_numpy(zero_copy_only=False) for name, own in self.names.items()}
+        return ids | {name: words[name] for name in (*self.features, *self.user_features)}
 
     def user_ids(self, tokens: Strings) -> Ints:
         """Internal ids of raw user ids: int64 (n,), 0 where one is unknown."""

@@ -13,6 +13,7 @@ from models.recommenders.own_models import require_usable
 from models.recommenders.recommender import Recommender
 from models.recommenders.registry import described, entry
 from models.recommenders.tap_probe import tapped_layer, toy
+from models.schemas import KEYS
 from models.training.training_loop import Fitted, fit
 from models.transfer.hooks import HookManager, listening
 from models.transfer.wrapper import Knowledge, ModelWrapper
@@ -89,7 +90,7 @@ def _wrapped(
     built: Recommender, side: Side, tap: Tap, given: dict[str, Any], alpha: float
 ) -> ModelWrapper:
     found, width = tapped_layer(built.name, given, tap, side)
-    tokens = (built.user_tokens if side == "users" else built.item_tokens)[1:]
+    tokens = built.tokens[KEYS[side]][1:]
     vectors = torch.randn(len(tokens), width, generator=torch.Generator().manual_seed(2)).numpy()
     known = Knowledge(side, found, width, built.align([*tokens], vectors, side))
     return ModelWrapper(built, Transfer(alpha=alpha, balance="none"), [known])

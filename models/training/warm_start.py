@@ -25,7 +25,7 @@ _Label = tuple[str, object]
 
 def rows_of(recommender: Recommender) -> dict[str, list[str]]:
     """List the tokens that a model's rows stand for, to be kept beside its weights."""
-    return {field: [str(t) for t in tokens] for field, tokens in recommender.tokens().items()}
+    return {field: [str(t) for t in tokens] for field, tokens in recommender.tokens.items()}
 
 
 def start_from(recommender: Recommender, weights: Mapping[str, Tensor], rows: Rows) -> None:
@@ -95,7 +95,7 @@ def _fields_of_axes(recommender: Recommender) -> dict[str, list[list[str]]]:
             column = ["new" if rows.dim() == 1 else ["new"], *columns[name][1:]]
             larger[name] = replace(small, **{side: columns | {name: column}})
     before = shapes(small)
-    grown = {field: shapes(larger[field]) for field in recommender.tokens()}
+    grown = {field: shapes(larger[field]) for field in recommender.tokens}
     # Fields that share an axis have their blocks in the model's own order.
     order = [str(name) for name in getattr(recommender.module, "token_field_names", None) or ()]
     fields = sorted(grown, key=lambda field: order.index(field) if field in order else len(order))

@@ -134,8 +134,7 @@ def _vectors_of(
 
 def _table(recommender: "Recommender", side: Side, found: "Vectors") -> pa.Table:
     """Schema `vectors`, sorted by id."""
-    tokens = recommender.user_tokens if side == "users" else recommender.item_tokens
-    ids = pa.array(tokens[found.ids], pa.string())
+    ids = pa.array(recommender.tokens[KEYS[side]][found.ids], pa.string())
     return to_table(ids, VECTOR, found.matrix, KEYS[side]).sort_by(KEYS[side])
 
 

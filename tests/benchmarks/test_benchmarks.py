@@ -131,7 +131,7 @@ def test_a_benchmark_whose_sides_disagree_times_nothing():
                 }
             )
             self.recommender = self
-            self.user_tokens = self.item_tokens = np.array(["[PAD]", "a"], dtype=object)
+            self.tokens = dict.fromkeys(("user_id", "item_id"), np.array(["[PAD]", "a"]))
 
         def ids(self, _field, tokens):
             return torch.arange(len(tokens))

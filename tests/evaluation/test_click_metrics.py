@@ -116,7 +116,7 @@ def test_users_without_training_interactions_are_left_out():
     log = Log(users[7:], items[7:], labels=np.ones(len(users) - 7, np.float32))
     built = Recommender("DeepFM", {}, log, UNIVERSE, seed=1)
     clicks = Clicks.from_pairs(built, users[:8], items[:8], np.ones(8, bool))
-    assert [built.user_tokens[user] for user in clicks.users] == [users[7]]
+    assert [built.tokens["user_id"][user] for user in clicks.users] == [users[7]]
 
 
 @pytest.mark.parametrize(("liked", "kind"), [(True, "likes"), (False, "dislikes")])

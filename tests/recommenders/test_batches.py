@@ -263,7 +263,7 @@ def test_new_items_are_ranked_alone():
     built = recommender("BPR")
     kept = ~np.isin(built.train_items, [1, 2])
     built.train_users, built.train_items = built.train_users[kept], built.train_items[kept]
-    pairs = [built.user_tokens[1]], [built.item_tokens[2]]
+    pairs = [built.tokens["user_id"][1]], [built.tokens["item_id"][2]]
     holdout = Holdout.from_pairs(built, pairs, "new")
     [(items, scores)] = rank(built, np.array([1]), [holdout.seen], k=3)
     assert sorted(items[0][np.isfinite(scores[0])]) == [1, 2]
@@ -290,7 +290,10 @@ def test_one_scoring_ranks_for_both_splits():
 
 def test_many_users_are_validated_on_by_a_sample():
     built = recommender("BPR")
-    pairs = built.user_tokens[1:], built.item_tokens[np.arange(1, built.n_users) % N_ITEMS + 1]
+    pairs = (
+        built.tokens["user_id"][1:],
+        built.tokens["item_id"][np.arange(1, built.n_users) % N_ITEMS + 1],
+    )
     whole = Holdout.from_pairs(built, pairs)
     values = [
         Holdout.from_pairs(built, ([user], [item])).score(built, "ndcg", 5)
@@ -321,8 +324,8 @@ def test_ids_count_from_one_as_they_appear_in_the_log(form):
     encoded = Log(pa.chunked_array([users]).dictionary_encode(), form(items))
     for each in (log, encoded):
         built = Recommender("BPR", {}, each, universe, seed=1)
-        assert built.user_tokens.tolist() == ["[PAD]", "b", "a", "c", "d"]
-        assert built.item_tokens.tolist() == ["[PAD]", "y", "x", "z"]
+        assert built.tokens["user_id"].tolist() == ["[PAD]", "b", "a", "c", "d"]
+        assert built.tokens["item_id"].tolist() == ["[PAD]", "y", "x", "z"]
         assert built.train_users.tolist() == [1, 2, 1, 3]
         assert built.train_items.tolist() == [1, 1, 2, 2]
         assert built.user_ids(form(["d", "none", "b"])).tolist() == [4, 0, 1]

@@ -33,9 +33,9 @@ def built(model, universe=DESCRIBED_UNIVERSE, seed=1):
 def test_features_reach_batches_scores_and_weights(model):
     described = built(model)
     batch = next(iter(described.batches()))
-    places = described.tokens()["user_features"]
+    places = described.tokens["user_features"]
     told = [places[int(word)] for word in batch["user_features"][:, 0]]
-    users = [described.user_tokens[int(user)] for user in batch["user_id"]]
+    users = [described.tokens["user_id"][int(user)] for user in batch["user_id"]]
     assert told == [f"likes: {int(user[1:]) % 2}" for user in users]
     assert batch["item_features"].shape == (len(users), 2)
     assert max(epoch.valid_score for epoch in train(described, wrap(described, None)).epochs) > 0.2

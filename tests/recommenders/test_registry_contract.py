@@ -13,6 +13,7 @@ from models.config import Transfer
 from models.recommenders import closed_form
 from models.recommenders.registry import MODELS, UNSUPPORTED
 from models.recommenders.tap_probe import TapPoint, probe
+from models.schemas import KEYS
 from models.training.model_contract import bent_scores, scores_of
 from models.transfer.hooks import HookManager, listening
 from tests.support.toy_recommender import (
@@ -142,7 +143,7 @@ def test_targets_reach_their_own_users_and_items(model, side):
     tokens, vectors = targets(side, seen["target"].shape[1])
     rows = {row.tobytes(): token for token, row in zip(tokens, vectors, strict=True)}
     named = [rows[row.numpy().tobytes()] for row in seen["target"]]
-    raw = built.user_tokens if side == "users" else built.item_tokens
+    raw = built.tokens[KEYS[side]]
     batch_tokens = {raw[i] for i in built.ids(side, batch).tolist()}
     if model != "LINE" and tap.pool is None and MODELS[model].family != "sequential":
         assert set(named) <= batch_tokens

@@ -188,7 +188,7 @@ def test_users_without_profile_are_masked_not_zeroed():
     wrapper = wrap(built, Transfer(alpha=1.0), rows=some)
     wrapper.step_loss(first_batch(built), transferring=True).total.backward()
     moved = built.module.user_embedding.weight.grad.abs().sum(dim=1).nonzero().flatten()
-    assert {built.user_tokens[i] for i in moved.tolist()} <= set(some[0])
+    assert {built.tokens["user_id"][i] for i in moved.tolist()} <= set(some[0])
     assert len(moved) > 5
 
 

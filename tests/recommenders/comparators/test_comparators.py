@@ -50,7 +50,7 @@ def test_text_enters_whole_and_tells_the_tastes_apart(name):
         with torch.no_grad():
             scores = built.scores(EVERYBODY)
         users, items = (
-            [int(t[1:]) for t in ids] for ids in (built.user_tokens[1:], built.item_tokens[1:])
+            [int(t[1:]) for t in built.tokens[column][1:]] for column in ("user_id", "item_id")
         )
         same = torch.tensor(users)[:, None] % 2 == torch.tensor(items)[None] // (N_ITEMS // 2)
         values = scores[:, 1:]

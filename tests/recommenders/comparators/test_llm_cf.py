@@ -268,7 +268,7 @@ def test_held_out_pairs_are_never_retrieved():
     built.predict(*asked)
     examples = seen[0]  # what the decoder reads: four examples, then the pair itself
     pairs = [examples[field].view(-1, 5)[:, :4].flatten() for field in (USER, ITEM)]
-    read = zip(built.user_tokens[pairs[0]], built.item_tokens[pairs[1]], strict=True)
+    read = zip(built.tokens["user_id"][pairs[0]], built.tokens["item_id"][pairs[1]], strict=True)
     assert set(read) <= training
     batch = next(iter(built.batches()))
     assert torch.equal(torch.from_numpy(built.train_users)[batch[ROW]], batch[USER])
