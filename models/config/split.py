@@ -16,8 +16,8 @@ class Split(Section):
         "random",
         description="random: per user, by ratios; leave-one-out: the newest item is test, the one "
         "before it valid; temporal: one global cut in time, by ratios; cold-items: whole items, "
-        "about in these ratios; cold-users: whole users likewise, of whom train keeps train_limit "
-        "interactions; files: the files train, test and optionally valid.",
+        "about in these ratios; cold-users: whole users likewise, the same for every seed, of whom "
+        "train keeps train_limit interactions; files: the files train, test and optionally valid.",
     )
     train: str | None = unkeyed(  # its content decides, see tasks/dataset/split_task.py
         None,

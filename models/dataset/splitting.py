@@ -5,7 +5,7 @@ depends on the interactions and the seed alone, never on the order of rows in a 
 come in batches of whole users; into which ones decides nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -96,12 +96,13 @@ def _parts(
     if config.strategy == "random":
         return _random(users, counts, config, rng)
     if config.strategy == "cold-items":
-        return _by_id(table[ITEM], config)
+        return _by_id(table[ITEM], config.ratios, config.seed)
     if config.strategy == "cold-users":
+        # Who is new is the same for every seed: comparisons pair users over splits.
         assert config.train_limit is not None
         later = _beyond(users, np.zeros_like(users), config.train_limit, rng)  # TRAIN is 0
         part = np.zeros_like(users)
-        part[later] = _by_id(table[USER], config)[later]
+        part[later] = _by_id(table[USER], config.ratios, 0)[later]
         return part
     times = np.asarray(table[TIMESTAMP], dtype=np.int64)
     if config.strategy == "leave-one-out":
@@ -263,14 +264,14 @@ def _leave_one_out(users: Ints, counts: Ints, timestamps: Ints) -> Ints:
     return np.where(from_end == 1, TEST, np.where(from_end == 2, VALID, TRAIN))
 
 
-def _by_id(column: pa.ChunkedArray, config: Split) -> Ints:
+def _by_id(column: pa.ChunkedArray, ratios: Sequence[float], seed: int) -> Ints:
     """Parts of whole items (users), by a hash of their ids, so that batches agree on one."""
     from pandas.util import hash_array
 
     encoded = column.combine_chunks().dictionary_encode()
     ids = encoded.dictionary.to_numpy(zero_copy_only=False)
-    drawn = hash_array(ids, hash_key=f"{config.seed:016d}") / 2.0**64
-    of_id = np.searchsorted(np.cumsum(config.ratios[:2]), drawn, side="right")
+    drawn = hash_array(ids, hash_key=f"{seed:016d}") / 2.0**64
+    of_id = np.searchsorted(np.cumsum(ratios[:2]), drawn, side="right")
     of_row: Ints = of_id[np.asarray(encoded.indices)]
     return of_row
 

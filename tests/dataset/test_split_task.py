@@ -101,6 +101,9 @@ def test_new_users_keep_a_few_interactions_and_others_all():
         kept = {u: limit if u in new[0] | new[1] else len(h) for u, h in histories.items()}
         assert counts == kept
         assert len(pairs(train) | pairs(valid) | pairs(test)) == sum(map(len, histories.values()))
+        again = split(whole, config.model_copy(update={"seed": 1}))
+        assert set(again[2][USER].to_pylist()) == new[1]  # other interactions of the same users
+        assert pairs(again[2]) != pairs(test)
         few = {pair for pair in pairs(train) if pair[0] in new[0] | new[1]}
         assert before <= few
         before = few
