@@ -186,7 +186,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
 def beyond_controls(rows: Sequence[Row]) -> list[str]:
     """Say what knowledge adds to each control, a line for each, from rows of `contrasts_all`."""
     lines: dict[tuple[str, str | None], list[str]] = {}
-    by_llm = False
+    by_llm = True
     for row in rows:
         arm, against = ARMS.get(row["arm"]), ARMS.get(row["against"])
         if not row["is_primary"] or arm is None or against is None or arm.takes != against.takes:
@@ -195,7 +195,7 @@ def beyond_controls(rows: Sequence[Row]) -> list[str]:
             found = interval(row["ci_low"], row["ci_high"], row["ci_level"])
             text = f"{row['model']} {percent(row['gain_percent'])} {found}"
             lines.setdefault((against.name, row.get("point")), []).append(text)
-            by_llm |= str(row.get("profile_source")).startswith(("llm-pack", "openai"))
+            by_llm &= str(row.get("profile_source")).startswith(("llm-pack", "openai"))
     several = len({point for _, point in lines}) > 1
     title = f"What {'the LLM' if by_llm else 'knowledge'} adds (difference, 95 % CI):"
     return [title][: len(lines)] + [

@@ -47,6 +47,10 @@ def test_what_knowledge_adds_to_controls_is_said_in_the_end():
         "What the LLM adds (difference, 95 % CI):",
         "  to genres-years: EASE +0.7 % [+0.0004, +0.0044]",
     ]
+    offline = rows[1] | {"profile_source": "offline", "point": "titles"}
+    assert beyond_controls([rows[1], offline])[0].startswith("What knowledge adds"), (
+        "not all is an LLM's"
+    )
     elsewhere = [rows[1] | {"point": point} for point in ("thin", "dense")]
     assert beyond_controls(elsewhere)[1:] == [
         "  to genres-years at thin: EASE +0.7 % [+0.0004, +0.0044]",
