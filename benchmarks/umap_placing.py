@@ -2,7 +2,8 @@
 
 Points are the embeddings of the knowledge pack of ml-100k (`data/knowledge/ml-100k`, 2,611 distinct
 texts about films and users). UMAP is fitted on half of them, with the pipeline's defaults, and both
-ways place the other half:
+ways place the other half. `--vectors` names another Parquet file with one column of vectors, such
+as a run's embeddings:
 
 - transform: `umap.UMAP.transform`, weighted means of fitted neighbours, then random steps;
 - ours: the weighted means alone (`models.targets.umap_state.place`).
@@ -11,7 +12,7 @@ ways place the other half:
 among its 15 nearest by coordinates (Euclidean); `whole` is that share after a fit on all points.
 `ratio` is transform's median CPU time over ours, the sides by turns.
 
-    .venv/bin/python -m benchmarks.umap_placing [--rounds 5] [--width 64] [--json]
+    .venv/bin/python -m benchmarks.umap_placing [--vectors FILE] [--rounds 5] [--width 64] [--json]
 """
 
 import argparse
@@ -24,6 +25,7 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Console
@@ -44,12 +46,15 @@ Matrix = NDArray[Any]
 def main(arguments: list[str] | None = None) -> None:
     """Print a table, and one line of JSON if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--vectors", type=Path, default=VECTORS, help="Parquet")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
-    points = to_matrix(pq.read_table(VECTORS)["vector"]).astype(np.float32)
+    columns = pq.read_table(options.vectors).columns
+    [vectors] = (column for column in columns if pa.types.is_fixed_size_list(column.type))
+    points = to_matrix(vectors).astype(np.float32)
     points = np.random.default_rng(0).permutation(np.unique(points, axis=0))
     fitted, others = np.array_split(points, 2)
     near = nearest(normalize(others), normalize(fitted))
