@@ -1,6 +1,6 @@
 """Full ranking: the best K items of the whole catalogue for every user."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -59,25 +59,24 @@ def rank(
     """
     recommender.module.eval()
     scored = scores or recommender.scores
-    blocks = list(_rank_blocks(recommender, scored, torch.from_numpy(users), hidden, k))
-    return [
-        (np.concatenate([items for items, _ in parts]), np.concatenate([best for _, best in parts]))
-        for parts in zip(*blocks, strict=True)
-    ]
-
-
-def _rank_blocks(
-    recommender: Recommender, scored: Scores, users: Tensor, hidden: Sequence[Seen], k: int
-) -> Iterator[list[Ranked]]:
-    for block in users.split(max(_SCORES_AT_ONCE // recommender.n_items, 1)):
+    shape, done = (len(users), k), 0
+    # Filled in place: results that live between two blocks would keep malloc from reusing them.
+    found = [(np.empty(shape, np.int64), np.empty(shape, np.float32)) for _ in hidden]
+    for block in torch.from_numpy(users).split(max(_SCORES_AT_ONCE // recommender.n_items, 1)):
         # A copy: some models return a view of what they keep.
-        scores = scored(block.to(recommender.device)).float().clone()
-        rankings = []
-        for seen in hidden:
-            scores.index_fill_(1, seen.barred.to(scores.device), -torch.inf)
-            rows, columns = seen.cells(block)
-            cells = (rows * recommender.n_items + columns).to(scores.device)
-            scores.view(-1).index_fill_(0, cells, -torch.inf)
-            best = torch.topk(scores, k, dim=1)
-            rankings.append((best.indices.cpu().numpy(), best.values.cpu().numpy()))
-        yield rankings
+        scores_of_block = scored(block.to(recommender.device)).float().clone()
+        rows = slice(done, done + len(block))
+        for seen, (items, values) in zip(hidden, found, strict=True):
+            best = _best(scores_of_block, block, seen, k)
+            items[rows], values[rows] = best.indices.cpu().numpy(), best.values.cpu().numpy()
+        done += len(block)
+    return found
+
+
+def _best(scores: Tensor, users: Tensor, seen: Seen, k: int) -> torch.return_types.topk:
+    """Rank a block, float32 (n, n_items), once what is seen has no chance."""
+    scores.index_fill_(1, seen.barred.to(scores.device), -torch.inf)
+    rows, columns = seen.cells(users)
+    cells = (rows * scores.shape[1] + columns).to(scores.device)
+    scores.view(-1).index_fill_(0, cells, -torch.inf)
+    return torch.topk(scores, k, dim=1)
