@@ -126,11 +126,12 @@ def shipped_space(model: str, transfer: Transfer | None) -> dict[str, Space]:
     of_transfer: dict[str, Space] = {}
     if transfer is not None:
         own |= _OF_KNOWLEDGE.get(model, {})
-        if row.by_gradient and transfer.method.scaled:
+        aligned = row.by_gradient and not row.takes_embeddings
+        if aligned and transfer.method.scaled:
             of_transfer = {"scale": _log(0.01, 0.3)}
-        if row.by_gradient and transfer.method.mapped:
+        if aligned and transfer.method.mapped:
             of_transfer |= {"shrinkage": _log(5.0, 5000.0), "ridge": _log(10.0, 10000.0)}
-        if row.by_gradient and transfer.method.teaches:
+        if aligned and transfer.method.teaches:
             of_transfer = {
                 "schedule": _choices("joint", "decay"),
                 "teacher.alpha": _SHARES,

@@ -88,6 +88,13 @@ def test_a_search_has_settings_of_the_alignment():
     assert "models.iALS.transfer.ridge" not in shipped_space("iALS", Transfer(alignment="mapped"))
 
 
+@pytest.mark.parametrize("alignment", ["rmse", "mapped", "teacher"])
+def test_a_model_that_takes_embeddings_whole_has_nothing_of_the_alignment(alignment):
+    model = "models.recommenders.comparators.text_features:TextFeatures"
+    space = shipped_space(model, Transfer(alignment=alignment))
+    assert [key for key in space if ".transfer." in key] == [f"models.{model}.transfer.alpha"]
+
+
 def test_an_axis_of_the_grid_is_left_out_of_the_shipped_space():
     rate = "models.BPR.hyperparameters.learning_rate"
     for held in ("transfer.scale", "models.BPR.transfer.scale", "models.BPR.transfer", "transfer"):
