@@ -109,8 +109,8 @@ def money(pipelines: Iterable[tuple[Pipeline, Sequence[Side]]]) -> Money:
     for pipeline, sides in pipelines:
         for side in sides:
             config = pipeline.profiles_of(side)
-            ground = f"{pipeline.dataset.digest()} {pipeline.split.digest()}"
-            key = f"{side} {config.digest()} {ground}"
+            split = "" if config.sees_nothing and side == "items" else pipeline.split.digest()
+            key = f"{side} {config.digest()} {pipeline.dataset.digest()} {split}"
             asks = config.asks and pipeline.embeddings_of(side).provider != "import"
             asks = asks and "profiles" in pipeline.targets.active_sources
             if asks and key not in bills:

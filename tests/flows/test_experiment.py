@@ -504,6 +504,14 @@ def test_what_is_left_to_pay_is_said_before(write):
     assert 0 < one["usd"] < two["usd"]
     arms = ran(write("free", overrides=asking, arms=["baseline"]), "--dry-run")[1]["money"]
     assert arms == {"questions": 0, "usd": 0.0}
+    alone = {"item_profiles.provider": "openai", "item_profiles.history.limit": 0, "embeddings": {}}
+    alone["profiles.provider"] = "items"
+    [first, both] = (
+        ran(write("items", overrides=alone, grid={"split.seed": seeds}), "--dry-run")[1]["money"]
+        for seeds in ([1], [1, 2])
+    )
+    assert first["questions"] > 0
+    assert both == first, "a text that saw no interaction is the same on every split"
 
 
 @pytest.mark.parametrize(
