@@ -65,8 +65,13 @@ _CLAIMS_NOTE = (
 
 def metric_name(metric: str, k: int | None) -> str:
     """`NDCG@10` for `("ndcg", 10)`, `AUC` for `("auc", None)`."""
-    name = _METRICS.get(metric, metric.rpartition(":")[2])
+    name = _METRICS.get(metric, class_name(metric))
     return name if k is None else f"{name}@{k}"
+
+
+def class_name(model: str) -> str:
+    """`AlphaRec` for `package.file:AlphaRec`, whose length would leave no room for figures."""
+    return model.rpartition(":")[2]
 
 
 def number(value: float | None) -> str:
@@ -128,12 +133,12 @@ def readable(row: Row, show_against: bool = False, show_point: bool = False) -> 
     `show_against` names the other arm, which may be no baseline, `show_point` the point of an
     experiment, or that several share both arms.
     """
-    names = {"model": row["model"], "arm": row["arm"]}
+    names = {"model": class_name(row["model"]), "arm": row["arm"]}
     if show_point:
         names = {"point": row.get("point") or _SHARED, **names}
     other, own = BASELINE, "with knowledge"
     if show_against:
-        names["against"] = row["against"]
+        names["against"] = class_name(row["against"])
         other, own = "mean of the other", "mean of the arm"
     if "slice" in row:
         names["slice"] = part(row)
@@ -193,7 +198,7 @@ def beyond_controls(rows: Sequence[Row]) -> list[str]:
             continue
         if arm.is_treatment and against.is_control:
             found = interval(row["ci_low"], row["ci_high"], row["ci_level"])
-            text = f"{row['model']} {percent(row['gain_percent'])} {found}"
+            text = f"{class_name(row['model'])} {percent(row['gain_percent'])} {found}"
             lines.setdefault((against.name, row.get("point")), []).append(text)
             by_llm &= str(row.get("profile_source")).startswith(("llm-pack", "openai"))
     several = len({point for _, point in lines}) > 1

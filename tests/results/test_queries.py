@@ -98,6 +98,16 @@ def test_unequal_terms_are_marked_loudly():
     assert note in comparison_text(rows, "md")
 
 
+def test_an_import_path_leaves_room_for_figures():
+    evaluate()
+    path = "package.file:AlphaRec"
+    rows = [row | {"model": path, "against": path} for row in comparison_rows("tiny")]
+    for text in (shown(rows), comparison_text(rows, "md")):
+        assert "AlphaRec" in text
+        assert "package.file" not in text
+    assert path in comparison_text(rows, "csv")
+
+
 def test_slices_are_stored_and_compared_by_hand():
     evaluate()
     rows = query(
