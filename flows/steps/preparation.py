@@ -129,7 +129,10 @@ def taps_of(pipeline: Pipeline, stages: StageRunner) -> TapPoints:
     transfers = {model: pipeline.transfer_of(model) for model in pipeline.models}
     question = [
         {model: settings.model_dump() for model, settings in pipeline.models.items()},
-        {name: [t.sides, t.columns, t.method.teaches] for name, t in transfers.items()},
+        {
+            name: [t.sides, t.columns, t.method.teaches, t.method.before_training]
+            for name, t in transfers.items()
+        },
         [arm.name for arm in pipeline.training.arm_rows if arm.models],
         [pipeline.takes_knowledge(model) for model in pipeline.models],
         pipeline.evaluation.like_from,

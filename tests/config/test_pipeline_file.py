@@ -115,6 +115,14 @@ def test_a_misplaced_tap_is_found_before_any_work(tmp_path):
         tap_points(pipeline)
 
 
+def test_a_table_to_start_from_texts_is_asked_for_before_any_work(tmp_path):
+    init = ["models.LightGCN={}", "transfer.alignment=init"]
+    with pytest.raises(BadInput, match=r"Set models\.LightGCN\.tap to an embedding"):
+        tap_points(load(write(tmp_path, MINIMAL), init))
+    tapped = [*init, "models.LightGCN.tap.name=user_embedding"]
+    assert tap_points(load(write(tmp_path, MINIMAL), tapped))["LightGCN"]["users"].width
+
+
 def test_widths_follow_the_model(tmp_path):
     raw = MINIMAL | {
         "models": {
