@@ -10,10 +10,12 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from benchmarks.movielens import MovieLens
+from models.evaluation.ranking_metrics import HeldOut, ranking_metrics
 from models.schemas import INTERACTIONS
 
 K, JUDGED, KINDS = 10, 5_000, 200
@@ -52,26 +54,20 @@ class World:
         ones = np.ones(len(self.train[0]), np.float32)
         return sparse.csr_matrix((ones, self.train), (self.n_users, self.n_items))
 
+    @cached_property
+    def _held(self) -> HeldOut:
+        return HeldOut(*self.held, self.n_items)
+
     def ndcg(self, users: NDArray[np.float32], items: NDArray[np.float32]) -> float:
         """NDCG@10 of the judged users, by vectors float32 (n, width) of all users and items."""
-        judged = np.unique(self.held[0])
-        relevant = sparse.csr_matrix(
-            (np.ones(len(self.held[0]), bool), self.held), (self.n_users, self.n_items)
-        )
-        discounts, values = 1 / np.log2(np.arange(2, K + 2)), []
-        for block in np.array_split(judged, max(1, len(judged) // 500)):
+        held, ranked = self._held, []
+        for block in np.array_split(held.users, max(1, len(held.users) // 500)):
             scores = users[block] @ items.T
             rows, columns = self.matrix[block].nonzero()
             scores[rows, columns] = -np.inf
-            top = np.argpartition(-scores, K, axis=1)[:, :K]
-            top = np.take_along_axis(
-                top, np.argsort(-np.take_along_axis(scores, top, 1), axis=1), 1
-            )
-            known = relevant[block]
-            hits = np.take_along_axis(known.toarray(), top, 1)
-            most = np.minimum(known.getnnz(axis=1), K)
-            values.append(hits @ discounts / np.cumsum(discounts)[most - 1])
-        return float(np.concatenate(values).mean())
+            ranked.append(torch.topk(torch.from_numpy(scores), K).indices.numpy())
+        hits = held.hits(np.concatenate(ranked))
+        return float(ranking_metrics(hits, held.n_relevant, ["ndcg"], [K])["ndcg", K].mean())
 
     @classmethod
     def parse(cls, size: str) -> "World":

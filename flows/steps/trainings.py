@@ -77,7 +77,7 @@ class TrainingPool:
             future = self._submit(request.task, {"job": request.job, **request.inputs})
             self.ran.add(key)
             self._futures[key] = future
-            future.add_done_callback(partial(lambda key, _: self._ended.put(key), key))
+            future.add_done_callback(partial(self._note_end, key))
 
     def wait_for_one(self) -> str:
         """Wait until one more training has ended; its key. Unavailable if the cluster is lost."""
@@ -142,6 +142,9 @@ class TrainingPool:
         failed = {key for key in keys if not isinstance(self.results.get(key), Trained)}
         ran = (keys & self.ran) - failed
         return {"ran": len(ran), "failed": len(failed), "cached": len(keys - ran - failed)}
+
+    def _note_end(self, key: str, _: object) -> None:
+        self._ended.put(key)
 
     def _show(self) -> None:
         if self._tracker is not None:

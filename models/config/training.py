@@ -77,9 +77,7 @@ class Budget(Placed):
         description="Stop after this many epochs without a better validation score. Counting "
         "starts with the second half of the epochs, in every arm.",
     )
-    valid_metric: Annotated[str, AfterValidator(lambda text: parse_metric(text) and text)] = Field(
-        "ndcg@10", description="Metric of early stopping."
-    )
+    valid_metric: str = Field("ndcg@10", description="Metric of early stopping.")
     validation_users: int = Field(
         20_000,
         ge=100,
@@ -93,6 +91,12 @@ class Budget(Placed):
         "model allows it; weights, alignment and rankings stay float32. auto: bfloat16 on a GPU "
         "that has it, else float32.",
     )
+
+    @field_validator("valid_metric")
+    @classmethod
+    def _metric_at_k(cls, value: str) -> str:
+        parse_metric(value)
+        return value
 
 
 class Training(Budget):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.arrow import Bools, Ints, Singles
-from models.recommenders.closed_form import unit_vectors
+from models.recommenders.closed_form import ridge_shares, unit_vectors
 from models.recommenders.hyperparameters import hyperparameters
 
 _MOST_KNOWN = 20_000
@@ -45,9 +45,6 @@ def foretold(embeddings: Singles, described: Bools, learnt: Ints, wanted: Ints) 
         return None
     known = np.sort(np.random.default_rng(0).permutation(known)[:_MOST_KNOWN])
     unit, _ = unit_vectors("nightly", "texts", embeddings, described, len(embeddings))
-    middle = unit[known].mean(axis=0)
-    centred = unit[known] - middle
-    system = centred.T @ centred
-    system[np.diag_indices_from(system)] += hyperparameters("iALS", {})["prior_reg"]
-    weights = (unit[rows] - middle) @ np.linalg.solve(system, centred.T) + 1 / len(known)
+    ridge = hyperparameters("iALS", {})["prior_reg"]
+    weights = ridge_shares(unit, known, rows, ridge) + 1 / len(known)
     return Foretold(rows, known, weights.astype(np.float32))

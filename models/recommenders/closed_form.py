@@ -227,6 +227,25 @@ def _check(n_items: int, alpha: float, **weights: float) -> None:
         raise BadInput(f"EASE: alpha is {alpha}. Set it to a number from 0 to 1.")
 
 
+def ridge_shares(unit: Floats, known: Ints, rows: Ints, ridge: float) -> Floats:
+    """The shares of known rows' values in what a ridge regression foretells of others, less 1 / n.
+
+    (t_row − t̄)(TᵀT + ρI)⁻¹Tᵀ, with T the centred vectors of the known rows: float64 (m, n).
+
+    Args:
+        unit: float64 (n_ids, width).
+        known: int64 (n,), row numbers in `unit`.
+        rows: int64 (m,), likewise.
+        ridge: ρ.
+    """
+    middle = unit[known].mean(axis=0)
+    centred = unit[known] - middle
+    system = centred.T @ centred
+    system[np.diag_indices_from(system)] += ridge
+    found: Floats = (unit[rows] - middle) @ np.linalg.solve(system, centred.T)
+    return found
+
+
 def unit_vectors(
     model: str, what: str, given: NDArray[np.floating[Any]] | None, known: Bools | None, n: int
 ) -> tuple[Floats, Bools]:

@@ -64,17 +64,19 @@ def probe(
     tap: Tap | None = None,
     side: Side = "users",
     teaches: bool = False,
+    starts: bool = False,
 ) -> TapPoint | None:
     """Find where a side's knowledge enters `model`: the given tap, or the registry's default.
 
-    None for a model that knowledge cannot enter, since it is computed at once. Raises BadInput for
+    None for a model that knowledge cannot enter, since it is computed at once. `teaches` and
+    `starts` (a table from the targets) are what the alignment does. Raises BadInput for
     whatever is wrong with the model, its hyper-parameters or the tap.
     """
     row = entry(model)
     if row.by_gradient and not row.takes_embeddings:
         if teaches:
             return _taught(model, given)
-        return TapPoint(*tapped_layer(model, given, tap, side))
+        return TapPoint(*tapped_layer(model, given, tap, side, starts))
     toy(model, given)
     if tap is not None:
         raise BadInput(f"models.{model}.tap: {model} has no layers to align. Remove it.")
@@ -95,7 +97,11 @@ def _taught(model: str, given: Mapping[str, Any]) -> TapPoint:
 
 
 def tapped_layer(
-    model: str, given: Mapping[str, Any], tap: Tap | None = None, side: Side = "users"
+    model: str,
+    given: Mapping[str, Any],
+    tap: Tap | None = None,
+    side: Side = "users",
+    starts: bool = False,
 ) -> tuple[Tap, int]:
     """Run a trained model's tap once on toy data, and read its width; for errors see `probe`."""
     small = toy(model, given)
@@ -108,6 +114,8 @@ def tapped_layer(
             f"{other}, or its {key} to one of {fires}."
         )
     hooks = HookManager(small.module, tap)
+    if starts:
+        hooks.starting_table(model, side)
     batch = next(iter(small.batches()))
     with _blaming(model, given), hooks.recording():
         small.loss(batch).backward()

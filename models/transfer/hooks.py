@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.config import Tap
+from models.config import Side, Tap
 from models.errors import BadInput
 
 _NOT_TAPPED = {
@@ -102,6 +102,18 @@ class HookManager:
         else:
             return None
         return whole[:, self._columns(whole.shape[1])]
+
+    def starting_table(self, model: str, side: Side) -> Tensor:
+        """The `matrix` that alignment `init` starts from the targets; BadInput where it is none."""
+        found = self.matrix()
+        if found is None:
+            key, name = ("tap", "user") if side == "users" else ("item_tap", "item")
+            raise BadInput(
+                f"transfer.alignment init starts a table from the targets, but for {side} the "
+                f"{self.tap.kind} {self.tap.name} of {model} is none. Set models.{model}."
+                f"{key} to an embedding, such as {{name: {name}_embedding}}, or to a parameter."
+            )
+        return found
 
     @staticmethod
     def available(model: nn.Module, kind: str) -> list[str]:

@@ -189,12 +189,7 @@ class _Transferred:
 
     def initialise(self) -> None:
         """Start the tapped table from the targets, on its own scale (alignment `init`)."""
-        tap, table = self.hooks.tap, self.hooks.matrix()
-        if table is None:
-            raise BadInput(
-                f"transfer.alignment init starts a table from the targets, but the {tap.kind} "
-                f"{tap.name} of {self.recommender.name} is none. Tap an embedding or a parameter."
-            )
+        table = self.hooks.starting_table(self.recommender.name, self.side)
         ids = self.targets.known.nonzero().flatten()
         with torch.no_grad():
             table[ids + self._rows.start] = self.targets.vectors[ids] * self._scale(table)

@@ -52,9 +52,15 @@ class KernelFileLocks(LockManager):
             self._held[key] = (holder, lock)
         return True
 
-    async def aacquire_lock(self, *given: Any, **named: Any) -> bool:
+    async def aacquire_lock(
+        self,
+        key: str,
+        holder: str,
+        acquire_timeout: float | None = None,
+        hold_timeout: float | None = None,
+    ) -> bool:
         """`acquire_lock` for Prefect's asynchronous engine; stages themselves are synchronous."""
-        return self.acquire_lock(*given, **named)
+        return self.acquire_lock(key, holder, acquire_timeout, hold_timeout)
 
     def release_lock(self, key: str, holder: str) -> None:
         """Release the key's lock if `holder` has it."""

@@ -62,24 +62,13 @@ def tap_points(pipeline: Pipeline) -> TapPoints:
                 continue
         for side in transfer.sides:
             given = name, settings.given, settings.tap_of(side), side
-            point = probe(*given, transfer.method.teaches)
             asked = settings.transfer or entry(name).loader
-            if point is not None and asked and pipeline.takes_knowledge(name):
-                if transfer.method.before_training:
-                    _require_table(point, transfer.alignment, name, side)
+            taken = bool(asked) and pipeline.takes_knowledge(name)
+            starts = taken and transfer.method.before_training
+            point = probe(*given, transfer.method.teaches, starts)
+            if point is not None and taken:
                 found[name][side] = _narrowed(point, transfer.columns, name)
     return found
-
-
-def _require_table(point: TapPoint, alignment: str, model: str, side: Side) -> None:
-    """Refuse (BadInput) a method's value where the tapped table starts from the targets."""
-    if point.tap is not None and point.tap.kind == "method":
-        key, table = ("tap", "user") if side == "users" else ("item_tap", "item")
-        raise BadInput(
-            f"transfer.alignment {alignment} starts a table from the targets, but the tap of "
-            f"{model} for {side} is the method {point.tap.name}. Set models.{model}.{key} to an "
-            f"embedding, such as {{name: {table}_embedding}}."
-        )
 
 
 def _narrowed(point: TapPoint, columns: int | None, model: str) -> TapPoint:

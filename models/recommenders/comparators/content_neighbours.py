@@ -10,27 +10,16 @@ models:
     transfer: {side: items, alpha: 1.0}
 """
 
-from typing import ClassVar
-
 import numpy as np
-import torch
-from scipy import sparse
-from torch import Tensor, nn
 
 from models.arrow import Floats
 from models.recommenders.batches import Pairs
 from models.recommenders.closed_form import SideInformation, unit_vectors
+from models.recommenders.comparators.item_weights import ItemWeights
 
 
-class ContentNeighbours(nn.Module):
-    """The score of an item is the sum of its weights for the items of the training history.
-
-    Attributes:
-        weights: float32 (n_items, n_items), from row j of the history to the scored column i.
-    """
-
-    loader: ClassVar = None
-    weights: Tensor
+class ContentNeighbours(ItemWeights):
+    """An item's weights are its likeness to those of the training history."""
 
     def __init__(
         self, data: Pairs, neighbours: int = 30, power: float = 2.0, normalise: float = 0.5
@@ -44,10 +33,7 @@ class ContentNeighbours(nn.Module):
             normalise: 1 divides an item's weights by their sum, so that no item is ahead for having
                 many neighbours; 0 leaves them; between them, by a power of the sum.
         """
-        super().__init__()
-        pairs = data.users.cpu().numpy(), data.items.cpu().numpy()
-        ones = np.ones(len(pairs[0]), np.float32)
-        self._history = sparse.csr_matrix((ones, pairs), shape=(data.n_users, data.n_items))
+        super().__init__(data)
         self._settings = neighbours, power, normalise
         self.take_prior(0.0, SideInformation())
 
@@ -68,9 +54,4 @@ class ContentNeighbours(nn.Module):
             likeness[likeness < np.partition(likeness, -neighbours, axis=0)[-neighbours]] = 0
         found = likeness**power
         found /= np.maximum(found.sum(axis=0), 1e-12) ** normalise
-        self.register_buffer("weights", torch.from_numpy(found.astype(np.float32)))
-
-    def scores(self, users: Tensor) -> Tensor:
-        """All items' scores, float32 (len(users), n_items)."""
-        found = self._history[users.cpu().numpy()] @ self.weights.cpu().numpy()
-        return torch.from_numpy(found).to(users.device)
+        self._take(found)
