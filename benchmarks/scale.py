@@ -1,10 +1,11 @@
-"""Measure how time and memory grow with the number of users, from files to targets.
+"""Measure how time and memory grow with the number of users, from files to the comparison.
 
 Synthetic data: activity and popularity follow power laws; every user has five interactions or
 more, 100 on average (30 at the larger sizes); items have titles, years and genres. Each size runs
 in its own process, with the stages as a flow runs them: ingestion of a CSV, split, offline
-profiles, embeddings, UMAP targets of 64 columns. The text model is `hashing`, counts of hashed
-words and **no language model**, so the time of the stage is that of the pipeline.
+profiles, embeddings, UMAP targets of 64 columns, evaluation. The text model is `hashing`, counts
+of hashed words and **no language model**, so the time of the stage is that of the pipeline. The
+evaluation is that of four trainings, two arms with two seeds, whose rankings are random items.
 
 `exponent` is the b of time = a · users^b. Time is the CPU seconds of all stages, without the
 start of Prefect and of the process; wall time is shown beside it. Work grows with users only at
@@ -33,11 +34,13 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from time import process_time
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from prefect import flow
 from rich.console import Console
 from rich.table import Table
@@ -45,17 +48,23 @@ from rich.table import Table
 from benchmarks.synthetic import Size, generate
 from flows.steps.knowledge import KnowledgeSteps
 from flows.steps.stage_runner import StageRunner
-from models.config import Pipeline, Side
+from models.config import Job, Pipeline, Side, Tap
 from models.profiles.prompt_templates import Template
+from models.schemas import ITEM, RANKINGS, USER, Epoch
 from tasks.dataset.interactions_task import interactions
+from tasks.dataset.outputs import Interactions
 from tasks.dataset.source_files import raw_files
 from tasks.dataset.split_task import split
+from tasks.evaluation.evaluation_task import evaluation
+from tasks.evaluation.inputs import Part
 from tasks.execution.stage import Stage
+from tasks.storage.artifacts import read_parquet, write_parquet
 from tasks.targets.targets_task import targets
+from tasks.training.outputs import Trained
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZES = "10000x100,100000x100,100000x30,1000000x30"
-STAGES = ("interactions", "split", "profiles", "embeddings", "targets")
+STAGES = ("interactions", "split", "profiles", "embeddings", "targets", "evaluation")
 WIDTH = 64
 EPOCHS = {"BPR": 8, "iALS": 12}
 
@@ -201,24 +210,69 @@ def run_stages(home: Path, reduction: str) -> None:
             "embeddings": {"provider": "hashing"},
             "targets": {"reduction": reduction},
             "models": {"BPR": {}},
+            "training": {"seeds": [1, 2]},
         }
     )
     stages = _Measured()
+    jobs = pipeline.jobs({"BPR": {"users": Tap(name="user_embedding")}})
 
     @flow(name="scale")
-    def to_targets() -> None:
+    def to_comparison() -> None:
         data = stages.run(interactions, pipeline.dataset, raw_files(pipeline.dataset))
         parts = stages.run(split, pipeline.split, data.interactions)
         steps = KnowledgeSteps(pipeline, data, parts, stages)
         [described] = steps.describe({"users": Template(text="")}, {})
         vectors = described.embedded.embeddings
         stages.run(targets, pipeline.targets_of("BPR"), vectors, WIDTH, side="users")
+        trained = tuple(ranked_at_random(data, job) for job in jobs)
+        part = Part(
+            pipeline=pipeline,
+            splits=parts,
+            described=(described,),
+            items=data.items,
+            trained=trained,
+        )
+        stages.run(evaluation, "scale", [part])
 
-    to_targets()
+    to_comparison()
     peak = sum(_peak(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     seconds = {record.name: record.seconds for record in stages.records}
     found = {"seconds": seconds, "cpu": stages.cpu, "peak_rss_gb": peak, "peaks": stages.peaks}
     print(json.dumps(found))
+
+
+def ranked_at_random(data: Interactions, job: Job) -> Trained:
+    """A training as the evaluation sees it: `job.k` random items for every user and split."""
+    rng = np.random.default_rng([job.seed, *job.arm.encode()])
+    users, items = read_parquet(data.users)[USER], read_parquet(data.items)[ITEM].combine_chunks()
+    offsets = np.arange(0, (len(users) + 1) * job.k, job.k, dtype=np.int32)
+
+    def ranking(split: str) -> pa.Table:
+        drawn = rng.integers(0, len(items), len(users) * job.k)
+        columns = [
+            pa.repeat(split, len(users)),
+            users,
+            pa.ListArray.from_arrays(offsets, items.take(pa.array(drawn))),
+            pa.ListArray.from_arrays(offsets, pa.array(rng.random(len(drawn), dtype=np.float32))),
+        ]
+        return pa.table(columns, schema=RANKINGS)
+
+    rankings = write_parquet("training", pa.concat_tables([ranking("valid"), ranking("test")]))
+    epoch = Epoch(
+        phase="train", epoch=0, model_loss=0, transfer_loss=None, valid_score=0, seconds=0
+    )
+    now = datetime.now(UTC)
+    return Trained(
+        job=job,
+        rankings=rankings,
+        weights=None,
+        epochs=(epoch,),
+        best_epoch=0,
+        train_seconds=0,
+        flow_run_id=None,
+        started_at=now,
+        finished_at=now,
+    )
 
 
 class _Measured(StageRunner):

@@ -43,6 +43,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
 from jinja2.meta import find_undeclared_variables
+from jinja2.runtime import Context, Macro
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import Field
 
@@ -55,6 +56,10 @@ from models.profiles.user_history import ROUNDING, describe, masked, presentable
 from models.schemas import GENRES, ITEM, RATING, TITLE, USER, YEAR
 
 _USERS_AT_ONCE = 1000
+_METHODS = frozenset(dir(dict))
+_SCOPES = {"_loop_vars", "_block_vars"}
+"""What Jinja's compiler hands to each call, for functions that take the context."""
+_SHOWN = (TITLE, YEAR, GENRES, RATING)
 
 VARIABLES: dict[Side, tuple[str, ...]] = {
     "users": ("history", "liked", "disliked", "n_interactions", "mean_rating", "user"),
@@ -91,13 +96,20 @@ class Messages:
 
 
 class _Environment(SandboxedEnvironment):
-    """A sandbox that looks for a field of a dict there first, which is the common case."""
+    """A sandbox with short ways for what is common: a field of a dict, a call of a macro."""
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """As Jinja's: a method of dict comes before a field of its name."""
-        if type(obj) is dict and attribute in obj and not hasattr(dict, attribute):
+        if type(obj) is dict and attribute in obj and attribute not in _METHODS:
             return obj[attribute]
         return super().getattr(obj, attribute)
+
+    def call(self, context: Context, obj: Any, /, *given: Any, **named: Any) -> Any:
+        """As Jinja's, without its questions about a macro of the template, which is always safe."""
+        if type(obj) is not Macro:
+            return super().call(context, obj, *given, **named)
+        given_by_name = {name: named[name] for name in named.keys() - _SCOPES}
+        return obj(context.eval_ctx, *given, **given_by_name)
 
 
 class Prompt:
@@ -204,7 +216,8 @@ def render_all(
         histories = describe(selected.slice(bounds[0], bounds[-1] - bounds[0]), catalogue)
         if policy.titles == "masked":
             histories = masked(histories)
-        rows = histories.select([TITLE, YEAR, GENRES, RATING]).to_pylist()
+        columns = [histories[name].to_pylist() for name in _SHOWN]
+        rows = [dict(zip(_SHOWN, row, strict=True)) for row in zip(*columns, strict=True)]
         for number, (start, stop) in enumerate(pairwise((bounds - bounds[0]).tolist()), first):
             user = users[number].as_py()
             values = user_values(rows[start:stop], mean_rating, policy, known.get(user, nobody))

@@ -1,7 +1,8 @@
 """The providers `openai` and `openai-batch`: profiles that an LLM writes from a prompt."""
 
+import gc
 from collections.abc import Collection, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 
 import pyarrow as pa
@@ -44,7 +45,7 @@ def write(request: Request) -> Profiled:
             refuses, a budget that cannot be kept to, and too many subjects without an answer; the
             answers received are kept.
     """
-    with answer_store(request.config.max_words) as store:
+    with _modules_set_aside(), answer_store(request.config.max_words) as store:
         asked = _Asked(request, store)
         config, subjects = request.config, len(asked.keys) + len(request.kept)
         tariff = Tariff(price_table(config.llm.prices).price_of(config.llm.model), config.batched)
@@ -60,6 +61,16 @@ def write(request: Request) -> Profiled:
         run_logger().warning("%s", warning)
     _show_bill(profiled)
     return profiled
+
+
+@contextmanager
+def _modules_set_aside() -> Iterator[None]:
+    """Keep what is in memory by now out of garbage collections, which took 0.1 s each for it."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def answered(request: Request, store: AnswerStore) -> pa.Table:
