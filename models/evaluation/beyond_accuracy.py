@@ -1,7 +1,7 @@
 """What lists are like, apart from being right; a new one is a line in `of_lists` and `BEYOND`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from models.schemas import GENRES, ITEM, USER
 
 BEYOND = ("coverage", "novelty", "gini", "popularity", "diversity", "calibration")
 
+_LISTS_AT_ONCE = 1 << 16
 _SMOOTHING = 0.01  # of a list's shares of genres in the calibration (Steck 2018, equation 6)
 
 
@@ -68,30 +69,59 @@ class Catalogue:
                 of the training history; 0 is calibrated.
         """
         ranked = rankings.filter(pc.equal(rankings["split"], split))
-        codes = list_codes(ranked["items"].combine_chunks(), self.items, max(ks))
-        rows = positions(ranked[USER], self.users)
-        return {(name, k): v for k in ks for name, v in self._of_first(codes[:, :k], rows).items()}
+        sums = {k: _Sums(np.zeros(len(self.items))) for k in ks}
+        for first in range(0, ranked.num_rows, _LISTS_AT_ONCE):
+            part = ranked.slice(first, _LISTS_AT_ONCE)
+            codes = list_codes(part["items"].combine_chunks(), self.items, max(ks))
+            rows = positions(part[USER], self.users)
+            for k in ks:
+                self._add(sums[k], codes[:, :k], rows)
+        return {(name, k): v for k in ks for name, v in self._means(sums[k]).items()}
 
-    def _of_first(self, codes: Ints, rows: Ints) -> dict[str, float]:
-        """Of lists as `list_codes` gives them, and whose they are: places in `users`, or -1."""
+    def _add(self, sums: "_Sums", codes: Ints, rows: Ints) -> None:
+        """Add lists as `list_codes` gives them; `rows`: whose, as places in `users`, or -1."""
         owners, ranks = np.nonzero(codes >= 0)
         marks = np.ones(len(owners)), (owners, codes[owners, ranks])
         lists = sparse.csr_matrix(marks, shape=(len(codes), len(self.items)))
         served = lists[np.asarray(lists.sum(axis=1)).ravel() > 0]
         length = np.asarray(served.sum(axis=1)).ravel()
-        shown = np.sort(np.asarray(lists.sum(axis=0)).ravel())
-        n = len(shown)
+        sums.shown += np.asarray(lists.sum(axis=0)).ravel()
+        sums.served += len(length)
+        sums.novelty += float((served @ self.surprises / length).sum())
+        sums.popularity += float((served @ self.holders / length).sum())
+        if self.genres.nnz:
+            sums.diversity += _diversity(served, self.genres)
+            wanted, given = self.tastes[rows[rows >= 0]], (lists @ self.genres)[rows >= 0]
+            sums.calibration += _calibration(wanted, given)
+
+    def _means(self, sums: "_Sums") -> dict[str, float]:
+        shown, n = np.sort(sums.shown), len(self.items)
         found = {
             "coverage": float((shown > 0).mean()),
-            "novelty": float((served @ self.surprises / length).mean()),
+            "novelty": sums.novelty / sums.served,
             "gini": float((2 * np.arange(1, n + 1) - n - 1) @ shown / (n * shown.sum())),
-            "popularity": float((served @ self.holders / length).mean()),
+            "popularity": sums.popularity / sums.served,
         }
         if self.genres.nnz:
-            wanted, given = self.tastes[rows[rows >= 0]], (lists @ self.genres)[rows >= 0]
-            found["diversity"] = _diversity(served, self.genres)
-            found["calibration"] = _calibration(wanted, given)
+            for name, (total, lists) in (
+                ("diversity", sums.diversity),
+                ("calibration", sums.calibration),
+            ):
+                found[name] = float(total / max(lists, 1))
         return found
+
+
+@dataclass
+class _Sums:
+    """Over lists, of which a block is in memory at one time; pairs have the lists they are of."""
+
+    shown: Floats
+    """How often each item is recommended."""
+    served: int = 0
+    novelty: float = 0.0
+    popularity: float = 0.0
+    diversity: Floats = field(default_factory=lambda: np.zeros(2))
+    calibration: Floats = field(default_factory=lambda: np.zeros(2))
 
 
 def _shares(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -100,8 +130,11 @@ def _shares(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.diags_array(1 / np.maximum(sums, 1e-300)) @ matrix
 
 
-def _diversity(lists: sparse.csr_matrix, genres: sparse.csr_matrix) -> float:
-    """With unit vectors v, the pairs' cosines sum to (|Σv|² − n) / 2: no pair is visited."""
+def _diversity(lists: sparse.csr_matrix, genres: sparse.csr_matrix) -> Floats:
+    """The sum over lists, and of how many: float64 (2,).
+
+    With unit vectors v, the pairs' cosines sum to (|Σv|² − n) / 2: no pair is visited.
+    """
     lengths = np.sqrt(np.asarray(genres.multiply(genres).sum(axis=1)).ravel())
     unit = sparse.diags_array(1 / np.maximum(lengths, 1e-300)) @ genres
     n = lists @ (lengths > 0).astype(np.float64)
@@ -109,14 +142,14 @@ def _diversity(lists: sparse.csr_matrix, genres: sparse.csr_matrix) -> float:
     squares = np.asarray(total.multiply(total).sum(axis=1)).ravel()
     several = n > 1
     cosines = (squares[several] - n[several]) / (n[several] * (n[several] - 1))
-    return float((1 - cosines).mean()) if several.any() else 0.0
+    return np.array([(1 - cosines).sum(), several.sum()])
 
 
-def _calibration(wanted: sparse.csr_matrix, given: sparse.csr_matrix) -> float:
-    """Mean divergence KL(p ‖ (1−α)q + αp) over the rows that have both (Steck 2018)."""
+def _calibration(wanted: sparse.csr_matrix, given: sparse.csr_matrix) -> Floats:
+    """Sum of KL(p ‖ (1−α)q + αp) over the rows that have both (Steck 2018), and their number."""
     both = (np.diff(wanted.indptr) > 0) & (np.diff(given.indptr) > 0)
     p, q = (_shares(sparse.csr_matrix(each)[both]) for each in (wanted, given))
     cells = p.tocoo()  # where p is 0, a cell adds nothing
     there = np.asarray(q[cells.row, cells.col]).ravel()
     mixed = (1 - _SMOOTHING) * there + _SMOOTHING * cells.data
-    return float((cells.data * np.log(cells.data / mixed)).sum() / max(both.sum(), 1))
+    return np.array([(cells.data * np.log(cells.data / mixed)).sum(), both.sum()])

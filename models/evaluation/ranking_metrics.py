@@ -24,17 +24,18 @@ class HeldOut:
         self._pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         self.users, self.n_relevant = np.unique(self._pairs // n_items, return_counts=True)
 
-    def hits(self, ranked: Ints) -> Bools:
+    def hits(self, ranked: Ints, first: int = 0) -> Bools:
         """Tell which ranked items are relevant.
 
         Args:
-            ranked: int64 (n_users, K), item codes in [0, n_items), best first, one row per user
-                in the order of `users`; -1 where a ranking is shorter.
+            ranked: int64 (n, K), item codes in [0, n_items), best first, one row per user in the
+                order of `users`; -1 where a ranking is shorter.
+            first: whose ranking the first row is, as a place in `users`.
 
         Returns:
-            bool (n_users, K).
+            bool (n, K).
         """
-        wanted = self.users[:, None] * self._n_items + ranked
+        wanted = self.users[first : first + len(ranked), None] * self._n_items + ranked
         # A row's keys are near each other, so sorted pairs keep the binary search in cache.
         position = np.searchsorted(self._pairs, wanted)
         found = self._pairs.take(position, mode="clip") == wanted

@@ -1,6 +1,7 @@
 """From rankings and held-out interactions to values per user."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -9,11 +10,46 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.arrow import Bools, Ints, positions
-from models.config import Evaluation, PerUser
+from models.config import Evaluation, Metric, PerUser
 from models.errors import BadInput
 from models.evaluation.click_metrics import per_user, require_both
 from models.evaluation.ranking_metrics import HeldOut, ranking_metrics
 from models.schemas import ITEM, USER
+
+_LISTS_AT_ONCE = 1 << 16
+
+Column = tuple[str, int | None]
+"""A metric and its cut-off."""
+
+
+@dataclass(frozen=True)
+class OfHits(Mapping[Column, PerUser]):
+    """Metrics of rankings, computed when asked for: hits take a seventh of the memory of values.
+
+    Attributes:
+        hits: bool (n_users, K), see `HeldOut.hits`.
+        n_relevant: int64 (n_users,).
+        columns: metrics and their cut-offs.
+    """
+
+    hits: Bools
+    n_relevant: Ints
+    columns: tuple[tuple[Metric, int], ...]
+
+    def __getitem__(self, column: Column) -> PerUser:
+        """Compute one metric for every user."""
+        for metric, k in self.columns:
+            if (metric, k) == column:
+                return ranking_metrics(self.hits, self.n_relevant, [metric], [k])[metric, k]
+        raise KeyError(column)
+
+    def __iter__(self) -> Iterator[Column]:
+        """Iterate over metrics and cut-offs."""
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        """Count the metrics and cut-offs."""
+        return len(self.columns)
 
 
 @dataclass(frozen=True)
@@ -26,24 +62,29 @@ class UserValues:
     """
 
     users: NDArray[np.str_]
-    values: dict[tuple[str, int | None], PerUser]
+    values: Mapping[Column, PerUser] = field(repr=False)
 
     def where(self, chosen: Bools | Ints) -> Self:
         """The values of some users, by mask or by position."""
+        if isinstance(self.values, OfHits):
+            of = self.values
+            rows = OfHits(of.hits[chosen], of.n_relevant[chosen], of.columns)
+            return type(self)(self.users[chosen], rows)
         values = {column: values[chosen] for column, values in self.values.items()}
         return type(self)(self.users[chosen], values)
 
 
 def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) -> UserValues:
-    """Compute every metric at every cut-off for every user of a split.
+    """Score every user of a split, for every metric at every cut-off.
 
     `rankings` has the schema `RANKINGS` (scores are not needed), `held` `INTERACTIONS`.
 
     Raises:
         BadInput: if no user has both a ranking and held-out items.
     """
-    rankings = rankings.filter(pc.equal(rankings["split"], split)).sort_by(USER)
-    users, lists = (rankings[column].combine_chunks() for column in (USER, "items"))
+    rankings = rankings.filter(pc.equal(rankings["split"], split))
+    order = pc.sort_indices(rankings[USER])
+    users = rankings[USER].combine_chunks().take(order)
     held = held.filter(pc.is_in(held[USER], users))
     if held.num_rows == 0:
         raise BadInput(
@@ -53,10 +94,15 @@ def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) ->
     # A user's code is its row in the rankings; items that nobody holds out need no code.
     items = pc.unique(held[ITEM])
     held_out = HeldOut(positions(held[USER], users), positions(held[ITEM], items), len(items))
-    hits = held_out.hits(list_codes(lists, items, max(config.k))[held_out.users])
-    values = ranking_metrics(hits, held_out.n_relevant, config.metrics, config.k)
-    names = users.take(held_out.users).to_numpy(zero_copy_only=False)
-    return UserValues(np.asarray(names, dtype=np.str_), dict(values.items()))
+    rows, k = order.take(pa.array(held_out.users)), max(config.k)
+    hits = np.empty((len(rows), k), dtype=np.bool_)
+    for first in range(0, len(rows), _LISTS_AT_ONCE):
+        lists = rankings["items"].take(rows[first : first + _LISTS_AT_ONCE]).combine_chunks()
+        hits[first : first + len(lists)] = held_out.hits(list_codes(lists, items, k), first)
+    columns = tuple((metric, k) for metric in config.metrics for k in config.k)
+    names = users.take(pa.array(held_out.users)).to_numpy(zero_copy_only=False)
+    of_hits = OfHits(hits, held_out.n_relevant, columns)
+    return UserValues(np.asarray(names, dtype=np.str_), of_hits)
 
 
 def score_clicks(predictions: pa.Table, split: str, config: Evaluation) -> UserValues:

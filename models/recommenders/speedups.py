@@ -43,11 +43,13 @@ def large_graph(lightgcn: type) -> type:
     """
 
     def forward(self: Any) -> tuple[Tensor, Tensor]:
-        layer = total = self.get_ego_embeddings()
+        layer = self.get_ego_embeddings()
+        total = layer.clone()  # a tap may have taken the layer itself
         for _ in range(self.n_layers):
             layer = cast(Any, _Propagation).apply(self.norm_adj_matrix, layer)
-            total = total + layer
-        users, items = torch.split(total / (self.n_layers + 1), [self.n_users, self.n_items])
+            total.add_(layer)  # nothing keeps it for the gradient
+        total.div_(self.n_layers + 1)
+        users, items = torch.split(total, [self.n_users, self.n_items])
         return users, items
 
     def get_norm_adj_mat(self: Any) -> Tensor:

@@ -274,6 +274,7 @@ class GradientSteps:
                 if losses.transfer is not None:
                     transfer_total += losses.transfer.detach()
             steps += len(self._batches)
+        self._optimizer.zero_grad()  # ranking needs the memory
         return float(model_total) / steps, float(transfer_total) / steps if transferring else None
 
     def state(self) -> State:

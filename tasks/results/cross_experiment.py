@@ -6,9 +6,11 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from models.config import PerUser
 from models.errors import BadInput
-from models.evaluation.user_scores import UserValues
+from models.evaluation.user_scores import Column, UserValues
 from models.report.wording import listed
 from models.statistics.comparability import Run, Terms
 from models.statistics.contrasts import experiment_contrasts
@@ -148,9 +150,10 @@ def runs_of(rows: Rows, values: Mapping[str, UserValues]) -> list[Run]:
 def user_values(connection: "DuckDBPyConnection", run_ids: Iterable[str]) -> dict[str, UserValues]:
     """The rows of `user_metrics`, by run."""
     selected = connection.sql(script("results/run_values"), params={"run_ids": list(run_ids)})
-    found: dict[str, UserValues] = {}
+    names: dict[str, NDArray[np.str_]] = {}
+    found: dict[str, dict[Column, PerUser]] = {}
     for run_id, metric, k, users, values in zip(*selected.to_arrow_table().columns, strict=True):
-        names = np.asarray(users.values.to_numpy(zero_copy_only=False), np.str_)
-        run = found.setdefault(run_id.as_py(), UserValues(names, {}))
-        run.values[metric.as_py(), k.as_py()] = values.values.to_numpy()
-    return found
+        run = run_id.as_py()
+        names[run] = np.asarray(users.values.to_numpy(zero_copy_only=False), np.str_)
+        found.setdefault(run, {})[metric.as_py(), k.as_py()] = values.values.to_numpy()
+    return {run: UserValues(names[run], values) for run, values in found.items()}
