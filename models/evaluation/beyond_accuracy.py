@@ -69,13 +69,13 @@ class Catalogue:
                 of the training history; 0 is calibrated.
         """
         ranked = rankings.filter(pc.equal(rankings["split"], split))
+        rows = positions(ranked[USER], self.users)
         sums = {k: _Sums(np.zeros(len(self.items))) for k in ks}
-        for first in range(0, ranked.num_rows, _LISTS_AT_ONCE):
-            part = ranked.slice(first, _LISTS_AT_ONCE)
-            codes = list_codes(part["items"].combine_chunks(), self.items, max(ks))
-            rows = positions(part[USER], self.users)
+        for first in range(0, len(rows), _LISTS_AT_ONCE):
+            lists = ranked["items"].slice(first, _LISTS_AT_ONCE).combine_chunks()
+            codes = list_codes(lists, self.items, max(ks))
             for k in ks:
-                self._add(sums[k], codes[:, :k], rows)
+                self._add(sums[k], codes[:, :k], rows[first : first + len(lists)])
         return {(name, k): v for k in ks for name, v in self._means(sums[k]).items()}
 
     def _add(self, sums: "_Sums", codes: Ints, rows: Ints) -> None:

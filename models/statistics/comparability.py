@@ -130,7 +130,9 @@ def obstacle(arm: Sequence[Run], other: Sequence[Run], against: str = BASELINE) 
             return _differ(noun, against, _distinct(each_other), _distinct(each))
     users = {run.replicate[0]: run.values.users for run in arm}
     for run in other:
-        only_one = len(np.setxor1d(run.values.users, users[run.replicate[0]]))
+        scored, scored_here = run.values.users, users[run.replicate[0]]
+        same = np.array_equal(scored, scored_here)
+        only_one = 0 if same else len(np.setxor1d(scored, scored_here))
         if only_one:
             return f"users differ ({only_one} scored in one arm only)"
     return "fewer than 2 users were scored" if len(common_users(arm)) < 2 else None
