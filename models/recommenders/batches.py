@@ -17,7 +17,7 @@ LABEL, ROW = "label", "row"
 NEGATIVE_PREFIX = "neg_"
 NEGATIVE_ITEM = NEGATIVE_PREFIX + ITEM
 
-_BLOCK_ROWS = 1 << 22
+_BLOCK_ROWS = 1 << 20
 _MARKED_PAIRS = 1 << 28
 """User-item pairs for which a table of bytes, a quarter of a gigabyte, beats a binary search."""
 
@@ -139,12 +139,14 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the epoch's batches."""
-        order = torch.randperm(self.n_rows, generator=self.generator, device=self.generator.device)
+        device, small = self.generator.device, self.n_rows < 1 << 31
+        dtype = torch.int32 if small else torch.int64
+        order = torch.randperm(self.n_rows, generator=self.generator, device=device, dtype=dtype)
         parts = list(order.split(self.block or self.step))
         if len(parts) > 1 and len(parts[-1]) < self.least:
             parts[-2:] = [torch.cat(parts[-2:])]
         for rows in parts:
-            yield from self.make(rows)
+            yield from self.make(rows.long())
 
 
 def pair_batches(

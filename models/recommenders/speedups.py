@@ -43,13 +43,9 @@ def large_graph(lightgcn: type) -> type:
     """
 
     def forward(self: Any) -> tuple[Tensor, Tensor]:
-        layer = self.get_ego_embeddings()
-        total = layer.clone()  # a tap may have taken the layer itself
-        for _ in range(self.n_layers):
-            layer = cast(Any, _Propagation).apply(self.norm_adj_matrix, layer)
-            total.add_(layer)  # nothing keeps it for the gradient
-        total.div_(self.n_layers + 1)
-        users, items = torch.split(total, [self.n_users, self.n_items])
+        vectors = self.get_ego_embeddings()
+        mean = cast(Any, _Convolution).apply(self.norm_adj_matrix, self.n_layers, vectors)
+        users, items = torch.split(mean, [self.n_users, self.n_items])
         return users, items
 
     def get_norm_adj_mat(self: Any) -> Tensor:
@@ -77,19 +73,27 @@ def _normalised_adjacency(pairs: sparse.coo_matrix) -> Tensor:
         return torch.sparse_csr_tensor(rows, columns, weights, graph.shape)
 
 
-class _Propagation(torch.autograd.Function):
-    """Product with a symmetric matrix, which is its own transpose."""
+class _Convolution(torch.autograd.Function):
+    """LightGCN's layers. By a symmetric graph, the gradient's way back is the same as the way."""
 
     @staticmethod
-    def forward(ctx: Any, graph: Tensor, vectors: Tensor) -> Tensor:
-        """Multiply (n, n) by (n, width)."""
-        ctx.graph = graph
-        return cast(Tensor, torch.sparse.mm(graph, vectors))
+    def forward(ctx: Any, graph: Tensor, layers: int, vectors: Tensor) -> Tensor:
+        """Return the mean of float (n, width) and its products with the graph's powers."""
+        ctx.graph, ctx.layers = graph, layers
+        return _mean_of_layers(graph, layers, vectors)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        """Multiply the gradient alike."""
-        return None, torch.sparse.mm(ctx.graph, gradient.contiguous())
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
+        """Convolve the gradient alike."""
+        return None, None, _mean_of_layers(ctx.graph, ctx.layers, gradient.contiguous())
+
+
+def _mean_of_layers(graph: Tensor, layers: int, vectors: Tensor) -> Tensor:
+    """(1 + A (1 + A (1 + …))) x / (layers + 1): two tensors beside `vectors` at a time."""
+    total = vectors
+    for _ in range(layers):
+        total = torch.addmm(vectors, graph, total)
+    return total.div_(layers + 1) if layers else total.clone()
 
 
 class Dropout(nn.Dropout):

@@ -19,7 +19,7 @@ from tasks.training.worker import predict, train
 
 @stage(
     "training",
-    version=5,
+    version=6,
     ignore=("keep_weights",),
     optional=("initial",),
     on_completion=[forget],
