@@ -14,7 +14,7 @@ per user, with an a of its own for each: 10 k and 100 k users at 100, 100 k and 
 costs, such as UMAP's sample, make it smaller; the table has the exponent of each step and stage.
 
 `peak_rss_gb` is that of the largest size: the peak resident memory of the process that runs the
-stages, plus that of its largest child (Prefect's temporary server), in GiB.
+stages, plus what Prefect's temporary server holds, in GiB.
 
 With `--training`, models are also trained on 70 % of each size's interactions: BPR with 8 epochs
 and iALS with 12 sweeps, validated after each, all users ranked once at the end
@@ -40,6 +40,7 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 from prefect import flow
 from rich.console import Console
@@ -235,7 +236,7 @@ def run_stages(home: Path, reduction: str) -> None:
         stages.run(evaluation, "scale", [part])
 
     to_comparison()
-    peak = sum(_peak(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak = _peak() + stages.others_gb
     seconds = {record.name: record.seconds for record in stages.records}
     found = {"seconds": seconds, "cpu": stages.cpu, "peak_rss_gb": peak, "peaks": stages.peaks}
     print(json.dumps(found))
@@ -281,19 +282,23 @@ class _Measured(StageRunner):
     def __init__(self) -> None:
         super().__init__()
         self.cpu, self.peaks = dict[str, float](), dict[str, float]()
+        self.others_gb = 0.0
+        """Of the child processes, which is Prefect's server: the most at the end of a stage."""
 
     def run(self, stage: Stage, *inputs: Any, side: Side | None = None) -> Any:
         began = process_time()
         result = super().run(stage, *inputs, side=side)
         self.cpu[stage.name] = round(process_time() - began, 2)
-        self.peaks[stage.name] = round(_peak(resource.RUSAGE_SELF), 2)
+        self.peaks[stage.name] = round(_peak(), 2)
+        others = (child.memory_info().rss for child in psutil.Process().children(recursive=True))
+        self.others_gb = max(self.others_gb, sum(others) / 2**30)
         print(stage.name, self.records[-1].seconds, self.cpu, self.peaks, file=sys.stderr)
         return result
 
 
-def _peak(who: int) -> float:
-    """Resident memory in GiB."""
-    return resource.getrusage(who).ru_maxrss / 2**20
+def _peak() -> float:
+    """Resident memory of this process in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def table_of(runs: Sequence[Run]) -> Table:

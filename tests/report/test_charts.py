@@ -1,3 +1,4 @@
+import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
 from models.report import wording
@@ -84,3 +85,32 @@ def test_a_sweep_averages_seeds_and_nothing_else():
 def test_nothing_that_varies_gives_no_sweep():
     rows = [run("baseline", 1, 0.2), run("transfer", 1, 0.5, 0.1), run("shuffled", 1, 0.5, 0.1)]
     assert parameter_sweeps.sweeps(rows, "NDCG@10") == []
+
+
+def test_gains_are_drawn_against_the_baseline_of_equal_split_length_and_seed():
+    def cut(arm, seed, value, split, limit, sources=("profiles",)):
+        config = {
+            "split": {"seed": split, "train_limit": limit},
+            "targets": {"sources": list(sources)},
+        }
+        return run(arm, seed, value) | {"config": config, "alpha": 0.1}
+
+    rows = [
+        cut("transfer", 1, 0.5, 101, None),
+        cut("baseline", 1, 0.4, 101, None),
+        cut("baseline", 1, 0.2, 101, 20),
+        cut("transfer", 1, 0.3, 101, 20),
+        cut("baseline", 1, 0.1, 102, 20),
+        cut("transfer", 1, 0.4, 102, 20),
+        cut("transfer", 1, 0.25, 101, 20, ("offline",)),
+        cut("baseline", 1, 0.1, 101, 3),
+        cut("transfer", 1, 0.1, 101, 3),
+        cut("shuffled", 1, 0.9, 103, 3),  # without a baseline on its split
+    ]
+    (chart,) = parameter_sweeps.sweeps(rows, "NDCG@10")
+    assert chart.factor == "Training interactions of a user"
+    lines = {line["name"]: (line["x"], line["y"]) for line in chart.figure["data"]}
+    assert lines["transfer, profiles"][0] == ["3", "20", "all"]
+    np.testing.assert_allclose(lines["transfer, profiles"][1], [0.0, 0.2, 0.1])
+    np.testing.assert_allclose(lines["transfer, offline"][1], [0.05])
+    assert set(lines) == {"transfer, profiles", "transfer, offline"}

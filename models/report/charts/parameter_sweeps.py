@@ -1,5 +1,7 @@
-"""Sweeps: the metric over alpha, layer, alignment and reduction where they vary."""
+"""Sweeps: the metric over alpha, layer, alignment, reduction; the gain over histories' length."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -9,6 +11,8 @@ from models.config import ARMS, BASELINE
 from models.report.charts.theme import Figure, layout, line, plain, title
 
 FACTORS = {"alpha": "α", "layer": "Layer", "alignment": "Alignment", "reduction": "Reduction"}
+
+_LENGTH = "Training interactions of a user"
 
 RunRow = Mapping[str, Any]
 """Columns of table `runs`, and `value`: the primary metric on test."""
@@ -25,7 +29,7 @@ class Sweep:
 
 
 def sweeps(runs: Sequence[RunRow], label: str) -> list[Sweep]:
-    """One chart per model and factor of which an arm has several values.
+    """One chart per model and factor of which an arm has several values, and of its gains.
 
     A line joins runs that differ in nothing but the factor and the seed: its points are means
     over seeds, its whiskers standard deviations. The baseline is a level line. The y axis is
@@ -38,8 +42,41 @@ def sweeps(runs: Sequence[RunRow], label: str) -> list[Sweep]:
         for factor, name in FACTORS.items():
             lines = {key: line for key, line in _lines(own, factor).items() if len(line) > 1}
             if lines:
-                found.append(Sweep(model, name, _figure(lines, baseline, factor, label)))
+                kind = "linear" if factor == "alpha" else "category"
+                found.append(Sweep(model, name, _figure(lines, baseline, name, kind, label)))
+        if gains := _gains(own):
+            figure = _figure(gains, [0.0], _LENGTH, "category", f"gain in {label}")
+            found.append(Sweep(model, _LENGTH, figure))
     return found
+
+
+def _gains(runs: Sequence[RunRow]) -> dict[tuple[str, ...], _Line]:
+    """Per arm and sources: gains over the baseline of equal split, length and seed, by length.
+
+    Empty unless `split.train_limit` has several values.
+    """
+
+    def split(run: RunRow) -> dict[str, Any]:
+        return run["config"]["split"] if "config" in run else {}
+
+    def place(run: RunRow) -> str:
+        return json.dumps([split(run), run["seed"]])
+
+    def length(run: RunRow) -> float:
+        return split(run).get("train_limit") or math.inf
+
+    baseline = {place(run): run["value"] for run in runs if run["arm"] == BASELINE}
+    lengths = sorted({length(run) for run in runs})
+    if len(lengths) < 2:
+        return {}
+    names = {n: "all" if n == math.inf else str(n) for n in lengths}
+    lines: dict[tuple[str, ...], _Line] = {}
+    for run in sorted(runs, key=length):
+        if run["arm"] != BASELINE and place(run) in baseline:
+            sources = run["config"]["targets"]["sources"]
+            line = lines.setdefault((run["arm"], *map(str, sources)), {})
+            line.setdefault(names[length(run)], []).append(run["value"] - baseline[place(run)])
+    return lines
 
 
 def _lines(runs: Sequence[RunRow], factor: str) -> dict[tuple[str, ...], _Line]:
@@ -52,15 +89,18 @@ def _lines(runs: Sequence[RunRow], factor: str) -> dict[tuple[str, ...], _Line]:
             )
             values = lines.setdefault((run["arm"], *others), {})
             values.setdefault(run[factor], []).append(run["value"])
-    return lines
+    return {key: dict(sorted(line.items())) for key, line in lines.items()}
 
 
 def _figure(
-    lines: Mapping[tuple[str, ...], _Line], baseline: Sequence[float], factor: str, label: str
+    lines: Mapping[tuple[str, ...], _Line],
+    baseline: Sequence[float],
+    name: str,
+    kind: str,
+    label: str,
 ) -> Figure:
     frame = layout(280)
-    kind = "linear" if factor == "alpha" else "category"
-    frame["xaxis"] |= {"title": title(FACTORS[factor]), "type": kind}
+    frame["xaxis"] |= {"title": title(name), "type": kind}
     frame["yaxis"] |= {"title": title(label)}
     if baseline:
         level = fmean(baseline)
@@ -69,7 +109,7 @@ def _figure(
         frame["shapes"] = [{**across, "y0": level, "y1": level, "line": dashed}]
         above = {"xanchor": "right", "yanchor": "bottom", "showarrow": False}
         frame["annotations"] = [{"text": BASELINE, "xref": "paper", "x": 1, "y": level, **above}]
-    data = [_trace(key, dict(sorted(values.items()))) for key, values in lines.items()]
+    data = [_trace(key, values) for key, values in lines.items()]
     return {"data": data, "layout": frame}
 
 
