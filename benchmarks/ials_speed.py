@@ -10,6 +10,7 @@ instead, so it does another job; its time is shown beside. Ratios are ours over 
 medians; below 1 is faster.
 
     .venv/bin/python benchmarks/ials_speed.py [--rounds 7] [--columns 64] [--json]
+    .venv/bin/python benchmarks/ials_speed.py --size 400000x50000x60 --rounds 1
 
 implicit is no dependency of the pipeline, but of its development: `pip install -e '.[dev]'`.
 """
@@ -19,6 +20,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
@@ -47,6 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--columns", type=int, default=64)
+    parser.add_argument("--size", help="users x items x draws of each, in place of both data sets")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     console = Console(stderr=options.json)
@@ -56,8 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     torch.set_num_threads(1)
     ratios: dict[str, dict[str, float]] = {}
+    data: dict[str, Callable[[], Pairs]] = {"ml-100k": movielens, "sparse": power_law}
+    if options.size:
+        data = {"sparse": partial(power_law, *map(int, options.size.split("x")))}
     with threadpool_limits(1):
-        for name, pairs in {"ml-100k": movielens(), "sparse": power_law()}.items():
+        for name, made in data.items():
+            pairs = made()
             require_agreement(pairs, options.columns)
             seconds = measure(pairs, options.columns, options.rounds)
             console.print(_table(name, pairs, seconds))
