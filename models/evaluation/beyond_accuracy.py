@@ -95,25 +95,22 @@ class Catalogue:
             sums.calibration += _calibration(wanted, given)
 
     def _means(self, sums: "_Sums") -> dict[str, float]:
-        shown, n = np.sort(sums.shown), len(self.items)
+        shown, n, lists = np.sort(sums.shown), len(self.items), max(sums.served, 1)
         found = {
             "coverage": float((shown > 0).mean()),
-            "novelty": sums.novelty / sums.served,
+            "novelty": sums.novelty / lists,
             "gini": float((2 * np.arange(1, n + 1) - n - 1) @ shown / (n * shown.sum())),
-            "popularity": sums.popularity / sums.served,
+            "popularity": sums.popularity / lists,
         }
         if self.genres.nnz:
-            for name, (total, lists) in (
-                ("diversity", sums.diversity),
-                ("calibration", sums.calibration),
-            ):
-                found[name] = float(total / max(lists, 1))
+            pairs = {"diversity": sums.diversity, "calibration": sums.calibration}
+            found |= {name: float(total / max(of, 1)) for name, (total, of) in pairs.items()}
         return found
 
 
 @dataclass
 class _Sums:
-    """Over lists, of which a block is in memory at one time; pairs have the lists they are of."""
+    """Over lists, of which a block is in memory at one time; a pair is a sum and of how many."""
 
     shown: Floats
     """How often each item is recommended."""
