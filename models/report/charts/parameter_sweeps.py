@@ -29,7 +29,7 @@ class Sweep:
 
 
 def sweeps(runs: Sequence[RunRow], label: str) -> list[Sweep]:
-    """One chart per model and factor of which an arm has several values, and of its gains.
+    """One chart per model and factor of which an arm has several values, or of its gains.
 
     A line joins runs that differ in nothing but the factor and the seed: its points are means
     over seeds, its whiskers standard deviations. The baseline is a level line. The y axis is
@@ -38,15 +38,16 @@ def sweeps(runs: Sequence[RunRow], label: str) -> list[Sweep]:
     found = []
     for model in dict.fromkeys(run["model"] for run in runs):
         own = [run for run in runs if run["model"] == model]
+        if gains := _gains(own):  # a line over another factor would join different lengths
+            figure = _figure(gains, [0.0], _LENGTH, "category", f"gain in {label}")
+            found.append(Sweep(model, _LENGTH, figure))
+            continue
         baseline = [run["value"] for run in own if run["arm"] == BASELINE]
         for factor, name in FACTORS.items():
             lines = {key: line for key, line in _lines(own, factor).items() if len(line) > 1}
             if lines:
                 kind = "linear" if factor == "alpha" else "category"
                 found.append(Sweep(model, name, _figure(lines, baseline, name, kind, label)))
-        if gains := _gains(own):
-            figure = _figure(gains, [0.0], _LENGTH, "category", f"gain in {label}")
-            found.append(Sweep(model, _LENGTH, figure))
     return found
 
 
