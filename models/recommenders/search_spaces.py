@@ -89,6 +89,16 @@ _OWN: dict[str, dict[str, Space | None]] = {
         "power": _range(0.5, 5.0),
         "normalise": _range(0.0, 1.0),
     },
+    "models.recommenders.comparators.xsimgcl:XSimGCL": {
+        "learning_rate": _log(2e-3, 5e-2),
+        "weight_decay": None,
+        "train_batch_size": _choices(2048, 4096),
+        "n_layers": _choices(1, 2, 3),
+        "noise": _log(0.01, 0.3),
+        "contrast": _log(1e-3, 0.5),
+        "temperature": _range(0.1, 0.5),
+        "reg_weight": _log(1e-6, 1e-2),
+    },
     "models.recommenders.comparators.foretold:Foretold": {
         "reg_weight": _log(10.0, 5000.0),
         "ridge": _log(1.0, 300.0),
