@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from models.config import Evaluation
+from models.evaluation import user_scores
 from models.evaluation.slices import (
     Slice,
     sliced,
@@ -132,3 +133,16 @@ def test_slices_of_users_make_up_the_whole():
     bounds = [(part.low, part.high) for part in parts if part.kind == "history"]
     assert bounds == sorted(bounds)
     assert all(high < low for (_, high), (low, _) in pairwise(bounds))
+
+
+def test_lists_are_scored_in_blocks_as_all_at_once(monkeypatch):
+    whole = score(RANKED, HELD, "test", CONFIG)
+    monkeypatch.setattr(user_scores, "_LISTS_AT_ONCE", 2)
+    shuffled = RANKED.take([2, 0, 3, 1])  # rankings need not be in the order of users
+    blocks = score(shuffled, HELD, "test", CONFIG)
+    assert blocks.users.tolist() == whole.users.tolist() == ["u1", "u2", "u3"]
+    for column, values in whole.values.items():
+        assert blocks.values[column].tolist() == values.tolist()
+    assert whole.values["recall", 2].tolist() == [0.5, 1.0, 1.0]
+    with pytest.raises(KeyError):
+        whole.values["recall", 3]

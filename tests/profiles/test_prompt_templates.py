@@ -44,6 +44,19 @@ def test_a_template_may_use_jinjas_own_functions():
     assert render(template + TAIL, train(("u", "x", 3.7)))["u"].user == "13.7 23.7"
 
 
+def test_macros_take_defaults_names_and_calls():
+    template = (
+        HEAD + "{% macro line(film, mark='-', end='.') %}{{ mark }}{{ film.title }}{{ end }}"
+        "{% if caller is defined %}{{ caller() }}{% endif %}{% endmacro %}"
+        "{% for film in history %}{{ line(film, end=loop.index) }}{{ line(film, '+') }}{% endfor %}"
+        "{% call line(history[0]) %} said{% endcall %}" + TAIL
+    )
+    messages = render(template, train(("u", "x", 4)), catalogue(("x", "Heat", 1995, [])))["u"]
+    assert messages.user == '-"Heat"1+"Heat".-"Heat". said'
+    with pytest.raises(BadInput, match="mine, line 1"):
+        render(HEAD + "{% macro f(a) %}{% endmacro %}{{ f(1, b=2) }}" + TAIL, train(("u", "x", 4)))
+
+
 def test_liked_and_disliked_divide_the_history():
     # Own mean 3, population mean 2.2: 3 is liked, 2 is below both.
     template = HEAD + "{{ liked | map(attribute='rating') | join(',') }} | "
