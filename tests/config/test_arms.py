@@ -26,6 +26,7 @@ SAME_WORD = {
     ("models/training/training_loop.py", TRANSFER): "a phase of the training",
     ("models/experiments/search.py", TRANSFER): "a section of the configuration",
     ("models/experiments/search.py", "kar"): "a section of the configuration",
+    ("models/recommenders/search_spaces.py", "noise"): "a hyper-parameter of XSimGCL",
     ("tasks/results/sql/schema.sql", BASELINE): "a view and a column's default take no parameter",
 }
 """Files that use the name of an arm for something else, or cannot take it from the table."""

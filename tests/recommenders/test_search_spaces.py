@@ -8,7 +8,8 @@ from models.experiments import search as search_module
 from models.experiments.search import Study, require_equal_trials, space_of, start_of
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.registry import MODELS, entry
-from models.recommenders.search_spaces import _OWN, shipped_space
+from models.recommenders.search_spaces import _OWN,
+    _TRAINED, shipped_space
 
 NOTHING_TO_SET = {"Pop", "Random"}
 
@@ -40,7 +41,8 @@ def test_both_ends_are_settings_of_the_model(model, transfer):
 def test_spaces_belong_to_models_that_there_are():
     assert {model for model in _OWN if not is_path(model)} <= set(MODELS)
     for model in filter(is_path, _OWN):  # comparators
-        assert set(_OWN[model]) <= set(entry(model).defaults)
+        trained = set(_TRAINED) if entry(model).by_gradient else set()
+        assert set(_OWN[model]) <= set(entry(model).defaults) | trained
     for model in ("RecVAE", "ENMF", "SLIMElastic", "ItemKNN", "iALS", "EASE", "MultiVAE"):
         assert model in _OWN
 
