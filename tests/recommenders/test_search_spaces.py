@@ -8,8 +8,7 @@ from models.experiments import search as search_module
 from models.experiments.search import Study, require_equal_trials, space_of, start_of
 from models.recommenders.hyperparameters import hyperparameters
 from models.recommenders.registry import MODELS, entry
-from models.recommenders.search_spaces import _OWN,
-    _TRAINED, shipped_space
+from models.recommenders.search_spaces import _OWN, _TRAINED, shipped_space
 
 NOTHING_TO_SET = {"Pop", "Random"}
 
