@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -11,12 +12,11 @@ from scipy import sparse
 
 from models.arrow import Floats, Ints, distinct, incidence, positions, words
 from models.evaluation.slices import holders_of
-from models.evaluation.user_scores import list_codes
+from models.evaluation.user_scores import codes_in_blocks
 from models.schemas import GENRES, ITEM, USER
 
 BEYOND = ("coverage", "novelty", "gini", "popularity", "diversity", "calibration")
 
-_LISTS_AT_ONCE = 1 << 16
 _SMOOTHING = 0.01  # of a list's shares of genres in the calibration (Steck 2018, equation 6)
 
 
@@ -50,6 +50,12 @@ class Catalogue:
         surprises = -np.log2(np.maximum(holders, 1) / len(users))
         return cls(ids, holders, surprises, genres, users, incidence(train, users, ids) @ genres)
 
+    @cached_property
+    def _unit_genres(self) -> sparse.csr_matrix:
+        """The items' genres as vectors of length 1; none stay empty."""
+        lengths = np.sqrt(np.asarray(self.genres.multiply(self.genres).sum(axis=1)).ravel())
+        return sparse.csr_matrix(sparse.diags_array(1 / np.maximum(lengths, 1e-300)) @ self.genres)
+
     def of_lists(
         self, rankings: pa.Table, split: str, ks: Sequence[int]
     ) -> dict[tuple[str, int], float]:
@@ -71,15 +77,14 @@ class Catalogue:
         ranked = rankings.filter(pc.equal(rankings["split"], split))
         rows = positions(ranked[USER], self.users)
         sums = {k: _Sums(np.zeros(len(self.items))) for k in ks}
-        for first in range(0, len(rows), _LISTS_AT_ONCE):
-            lists = ranked["items"].slice(first, _LISTS_AT_ONCE).combine_chunks()
-            codes = list_codes(lists, self.items, max(ks))
+        every = pa.array(np.arange(len(rows)))
+        for first, codes in codes_in_blocks(ranked["items"], every, self.items, max(ks)):
             for k in ks:
-                self._add(sums[k], codes[:, :k], rows[first : first + len(lists)])
+                self._add(sums[k], codes[:, :k], rows[first : first + len(codes)])
         return {(name, k): v for k in ks for name, v in self._means(sums[k]).items()}
 
     def _add(self, sums: "_Sums", codes: Ints, rows: Ints) -> None:
-        """Add lists as `list_codes` gives them; `rows`: whose, as places in `users`, or -1."""
+        """Add lists as `codes_in_blocks` gives them; `rows`: whose, as places in `users`, or -1."""
         owners, ranks = np.nonzero(codes >= 0)
         marks = np.ones(len(owners)), (owners, codes[owners, ranks])
         lists = sparse.csr_matrix(marks, shape=(len(codes), len(self.items)))
@@ -90,7 +95,7 @@ class Catalogue:
         sums.novelty += float((served @ self.surprises / length).sum())
         sums.popularity += float((served @ self.holders / length).sum())
         if self.genres.nnz:
-            sums.diversity += _diversity(served, self.genres)
+            sums.diversity += _diversity(served, self._unit_genres)
             wanted, given = self.tastes[rows[rows >= 0]], (lists @ self.genres)[rows >= 0]
             sums.calibration += _calibration(wanted, given)
 
@@ -127,14 +132,12 @@ def _shares(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.diags_array(1 / np.maximum(sums, 1e-300)) @ matrix
 
 
-def _diversity(lists: sparse.csr_matrix, genres: sparse.csr_matrix) -> Floats:
+def _diversity(lists: sparse.csr_matrix, unit: sparse.csr_matrix) -> Floats:
     """The sum over lists, and of how many: float64 (2,).
 
-    With unit vectors v, the pairs' cosines sum to (|Σv|² − n) / 2: no pair is visited.
+    With items' unit vectors v, the pairs' cosines sum to (|Σv|² − n) / 2: no pair is visited.
     """
-    lengths = np.sqrt(np.asarray(genres.multiply(genres).sum(axis=1)).ravel())
-    unit = sparse.diags_array(1 / np.maximum(lengths, 1e-300)) @ genres
-    n = lists @ (lengths > 0).astype(np.float64)
+    n = lists @ (np.diff(unit.indptr) > 0).astype(np.float64)
     total = lists @ unit
     squares = np.asarray(total.multiply(total).sum(axis=1)).ravel()
     several = n > 1

@@ -96,9 +96,8 @@ def score(rankings: pa.Table, held: pa.Table, split: str, config: Evaluation) ->
     held_out = HeldOut(positions(held[USER], users), positions(held[ITEM], items), len(items))
     rows, k = order.take(pa.array(held_out.users)), max(config.k)
     hits = np.empty((len(rows), k), dtype=np.bool_)
-    for first in range(0, len(rows), _LISTS_AT_ONCE):
-        lists = rankings["items"].take(rows[first : first + _LISTS_AT_ONCE]).combine_chunks()
-        hits[first : first + len(lists)] = held_out.hits(list_codes(lists, items, k), first)
+    for first, codes in codes_in_blocks(rankings["items"], rows, items, k):
+        hits[first : first + len(codes)] = held_out.hits(codes, first)
     columns = tuple((metric, k) for metric in config.metrics for k in config.k)
     names = users.take(pa.array(held_out.users)).to_numpy(zero_copy_only=False)
     of_hits = OfHits(hits, held_out.n_relevant, columns)
@@ -122,8 +121,19 @@ def score_clicks(predictions: pa.Table, split: str, config: Evaluation) -> UserV
     )
 
 
-def list_codes(lists: pa.ListArray, items: pa.Array, k: int) -> Ints:
-    """Lists of items as codes: int64 (n_lists, k), cut at k or filled up with -1."""
+def codes_in_blocks(
+    lists: pa.ChunkedArray, rows: pa.Array, items: pa.Array, k: int
+) -> Iterator[tuple[int, Ints]]:
+    """Yield the lists in `rows` as codes of `items`, a block at a time, with its first place there.
+
+    Codes are int64 (n, k), cut at k or filled up with -1.
+    """
+    for first in range(0, len(rows), _LISTS_AT_ONCE):
+        block = lists.take(rows[first : first + _LISTS_AT_ONCE]).combine_chunks()
+        yield first, _list_codes(block, items, k)
+
+
+def _list_codes(lists: pa.ListArray, items: pa.Array, k: int) -> Ints:
     lengths = np.asarray(pc.list_value_length(lists), dtype=np.int64)
     rows = np.repeat(np.arange(len(lists)), lengths)
     ranks = np.arange(len(rows)) - np.repeat(lengths.cumsum() - lengths, lengths)

@@ -57,7 +57,7 @@ from models.schemas import GENRES, ITEM, RATING, TITLE, USER, YEAR
 
 _USERS_AT_ONCE = 1000
 _METHODS = frozenset(dir(dict))
-_SCOPES = {"_loop_vars", "_block_vars"}
+_SCOPES = ("_loop_vars", "_block_vars")
 """What Jinja's compiler hands to each call, for functions that take the context."""
 _SHOWN = (TITLE, YEAR, GENRES, RATING)
 
@@ -108,8 +108,9 @@ class _Environment(SandboxedEnvironment):
         """As Jinja's, without its questions about a macro of the template, which is always safe."""
         if type(obj) is not Macro:
             return super().call(context, obj, *given, **named)
-        given_by_name = {name: named[name] for name in named.keys() - _SCOPES}
-        return obj(context.eval_ctx, *given, **given_by_name)
+        for scope in _SCOPES:
+            named.pop(scope, None)
+        return obj(context.eval_ctx, *given, **named)
 
 
 class Prompt:

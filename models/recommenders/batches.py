@@ -140,7 +140,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         """Yield the epoch's batches."""
         device, small = self.generator.device, self.n_rows < 1 << 31
-        dtype = torch.int32 if small else torch.int64
+        dtype = torch.int32 if small else torch.int64  # the whole epoch's is in memory
         order = torch.randperm(self.n_rows, generator=self.generator, device=device, dtype=dtype)
         parts = list(order.split(self.block or self.step))
         if len(parts) > 1 and len(parts[-1]) < self.least:

@@ -15,6 +15,7 @@ import numpy as np
 
 from models.arrow import Floats
 from models.config import ARMS, BASELINE, parse_metric
+from models.evaluation.user_scores import Column
 from models.recommenders.registry import judged, reference_models
 from models.statistics.claims import (
     NO_TRANSFER,
@@ -35,8 +36,6 @@ from models.statistics.paired_comparison import (
     compare,
 )
 
-Column = tuple[str, int | None]
-"""A metric and its cut-off."""
 Arm = list[Run]
 """The runs of one model and arm, by split and seed."""
 Arms = Mapping[tuple[str, str], Arm]

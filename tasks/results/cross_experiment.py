@@ -154,6 +154,7 @@ def user_values(connection: "DuckDBPyConnection", run_ids: Iterable[str]) -> dic
     found: dict[str, dict[Column, PerUser]] = {}
     for run_id, metric, k, users, values in zip(*selected.to_arrow_table().columns, strict=True):
         run = run_id.as_py()
-        names[run] = np.asarray(users.values.to_numpy(zero_copy_only=False), np.str_)
+        if run not in names:
+            names[run] = np.asarray(users.values.to_numpy(zero_copy_only=False), np.str_)
         found.setdefault(run, {})[metric.as_py(), k.as_py()] = values.values.to_numpy()
     return {run: UserValues(names[run], values) for run, values in found.items()}

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.evaluation import beyond_accuracy
+from models.evaluation import beyond_accuracy, user_scores
 from models.evaluation.beyond_accuracy import Catalogue
 from models.schemas import GENRES, ITEM, USER
 
@@ -88,6 +88,6 @@ def test_without_genres_there_is_no_diversity():
 
 def test_blocks_of_lists_give_what_all_lists_give_at_once(k, monkeypatch):
     whole = described(catalogue(), RANKED, k)
-    monkeypatch.setattr(beyond_accuracy, "_LISTS_AT_ONCE", 1)
+    monkeypatch.setattr(user_scores, "_LISTS_AT_ONCE", 1)
     assert described(catalogue(), RANKED, k) == pytest.approx(whole)
     assert len(whole) == len(beyond_accuracy.BEYOND)

@@ -53,6 +53,11 @@ def test_macros_take_defaults_names_and_calls():
     )
     messages = render(template, train(("u", "x", 4)), catalogue(("x", "Heat", 1995, [])))["u"]
     assert messages.user == '-"Heat"1+"Heat".-"Heat". said'
+    every = (
+        HEAD + "{% macro f() %}{{ kwargs }}{% endmacro %}{{ f(e=1, b=2, d=3, a=4, c=5) }}" + TAIL
+    )
+    said = render(every, train(("u", "x", 4)))["u"].user  # in their order: a prompt decides a key
+    assert said == "{'e': 1, 'b': 2, 'd': 3, 'a': 4, 'c': 5}"
     with pytest.raises(BadInput, match="mine, line 1"):
         render(HEAD + "{% macro f(a) %}{% endmacro %}{{ f(1, b=2) }}" + TAIL, train(("u", "x", 4)))
 

@@ -51,7 +51,9 @@ def point(token, genre, text=None):
 
 
 def run(arm, seed, value, alpha=None, layer=None, model="BPR"):
+    config = {"split": {"seed": 2026, "train_limit": None}}
     known = {"model": model, "arm": arm, "seed": seed, "value": value, "alpha": alpha}
+    known |= {"config": config}
     if arm == "baseline":
         return known | {"layer": None, "alignment": None, "reduction": None}
     return known | {"layer": layer or "user", "alignment": "rmse", "reduction": "umap"}

@@ -57,27 +57,25 @@ def _gains(runs: Sequence[RunRow]) -> dict[tuple[str, ...], _Line]:
     Empty unless `split.train_limit` has several values.
     """
 
-    def split(run: RunRow) -> dict[str, Any]:
-        return run["config"]["split"] if "config" in run else {}
-
     def place(run: RunRow) -> str:
-        return json.dumps([split(run), run["seed"]])
+        return json.dumps([run["config"]["split"], run["seed"]])
 
     def length(run: RunRow) -> float:
-        return split(run).get("train_limit") or math.inf
+        return run["config"]["split"].get("train_limit") or math.inf
 
     baseline = {place(run): run["value"] for run in runs if run["arm"] == BASELINE}
     lengths = sorted({length(run) for run in runs})
     if len(lengths) < 2:
         return {}
     names = {n: "all" if n == math.inf else str(n) for n in lengths}
-    lines: dict[tuple[str, ...], _Line] = {}
+    gains: dict[tuple[str, ...], _Line] = {}
     for run in sorted(runs, key=length):
         if run["arm"] != BASELINE and place(run) in baseline:
             sources = run["config"]["targets"]["sources"]
-            line = lines.setdefault((run["arm"], *map(str, sources)), {})
-            line.setdefault(names[length(run)], []).append(run["value"] - baseline[place(run)])
-    return lines
+            by_length = gains.setdefault((run["arm"], *map(str, sources)), {})
+            gain = run["value"] - baseline[place(run)]
+            by_length.setdefault(names[length(run)], []).append(gain)
+    return gains
 
 
 def _lines(runs: Sequence[RunRow], factor: str) -> dict[tuple[str, ...], _Line]:
