@@ -89,6 +89,12 @@ _OWN: dict[str, dict[str, Space | None]] = {
         "power": _range(0.5, 5.0),
         "normalise": _range(0.0, 1.0),
     },
+    "models.recommenders.comparators.alpha_rec:AlphaRec": {
+        "weight_decay": None,
+        "train_batch_size": _choices(2048, 4096),
+        "n_layers": _choices(1, 2, 3),
+        "temperature": _range(0.05, 0.3),
+    },
     "models.recommenders.comparators.xsimgcl:XSimGCL": {
         "learning_rate": _log(2e-3, 5e-2),
         "weight_decay": None,

@@ -44,20 +44,20 @@ def large_graph(lightgcn: type) -> type:
 
     def forward(self: Any) -> tuple[Tensor, Tensor]:
         vectors = self.get_ego_embeddings()
-        mean = cast(Any, _Convolution).apply(self.norm_adj_matrix, self.n_layers, vectors)
+        mean = convolved(self.norm_adj_matrix, self.n_layers, vectors)
         users, items = torch.split(mean, [self.n_users, self.n_items])
         return users, items
 
     def get_norm_adj_mat(self: Any) -> Tensor:
         pairs, self.interaction_matrix = self.interaction_matrix, None  # of no further use
-        return _normalised_adjacency(pairs)
+        return normalised_adjacency(pairs)
 
     return type(
         lightgcn.__name__, (lightgcn,), {f.__name__: f for f in (forward, get_norm_adj_mat)}
     )
 
 
-def _normalised_adjacency(pairs: sparse.coo_matrix) -> Tensor:
+def normalised_adjacency(pairs: sparse.coo_matrix) -> Tensor:
     """D^(-1/2) A D^(-1/2) of users, then items: compressed rows, float32, indices int32.
 
     With these, torch on a CPU multiplies as they are; int64 ones it converts at each product.
@@ -71,6 +71,31 @@ def _normalised_adjacency(pairs: sparse.coo_matrix) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls the layout's support a beta
         return torch.sparse_csr_tensor(rows, columns, weights, graph.shape)
+
+
+def convolved(graph: Tensor, layers: int, vectors: Tensor) -> Tensor:
+    """The mean of float (n, width) and its products with the symmetric graph's powers."""
+    return cast(Tensor, cast(Any, _Convolution).apply(graph, layers, vectors))
+
+
+def product(graph: Tensor, vectors: Tensor) -> Tensor:
+    """The symmetric graph's product with float (n, width), one layer."""
+    return cast(Tensor, cast(Any, _Product).apply(graph, vectors))
+
+
+class _Product(torch.autograd.Function):
+    """A symmetric graph's product; torch would transpose compressed rows for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, graph: Tensor, vectors: Tensor) -> Tensor:
+        """Multiply."""
+        ctx.graph = graph
+        return graph @ vectors
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        """Multiply the gradient alike."""
+        return None, ctx.graph @ gradient.contiguous()
 
 
 class _Convolution(torch.autograd.Function):

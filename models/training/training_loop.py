@@ -167,6 +167,7 @@ class _Course:
                 f"loss {model_loss}, transfer loss {transfer_loss}). Lower {fix}.",
                 self.best_weights,
             )
+        self._wrapper.end_epoch()
         score = validate() if validate else float(number)
         if score > self._best_score:
             self.best_epoch, self._best_score = number, score

@@ -10,7 +10,7 @@ over the rows with a target, both sides centred, where n_i are a row's training 
 `transfer.shrinkage`, ρ `transfer.ridge`, and τ the mean square norm of the targets, which makes ρ
 free of their scale. A ridge that drew A itself to 0 would do so again each epoch, and the layer
 would follow: both collapse. The pull on a row is weighted k/(n_i + k), as in a shrinkage
-estimator: little where its interactions tell enough.
+estimator: little where its interactions tell enough. A table's row that has none becomes t_i A.
 """
 
 from typing import Any
@@ -42,6 +42,7 @@ class RidgeMap:
         self._vectors = targets.new_zeros(len(targets), width)
         self._seen = torch.zeros_like(known)
         self._foretold: Tensor | None = None
+        self._new = (known & (counts == 0)).nonzero().flatten()
         inside = targets[known] - targets[known].mean(dim=0)
         axes = torch.linalg.eigh(inside.T @ inside)[1].flip(1)[:, :width]
         axes = axes / (inside @ axes).square().mean().sqrt().clamp(min=1e-12)
@@ -80,6 +81,11 @@ class RidgeMap:
             self._foretold = (self._targets - middle) @ self._map
         root = self.pull[ids, None].sqrt()
         return root * vectors, root * self._foretold[ids]
+
+    def place_new(self, table: Tensor) -> None:
+        """Give rows of `table`, float (n_rows, width), without an interaction what is foretold."""
+        if self._foretold is not None:
+            table[self._new] = self._foretold[self._new].to(table)
 
     def state(self) -> dict[str, Any]:
         """What the next map is learned from."""

@@ -111,6 +111,12 @@ class ModelWrapper:
         if self.transfer and self.transfer.schedule == "decay":
             self.alpha = self.transfer.strength * (1 - epoch / epochs)
 
+    def end_epoch(self) -> None:
+        """Place rows that no interaction has trained, if their side has a map."""
+        for side in self.sides:
+            if self.alpha > 0 and isinstance(side, _Transferred):
+                side.place_new()
+
     def state(self) -> list[dict[str, Any]]:
         """What training has changed on each side, as tensors and plain values."""
         return [side.state() for side in self.sides]
@@ -186,6 +192,13 @@ class _Transferred:
         self.layer_spread = state["spread"]
         if self.map is not None:
             self.map.restore(state["map"])
+
+    def place_new(self) -> None:
+        """Give the tapped table's rows without an interaction what the map foretells."""
+        table = self.hooks.matrix()
+        if self.map is not None and table is not None:
+            with torch.no_grad():
+                self.map.place_new(table[self._rows.start : self._rows.stop])
 
     def initialise(self) -> None:
         """Start the tapped table from the targets, on its own scale (alignment `init`)."""

@@ -19,7 +19,7 @@ from tasks.training.worker import predict, train
 
 @stage(
     "training",
-    version=6,
+    version=7,
     ignore=("keep_weights",),
     optional=("initial",),
     on_completion=[forget],

@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import coo_matrix
 
 from models.recommenders import recbole_adapter
-from models.recommenders.speedups import Dropout, _normalised_adjacency, speed_up
+from models.recommenders.speedups import Dropout, normalised_adjacency, speed_up
 from tests.support.toy_recommender import recommender
 
 
@@ -52,7 +52,7 @@ def test_loss_and_gradients_on_the_large_graph_are_recboles(negatives, monkeypat
 def test_an_interaction_given_twice_is_one_edge():
     rows, columns = np.array([1, 1, 2]), np.array([1, 1, 1])
     pairs = coo_matrix((np.ones(3, np.float32), (rows, columns)), (3, 2))
-    weights = _normalised_adjacency(pairs).to_dense()
+    weights = normalised_adjacency(pairs).to_dense()
     assert weights[1, 4] == weights[4, 1] == pytest.approx(0.5**0.5)
     assert int((weights > 0).sum()) == 4
 

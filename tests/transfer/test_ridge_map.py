@@ -4,10 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from models.config import Transfer
+from models.config import Budget, Transfer
+from models.recommenders.recbole_adapter import Log
+from models.recommenders.recommender import Recommender
 from models.recommenders.registry import MODELS
+from models.training.training_loop import fit
 from models.transfer.ridge_map import RidgeMap
-from tests.support.toy_recommender import recommender, targets, train, weights, wrap
+from tests.support.toy_recommender import (
+    ITEMS,
+    N_ITEMS,
+    UNIVERSE,
+    USERS,
+    interactions,
+    recommender,
+    targets,
+    train,
+    weights,
+    wrap,
+)
 
 MAPPED = Transfer(alignment="mapped", schedule="joint", alpha=0.5)
 
@@ -125,6 +139,24 @@ def test_rows_with_few_interactions_are_pulled_most():
     pull, counts = wrapper.sides[0].map.pull, built.counts("users")
     torch.testing.assert_close(pull, 100 / (100 + counts.float()))
     assert int(counts.sum()) == len(built.train_users)
+
+
+def test_an_item_that_nobody_has_had_is_where_the_map_foretells_from_its_text():
+    new = {ITEMS[0], ITEMS[-1]}  # one of each taste
+    kept = [pair for pair in zip(*interactions()[0], strict=True) if pair[1] not in new]
+    settings = {"train_batch_size": 64, "learning_rate": 0.01}
+    log = Log(*map(list, zip(*kept, strict=True)))
+    built = Recommender("BPR", settings, log, UNIVERSE, 1, "cpu")
+    wrapper = wrap(built, MAPPED, sides=("items",))
+    fit(built, wrapper, None, Budget(epochs=8, patience=99), 1)
+    ids = built.item_ids([ITEMS[0], ITEMS[-1]])
+    table = built.module.get_parameter("item_embedding.weight")
+    torch.testing.assert_close(table[ids].detach(), wrapper.sides[0].map._foretold[ids])
+    scores = built.scores(torch.as_tensor(built.user_ids(USERS)))[:, built.item_ids(ITEMS)]
+    places = (scores[:, :, None] < scores[:, None, :]).sum(dim=2)[:, [0, -1]].float()
+    theirs, others = places[0::2].mean(dim=0), places[1::2].mean(dim=0)
+    assert theirs[0] < N_ITEMS / 2 < others[0]
+    assert others[1] < N_ITEMS / 2 < theirs[1]
 
 
 def test_a_baseline_has_no_map_and_alpha_zero_changes_nothing():

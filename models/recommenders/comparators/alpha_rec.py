@@ -17,6 +17,7 @@ from torch.nn import functional
 from models.recommenders.batches import Pairs
 from models.recommenders.closed_form import SideInformation
 from models.recommenders.comparators.graph import WithTexts, adjacency
+from models.recommenders.speedups import convolved
 
 
 class AlphaRec(WithTexts):
@@ -69,10 +70,8 @@ class AlphaRec(WithTexts):
 
     def _propagated(self) -> tuple[Tensor, Tensor]:
         """Unit vectors of users and of items."""
-        layers = [self.mlp(torch.cat((self.user_texts, self.item_texts)))]
-        for _ in range(self._n_layers):
-            layers.append(self._graph @ layers[-1])
-        vectors = functional.normalize(torch.stack(layers).mean(dim=0), dim=1)
+        mapped = self.mlp(torch.cat((self.user_texts, self.item_texts)))
+        vectors = functional.normalize(convolved(self._graph, self._n_layers, mapped), dim=1)
         users, items = vectors.split((self._data.n_users, self._data.n_items))
         return users, items
 

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.recommenders.batches import Pairs
+from models.recommenders.speedups import normalised_adjacency
 
 
 class WithTexts(nn.Module):
@@ -41,11 +44,10 @@ class WithTexts(nn.Module):
 
 def adjacency(data: Pairs) -> Tensor:
     """D^-1/2 A D^-1/2 of the bipartite graph: sparse float32 (n, n), n = n_users + n_items."""
-    n = data.n_users + data.n_items
-    ends = torch.stack((data.users, data.n_users + data.items))
-    both = torch.cat((ends, ends.flip(0)), dim=1)
-    degree = torch.bincount(both[0], minlength=n).clamp(min=1).float().rsqrt()
-    return torch.sparse_coo_tensor(both, degree[both[0]] * degree[both[1]], (n, n)).coalesce()
+    users, items = data.users.cpu().numpy(), data.items.cpu().numpy()
+    ones = np.ones(len(users), np.float32)
+    pairs = sparse.coo_matrix((ones, (users, items)), (data.n_users, data.n_items))
+    return normalised_adjacency(pairs).to(data.users.device)
 
 
 def history_means(data: Pairs, vectors: Tensor) -> Tensor:

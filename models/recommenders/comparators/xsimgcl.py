@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from models.recommenders.batches import Pairs
 from models.recommenders.comparators.graph import adjacency, info_nce
+from models.recommenders.speedups import product
 
 
 class XSimGCL(nn.Module):
@@ -58,7 +59,7 @@ class XSimGCL(nn.Module):
         vectors = torch.cat((self.user_vectors.weight, self.item_vectors.weight))
         layers = []
         for _ in range(self._n_layers):
-            vectors = self._graph @ vectors
+            vectors = product(self._graph, vectors)
             if noise:
                 drawn = functional.normalize(torch.rand_like(vectors), dim=1)
                 vectors = vectors + vectors.sign() * drawn * noise
