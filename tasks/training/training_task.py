@@ -1,11 +1,13 @@
 """Stage *training*: one RecBole model, one arm, one seed; held-out test data never comes here."""
 
+import logging
 from dataclasses import replace
 
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from models.config import Job, Side
+from models.recommenders.registry import entry
 from tasks.execution.progress import track
 from tasks.execution.stage import stage
 from tasks.execution.worker_pool import in_worker
@@ -15,6 +17,9 @@ from tasks.training.checkpoint_files import forget
 from tasks.training.model_tables import Inputs
 from tasks.training.outputs import Trained
 from tasks.training.worker import predict, train
+
+_VANISHED = 0.99
+"""Of an interaction, what the objective misses. Vectors of zero miss 1, useful ones 0.4 to 0.95."""
 
 
 @stage(
@@ -50,6 +55,16 @@ def training(
             job.budget.validation_users,
             users.rows,
             trained.valid_error,
+        )
+    swept = entry(job.model).loader == "sweeps"
+    if keep_weights and swept and trained.epochs[-1].model_loss > _VANISHED:
+        logging.getLogger("llmkt").warning(
+            "%s learned hardly anything: its vectors shrank to zero, since their penalty grows "
+            "with the catalogue (%d items). Set models.%s.hyperparameters.unobserved_weight to a "
+            "tenth, then reg_weight, or search both.",
+            job.model,
+            items.rows,
+            job.model,
         )
     return trained
 

@@ -154,3 +154,11 @@ def test_a_champion_gives_a_training_its_start():
         training.fn(job(hyperparameters={"embedding_size": 8}), **given, initial=initial)
     with pytest.raises(BadInput, match="does not say whose its rows are"):
         training.fn(job(), **given, initial=champion.weights)
+
+
+@pytest.mark.parametrize(("reg_weight", "warned"), [(100.0, True), (0.01, False)])
+def test_vectors_that_shrink_to_zero_are_said_with_what_to_change(reg_weight, warned, caplog):
+    heavy = {"reg_weight": reg_weight, "embedding_size": 8}
+    training.fn(job("iALS", hyperparameters=heavy), **inputs())
+    said = "Set models.iALS.hyperparameters.unobserved_weight to a tenth" in caplog.text
+    assert said == warned
