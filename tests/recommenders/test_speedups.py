@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.sparse import coo_matrix
 
-from models.recommenders import recbole_adapter
-from models.recommenders.speedups import Dropout, normalised_adjacency, speed_up
+from models.recommenders import recbole_adapter, speedups
+from models.recommenders.speedups import Dropout, SparseInput, normalised_adjacency, speed_up
 from tests.support.toy_recommender import recommender
 
 
@@ -16,7 +16,8 @@ def loss_and_gradients(built, batch):
     built.module.zero_grad()
     loss = built.loss(batch).sum()
     loss.backward()
-    return [loss.detach(), *(parameter.grad.clone() for parameter in built.module.parameters())]
+    gradients = (parameter.grad for parameter in built.module.parameters())
+    return [loss.detach(), *(each.clone() for each in gradients if each is not None)]
 
 
 def assert_close(recboles, ours):
@@ -55,6 +56,41 @@ def test_an_interaction_given_twice_is_one_edge():
     weights = normalised_adjacency(pairs).to_dense()
     assert weights[1, 4] == weights[4, 1] == pytest.approx(0.5**0.5)
     assert int((weights > 0).sum()) == 4
+
+
+@pytest.mark.parametrize("model", ["MultiVAE", "MultiDAE", "RecVAE", "CDAE"])
+def test_autoencoders_read_histories_as_recboles_do(model, monkeypatch):
+    """Of 30 films, half a user's; dense inputs are multiplied as they are."""
+    monkeypatch.setattr(speedups, "_SPARSE", 1.0)
+    given = {} if model == "CDAE" else {"dropout_prob": 0.0}
+    built, plain = recommender(model, **given), recommender(model, **given)
+    assert any(type(layer) is SparseInput for layer in built.module.modules())
+    for layer in plain.module.modules():
+        if type(layer) is SparseInput:
+            layer.__class__ = torch.nn.Linear
+    batch, users = next(iter(built.batches())), torch.tensor([1, 2, 3])
+    assert_close(loss_and_gradients(plain, batch), loss_and_gradients(built, batch))
+    for one in (built, plain):
+        one.module.eval()
+    assert_close([plain.scores(users)], [built.scores(users)])
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_an_input_is_dropped_as_dropout_does(share):
+    """By compressed rows and, with many entries, as it is: the same mean, and zeros by the rate."""
+    torch.manual_seed(0)
+    layer = SparseInput(1000, 1000)
+    layer.rate = 0.25
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(1000))
+        layer.bias.zero_()
+    histories = (torch.rand(600, 1000) < share).float()
+    out = layer(histories)
+    kept = out[histories > 0]
+    assert float((kept == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert float(kept.max()) == pytest.approx(1 / 0.75)
+    assert not out[histories == 0].any()
+    assert torch.equal(layer.eval()(histories), histories)
 
 
 def test_attention_over_the_history_stays_recboles():
