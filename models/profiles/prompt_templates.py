@@ -29,13 +29,14 @@ quotation. `year`, `rating` and a field of `user` may be none. User and item ids
 What a history policy hides is none, too; of masked titles see `masked`.
 """
 
-import json
 import math
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import compress, pairwise
+from json.encoder import encode_basestring as _quoted
 from operator import not_
 from typing import Any
 
@@ -129,6 +130,9 @@ class Prompt:
             text = f"{{% block system %}}{template.system}{{% endblock %}}\n{text}"
             self._system_lines = template.system.count("\n") + 1
         environment = _Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        for filter_name, called in environment.filters.items():
+            if hasattr(called, "jinja_async_variant"):  # asks at each call whether to wait
+                environment.filters[filter_name] = called.__wrapped__
         try:
             tree = environment.parse(text)
             blocks = Counter(block.name for block in tree.find_all(nodes.Block))
@@ -283,10 +287,7 @@ def user_values(
     }
 
 
-def _quoted(title: str) -> str:
-    return json.dumps(title, ensure_ascii=False)
-
-
+@lru_cache(1024)  # few ratings differ
 def _number(value: float | None) -> float | int | None:
     """4 rather than 4.0, and no traces of single precision, so that prompts read naturally."""
     if value is None:
