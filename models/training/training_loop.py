@@ -171,6 +171,7 @@ class _Course:
         score = validate() if validate else float(number)
         if score > self._best_score:
             self.best_epoch, self._best_score = number, score
+            self.best_weights = {}  # lets the old copy go before there is a new one
             self.best_weights = self._recommender.weights()
         self.history.append(
             Epoch(
