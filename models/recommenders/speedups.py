@@ -5,6 +5,8 @@
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -81,9 +83,16 @@ def normalised_adjacency(pairs: sparse.coo_matrix) -> Tensor:
     values = np.repeat(scale, np.diff(graph.indptr)) * scale[graph.indices]
     rows, columns = torch.from_numpy(graph.indptr), torch.from_numpy(graph.indices)
     weights = torch.from_numpy(values.astype(np.float32))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls the layout's support a beta
+    with _beta():
         return torch.sparse_csr_tensor(rows, columns, weights, graph.shape)
+
+
+@contextmanager
+def _beta() -> Iterator[None]:
+    """Keep torch's warning quiet that it supports compressed rows as a beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def convolved(graph: Tensor, layers: int, vectors: Tensor) -> Tensor:
@@ -147,12 +156,13 @@ class SparseInput(nn.Linear):
         """Multiply as `nn.Linear` does: float (n, in_features) to (n, out_features)."""
         rate = self.rate if self.training else 0.0
         if input.device.type == "cpu" and input.dtype == torch.float32 and not input.requires_grad:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch calls the layout's support a beta
+            with _beta():
                 rows = input.to_sparse_csr()
             if rows.values().numel() < _SPARSE * input.numel():
                 rows = _dropped(rows, rate) if rate else rows
-                return cast(Tensor, cast(Any, _SparseProduct).apply(rows, self.weight, self.bias))
+                with torch.autocast("cpu", enabled=False):  # has no sparse product in bfloat16
+                    found: Tensor = cast(Any, _SparseProduct).apply(rows, self.weight, self.bias)
+                return found
         return super().forward(functional.dropout(input, rate))
 
 
@@ -162,7 +172,8 @@ def _dropped(rows: Tensor, rate: float) -> Tensor:
     ends = functional.pad(kept.cumsum(0), (1, 0))[rows.crow_indices()]
     values = rows.values()[kept] / (1 - rate)
     columns = rows.col_indices()[kept]
-    return torch.sparse_csr_tensor(ends, columns, values, rows.shape, device=rows.device)
+    with _beta():
+        return torch.sparse_csr_tensor(ends, columns, values, rows.shape, device=rows.device)
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -179,7 +190,8 @@ class _SparseProduct(torch.autograd.Function):
         """Pass the gradient on to the weight and the bias; the input is data."""
         rows = ctx.rows
         columns = rows.crow_indices(), rows.col_indices(), rows.values()
-        turned = torch.sparse_csc_tensor(*columns, rows.shape[::-1], device=rows.device)
+        with _beta():
+            turned = torch.sparse_csc_tensor(*columns, rows.shape[::-1], device=rows.device)
         return None, (turned.to_sparse_csr() @ gradient).T, gradient.sum(dim=0)
 
 

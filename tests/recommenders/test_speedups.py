@@ -58,6 +58,15 @@ def test_an_interaction_given_twice_is_one_edge():
     assert int((weights > 0).sum()) == 4
 
 
+def test_autoencoders_read_sparse_histories_where_the_rest_is_bfloat16(monkeypatch):
+    monkeypatch.setattr(speedups, "_SPARSE", 1.0)
+    built, plain = (recommender("MultiVAE", precision=p) for p in ("bfloat16", "float32"))
+    batch = next(iter(plain.batches()))
+    mixed, full = (loss_and_gradients(one, batch) for one in (built, plain))
+    assert mixed[0] == pytest.approx(float(full[0]), rel=1e-2)
+    assert all(each.dtype == torch.float32 for each in mixed)
+
+
 @pytest.mark.parametrize("model", ["MultiVAE", "MultiDAE", "RecVAE", "CDAE"])
 def test_autoencoders_read_histories_as_recboles_do(model, monkeypatch):
     """Of 30 films, half a user's; dense inputs are multiplied as they are."""
