@@ -169,6 +169,7 @@ class _Course:
             )
         self._wrapper.end_epoch()
         score = validate() if validate else float(number)
+        self._recommender.forget()  # what was kept to score with; no weight depends on it
         if score > self._best_score:
             self.best_epoch, self._best_score = number, score
             self.best_weights = {}  # lets the old copy go before there is a new one
