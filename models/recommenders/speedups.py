@@ -63,13 +63,24 @@ def large_graph(lightgcn: type) -> type:
         users, items = torch.split(mean, [self.n_users, self.n_items])
         return users, items
 
+    def calculate_loss(self: Any, interaction: Any) -> Tensor:
+        self.restore_user_e = self.restore_item_e = None
+        users = interaction[self.USER_ID]
+        items, others = interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]
+        # Read before the layers, so that their gradient, as large as all vectors, comes after.
+        own = self.user_embedding(users), self.item_embedding(items), self.item_embedding(others)
+        of_users, of_items = self.forward()
+        mine = of_users[users]
+        scores = [(mine * of_items[kind]).sum(dim=1) for kind in (items, others)]
+        penalty = self.reg_loss(*own, require_pow=self.require_pow)
+        return cast(Tensor, self.mf_loss(*scores) + self.reg_weight * penalty)
+
     def get_norm_adj_mat(self: Any) -> Tensor:
         pairs, self.interaction_matrix = self.interaction_matrix, None  # of no further use
         return normalised_adjacency(pairs)
 
-    return type(
-        lightgcn.__name__, (lightgcn,), {f.__name__: f for f in (forward, get_norm_adj_mat)}
-    )
+    ours = forward, calculate_loss, get_norm_adj_mat
+    return type(lightgcn.__name__, (lightgcn,), {f.__name__: f for f in ours})
 
 
 def normalised_adjacency(pairs: sparse.coo_matrix) -> Tensor:
