@@ -90,6 +90,7 @@ _OWN: dict[str, dict[str, Space | None]] = {
         "normalise": _range(0.0, 1.0),
     },
     "models.recommenders.comparators.alpha_rec:AlphaRec": {
+        "weight_decay": None,
         "train_batch_size": _choices(2048, 4096),
         "n_layers": _choices(1, 2, 3),
         "temperature": _range(0.05, 0.3),
