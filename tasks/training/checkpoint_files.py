@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from tasks.storage.artifacts import data_dir, replacing, versions
 
@@ -80,13 +80,13 @@ class CheckpointFile:
     def _write(self, state: "State") -> None:
         import torch
 
-        stream = io.BytesIO()
-        torch.save({"identity": self._identity, "state": state}, stream)
-        payload = stream.getbuffer()
         # Not forced to the disk: after a loss of power the digest tells a torn file.
         with replacing(self.path) as temporary, temporary.open("wb") as file:
-            file.write(hashlib.sha256(payload).digest())
-            file.write(payload)
+            file.write(bytes(_DIGEST_BYTES))
+            payload = _Digested(file)
+            torch.save({"identity": self._identity, "state": state}, cast(IO[bytes], payload))
+            file.seek(0)
+            file.write(payload.digest.digest())
 
     def _moved(self, storage: Any, location: str) -> Any:
         """What was on a GPU goes to this training's device; what was on the CPU stays there."""
@@ -100,6 +100,21 @@ class CheckpointFile:
             self.path.relative_to(data_dir()),
             why,
         )
+
+
+class _Digested:
+    """A file that is digested as it is written, so that no state is in memory twice."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, part: bytes) -> int:
+        """Append to file and digest."""
+        self.digest.update(part)
+        return self._file.write(part)
+
+    def flush(self) -> None:
+        """For torch; the file is flushed where it is closed."""
 
 
 def _size(value: Any) -> int:
