@@ -52,10 +52,10 @@ class CheckpointFile:
         import torch
 
         try:
-            content = self.path.read_bytes()
+            with self.path.open("rb") as file:
+                digest, payload = file.read(_DIGEST_BYTES), file.read()
         except FileNotFoundError:
             return None
-        digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if hashlib.sha256(payload).digest() != digest:
             self._ignore("is damaged")
             return None
