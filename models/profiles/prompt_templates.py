@@ -97,7 +97,13 @@ class Messages:
 
 
 class _Environment(SandboxedEnvironment):
-    """A sandbox with short ways for what is common: a field of a dict, a call of a macro."""
+    """A sandbox with short ways for what is common: a field of a dict, a macro, a filter."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name, called in self.filters.items():
+            if hasattr(called, "jinja_async_variant"):  # asks at each call whether to wait
+                self.filters[name] = called.__wrapped__
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """As Jinja's: a method of dict comes before a field of its name."""
@@ -130,9 +136,6 @@ class Prompt:
             text = f"{{% block system %}}{template.system}{{% endblock %}}\n{text}"
             self._system_lines = template.system.count("\n") + 1
         environment = _Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        for filter_name, called in environment.filters.items():
-            if hasattr(called, "jinja_async_variant"):  # asks at each call whether to wait
-                environment.filters[filter_name] = called.__wrapped__
         try:
             tree = environment.parse(text)
             blocks = Counter(block.name for block in tree.find_all(nodes.Block))

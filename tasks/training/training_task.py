@@ -1,14 +1,12 @@
 """Stage *training*: one RecBole model, one arm, one seed; held-out test data never comes here."""
 
-import logging
 from dataclasses import replace
 
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from models.config import Job, Side
 from models.recommenders.registry import entry
-from tasks.execution.progress import track
+from tasks.execution.progress import run_logger, track
 from tasks.execution.stage import stage
 from tasks.execution.worker_pool import in_worker
 from tasks.storage.artifacts import Handle
@@ -50,7 +48,7 @@ def training(
         run_id = flow_run.get_id()
         trained = in_worker(train, job, inputs, tracker, run_id, key, keep_weights)
     if trained.valid_error is not None:
-        get_run_logger().info(
+        run_logger().info(
             "Validated on %d of %d users: the score's standard error is %.4f.",
             job.budget.validation_users,
             users.rows,
@@ -58,7 +56,7 @@ def training(
         )
     swept = entry(job.model).loader == "sweeps"
     if keep_weights and swept and trained.epochs[-1].model_loss > _VANISHED:
-        logging.getLogger("llmkt").warning(
+        run_logger().warning(
             "%s learned hardly anything: its vectors shrank to zero, since their penalty grows "
             "with the catalogue (%d items). Set models.%s.hyperparameters.unobserved_weight to a "
             "tenth, then reg_weight, or search both.",
